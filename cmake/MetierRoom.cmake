@@ -1,0 +1,40 @@
+# metier_room(NAME SOURCES a.cc … TESTS a_test.cc … LINK other_room … )
+# One room is one static library `metier_NAME`; its LINK line is the only way to reach another
+# room, so that it enforces the direction of dependencies. Tests of a room are one binary,
+# `NAME_test`, registered case by case with ctest under the label NAME.
+find_package(GTest REQUIRED)
+find_package(Threads REQUIRED)
+
+function(metier_room name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;TESTS;LINK;PRIVATE_LINK;TEST_LINK" ${ARGN})
+  set(target metier_${name})
+  add_library(${target} STATIC ${ROOM_SOURCES})
+  target_link_libraries(${target} PUBLIC metier_options ${ROOM_LINK} PRIVATE ${ROOM_PRIVATE_LINK})
+  if(METIER_PCH)
+    metier_pch(${target})
+  endif()
+  if(METIER_BUILD_TESTS AND ROOM_TESTS)
+    metier_test(${name}_test SOURCES ${ROOM_TESTS} LINK ${target} ${ROOM_TEST_LINK} LABEL ${name})
+  endif()
+endfunction()
+
+# metier_test(NAME SOURCES … LINK … LABEL …): one GoogleTest binary.
+function(metier_test name)
+  cmake_parse_arguments(TEST "" "LABEL" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${TEST_SOURCES})
+  target_link_libraries(${name} PRIVATE ${TEST_LINK} GTest::gmock GTest::gtest GTest::gtest_main Threads::Threads)
+  target_compile_definitions(${name} PRIVATE METIER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" METIER_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  if(METIER_PCH)
+    metier_pch(${name})
+  endif()
+  include(GoogleTest)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS "${TEST_LABEL}" TIMEOUT 120)
+endfunction()
+
+# One precompiled header for the standard library and Boost.JSON, one more for Asio rooms.
+function(metier_pch target)
+  target_precompile_headers(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:${CMAKE_SOURCE_DIR}/cmake/pch.h>)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:SHELL:-Xclang -fno-pch-timestamp>)
+endfunction()
