@@ -1,0 +1,162 @@
+"""Kill sweeps: start a server that dies at one point, submit, restart, look at what is left.
+
+A *point* is a failpoint name (see src/base/failpoint.h). The job writes numbered lines to its log and one line
+to a marker file each time it starts, so that lost, doubled and repeated work is seen.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.server import Server, kill_tree_of
+
+ROOT = Path(__file__).resolve().parents[2]
+LINES = 200
+TERMINAL = {"completed", "error", "aborted"}
+
+CODE = f"""
+import os, time
+def work(context, marker: str = "", code: int = 0):
+    with open(marker, "a") as f:
+        f.write(context.uid + "\\n")
+    for i in range({LINES}):
+        print("line", i, flush=i % 50 == 0)
+    context.log_result("lines", {LINES})
+    context.log_artifact("note", body=b"kept", local_path="note.txt")
+    if code:
+        os._exit(code)
+"""
+
+
+def declared_points(*folders: str) -> list[str]:
+    """Names of all failpoints in the sources of these folders."""
+    names: set[str] = set()
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.cc"):
+            if path.name.endswith("_test.cc"):
+                continue
+            names.update(re.findall(r'METIER_FAILPOINT(?:_RETURN)?\("([^"]+)"\)', path.read_text()))
+    return sorted(names)
+
+
+def submit_body(uid: str, marker: Path, code: int = 0) -> dict[str, Any]:
+    source = base64.b64encode(CODE.encode()).decode()
+    function = {
+        "kind": "job",
+        "metadata": {"name": "sweep", "project": "default"},
+        "spec": {
+            "image": "mlrun/mlrun",
+            "default_handler": "work",
+            "build": {"functionSourceCode": source, "origin_filename": "sweep.py"},
+        },
+    }
+    task = {
+        "metadata": {"name": "sweep-work", "project": "default", "uid": uid, "labels": {}},
+        "spec": {"handler": "work", "parameters": {"marker": str(marker), "code": code}},
+    }
+    return {"function": function, "task": task}
+
+
+@dataclass
+class Trial:
+    """One run through one kill: what was acknowledged and what was found afterwards."""
+
+    point: str
+    reached: bool = False
+    killed: bool = False
+    acknowledged: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def wait_for_terminal(server: Server, uid: str, seconds: float = 40) -> dict[str, Any] | None:
+    """The run's document once its state is terminal; None when the run does not exist."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = server.call("GET", f"/api/v1/projects/default/runs/{uid}")
+        if answer.status == 404:
+            return None
+        run: dict[str, Any] = answer.json()["data"]
+        if run["status"]["state"] in TERMINAL:
+            return run
+        if time.monotonic() > deadline:
+            return run
+        # The log's long poll is the way to wait: it answers at new bytes or a change of state.
+        server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=100000000")
+
+
+def check(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
+    """Invariants I1-I9 of the reliability reference, for one job."""
+    run = wait_for_terminal(server, uid)
+    starts = marker.read_text().split() if marker.exists() else []
+    if run is None:
+        if trial.acknowledged:
+            trial.problems.append("acknowledged, but not stored")
+        if starts:
+            trial.problems.append(f"not stored, but started {len(starts)} times")
+        return
+    state = run["status"]["state"]
+    wanted = "error" if code else "completed"
+    if state != wanted:
+        reason = run["status"].get("reason") or run["status"].get("error")
+        if reason not in ("ShimLost",):
+            trial.problems.append(f"state {state} ({reason}), expected {wanted}")
+            return
+    if len(starts) != 1 and state == wanted:
+        trial.problems.append(f"started {len(starts)} times")
+    log = server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=0&size=-1").body.decode()
+    numbers = [int(n) for n in re.findall(r"^line (\d+)$", log, re.M)]
+    if state == "completed":
+        if numbers != list(range(LINES)):
+            trial.problems.append(f"log has {len(numbers)} lines of {LINES}")
+        if run["status"]["results"].get("lines") != LINES:
+            trial.problems.append(f"results are {run['status'].get('results')}")
+        if "note" not in run["status"].get("artifact_uris", {}):
+            trial.problems.append("the artifact is not recorded")
+    pods = server.call("GET", "/api/metier/v1/pods?project=default").json().get("pods", [])
+    live = [p for p in pods if p.get("status", {}).get("phase") in ("Running", "Pending")]
+    if live:
+        trial.problems.append(f"{len(live)} pods still live")
+
+
+def run_trial(folder: Path, point: str, code: int = 0, term: str = "kill") -> Trial:
+    """One sweep step: the server dies at `point`, a new one finds what is left."""
+    trial = Trial(point)
+    server = Server(folder / "data")
+    reached = folder / "reached"
+    marker = folder / "marker"
+    uid = uuid.uuid4().hex
+    arm = {"METIER_FAILPOINTS": f"{point}={term}", "METIER_FAILPOINTS_LOG": str(reached)}
+    try:
+        started = True
+        try:
+            server.start(env=arm)
+        except (AssertionError, KeyError):
+            started = False  # died while starting: the point lies there
+        if started:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = server.call("POST", "/api/v1/submit_job", submit_body(uid, marker, code), timeout=20)
+                trial.acknowledged = answer.status == 200
+                if answer.status not in (200, 400, 503):
+                    trial.problems.append(f"submit answered {answer.status}: {answer.body[:200]!r}")
+            with contextlib.suppress(OSError, http.client.HTTPException, KeyError, ValueError):
+                wait_for_terminal(server, uid, 10)
+        trial.reached = reached.exists() and point in reached.read_text().split()
+        assert server.process is not None
+        trial.killed = server.process.poll() is not None
+        if not trial.killed:
+            server.kill()
+        server.start()
+        check(server, trial, uid, marker, code)
+        if server.stop() != 0:
+            trial.problems.append(f"clean stop exited {server.process.returncode}")
+    finally:
+        kill_tree_of(str(folder))
+    return trial

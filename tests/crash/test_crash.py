@@ -1,0 +1,169 @@
+"""kill -9 of the server at every declared point, of shim, zygote and user process, and what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from crash.sweep import (
+    LINES,
+    Trial,
+    check,
+    declared_points,
+    run_trial,
+    submit_body,
+    wait_for_terminal,
+)
+from support.server import Server, kill_tree_of, running
+
+POINTS = declared_points("src")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_server_killed_at(point: str, tmp_path: Path) -> None:
+    trial = run_trial(tmp_path, point)
+    print(f"{point}: reached {trial.reached}, killed {trial.killed}, acknowledged {trial.acknowledged}")
+    if not trial.reached:
+        trial = run_trial(tmp_path / "again", point, code=3)
+    assert not trial.problems
+    assert trial.reached, "a declared point that no scenario reaches"
+
+
+def processes_of(marker: str) -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker in (entry / "environ").read_text(errors="replace"):
+                    found[int(entry.name)] = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
+            except OSError:
+                continue
+    return found
+
+
+def test_server_killed_with_many_runs_in_flight(tmp_path: Path) -> None:
+    count = 1000 if os.environ.get("METIER_TEST_ALL") else 60
+    seed = int(os.environ.get("METIER_SEED", "1"))
+    choose = random.Random(seed)
+    print(f"seed {seed}")
+    server = Server(tmp_path / "data").start()
+    acknowledged: list[tuple[str, Path, int]] = []
+
+    def submit(index: int) -> None:
+        uid, marker, code = uuid.uuid4().hex, tmp_path / f"marker-{index}", choose.choice([0, 0, 3])
+        try:
+            if server.call("POST", "/api/v1/submit_job", submit_body(uid, marker, code), timeout=60).status == 200:
+                acknowledged.append((uid, marker, code))
+        except OSError:
+            return
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(submit, i) for i in range(count)]
+            for _ in range(2):
+                time.sleep(choose.uniform(0.2, 0.8))
+                server.kill()
+                server.start()
+            for job in jobs:
+                job.result()
+        server.kill()
+        server.start()
+        assert acknowledged
+        for uid, marker, code in acknowledged:
+            wait_for_terminal(server, uid)
+        for uid, marker, code in acknowledged:
+            trial = Trial("in flight", acknowledged=True)
+            check(server, trial, uid, marker, code)
+            assert not trial.problems, (uid, trial.problems)
+        assert server.stop() == 0
+    finally:
+        kill_tree_of(str(tmp_path))
+
+
+def test_user_process_killed_by_signal(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        path = tmp_path / "kill.py"
+        path.write_text("import os, signal\ndef f(context):\n    os.kill(os.getpid(), signal.SIGSEGV)\n")
+        done = server.metier("run", f"{path}:f", "--kind", "job", "-o", "json")
+        assert done.returncode == 1
+        assert json.loads(done.stdout)["status"]["reason"] == "Killed(SIGSEGV)"
+
+
+@pytest.mark.parametrize("victim", ["metier-shim", "metier_runner.zygote"])
+def test_helpers_killed_while_a_run_is_alive(victim: str, tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        path = tmp_path / "wait.py"
+        path.write_text(
+            "import os, time\ndef f(context, go: str):\n    print('up', flush=True)\n"
+            "    while not os.path.exists(go):\n        time.sleep(0.02)\n    context.log_result('ok', 1)\n"
+        )
+        go = tmp_path / "go"
+        done = server.metier("run", f"{path}:f", "--kind", "job", "-p", f"go={go}", "--detach", "-o", "json")
+        assert done.returncode == 0, done.stderr
+        uid = json.loads(done.stdout)["metadata"]["uid"]
+        while b"up" not in server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=0").body:
+            pass
+        killed = 0
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    command = (entry / "cmdline").read_text(errors="replace")
+                    where = (entry / "environ").read_text(errors="replace") + command + os.readlink(entry / "cwd")
+                except OSError:
+                    continue
+                if victim in command.replace("\0", " ") and str(tmp_path) in where:
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    killed += 1
+        assert killed, "no such process"
+        go.touch()
+        run = wait_for_terminal(server, uid)
+        assert run is not None
+        if victim == "metier-shim":
+            assert run["status"]["state"] in ("error", "completed")
+            if run["status"]["state"] == "error":
+                assert run["status"]["reason"] == "ShimLost"
+        else:
+            assert run["status"]["state"] == "completed"
+
+
+def test_a_damaged_database_is_refused_by_name(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data").start()
+    server.stop()
+    database = next((tmp_path / "data").glob("*.db"))
+    copy = tmp_path / "copy.db"
+    shutil.copy(database, copy)
+    damaged = bytearray(database.read_bytes())
+    damaged[4096:4196] = os.urandom(100)
+    database.write_bytes(bytes(damaged))
+    done = server.metier("server", "--data", str(server.data), timeout=20)
+    assert done.returncode == 2
+    assert database.name in done.stderr
+    shutil.copy(copy, database)
+    server.start()
+    assert server.stop() == 0
+
+
+def test_log_survives_a_server_that_dies_while_it_is_followed(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data").start()
+    try:
+        uid, marker = uuid.uuid4().hex, tmp_path / "marker"
+        assert server.call("POST", "/api/v1/submit_job", submit_body(uid, marker)).status == 200
+        server.kill()
+        server.start()
+        assert wait_for_terminal(server, uid)["status"]["state"] == "completed"  # type: ignore[index]
+        log = server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=0&size=-1").body.decode()
+        assert log.count("line ") == LINES
+        half = len(log) // 2
+        again = server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset={half}&size=-1").body.decode()
+        assert again == log[half:]
+    finally:
+        server.stop()
+        kill_tree_of(str(tmp_path))
