@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Iterator
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.token = ""
+        self.ready_seconds = 0.0  # from exec to "ready", of the last start
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,6 +56,7 @@ class Server:
         read, write = os.pipe()
         os.set_inheritable(write, True)
         self.data.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
         with open(self.data.parent / "server.err", "ab") as log:
             self.process = subprocess.Popen(
                 [BINARY, "server", "--listen", "127.0.0.1:0", "--data", str(self.data), *options],
@@ -66,6 +69,7 @@ class Server:
         os.close(write)
         with open(read, "rb") as ready:
             said = ready.read()
+        self.ready_seconds = time.monotonic() - began
         if b"ready" not in said:
             self.process.wait()
             raise AssertionError(f"server ended {self.process.returncode}: {self.errors()[-2000:]}")
