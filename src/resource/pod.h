@@ -112,10 +112,20 @@ struct Pod {
   std::int64_t priority = 0;
 };
 
+// What a server may allow by named options; refused otherwise (denied).
+struct PodRules {
+  bool allow_privileged = false;       // privileged, added capabilities
+  bool allow_host_namespaces = false;
+  bool allow_root_user = false;   // runAsUser: 0
+  bool allow_host_root = false;   // hostPath: /
+};
+
 // Errors: invalid, naming the field (spec.containers[0].env[2].name), the value, the rule. What Kubernetes
 // refuses is refused: mount without volume, two mounts on one path, subPath that leaves the volume,
 // limits below requests, two sources of one variable, privileged, host namespaces.
-Result<Pod> pod_from(const Resource& resource);
+Result<Pod> pod_from(const Resource& resource, const PodRules& rules = {});
+// All problems in document order, at most 20; empty = pod_from would succeed.
+std::vector<Error> pod_problems(const Resource& resource, const PodRules& rules = {});
 
 // Sum over containers (init containers: the largest), as the scheduler counts; limits where requests are absent.
 std::map<std::string, Quantity, std::less<>> pod_requests(const Pod& pod);

@@ -22,6 +22,7 @@ struct OwnerRef {
   std::string kind;
   std::string name;
   std::string uid;
+  std::string api_version;
   bool operator==(const OwnerRef&) const = default;
 };
 
@@ -54,6 +55,10 @@ struct ResourceKey {
   std::string text() const;  // "default/Pod/train-4f9a12c7"
 };
 ResourceKey key_of(const Resource& resource);
+// A reference from an object to `resource`, as its owner.
+OwnerRef owner_ref_to(const Resource& resource);
+// Two objects that ask for the same: status, version, uid and what the cluster itself adds are not compared.
+bool same_content(const Resource& a, const Resource& b);
 
 // Which objects: all conditions must hold; an empty one holds always.
 struct Selector {
@@ -67,6 +72,8 @@ struct Selector {
 
 // Errors: invalid with the field's path ("metadata.name") and both types.
 Result<Resource> resource_from_json(const Json& document);
+// The rules that Kubernetes has for every object: name, namespace, label and annotation keys and values.
+Result<void> check_metadata(const ObjectMeta& metadata);
 // Keys in the order a person writes them: apiVersion, kind, metadata, spec…, status.
 Json to_json(const Resource& resource);
 Json labels_json(const Labels& labels);
