@@ -1,0 +1,185 @@
+"""The foreground ``handler`` kind: a recorded run in this interpreter, against a server.
+
+Nothing stands between the code and the terminal: stdout keeps its descriptor, so debuggers, prompts and progress bars work;
+what is printed is posted to the run's log as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+import time
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .errors import RunnerError, UsageError
+
+if TYPE_CHECKING:
+    from .command import Options
+    from .rest import Client
+
+LEASE_EVERY = 5.0  # seconds; the server ends a run after three missed ones
+LOG_PIECE = 1 << 20
+LOG_WAITING = 16 << 20  # bytes kept while the server is away
+
+
+class LogPoster:
+    """Collects what is printed and posts it in the background; `close` posts the rest."""
+
+    def __init__(self, client: Client, project: str, uid: str) -> None:
+        self._client = client
+        self._path = f"v1/projects/{quote(project, safe='')}/logs/{quote(uid, safe='')}"
+        self._lock = threading.Lock()
+        self._waiting = bytearray()
+        self._lost = 0
+        self._wake, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._work, name="metier-log", daemon=True)
+        self._thread.start()
+
+    def add(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        with self._lock:
+            if len(self._waiting) + len(data) > LOG_WAITING:
+                self._lost += len(data)
+            else:
+                self._waiting += data
+        self._wake.set()
+
+    def close(self) -> None:
+        """Post what is left; raises RunnerError when some of the log could not be kept."""
+        self._ended = True
+        self._wake.set()
+        self._thread.join()
+        with self._lock:
+            lost = self._lost + len(self._waiting)
+        self._client.close()
+        if lost:
+            raise RunnerError(f"{lost} bytes of the log could not be posted to {self._client.server}")
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            ended = self._ended
+            if not ended:
+                self._wake.clear()
+            while True:
+                with self._lock:
+                    piece = bytes(self._waiting[:LOG_PIECE])
+                if not piece:
+                    break
+                try:
+                    self._client.request("POST", self._path, piece, {"append": "yes"})
+                except RunnerError:
+                    break  # kept; tried again with the next lines and at the end
+                with self._lock:
+                    del self._waiting[: len(piece)]
+            if ended:
+                return
+
+
+class Tee(io.TextIOBase):
+    """stdout that also feeds the log. Everything else (fileno, isatty, encoding, buffer) is the real stream's."""
+
+    def __init__(self, stream: Any, poster: LogPoster) -> None:
+        self._stream, self._poster = stream, poster
+
+    def write(self, text: str) -> int:
+        written = int(self._stream.write(text))
+        self._poster.add(text)
+        return written
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass  # the interpreter's stream outlives us
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("encoding", "errors", "newlines", "buffer", "mode", "name", "line_buffering", "reconfigure"):
+            return getattr(object.__getattribute__(self, "_stream"), name)
+        return object.__getattribute__(self, name)
+
+
+class Lease:
+    """Tells the server every few seconds that this process lives. An aborted run interrupts the main thread."""
+
+    def __init__(self, client: Client, project: str, uid: str, every: float = LEASE_EVERY) -> None:
+        self._client, self._project, self._every = client, project, every
+        self._path = f"metier/v1/runs/{quote(uid, safe='')}/lease"
+        self.aborted = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="metier-lease", daemon=True)
+        self._thread.start()
+
+    def renew(self) -> None:
+        answer = self._client.json("POST", self._path, {"project": self._project})
+        if isinstance(answer, dict) and answer.get("state") in ("aborting", "aborted") and not self.aborted:
+            self.aborted = True
+            import _thread
+
+            _thread.interrupt_main()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                self.renew()
+            except (RunnerError, ValueError):
+                pass  # the next one may arrive; a lost lease is the server's to tell
+            if self._stop.wait(self._every):
+                return
+
+
+def run_in_foreground(options: Options, environment: MutableMapping[str, str], started: float | None = None) -> int:
+    """``handler --server S [run options] [command] [args]``: run MLRUN_EXEC_CONFIG here; returns the exit code."""
+    from .command import read_run
+    from .execute import Job, execute
+    from .rest import Client, RestSink
+
+    run = read_run(options, environment)
+    client = Client.from_environment(environment, options.server)
+    if client is None:
+        raise UsageError("handler: no server is given (--server URL, or METIER_SERVER)")
+    project = str(run["metadata"].get("project") or environment.get("MLRUN_DEFAULT_PROJECT") or "default")
+    run["metadata"]["project"] = project
+    uid = str(run["metadata"]["uid"])
+    sink = RestSink(client, project, uid)
+    poster = LogPoster(client.clone(), project, uid)
+    lease = Lease(client.clone(timeout=LEASE_EVERY * 2), project, uid)
+    stdout = sys.stdout
+    sys.stdout = Tee(stdout, poster)
+    job = Job(options, run, environment)
+    job.echo = poster.add  # tracebacks go to the log too; of stderr nothing else does
+    # Code that asks for the run by its environment finds it, also when the caller gave the server by argument.
+    environment.setdefault("METIER_SERVER", client.server)
+    environment["MLRUN_EXEC_CONFIG"] = json.dumps(run)
+    try:
+        return execute(job, sink, time.time() if started is None else started)
+    finally:
+        sys.stdout = stdout
+        lease.close()
+        try:
+            poster.close()
+        except RunnerError as error:
+            print(f"warning: {error}", file=sys.stderr)
+        sink.close()
