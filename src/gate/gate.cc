@@ -1,0 +1,268 @@
+#include "gate/gate.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+#include <array>
+#include <cstring>
+
+#include "base/json.h"
+
+extern char** environ;
+
+namespace metier {
+namespace {
+
+constexpr std::size_t kMessage = 4096;
+
+struct Message {
+  std::string text;
+  Fd fd;
+};
+
+// Sends one packet, with a descriptor when `fd` is not -1.
+bool send_message(int socket, std::string_view text, int fd = -1) {
+  iovec part{const_cast<char*>(text.data()), text.size()};
+  std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  if (fd >= 0) {
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+    cmsghdr* item = CMSG_FIRSTHDR(&header);
+    item->cmsg_level = SOL_SOCKET;
+    item->cmsg_type = SCM_RIGHTS;
+    item->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(item), &fd, sizeof(int));
+  }
+  ssize_t sent = 0;
+  do { sent = ::sendmsg(socket, &header, MSG_NOSIGNAL); } while (sent < 0 && errno == EINTR);
+  return sent == static_cast<ssize_t>(text.size());
+}
+
+// Receives one packet; an empty text means that the peer has gone.
+Message receive_message(int socket) {
+  std::array<char, kMessage> buffer{};
+  iovec part{buffer.data(), buffer.size()};
+  std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  ssize_t got = 0;
+  do { got = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC); } while (got < 0 && errno == EINTR);
+  Message message;
+  if (got <= 0) { return message; }
+  message.text.assign(buffer.data(), static_cast<std::size_t>(got));
+  for (cmsghdr* item = CMSG_FIRSTHDR(&header); item != nullptr; item = CMSG_NXTHDR(&header, item)) {
+    if (item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_RIGHTS) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(item), sizeof(int));
+      message.fd.reset(fd);
+    }
+  }
+  return message;
+}
+
+JsonObject parsed(const std::string& text) {
+  auto value = parse_json(text, {.bytes = kMessage, .depth = 4, .nodes = 64});
+  return value && value->is_object() ? value->get_object() : JsonObject{};
+}
+
+// The address `gate.sock` inside `folder`, by way of /proc/self/fd so that its length has no limit.
+struct Address {
+  explicit Address(const std::string& folder)
+      : directory(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {
+    name.sun_family = AF_UNIX;
+    std::snprintf(name.sun_path, sizeof name.sun_path, "/proc/self/fd/%d/gate.sock", directory.get());
+  }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&name); }
+  Fd directory;
+  sockaddr_un name{};
+};
+
+Fd connect_to(const std::string& folder) {
+  const Address address(folder);
+  Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (fd && ::connect(fd.get(), address.get(), sizeof address.name) != 0) { fd.reset(); }
+  return fd;
+}
+
+bool same_user(int socket) {
+  ucred who{};
+  socklen_t size = sizeof who;
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && who.uid == ::geteuid();
+}
+
+std::string op(std::string_view what, std::string_view name = {}) {
+  JsonObject message{{"op", what}};
+  if (!name.empty()) { message["name"] = name; }
+  return dump_json(Json(std::move(message)));
+}
+
+// The gate's own loop: a listener, at most a few connections, the sockets it holds.
+class Keeper final {
+ public:
+  Keeper(Fd listener, std::chrono::seconds lonely) : listener_(std::move(listener)), lonely_(lonely) {}
+
+  int serve() {
+    while (true) {
+      std::vector<pollfd> waits{{listener_.get(), POLLIN, 0}};
+      for (const auto& peer : peers_) { waits.push_back({peer.get(), POLLIN, 0}); }
+      const int limit = peers_.empty() ? static_cast<int>(lonely_.count() * 1000) : -1;
+      const int ready = ::poll(waits.data(), waits.size(), limit);
+      if (ready < 0 && errno == EINTR) { continue; }
+      if (ready == 0) { return 0; }  // no server came back
+      for (std::size_t i = waits.size(); i-- > 1;) {
+        if (waits[i].revents != 0 && !hear(i - 1)) { return 0; }
+      }
+      if ((waits[0].revents & POLLIN) != 0) {
+        Fd peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        if (peer && same_user(peer.get()) && peers_.size() < 16) { peers_.push_back(std::move(peer)); }
+      }
+    }
+  }
+
+ private:
+  // False when the gate is told to end.
+  bool hear(std::size_t index) {
+    auto message = receive_message(peers_[index].get());
+    if (message.text.empty()) {
+      peers_.erase(peers_.begin() + static_cast<std::ptrdiff_t>(index));
+      return true;
+    }
+    const auto object = parsed(message.text);
+    const auto what = string_in(object, "op");
+    if (what == "quit") { return false; }
+    if (what == "hold" && message.fd) {
+      const std::string name(string_in(object, "name"));
+      for (auto& [known, fd] : held_) {
+        if (known == name) {
+          fd = std::move(message.fd);
+          return true;
+        }
+      }
+      held_.emplace_back(name, std::move(message.fd));
+    } else if (what == "list") {
+      for (const auto& [name, fd] : held_) { send_message(peers_[index].get(), op("socket", name), fd.get()); }
+      send_message(peers_[index].get(), op("end"));
+    }
+    return true;
+  }
+
+  Fd listener_;
+  std::chrono::seconds lonely_;
+  std::vector<Fd> peers_;
+  std::vector<std::pair<std::string, Fd>> held_;
+};
+
+}  // namespace
+
+int gate_main(const std::string& folder, std::chrono::seconds lonely) {
+  ::signal(SIGPIPE, SIG_IGN);
+  // The lock decides which gate serves the folder; the socket's file alone may be a dead gate's.
+  const Fd lock(::open((folder + "/gate.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  if (!lock || ::fcntl(lock.get(), F_OFD_SETLK, &whole) != 0) { return 2; }
+  ::unlink((folder + "/gate.sock").c_str());
+  const Address address(folder);
+  Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const auto mask = ::umask(0177);
+  const bool bound = ::bind(listener.get(), address.get(), sizeof address.name) == 0 && ::listen(listener.get(), 8) == 0;
+  ::umask(mask);
+  if (!bound) { return 2; }
+  const int code = Keeper(std::move(listener), lonely).serve();
+  ::unlink((folder + "/gate.sock").c_str());
+  return code;
+}
+
+Gate::Gate(Executor loop, std::string folder, std::string program, Logger log)
+    : loop_(loop), folder_(std::move(folder)), program_(std::move(program)), log_(std::move(log)) {}
+Gate::~Gate() = default;
+
+Result<Fd> Gate::connect_or_start() {
+  if (auto fd = connect_to(folder_)) { return fd; }
+  // In a session of its own, so that a signal to the server's terminal does not reach it.
+  const std::array<const char*, 5> arguments{program_.c_str(), "gate", "--data", folder_.c_str(), nullptr};
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+  pid_t pid = 0;
+  const int error =
+      ::posix_spawn(&pid, program_.c_str(), &actions, &attributes, const_cast<char**>(arguments.data()), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  if (error != 0) { return fail(errno_error(program_ + " gate", error)); }
+  for (int i = 0; i < 200; ++i) {
+    if (auto fd = connect_to(folder_)) { return fd; }
+    ::poll(nullptr, 0, 5);
+  }
+  return fail(ErrorKind::unavailable, "the gate did not start");
+}
+
+Result<std::vector<std::pair<std::string, Fd>>> Gate::open() {
+  METIER_TRY(connection, connect_or_start());
+  connection_ = std::move(connection);
+  if (!send_message(connection_.get(), op("list"))) { return fail(ErrorKind::unavailable, "the gate has gone"); }
+  std::vector<std::pair<std::string, Fd>> sockets;
+  while (true) {
+    auto message = receive_message(connection_.get());
+    if (message.text.empty()) { return fail(ErrorKind::unavailable, "the gate has gone"); }
+    const auto object = parsed(message.text);
+    if (string_in(object, "op") == "end") { break; }
+    if (message.fd) { sockets.emplace_back(std::string(string_in(object, "name")), std::move(message.fd)); }
+  }
+  return sockets;
+}
+
+Result<void> Gate::hold(const std::string& name, int fd) {
+  Fd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) { return fail(errno_error("duplicate of a socket", errno)); }
+  const bool sent = send_message(connection_.get(), op("hold", name), copy.get());
+  held_.emplace_back(name, std::move(copy));
+  if (!sent) { return fail(ErrorKind::unavailable, "the gate has gone"); }
+  return {};
+}
+
+Async<void> Gate::watch() {
+  while (true) {
+    const int copy = ::fcntl(connection_.get(), F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) { co_return; }
+    asio::posix::basic_stream_descriptor<Executor> watched(loop_, copy);
+    boost::system::error_code ec;
+    co_await watched.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(use_async, ec));
+    if (ec) { co_return; }
+    // A gate says nothing unasked: readable means that it has died.
+    log_.warn("the gate has died, starting another");
+    auto connection = connect_or_start();
+    if (!connection) {
+      log_.error("no gate", {{"error", Json(connection.error().text())}});
+      co_await sleep_for(loop_, std::chrono::seconds(5));
+      continue;
+    }
+    connection_ = std::move(*connection);
+    for (const auto& [name, fd] : held_) { send_message(connection_.get(), op("hold", name), fd.get()); }
+  }
+}
+
+void Gate::quit() {
+  if (connection_) { send_message(connection_.get(), op("quit")); }
+}
+
+}  // namespace metier

@@ -1,0 +1,54 @@
+// The gate holds listening sockets for longer than a server lives, so that connections wait in the backlog
+// while the server restarts. The server keeps a duplicate of every socket: a new gate gets them from the
+// server, a new server from the gate. Only when both die together are waiting connections reset.
+//
+// Protocol: SEQPACKET on <data>/gate.sock (0600), one JSON message a packet, at most one descriptor with it.
+//   server → gate   {"op":"hold","name":"runs"} + fd      {"op":"list"}      {"op":"quit"}
+//   gate → server   {"op":"socket","name":"runs"} + fd …  {"op":"end"}       (the answer to list)
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/async.h"
+#include "base/files.h"
+#include "base/log.h"
+
+namespace metier {
+
+// The program `metier gate`: serves until `quit`, or until no server has been connected for `lonely`.
+// Gives the exit code: 0, or 2 when another gate serves this folder.
+int gate_main(const std::string& folder, std::chrono::seconds lonely = std::chrono::seconds(600));
+
+// A server's side. All calls on the loop's thread.
+class Gate final {
+ public:
+  // `program`: the metier binary that is started as `program gate --data folder` when no gate answers.
+  Gate(Executor loop, std::string folder, std::string program, Logger log);
+  ~Gate();
+  Gate(const Gate&) = delete;
+
+  // Connects, starting a gate when none is there. Gives the sockets that it holds.
+  // Errors: unavailable when a gate cannot be started: the server then works without.
+  Result<std::vector<std::pair<std::string, Fd>>> open();
+  // Hands a duplicate of `fd` to the gate, now and to every later one.
+  Result<void> hold(const std::string& name, int fd);
+  // Waits for the gate to die and starts another, which gets all sockets. Ends when cancelled.
+  Async<void> watch();
+  // Tells the gate to end: the server stops for good.
+  void quit();
+
+ private:
+  Result<Fd> connect_or_start();
+
+  Executor loop_;
+  std::string folder_;
+  std::string program_;
+  Logger log_;
+  Fd connection_;
+  std::vector<std::pair<std::string, Fd>> held_;
+};
+
+}  // namespace metier

@@ -1,0 +1,106 @@
+#include "gate/gate.h"
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace metier {
+namespace {
+
+// A gate in a child process; the test's own program cannot be started as `metier gate`.
+class GateTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/metier-gate-XXXXXX";
+    folder_ = ::mkdtemp(name);
+    start();
+  }
+  void TearDown() override {
+    stop(SIGKILL);
+    std::filesystem::remove_all(folder_);
+  }
+  void start() {
+    child_ = ::fork();
+    if (child_ == 0) { ::_exit(gate_main(folder_, std::chrono::seconds(20))); }
+    while (!std::filesystem::exists(folder_ + "/gate.sock")) { ::usleep(1000); }
+  }
+  void stop(int signal) {
+    if (child_ > 0) {
+      ::kill(child_, signal);
+      ::waitpid(child_, nullptr, 0);
+      child_ = 0;
+    }
+  }
+  std::unique_ptr<Gate> server() { return std::make_unique<Gate>(io_.get_executor(), folder_, "/bin/false", Logger()); }
+
+  asio::io_context io_;
+  std::string folder_;
+  pid_t child_ = 0;
+};
+
+int listening_socket(std::uint16_t& port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
+  ::listen(fd, 8);
+  socklen_t size = sizeof address;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  port = ntohs(address.sin_port);
+  return fd;
+}
+
+TEST_F(GateTest, ANewServerGetsTheSocketsOfADeadOne) {
+  std::uint16_t port = 0;
+  {
+    auto first = server();
+    ASSERT_TRUE(first->open());
+    const Fd socket(listening_socket(port));
+    ASSERT_TRUE(first->hold("runs", socket.get()));
+  }
+  auto second = server();
+  auto sockets = second->open();
+  ASSERT_TRUE(sockets) << sockets.error().text();
+  ASSERT_EQ(sockets->size(), 1U);
+  EXPECT_EQ(sockets->front().first, "runs");
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  ::getsockname(sockets->front().second.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  EXPECT_EQ(ntohs(address.sin_port), port);
+}
+
+TEST_F(GateTest, ASecondGateOfOneFolderEndsWithTwo) {
+  const pid_t other = ::fork();
+  if (other == 0) { ::_exit(gate_main(folder_)); }
+  int status = 0;
+  ::waitpid(other, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+}
+
+TEST_F(GateTest, QuitEndsIt) {
+  auto one = server();
+  ASSERT_TRUE(one->open());
+  one->quit();
+  int status = 0;
+  ::waitpid(child_, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  child_ = 0;
+}
+
+TEST_F(GateTest, RubbishIsIgnored) {
+  auto one = server();
+  ASSERT_TRUE(one->open());
+  ASSERT_TRUE(one->hold("x", 0));
+  auto again = server();
+  auto sockets = again->open();
+  ASSERT_TRUE(sockets);
+  EXPECT_EQ(sockets->size(), 1U);
+}
+
+}  // namespace
+}  // namespace metier
