@@ -49,6 +49,10 @@ def describe(error: BaseException, context: Context | None = None, root: str = "
             {"file": _relative(f.f_code.co_filename, root), "line": n, "function": f.f_code.co_name} for f, n in reversed(frames[:-1][-5:])
         ]
     body["hidden_frames"] = max(sum(1 for _ in traceback.walk_tb(error.__traceback__)) - len(frames), 0)
+    native = getattr(cause, "place", "") if type(cause).__module__ == "metier_runner.native" else ""
+    if native:
+        file, _, number = native.rpartition(":")
+        body.update(type=getattr(cause, "kind", "") or "Error", file=file, line=int(number), function=getattr(cause, "handler", ""))
     if context is not None:
         body = {name: context.mask(value) if isinstance(value, str) else value for name, value in body.items()}
     return body
