@@ -53,6 +53,13 @@ Async<Result<std::uint64_t>> MemoryObjectStore::put_if_version(Resource object, 
     co_return fail(ErrorKind::conflict, expected == 0 ? fmt::format("{} exists already", key.text())
                                                       : fmt::format("{} has version {}, not {}", key.text(), current, expected));
   }
+  co_return put(std::move(object));
+}
+
+std::uint64_t MemoryObjectStore::put(Resource object) {
+  const auto key = key_of(object);
+  const auto found = objects_.find(key);
+  const std::uint64_t current = found == objects_.end() ? 0 : found->second.version;
   ++writes;
   object.version = ++revision_;
   const auto type = current == 0 ? ObjectEvent::Type::added : ObjectEvent::Type::modified;
@@ -61,7 +68,7 @@ Async<Result<std::uint64_t>> MemoryObjectStore::put_if_version(Resource object, 
   by_kind_[object.kind].insert(key);
   objects_.insert_or_assign(key, object);
   publish({.type = type, .object = std::move(object), .revision = revision_});
-  co_return revision_;
+  return revision_;
 }
 
 Async<Result<void>> MemoryObjectStore::remove(const ResourceKey& key) {

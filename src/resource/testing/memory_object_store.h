@@ -26,6 +26,10 @@ class MemoryObjectStore final : public ObjectStore {
   std::shared_ptr<void> watch(Selector selector, Watcher watcher) override;
   std::uint64_t revision() const override { return revision_; }
 
+  // The same without waiting, for scripts of tests that are no coroutines. Both ignore fail_write.
+  std::uint64_t put(Resource object);
+  void erase(const ResourceKey& key);
+
   // Asked before every write; an error that it gives is the write's result.
   std::function<std::optional<Error>(const ResourceKey&)> fail_write;
   std::size_t writes = 0;
@@ -39,7 +43,6 @@ class MemoryObjectStore final : public ObjectStore {
   struct Shared;  // what handles and posted work hold on to when the store is gone
 
   void publish(ObjectEvent event);
-  void erase(const ResourceKey& key);
   void drain();
 
   Executor executor_;
