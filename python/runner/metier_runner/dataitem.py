@@ -322,7 +322,13 @@ class HttpStore:
             raise InvalidArgument(f"{self.kind}://{short(path)} contains a space or control character")
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(f"{self.kind}://{path}", headers=headers, method=method)
+        host, slash, rest = path.partition("/")
+        user, at, host = host.rpartition("@")
+        if at:  # urllib would look the user up as a part of the host's name
+            import base64
+
+            headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode("utf-8")).decode()
+        request = urllib.request.Request(f"{self.kind}://{host}{slash}{rest}", headers=headers, method=method)
         try:
             return urllib.request.urlopen(request, timeout=60)
         except urllib.error.HTTPError as error:
@@ -376,6 +382,8 @@ class FsspecStore:
 
 def _store_of(url: str, secrets: Callable[[str], str | None] | None) -> tuple[Store, str]:
     scheme = urlsplit(url).scheme.lower() if "://" in url else ""
+    if "://" in url and not scheme:
+        raise InvalidArgument(f"{short(url)} begins with no scheme like https://")
     if len(scheme) == 1 or not scheme:  # a path; a Windows drive letter is one too
         return FileStore(), url
     rest = url.split("://", 1)[1]

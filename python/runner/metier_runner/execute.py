@@ -223,7 +223,7 @@ class Task:
         self._phases.mark("import")
         saved, main = sys.argv, sys.modules.get("__main__")
         try:
-            self._user(lambda: run_as_main(self._file, self._filled(context)))
+            run_as_main(self._file, self._filled(context), lambda: self._phases.mark("user"))
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise

@@ -121,7 +121,8 @@ class Library:
             raise InvalidArgument(f"{short(path)} gives no table of handlers")
         if table.contents.abi != ABI or table.contents.size < ctypes.sizeof(LibraryTable):
             raise InvalidArgument(
-                f"{short(path)} was built for table version {table.contents.abi}, this metier loads version {ABI}: build it again with its handler.h"
+                f"{short(path)} was built for table version {table.contents.abi}, this metier loads version {ABI}: "
+                "build it again with this metier's handler.h"
             )
         self.compiler = table.contents.compiler.text()
         self._handlers: dict[str, Handler] = {}

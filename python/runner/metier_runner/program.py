@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -11,11 +12,11 @@ from .errors import InvalidArgument, NotFound, ProgramFailed
 from .values import short
 
 
-def run_as_main(path: str, arguments: list[str]) -> None:
+def run_as_main(path: str, arguments: list[str], ready: Callable[[], None] = lambda: None) -> None:
     """Execute a Python file as ``python FILE ARGS`` would, in this process.
 
     Compiled and executed in a new ``__main__`` module, which stays: functions defined there are found by pickle and by
-    forked process pools. `runpy` would throw the module away.
+    forked process pools. `runpy` would throw the module away. `ready` is called between compiling and executing.
     """
     full = os.path.abspath(path)
     with open(full, "rb") as stream:
@@ -25,6 +26,7 @@ def run_as_main(path: str, arguments: list[str]) -> None:
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = module
     sys.argv = [path, *arguments]
+    ready()
     exec(code, module.__dict__)
 
 

@@ -26,6 +26,7 @@ MAX_ENTRIES = 100_000
 MAX_RATIO, RATIO_FROM = 1000, 64 << 20  # a ratio is judged once this much came out
 MAX_PATH, MAX_NAME = 4096, 255
 CHUNK = 1 << 20
+DEPTH = ["--depth", "1"]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -373,7 +374,7 @@ def clone(source: str, target: str) -> str:
         environment.update(
             GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0=f"http.https://{host}/.extraHeader", GIT_CONFIG_VALUE_0=f"Authorization: Basic {basic}"
         )
-    command = ["git", *settings, "clone", "--quiet", "--no-recurse-submodules", "--depth", "1", "--single-branch"]
+    command = ["git", *settings, "clone", "--quiet", "--no-recurse-submodules", *DEPTH, "--single-branch"]
     command += ["--branch", ref] if ref else []
     try:
         done = subprocess.run(

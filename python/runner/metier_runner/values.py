@@ -39,14 +39,14 @@ def dotted(prefix: str, key: str) -> str:
     return f"{prefix}.{key}" if _SIMPLE_KEY.match(key) else f"{prefix}.\\{key}\\"
 
 
-def short(value: object, limit: int = 60) -> str:
-    """A short, printable form of any value; never raises."""
+def short(value: object, limit: int = 160) -> str:
+    """A short, printable form of any value, cut in the middle (paths end in what matters); never raises."""
     try:
         text = repr(value)
     except Exception:  # a user's __repr__ may do anything
         text = f"<{type(value).__name__}>"
     text = escape(text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-(limit // 2) :]}"
 
 
 def escape(text: str) -> str:

@@ -57,6 +57,7 @@ def test_inputs_are_data_items_or_local_paths(run, tmp_path):
 
 
 def test_inputs_follow_type_hints_of_annotations_and_of_the_run(run, tmp_path):
+    pytest.importorskip("pandas")
     (tmp_path / "d.csv").write_text("x,y\n1,2\n3,4\n")
     (tmp_path / "d.json").write_text(json.dumps({"k": 1}))
     code = "import pandas as pd, pathlib\ndef f(context, a: pd.DataFrame, p: pathlib.Path, j: dict, s: str, h):\n"
@@ -90,6 +91,7 @@ def test_false_return_values_are_dropped(run, value):
 
 
 def test_a_data_frame_without_hint_raises(run):
+    pytest.importorskip("pandas")
     done = run("import pandas\ndef f():\n    return pandas.DataFrame({'a': [1]})\n", "f")
     assert done.code == 1 and done.failure["type"] == "ValueError"
 

@@ -102,10 +102,7 @@ def test_a_missing_parameter_and_a_wrong_one_name_themselves(pod, library):
 def test_an_unknown_handler_lists_the_near_ones(pod, library):
     done = pod(["--handler", "trian", str(library)])
     assert done.failure["code"] == "HandlerMissing" and "did you mean 'train'" in done.failure["message"]
-    assert (
-        "train, nothing, thrower, refused, bad_key, odd, second" in done.failure["message"].replace("second, ", "")
-        or "second" in done.failure["message"]
-    )
+    assert "handlers in this library: " in done.failure["message"] and "second" in done.failure["message"]
 
 
 def test_an_event_handler_is_no_batch_handler(pod, library):
@@ -115,7 +112,8 @@ def test_an_event_handler_is_no_batch_handler(pod, library):
 def test_another_library_or_version_is_refused_with_a_sentence(pod, tmp_path):
     build(tmp_path, "g++", "int x;", name="plain.so")
     assert "no library of native handlers" in pod(["--handler", "f", "plain.so"]).failure["message"]
-    old = 'struct t { unsigned long size; unsigned abi; } v{64, 9};\nextern "C" __attribute__((visibility("default"))) t* metier_library_v1_table() { return &v; }'
+    old = "struct t { unsigned long size; unsigned abi; } v{64, 9};\n"
+    old += 'extern "C" __attribute__((visibility("default"))) t* metier_library_v1_table() { return &v; }'
     build(tmp_path, "g++", old, name="new.so")
     done = pod(["--handler", "f", "new.so"])
     assert "table version 9" in [r for r in done.records if r["op"] == "failure"][-1]["body"]["message"]
