@@ -19,7 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__cplusplus)
 extern "C" {
+#endif
 
 enum { METIER_HANDLER_ABI = 1 };
 
@@ -116,9 +118,8 @@ struct metier_library_v1 {
   const struct metier_handler_v1* handlers;  // a list, last defined first
 };
 
-}  // extern "C"
-
 #if defined(__cplusplus)
+}  // extern "C"
 
 #include <cstdio>
 #include <cstdlib>

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .command import main
+
+    def preload() -> None: ...
+
     from .context import Context, get_or_create_ctx
     from .dataitem import DataItem
 
 __version__ = "0.1.0"
-__all__ = ["Context", "DataItem", "get_or_create_ctx", "main"]
+__all__ = ["Context", "DataItem", "get_or_create_ctx", "main", "preload"]
 
 _HOMES = {"Context": "context", "get_or_create_ctx": "context", "DataItem": "dataitem"}
 
@@ -35,3 +38,11 @@ if not TYPE_CHECKING:
         from .command import main as command_main
 
         return command_main(argv)
+
+    def preload() -> None:
+        """Import what nearly every run needs: for a zygote, before it forks."""
+        import importlib
+
+        for name in ("execute", "calling", "program", "failure", "returns", "log", "artifacts", "files", "sinks"):
+            importlib.import_module(f"{__name__}.{name}")
+        importlib.import_module("hashlib")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from . import files
 from .errors import InvalidArgument, InvalidArgumentType
@@ -151,7 +150,11 @@ def is_remote(path: str) -> bool:
 
 def local_file(path: str) -> str:
     """A plain path for a local target, with ``file://`` taken off."""
-    return urlsplit(path).path if path.startswith("file://") else path
+    if not path.startswith("file://"):
+        return path
+    from urllib.parse import unquote
+
+    return unquote(path[len("file://") :])
 
 
 def register(context: Context, item: Artifact, *, tag: str = "", labels: JsonDict | None = None, db_key: Any = None) -> Artifact:

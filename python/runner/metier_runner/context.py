@@ -325,10 +325,16 @@ class Context(logging_of.LoggingMethods):
     foreign: Any = None  # the mlrun package's context, when the user's code asked for that one
 
     def take_foreign(self) -> None:
-        """Take over results of the mlrun package's own context, which may have no server to send them to."""
-        if self.foreign is not None:
-            self.foreign.commit()
-            self.merge(self.foreign.to_dict())
+        """Take over the outputs of the mlrun package's own context, which may have no server to send them to."""
+        found = self.foreign
+        runtimes = sys.modules.get("mlrun.runtimes.utils")
+        if found is None and runtimes is not None:  # code that called mlrun.get_or_create_ctx itself
+            holder: Any = getattr(runtimes, "global_context", None)
+            found = holder.get() if hasattr(holder, "get") else None
+        if found is not None and hasattr(found, "to_dict"):
+            run = found.to_dict()
+            if (run.get("metadata") or {}).get("uid", self.run_uid) == self.run_uid:
+                self.merge(run)
 
     def merge(self, run: JsonDict) -> None:
         """Take over results, labels and artifact addresses of another process's view of this run."""
@@ -336,7 +342,8 @@ class Context(logging_of.LoggingMethods):
         results = {key: value for key, value in (status.get("results") or {}).items() if self._results.get(key) != value}
         if results:
             self.log_results(results)
-        labels = {str(key): str(value) for key, value in (metadata.get("labels") or {}).items() if key not in self._labels}
+        told = {str(key): str(value) for key, value in (metadata.get("labels") or {}).items() if key not in ("host", "kind", "owner")}
+        labels = {key: value for key, value in told.items() if self._labels.get(key) != value}
         if labels:
             self._labels.update(labels)
             self._patch({"metadata.labels": self._labels})
@@ -376,12 +383,17 @@ class Context(logging_of.LoggingMethods):
         if self._commit:
             changes["status.commit"] = self._commit
         # Each was sent when it was logged: what would make the record too large is left out here.
-        for name in ("status.results", "status.artifact_uris", "spec.parameters", "status.iterations"):
-            if len(changes.get(name) or ()) > 64 and len(encode(changes[name])) > _WHOLE_RESULTS // 4:
-                del changes[name]
-        if len(encode(changes)) > _WHOLE_RESULTS:
-            for name in ("status.results", "spec.parameters", "status.iterations"):
-                changes.pop(name, None)
+        size = len(encode(changes))
+        for name in (
+            "status.results",
+            "spec.parameters",
+            "status.iterations",
+            "status.artifact_uris",
+            "spec.inputs",
+            "metadata.annotations",
+        ):
+            if size > _WHOLE_RESULTS and name in changes:
+                size -= len(encode(changes.pop(name)))
         return changes
 
     def _mirror(self) -> None:

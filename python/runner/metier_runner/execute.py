@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 from . import context as contexts
 from .command import Options
@@ -26,6 +26,9 @@ class Job:
         self, options: Options, run: JsonDict, environment: MutableMapping[str, str], clock: Callable[[], float] = time.time
     ) -> None:
         self.options, self.run, self.environment, self.clock = options, run, environment, clock
+        self.function: Callable[..., Any] | None = None  # called instead of what the options name
+        self.context: Context | None = None  # after the end: the run as it was left, and what it raised
+        self.error: BaseException | None = None
         self.echo: Callable[[str], None] | None = None  # takes tracebacks too, where stderr is not the log
         self.root = ""  # folder that failures name their files relative to
 
@@ -51,14 +54,15 @@ def execute(job: Job, sink: Sink, started: float) -> int:
     context: Context | None = None
     try:
         try:
-            context = Context(job.run, sink, environment=job.environment)
+            context = job.context = Context(job.run, sink, environment=job.environment)
             context.announce(job.environment.get("METIER_POD_NAME") or os.uname().nodename)
             _run(job, context, phases)
             context.finish()
             code = 0
-        except ServerError:
-            raise
         except BaseException as error:
+            job.error = error
+            if isinstance(error, ServerError) and not error.status:
+                raise  # nobody is there to be told
             code = _failed(error, job, context, sink)
         phases.mark("end")
         return code
@@ -71,15 +75,17 @@ def execute(job: Job, sink: Sink, started: float) -> int:
 
 
 def _run(job: Job, context: Context, phases: Phases) -> None:
-    from . import hyper
-
     task = Task(job, phases)
-    plan = hyper.plan(context, job.options.handler)
-    task.prepare()
-    if plan is None:
-        task.call(context)
+    spec = context._spec
+    if spec.get("hyperparams") or spec.get("hyper_param_options") or spec.get("param_file"):
+        from . import hyper
+
+        plan = hyper.plan(context, job.options.handler)
+        task.prepare()
+        task.call(context) if plan is None else hyper.run(context, plan, task.call)
     else:
-        hyper.run(context, plan, task.call)
+        task.prepare()
+        task.call(context)
     phases.mark("upload")
 
 
@@ -128,6 +134,9 @@ class Task:
     def prepare(self) -> None:
         """Fetch the source, unpack inline code, set the path, decide how to run; import the user's module."""
         options = self._options
+        if self._job.function is not None:
+            self._use(lambda _: cast("Callable[..., Any]", self._job.function))
+            return
         code = self._job.environment.get("MLRUN_EXEC_CODE", "")
         if options.source and code:
             raise InvalidArgument("the run has inline code and a source archive, only one of them can be run")
@@ -137,6 +146,8 @@ class Task:
             folder = fetch(options.source, os.path.join(_work_folder(self._job.environment), "source"))
             os.chdir(_below(folder, options.workdir))
             self._job.root = os.getcwd()
+        elif options.workdir:
+            os.chdir(options.workdir)
         self._file = self._write_code(code) if code else ("" if options.command == "*" else options.command)
         if not self._file and not options.handler:
             raise InvalidArgument("the run has neither a file nor a handler to run")
@@ -191,11 +202,14 @@ class Task:
             module = calling.load_file(self._file)
         handler = self._options.handler
         # Found once before the first iteration, so that a missing handler fails before anything else happens.
-        probe = calling.find_handler(module, handler.partition("::")[0], {}) if "::" not in handler else None
+        probe = calling.find_handler(module, handler, {}) if "::" not in handler else None
+        self._use(lambda context: probe or calling.find_handler(module, handler, context._parameters, context))
+
+    def _use(self, find: Callable[[Context], Callable[..., Any]]) -> None:
+        from . import calling
 
         def call(context: Context) -> None:
-            parameters = context._parameters
-            function = probe or calling.find_handler(module, handler, parameters, context)
+            function = find(context)
             positional, named = calling.bind(function, context)
             value = self._user(lambda: function(*positional, **named))
             self._after_call(context, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -43,6 +42,8 @@ def absolute(path: str) -> str:
 
 def sha1(data: bytes) -> str:
     """The content hash of MLRun's `metadata.hash`; a name for content, not a defence."""
+    import hashlib  # OpenSSL is slow to load, and most runs keep no artifact
+
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
@@ -114,6 +115,8 @@ def _open_regular(path: str) -> Iterator[int]:
 
 
 def _drain(fd: int, out: int | None) -> tuple[int, str]:
+    import hashlib
+
     size, digest = 0, hashlib.sha1(usedforsecurity=False)
     while True:
         chunk = os.read(fd, CHUNK)

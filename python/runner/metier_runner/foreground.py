@@ -7,11 +7,11 @@ what is printed is posted to the run's log as well.
 from __future__ import annotations
 
 import io
-import json
+import os
 import sys
 import threading
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ from .errors import RunnerError, UsageError
 
 if TYPE_CHECKING:
     from .command import Options
+    from .execute import Job
     from .rest import Client
 
 LEASE_EVERY = 5.0  # seconds; the server ends a run after three missed ones
@@ -32,12 +33,20 @@ class LogPoster:
     def __init__(self, client: Client, project: str, uid: str) -> None:
         self._client = client
         self._path = f"v1/projects/{quote(project, safe='')}/logs/{quote(uid, safe='')}"
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting = bytearray()
         self._lost = 0
         self._wake, self._ended = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="metier-log", daemon=True)
         self._thread.start()
+
+    def in_child(self) -> None:
+        """After a fork: a thread and a connection of this process; what waited is the parent's to post."""
+        self._client = self._client.clone()
+        self._begin()
 
     def add(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
@@ -90,6 +99,13 @@ class Tee(io.TextIOBase):
         written = int(self._stream.write(text))
         self._poster.add(text)
         return written
+
+    def in_child(self) -> None:
+        self._poster.in_child()
+
+    def drain(self) -> None:
+        """Post what waits; for a process that ends without the exit handlers."""
+        self._poster.close()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -150,33 +166,79 @@ class Lease:
                 return
 
 
+class Finished:
+    """How a foreground run ended: exit code, the run dict as it was left, and the exception when one ended it."""
+
+    def __init__(self, code: int, run: dict[str, Any], error: BaseException | None) -> None:
+        self.code, self.run, self.error = code, run, error
+
+
 def run_in_foreground(options: Options, environment: MutableMapping[str, str], started: float | None = None) -> int:
     """``handler --server S [run options] [command] [args]``: run MLRUN_EXEC_CONFIG here; returns the exit code."""
     from .command import read_run
-    from .execute import Job, execute
-    from .rest import Client, RestSink
+    from .execute import Job
+    from .rest import Client
 
     run = read_run(options, environment)
     client = Client.from_environment(environment, options.server)
     if client is None:
         raise UsageError("handler: no server is given (--server URL, or METIER_SERVER)")
-    project = str(run["metadata"].get("project") or environment.get("MLRUN_DEFAULT_PROJECT") or "default")
-    run["metadata"]["project"] = project
-    uid = str(run["metadata"]["uid"])
+    return _run(Job(options, run, environment), client, started).code
+
+
+def run_callable(
+    function: Callable[..., Any],
+    run: dict[str, Any],
+    server: str = "",
+    token: str = "",
+    environment: MutableMapping[str, str] | None = None,
+) -> Finished:
+    """Run `function` in this process as the run `run` (metadata.uid is needed), against `server`; without one in memory only.
+
+    For clients: what the function raises is told to the server and given back in `Finished.error`, never raised here.
+    """
+    from .command import Options
+    from .execute import Job, execute
+    from .rest import Client
+    from .sinks import MemorySink
+
+    environment = os.environ if environment is None else environment
+    for part in ("metadata", "spec", "status"):
+        run.setdefault(part, {})
+    job = Job(Options(), run, environment)
+    job.function = function
+    if server:
+        return _run(job, Client(server, token), None)
+    code = execute(job, MemorySink(), time.time())
+    return Finished(code, job.context.to_dict(with_artifacts=True) if job.context else run, job.error)
+
+
+def _run(job: Job, client: Client, started: float | None) -> Finished:
+    from .execute import execute
+    from .rest import RestSink
+
+    metadata, environment = job.run["metadata"], job.environment
+    project = str(metadata.get("project") or environment.get("MLRUN_DEFAULT_PROJECT") or "default")
+    metadata["project"] = project
+    uid = str(metadata["uid"])
     sink = RestSink(client, project, uid)
     poster = LogPoster(client.clone(), project, uid)
     lease = Lease(client.clone(timeout=LEASE_EVERY * 2), project, uid)
     stdout = sys.stdout
     sys.stdout = Tee(stdout, poster)
-    job = Job(options, run, environment)
     job.echo = poster.add  # tracebacks go to the log too; of stderr nothing else does
-    # Code that asks for the run by its environment finds it, also when the caller gave the server by argument.
-    environment.setdefault("METIER_SERVER", client.server)
-    environment["MLRUN_EXEC_CONFIG"] = json.dumps(run)
+    # Code that asks for the server by its environment (store:// inputs, programs) finds the one of the argument.
+    given = environment.get("METIER_SERVER")
+    environment["METIER_SERVER"] = client.server
     try:
-        return execute(job, sink, time.time() if started is None else started)
+        code = execute(job, sink, time.time() if started is None else started)
+        return Finished(code, job.context.to_dict(with_artifacts=True) if job.context else job.run, job.error)
     finally:
         sys.stdout = stdout
+        if given is None:
+            del environment["METIER_SERVER"]
+        else:
+            environment["METIER_SERVER"] = given
         lease.close()
         try:
             poster.close()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from . import artifacts as art
 from .conditions import Condition
 from .errors import InvalidArgument
-from .sinks import JsonDict
+from .sinks import JsonDict, encode
 from .values import short
 
 if TYPE_CHECKING:
     from .context import Context
 
 MAX_ITERATIONS = 100_000
+MAX_TABLE = 900 * 1024
 DEFAULT_RANDOM, DEFAULT_ERRORS, MAX_PARALLEL = 10, 3, 64
 STRATEGIES = ("grid", "list", "random", "custom")
 Parameters = dict[str, Any]
@@ -189,7 +190,8 @@ def run_child(child: Context, call: Call) -> JsonDict:
     try:
         call(child)
         child.finish()
-    except (KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
+        child.finish(error="KeyboardInterrupt")
         raise
     except BaseException as error:
         if failure.exit_code_of(error) == 0:
@@ -242,7 +244,8 @@ def summarize(context: Context, runs: list[JsonDict], *, selector: tuple[str, st
     failed = sum(1 for one in runs if one["status"]["state"] == "error")
     if failed:
         context.set_state(error=f"{failed} of {len(runs)} iterations failed, their errors are in the log", commit=False)
-    context._patch({"status.iterations": table} if len(table) <= 2000 else {})
+    if len(encode(table)) < MAX_TABLE:  # the artifact has all of a larger one
+        context._patch({"status.iterations": table})
 
 
 def _take_best(context: Context, run: JsonDict) -> None:

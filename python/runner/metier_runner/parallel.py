@@ -84,12 +84,17 @@ def _in_child(child: Context, call: Call, writer: int) -> None:
         from .hyper import run_child
 
         child.sink.in_child()
+        tee: Any = sys.stdout if hasattr(sys.stdout, "in_child") else None
+        if tee is not None:
+            tee.in_child()  # the foreground's: its thread stayed behind
         records = child.sink.records if isinstance(child.sink, MemorySink) else []
         before = len(records)
         answer = encode({"run": run_child(child, call), "records": records[before:]})
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
+        if tee is not None:
+            tee.drain()
         view = memoryview(answer)
         while view:
             view = view[os.write(writer, view) :]

@@ -106,6 +106,9 @@ def test_an_unknown_handler_lists_the_near_ones(pod, library):
 
 
 def test_an_event_handler_is_no_batch_handler(pod, library):
+    from metier_runner.native import Library
+
+    assert Library(str(library)).event_names == ["echo"] and Library(str(library))._handlers["echo"].flags == 1
     assert "event handler" in pod(["--handler", "echo", str(library)]).failure["message"]
 
 

@@ -175,6 +175,23 @@ def test_no_server_is_wrong_usage(monkeypatch, capsys):
     assert "no server" in capsys.readouterr().err
 
 
+def test_a_callable_runs_in_the_callers_process(server):
+    from metier_runner.foreground import run_callable
+
+    def work(context, x, y: int = 1):
+        context.log_result("sum", x + y)
+        print("working")
+
+    run = {"metadata": {"uid": "u1", "project": "p", "name": "demo"}, "spec": {"parameters": {"x": 2, "y": "5"}}}
+    done = run_callable(work, run, server.url)
+    assert done.code == 0 and done.error is None and done.run["status"]["results"] == {"sum": 7} and server.log == b"working\n"
+    assert Outcome(0, server.records()).state == "completed"
+    failed = run_callable(lambda: 1 / 0, {"metadata": {"uid": "u2"}})
+    assert failed.code == 1 and isinstance(failed.error, ZeroDivisionError) and failed.run["status"]["state"] == "error"
+    grid = run_callable(work, {"metadata": {"uid": "u3"}, "spec": {"hyperparams": {"x": [1, 2]}}})
+    assert len(grid.run["status"]["iterations"]) == 3
+
+
 def test_a_log_that_could_not_be_posted_is_told(tmp_path, monkeypatch, capsys):
     from metier_runner.errors import RunnerError
     from metier_runner.foreground import LogPoster
@@ -189,11 +206,14 @@ def test_a_log_that_could_not_be_posted_is_told(tmp_path, monkeypatch, capsys):
 def test_the_sink_of_a_forked_child_has_a_connection_of_its_own(tmp_path, monkeypatch):
     spec = {"hyperparams": {"a": [1, 2, 3]}, "hyper_param_options": {"parallel_runs": 3, "selector": "max.score"}}
     monkeypatch.setenv("MLRUN_EXEC_CONFIG", json.dumps({**RUN, "spec": spec}))
-    (tmp_path / "job.py").write_text("def f(context, a):\n    context.log_result('score', a)\n")
+    (tmp_path / "job.py").write_text("def f(context, a):\n    print('line of', a)\n    context.log_result('score', a)\n")
     with serving() as server:
         env_server = ["--handler", "f", "job.py"]
         monkeypatch.setenv("METIER_SERVER", server.url)
         assert metier_runner.main(["run", "--name", "demo", "--from-env", *env_server]) == 0
+        server.requests.clear()
+        assert metier_runner.main(["handler", *env_server]) == 0
+        assert sorted(line for line in server.log.splitlines() if b"line" in line) == [b"line of 1", b"line of 2", b"line of 3"]
         done = Outcome(0, server.records())
     assert done.results == {"best_iteration": 3, "score": 3} and done.runs[2]["status"]["results"] == {"score": 2}
 
