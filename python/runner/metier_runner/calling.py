@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import inspect
 import os
 import sys
@@ -23,12 +25,15 @@ _NAMES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, 
 def load_file(path: str, name: str = "") -> ModuleType:
     """Import a Python file as a module, registered under its stem so that pickles and process pools find it."""
     name = name or os.path.splitext(os.path.basename(path))[0].replace("-", "_")
-    if name in sys.builtin_module_names or name in ("metier_runner", "__main__"):
-        name = f"user_{name}"
-    module = ModuleType(name)
-    module.__file__ = os.path.abspath(path)
+    full = os.path.abspath(path)
+    known = sys.modules.get(name)
+    if name in sys.builtin_module_names or (known is not None and not _is_users(known)):
+        name = f"user_{name}"  # json.py of the user must not become everybody's json
+    spec = importlib.util.spec_from_file_location(name, full, loader=importlib.machinery.SourceFileLoader(name, full))
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     with open(path, "rb") as stream:
-        code = compile(stream.read(), module.__file__, "exec", dont_inherit=True)
+        code = compile(stream.read(), full, "exec", dont_inherit=True)
     previous = sys.modules.get(name)
     sys.modules[name] = module
     try:
@@ -40,6 +45,12 @@ def load_file(path: str, name: str = "") -> ModuleType:
             sys.modules[name] = previous
         raise
     return module
+
+
+def _is_users(module: ModuleType) -> bool:
+    from .failure import is_user_file
+
+    return module.__name__ != "__main__" and is_user_file(getattr(module, "__file__", None) or "<none>")
 
 
 def find_handler(module: ModuleType | None, handler: str, parameters: dict[str, Any], context: Any = None) -> Callable[..., Any]:
@@ -126,7 +137,7 @@ def bind(function: Callable[..., Any], context: Context) -> tuple[list[Any], dic
     signature = _signature(function)
     parameters, inputs = dict(context._parameters), context.inputs
     hints = _hints(function, signature, parameters, inputs)
-    type_hints = dict(context._spec.get("inputs_type_hints") or {})
+    type_hints = context._type_hints
     positional: list[Any] = []
     named: dict[str, Any] = {}
     rest: str = ""

@@ -13,7 +13,7 @@ from . import logging_of
 from .errors import InvalidArgument, InvalidArgumentType, RunnerError
 from .log import Logger
 from .secrets import Secrets
-from .sinks import JsonDict, MemorySink, Sink, encode
+from .sinks import JsonDict, Sink, encode
 from .values import check_key, dotted, short, to_json
 
 if TYPE_CHECKING:
@@ -46,7 +46,13 @@ class Context(logging_of.LoggingMethods):
         self._labels: JsonDict = dict(metadata.get("labels") or {})
         self._annotations: JsonDict = dict(metadata.get("annotations") or {})
         self._parameters: JsonDict = dict(spec.get("parameters") or {})
-        self._inputs: dict[str, str] = {str(k): str(v) for k, v in (spec.get("inputs") or {}).items()}
+        self._inputs: dict[str, str] = {}
+        self._type_hints: dict[str, str] = dict(spec.get("inputs_type_hints") or {})
+        for key, url in (spec.get("inputs") or {}).items():
+            name, colon, hint = (part.strip() for part in str(key).partition(":"))  # "key : type"
+            self._inputs[name] = str(url)
+            if colon and hint:
+                self._type_hints.setdefault(name, hint)
         self.in_path: str = str(spec.get("input_path") or "")
         self.artifact_path: str = self._expand(
             str(spec.get("output_path") or self._environment.get("MLRUN_ARTIFACT_PATH") or "./artifacts")
@@ -224,6 +230,9 @@ class Context(logging_of.LoggingMethods):
             self._commit = str(message)
         for child in self._children:
             child.commit(completed=completed)
+        if completed and self._standalone:
+            self.finish()
+            return
         self._patch({**self._everything(), **self._state_changes()})
         self._mirror()
 
@@ -311,7 +320,8 @@ class Context(logging_of.LoggingMethods):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self.set_state(error=f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            self.finish(error=text) if self._standalone else self.set_state(error=text)
         else:
             self.commit(completed=True)
 
@@ -322,6 +332,7 @@ class Context(logging_of.LoggingMethods):
         self._labels.setdefault("host", host)
         self._patch({"metadata.labels": self._labels, "status.state": "running", "status.start_time": self._start_time})
 
+    _standalone = False  # no runner around this process will tell the end
     foreign: Any = None  # the mlrun package's context, when the user's code asked for that one
 
     def take_foreign(self) -> None:
@@ -414,7 +425,11 @@ _current: list[Context] = []  # the runner's context, for get_or_create_ctx of t
 
 
 def get_or_create_ctx(name: str = "", event: Any = None, spec: JsonDict | None = None, with_env: bool = True, **_: Any) -> Context:
-    """The context of the run that this process belongs to, or a new one that keeps its outputs in memory."""
+    """The context of the run that this process belongs to.
+
+    Without one a new run begins: recorded at the server of METIER_SERVER or MLRUN_DBPATH, else kept in memory. It ends with
+    ``commit(completed=True)`` or with the ``with`` statement.
+    """
     if _current and event is None and spec is None:
         return _current[-1]
     import json
@@ -435,8 +450,11 @@ def get_or_create_ctx(name: str = "", event: Any = None, spec: JsonDict | None =
         run.setdefault("metadata", {})["name"] = name
     if not (run.get("metadata") or {}).get("uid"):
         run.setdefault("metadata", {})["uid"] = _new_uid()
-    sink = make_sink(os.environ, run) if config else MemorySink()
-    return Context(run, sink)
+    context = Context(run, make_sink(os.environ, run))
+    if not config:
+        context._standalone = True
+        context.store_run()
+    return context
 
 
 def _new_uid() -> str:

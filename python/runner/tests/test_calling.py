@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import bisect  # noqa: F401  (a test shadows it)
 import json
+import sys
 
 import pytest
 
@@ -127,6 +129,21 @@ def test_a_context_annotation_of_mlrun_gets_mlruns_own_where_it_is_installed(run
     (package / "__init__.py").write_text(text)
     done = run("import mlrun\ndef f(context: mlrun.MLClientCtx):\n    context.log_result('own', type(context).__module__)\n", "f")
     assert done.results == {"own": "mlrun"}
+
+
+def test_a_file_named_like_a_library_does_not_replace_it(run):
+    done = run(
+        "import json\nimport pickle\nclass A: pass\ndef f():\n    return [json.dumps(1), pickle.loads(pickle.dumps(A)).__module__]\n",
+        "f",
+        file="bisect.py",
+    )
+    assert done.results == {"return": ["1", "user_bisect" if "bisect" in sys.modules else "bisect"]}
+    assert hasattr(sys.modules.get("bisect", json), "__doc__") and not hasattr(sys.modules.get("bisect"), "A")
+
+
+def test_type_hints_of_inputs_may_stand_in_their_keys(run, tmp_path):
+    (tmp_path / "d.json").write_text("[1]")
+    assert run("def f(a):\n    return a + [2]\n", "f", inputs={"a : list": "d.json"}).results == {"return": [1, 2]}
 
 
 def test_parameters_are_passed_before_inputs_of_the_same_name(run):

@@ -349,6 +349,22 @@ def test_the_context_manager_commits_or_tells_the_error(tmp_path):
     assert bad.state == "error" and "ZeroDivisionError" in bad.error
 
 
+def test_a_script_of_its_own_records_a_run(monkeypatch):
+    from fake_server import serving
+
+    import metier_runner
+
+    with serving() as server:
+        monkeypatch.setenv("METIER_SERVER", server.url)
+        with metier_runner.get_or_create_ctx("script") as context:
+            context.log_result("a", 1)
+        done = Outcome(0, server.records())
+        assert done.run["metadata"]["name"] == "script" and done.state == "completed" and done.results == {"a": 1}
+        with pytest.raises(ZeroDivisionError), metier_runner.get_or_create_ctx("script") as context:
+            1 / 0  # noqa: B018
+        assert Outcome(0, server.records()).state == "error"
+
+
 def test_the_meta_file_gets_the_run(tmp_path):
     context = make(tmp_path, {"MLRUN_META_TMPFILE": str(tmp_path / "meta")})
     context.log_result("a", 1)
