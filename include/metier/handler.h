@@ -49,7 +49,12 @@ struct metier_value_v1 {
   struct metier_text_v1 text;
 };
 
-enum metier_log_level_v1 { metier_log_debug = 10, metier_log_info = 20, metier_log_warning = 30, metier_log_error = 40 };
+enum metier_log_level_v1 {
+  metier_log_debug = 10,
+  metier_log_info = 20,
+  metier_log_warning = 30,
+  metier_log_error = 40
+};
 
 // What the host offers. `size` is the size of the struct that the host knows: a member at or past it is not there.
 // Calls come from the handler's own thread. Each answers 0, or 1 when it failed; `last_error` then has the sentence.
@@ -65,7 +70,8 @@ struct metier_context_v1 {
   int32_t (*get_secret)(void* self, struct metier_text_v1 key, struct metier_text_v1* value);
   int32_t (*log_result)(void* self, struct metier_text_v1 key, const struct metier_value_v1* value);
   // Bytes as an artifact; `format` is its suffix without a dot, may be empty.
-  int32_t (*log_artifact)(void* self, struct metier_text_v1 key, struct metier_text_v1 body, struct metier_text_v1 format);
+  int32_t (*log_artifact)(void* self, struct metier_text_v1 key, struct metier_text_v1 body,
+                          struct metier_text_v1 format);
   int32_t (*log_artifact_file)(void* self, struct metier_text_v1 key, struct metier_text_v1 path);
   int32_t (*set_label)(void* self, struct metier_text_v1 key, struct metier_text_v1 value);
   int32_t (*log)(void* self, int32_t level, struct metier_text_v1 message);
@@ -93,7 +99,8 @@ struct metier_response_v1 {
   size_t size;
   void* self;
   int32_t (*head)(void* self, int32_t status, struct metier_text_v1 content_type);
-  int32_t (*header)(void* self, struct metier_text_v1 name, struct metier_text_v1 value);  // before head
+  int32_t (*header)(void* self, struct metier_text_v1 name,
+                    struct metier_text_v1 value);  // before head
   int32_t (*chunk)(void* self, struct metier_text_v1 bytes);
 };
 
@@ -102,11 +109,12 @@ enum { METIER_FLAG_BLOCKING = 1 };  // an event handler that may block: not on t
 struct metier_handler_v1 {
   struct metier_text_v1 name;
   uint32_t flags;
-  uint32_t line;                 // where it is defined
+  uint32_t line;  // where it is defined
   struct metier_text_v1 file;
   // Exactly one is set. 0 for success, 1 after `fail`.
   int32_t (*run)(const struct metier_context_v1* context);
-  int32_t (*event)(const struct metier_context_v1* context, const struct metier_event_v1* event, const struct metier_response_v1* response);
+  int32_t (*event)(const struct metier_context_v1* context, const struct metier_event_v1* event,
+                   const struct metier_response_v1* response);
   const struct metier_handler_v1* next;
 };
 
@@ -166,7 +174,9 @@ class METIER_LOCAL Error : public std::runtime_error {
 namespace detail {
 
 inline metier_text_v1 text(std::string_view view) { return {view.data(), view.size()}; }
-inline std::string_view view(metier_text_v1 text) { return text.data == nullptr ? std::string_view() : std::string_view(text.data, text.size); }
+inline std::string_view view(metier_text_v1 text) {
+  return text.data == nullptr ? std::string_view() : std::string_view(text.data, text.size);
+}
 
 inline METIER_LOCAL const metier_handler_v1*& handlers() {
   static const metier_handler_v1* head = nullptr;
@@ -193,12 +203,17 @@ class METIER_LOCAL Context {
     auto value = param(key);
     return value ? converted<T>(key, *value) : fallback;
   }
-  std::string get_param(std::string_view key, const char* fallback) { return get_param<std::string>(key, std::string(fallback)); }
+  std::string get_param(std::string_view key, const char* fallback) {
+    return get_param<std::string>(key, std::string(fallback));
+  }
   // The same for a parameter that must be there.
   template <class T>
   T get_param(std::string_view key) {
     auto value = param(key);
-    if (!value) { throw Error("parameter '" + std::string(key) + "' has no value: give it with -p " + std::string(key) + "=..."); }
+    if (!value) {
+      throw Error("parameter '" + std::string(key) + "' has no value: give it with -p " +
+                  std::string(key) + "=...");
+    }
     return converted<T>(key, *value);
   }
   bool has_param(std::string_view key) { return param(key).has_value(); }
@@ -248,12 +263,15 @@ class METIER_LOCAL Context {
     check(table_.log_result(table_.self, detail::text(key), &value));
   }
   void log_artifact(std::string_view key, std::string_view body, std::string_view format = {}) {
-    check(table_.log_artifact(table_.self, detail::text(key), detail::text(body), detail::text(format)));
+    check(table_.log_artifact(table_.self, detail::text(key), detail::text(body),
+                              detail::text(format)));
   }
   void log_artifact_file(std::string_view key, std::string_view path) {
     check(table_.log_artifact_file(table_.self, detail::text(key), detail::text(path)));
   }
-  void set_label(std::string_view key, std::string_view value) { check(table_.set_label(table_.self, detail::text(key), detail::text(value))); }
+  void set_label(std::string_view key, std::string_view value) {
+    check(table_.set_label(table_.self, detail::text(key), detail::text(value)));
+  }
 
   void debug(std::string_view message) { log(metier_log_debug, message); }
   void info(std::string_view message) { log(metier_log_info, message); }
@@ -285,12 +303,17 @@ class METIER_LOCAL Context {
         default: return std::string(text);
       }
     } else if constexpr (std::is_same_v<T, bool>) {
-      if (value.type == metier_value_boolean || value.type == metier_value_integer) { return value.integer != 0; }
+      if (value.type == metier_value_boolean || value.type == metier_value_integer) {
+        return value.integer != 0;
+      }
       if (text == "true" || text == "True" || text == "yes" || text == "1") { return true; }
       if (text == "false" || text == "False" || text == "no" || text == "0") { return false; }
     } else if constexpr (std::is_integral_v<T>) {
-      if (value.type == metier_value_integer && fits<T>(value.integer)) { return static_cast<T>(value.integer); }
-      if (value.type == metier_value_real && value.real == static_cast<double>(static_cast<int64_t>(value.real)) &&
+      if (value.type == metier_value_integer && fits<T>(value.integer)) {
+        return static_cast<T>(value.integer);
+      }
+      if (value.type == metier_value_real &&
+          value.real == static_cast<double>(static_cast<int64_t>(value.real)) &&
           fits<T>(static_cast<int64_t>(value.real))) {
         return static_cast<T>(value.real);
       }
@@ -314,10 +337,14 @@ class METIER_LOCAL Context {
         }
       }
     } else {
-      static_assert(std::is_same_v<T, void>, "parameters are bool, integers, floating types or std::string");
+      static_assert(std::is_same_v<T, void>,
+                    "parameters are bool, integers, floating types or std::string");
     }
-    throw Error("parameter " + std::string(key) + " is '" + converted<std::string>(key, value) + "', which is no " +
-                (std::is_same_v<T, bool> ? "truth value" : std::is_integral_v<T> ? "whole number of the handler's type" : "number"));
+    throw Error("parameter " + std::string(key) + " is '" + converted<std::string>(key, value) +
+                "', which is no " +
+                (std::is_same_v<T, bool> ? "truth value"
+                 : std::is_integral_v<T> ? "whole number of the handler's type"
+                                         : "number"));
   }
   static std::string number_text(double number) {
     char buffer[32];
@@ -332,7 +359,9 @@ class METIER_LOCAL Context {
     if (std::is_unsigned_v<T> && number < 0) { return false; }
     return static_cast<long long>(static_cast<T>(number)) == number;
   }
-  void log(int32_t level, std::string_view message) { table_.log(table_.self, level, detail::text(message)); }
+  void log(int32_t level, std::string_view message) {
+    table_.log(table_.self, level, detail::text(message));
+  }
   std::string described(std::string_view name) {
     metier_value_v1 value{};
     check(table_.describe(table_.self, detail::text(name), &value));
@@ -360,14 +389,20 @@ class METIER_LOCAL Event {
   std::string_view trigger_kind() const { return detail::view(table_.trigger_kind); }
   std::string_view trigger_name() const { return detail::view(table_.trigger_name); }
   int64_t timestamp_us() const { return table_.timestamp_us; }
-  std::optional<std::string_view> header(std::string_view name) const { return named(table_.header, name); }
-  std::optional<std::string_view> field(std::string_view name) const { return named(table_.field, name); }
+  std::optional<std::string_view> header(std::string_view name) const {
+    return named(table_.header, name);
+  }
+  std::optional<std::string_view> field(std::string_view name) const {
+    return named(table_.field, name);
+  }
 
  private:
   using Lookup = int32_t (*)(void*, metier_text_v1, metier_text_v1*);
   std::optional<std::string_view> named(Lookup lookup, std::string_view name) const {
     metier_text_v1 value{};
-    if (lookup == nullptr || lookup(table_.self, detail::text(name), &value) != 0) { return std::nullopt; }
+    if (lookup == nullptr || lookup(table_.self, detail::text(name), &value) != 0) {
+      return std::nullopt;
+    }
     return detail::view(value);
   }
   const metier_event_v1& table_;
@@ -376,7 +411,8 @@ class METIER_LOCAL Event {
 // The answer to an event: a body, and what an HTTP trigger needs.
 struct METIER_LOCAL Response {
   Response() = default;
-  Response(std::string_view bytes, int code = 200, std::string type = "text/plain") : body(bytes), status(code), content_type(std::move(type)) {}
+  Response(std::string_view bytes, int code = 200, std::string type = "text/plain")
+      : body(bytes), status(code), content_type(std::move(type)) {}
   std::string body;
   int status = 200;
   std::string content_type = "text/plain";
@@ -385,7 +421,8 @@ struct METIER_LOCAL Response {
 
 namespace detail {
 
-inline int32_t failed(const metier_context_v1* context, std::string_view type, std::string_view message) {
+inline int32_t failed(const metier_context_v1* context, std::string_view type,
+                      std::string_view message) {
   context->fail(context->self, text(type), text(message));
   return 1;
 }
@@ -402,7 +439,8 @@ int32_t guarded(const metier_context_v1* context, Body&& body) noexcept {
   } catch (const std::exception& error) {
     return failed(context, "std::exception", error.what());
   } catch (...) {
-    return failed(context, "unknown exception", "the handler threw something that is no std::exception");
+    return failed(context, "unknown exception",
+                  "the handler threw something that is no std::exception");
   }
 }
 
@@ -421,12 +459,16 @@ int32_t run(const Function& function, const metier_context_v1* table) noexcept {
 }
 
 template <class Function>
-int32_t answer(const Function& function, const metier_context_v1* table, const metier_event_v1* event, const metier_response_v1* sink) noexcept {
+int32_t answer(const Function& function, const metier_context_v1* table,
+               const metier_event_v1* event, const metier_response_v1* sink) noexcept {
   return guarded(table, [&]() -> int32_t {
     Context context(*table);
     const Response response = function(context, Event(*event));
-    for (const auto& [name, value] : response.headers) { sink->header(sink->self, text(name), text(value)); }
-    if (sink->head(sink->self, response.status, text(response.content_type)) == 0 && !response.body.empty()) {
+    for (const auto& [name, value] : response.headers) {
+      sink->header(sink->self, text(name), text(value));
+    }
+    if (sink->head(sink->self, response.status, text(response.content_type)) == 0 &&
+        !response.body.empty()) {
       sink->chunk(sink->self, text(response.body));
     }
     return 0;
@@ -445,8 +487,10 @@ struct METIER_LOCAL Registration {
 }  // namespace metier
 
 // Weak, so that several files of one library may include this header; used, so that it is there at all.
-extern "C" __attribute__((visibility("default"), weak, used)) const metier_library_v1* metier_library_v1_table(void);
-extern "C" __attribute__((visibility("default"), weak, used)) const metier_library_v1* metier_library_v1_table(void) {
+extern "C" __attribute__((visibility("default"), weak, used)) const metier_library_v1*
+metier_library_v1_table(void);
+extern "C" __attribute__((visibility("default"), weak, used)) const metier_library_v1*
+metier_library_v1_table(void) {
   static metier_library_v1 library;
   library.size = sizeof(library);
   library.abi = METIER_HANDLER_ABI;
@@ -456,25 +500,31 @@ extern "C" __attribute__((visibility("default"), weak, used)) const metier_libra
 }
 
 // A batch handler: a callable (metier::Context&) that returns metier::Result or nothing. At namespace scope.
-#define METIER_HANDLER(handler_name, ...)                                                                               \
-  static const auto metier_function_##handler_name = __VA_ARGS__;                                                       \
-  static ::metier::detail::Registration metier_registration_##handler_name({                                            \
-      ::metier::detail::text(#handler_name), 0, __LINE__, ::metier::detail::text(__FILE__),                             \
-      [](const metier_context_v1* context) -> int32_t { return ::metier::detail::run(metier_function_##handler_name, context); }, \
-      nullptr, nullptr})
+#define METIER_HANDLER(handler_name, ...)                                                    \
+  static const auto metier_function_##handler_name = __VA_ARGS__;                            \
+  static ::metier::detail::Registration metier_registration_##handler_name(                  \
+      {::metier::detail::text(#handler_name), 0, __LINE__, ::metier::detail::text(__FILE__), \
+       [](const metier_context_v1* context) -> int32_t {                                     \
+         return ::metier::detail::run(metier_function_##handler_name, context);              \
+       },                                                                                    \
+       nullptr, nullptr})
 
 // An event handler of a real-time function: a callable (metier::Context&, const metier::Event&) that returns metier::Response.
-#define METIER_EVENT_HANDLER(handler_name, ...)                                                                         \
-  static const auto metier_function_##handler_name = __VA_ARGS__;                                                       \
-  static ::metier::detail::Registration metier_registration_##handler_name({                                            \
-      ::metier::detail::text(#handler_name), 0, __LINE__, ::metier::detail::text(__FILE__), nullptr,                    \
-      [](const metier_context_v1* context, const metier_event_v1* event, const metier_response_v1* response) -> int32_t { \
-        return ::metier::detail::answer(metier_function_##handler_name, context, event, response);                      \
-      },                                                                                                                \
-      nullptr})
+#define METIER_EVENT_HANDLER(handler_name, ...)                                              \
+  static const auto metier_function_##handler_name = __VA_ARGS__;                            \
+  static ::metier::detail::Registration metier_registration_##handler_name(                  \
+      {::metier::detail::text(#handler_name), 0, __LINE__, ::metier::detail::text(__FILE__), \
+       nullptr,                                                                              \
+       [](const metier_context_v1* context, const metier_event_v1* event,                    \
+          const metier_response_v1* response) -> int32_t {                                   \
+         return ::metier::detail::answer(metier_function_##handler_name, context, event,     \
+                                         response);                                          \
+       },                                                                                    \
+       nullptr})
 
 // Declares an event handler that may block (files, locks, other servers): METIER_BLOCKING(echo); after its definition.
-#define METIER_BLOCKING(handler_name) \
-  static const int metier_blocking_##handler_name = (metier_registration_##handler_name.handler.flags |= METIER_FLAG_BLOCKING, 0)
+#define METIER_BLOCKING(handler_name)               \
+  static const int metier_blocking_##handler_name = \
+      (metier_registration_##handler_name.handler.flags |= METIER_FLAG_BLOCKING, 0)
 
 #endif  // __cplusplus

@@ -135,8 +135,8 @@ class Tee(io.TextIOBase):
 class Lease:
     """Tells the server every few seconds that this process lives. An aborted run interrupts the main thread."""
 
-    def __init__(self, client: Client, project: str, uid: str, every: float = LEASE_EVERY) -> None:
-        self._client, self._project, self._every = client, project, every
+    def __init__(self, client: Client, project: str, uid: str, every: float | None = None) -> None:
+        self._client, self._project, self._every = client, project, LEASE_EVERY if every is None else every
         self._path = f"metier/v1/runs/{quote(uid, safe='')}/lease"
         self.aborted = False
         self._stop = threading.Event()
@@ -147,9 +147,12 @@ class Lease:
         answer = self._client.json("POST", self._path, {"project": self._project})
         if isinstance(answer, dict) and answer.get("state") in ("aborting", "aborted") and not self.aborted:
             self.aborted = True
-            import _thread
+            import signal
 
-            _thread.interrupt_main()
+            # To that thread: interrupt_main() alone would not wake it from a system call.
+            main = threading.main_thread().ident
+            if main is not None:
+                signal.pthread_kill(main, signal.SIGINT)
 
     def close(self) -> None:
         self._stop.set()
@@ -223,7 +226,7 @@ def _run(job: Job, client: Client, started: float | None) -> Finished:
     uid = str(metadata["uid"])
     sink = RestSink(client, project, uid)
     poster = LogPoster(client.clone(), project, uid)
-    lease = Lease(client.clone(timeout=LEASE_EVERY * 2), project, uid)
+    lease: Lease | None = None
     stdout = sys.stdout
     sys.stdout = Tee(stdout, poster)
     job.echo = poster.add  # tracebacks go to the log too; of stderr nothing else does
@@ -231,6 +234,7 @@ def _run(job: Job, client: Client, started: float | None) -> Finished:
     given = environment.get("METIER_SERVER")
     environment["METIER_SERVER"] = client.server
     try:
+        lease = Lease(client.clone(timeout=LEASE_EVERY * 2), project, uid)
         code = execute(job, sink, time.time() if started is None else started)
         return Finished(code, job.context.to_dict(with_artifacts=True) if job.context else job.run, job.error)
     finally:
@@ -239,7 +243,8 @@ def _run(job: Job, client: Client, started: float | None) -> Finished:
             del environment["METIER_SERVER"]
         else:
             environment["METIER_SERVER"] = given
-        lease.close()
+        if lease is not None:
+            lease.close()
         try:
             poster.close()
         except RunnerError as error:

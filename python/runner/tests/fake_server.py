@@ -20,6 +20,7 @@ class FakeServer:
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.failures: list[int] = []  # statuses to answer before the next good one
         self.lease_state = "running"
+        self.abort_after = b""  # text in the log that makes the run aborting
         self.leased = threading.Event()
         self.url = ""
 
@@ -45,6 +46,8 @@ class FakeServer:
         self.requests.append((method, parts.path, query, data if raw else json.loads(data or b"null"), token))
         if raw:
             self.log += data
+            if self.abort_after and self.abort_after in self.log:
+                self.lease_state = "aborting"
         if parts.path.endswith("/lease"):
             self.leased.set()
             return 200, {"state": self.lease_state}

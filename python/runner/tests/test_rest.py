@@ -128,9 +128,10 @@ def test_a_failing_foreground_run_posts_its_traceback(tmp_path, monkeypatch, cap
 
 def test_an_aborted_lease_interrupts_the_code(tmp_path, monkeypatch):
     monkeypatch.setenv("MLRUN_EXEC_CONFIG", json.dumps(RUN))
-    (tmp_path / "job.py").write_text("import threading\nthreading.Event().wait(30)\n")
+    (tmp_path / "job.py").write_text("import threading\nprint('waiting')\nthreading.Event().wait(30)\n")
+    monkeypatch.setattr("metier_runner.foreground.LEASE_EVERY", 0.01)
     with serving() as server:
-        server.lease_state = "aborting"
+        server.abort_after = b"waiting"
         assert metier_runner.main(["handler", "--server", server.url, "job.py"]) == 130
 
 
