@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -68,6 +68,7 @@ class Context(logging_of.LoggingMethods):
         self._outputs: list[str] = list(spec.get("outputs") or [])
         self._start_time: str = str(status.get("start_time") or art.timestamp())
         self._secrets: Secrets = parent._secrets if parent else Secrets(spec.get("secret_sources"), self._environment)
+        self.echo: Callable[[str], None] | None = parent.echo if parent else None  # takes tracebacks where stderr is not the log
         self._rank = _logging_rank(self._labels, self._environment)
         level = "debug" if spec.get("verbose") else str(spec.get("log_level") or self._environment.get("MLRUN_LOG_LEVEL") or "info")
         self.logger = Logger(level)

@@ -173,6 +173,11 @@ class DataItem:
         return f"'{self._url}'"
 
 
+def get_dataitem(url: str, key: str = "", project: str = "") -> DataItem:
+    """The data item of an address, as `mlrun.get_dataitem` gives it."""
+    return DataItem.of(url, key=key, project=project)
+
+
 class FileStore:
     kind = "file"
 

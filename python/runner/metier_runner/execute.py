@@ -29,7 +29,7 @@ class Job:
         self.function: Callable[..., Any] | None = None  # called instead of what the options name
         self.context: Context | None = None  # after the end: the run as it was left, and what it raised
         self.error: BaseException | None = None
-        self.echo: Callable[[str], None] | None = None  # takes tracebacks too, where stderr is not the log
+        self.echo: Callable[[str], None] | None = None  # takes the traceback where stderr is not the log
         self.root = ""  # folder that failures name their files relative to
 
 
@@ -55,6 +55,7 @@ def execute(job: Job, sink: Sink, started: float) -> int:
     try:
         try:
             context = job.context = Context(job.run, sink, environment=job.environment)
+            context.echo = job.echo
             context.announce(job.environment.get("METIER_POD_NAME") or os.uname().nodename)
             _run(job, context, phases)
             context.finish()
@@ -97,13 +98,7 @@ def _failed(error: BaseException, job: Job, context: Context | None, sink: Sink)
         if context is not None:
             context.finish()
         return 0
-    if isinstance(error, SystemExit):
-        if isinstance(error.code, str) and sys.stderr is not None:
-            print(context.mask(error.code) if context else error.code, file=sys.stderr)
-    else:
-        text = failure.print_whole(error, context)
-        if job.echo is not None:
-            job.echo(text)
+    failure.print_whole(error, context)
     body = failure.describe(error, context, job.root)
     already = context is not None and context.state == "error"
     if not already or not isinstance(error, _ChildrenFailed):

@@ -78,14 +78,24 @@ def code_of(error: BaseException) -> str:
     return str(getattr(error, "code", "")) if type(error).__module__.startswith("metier_runner") else "HandlerError"
 
 
-def print_whole(error: BaseException, context: Context | None = None) -> str:
-    """The complete traceback to stderr (the log); returns it."""
+def whole(error: BaseException, context: Context | None = None) -> str:
+    """The complete traceback, with secrets masked; what `sys.exit(text)` says is its text alone, as in Python."""
+    if isinstance(error, SystemExit):
+        said = f"{message_of(error)}\n" if isinstance(error.code, str) else ""
+        return context.mask(said) if context is not None else said
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:  # the exception's own text may raise
         text = "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}: {message_of(error)}\n"
-    if context is not None:
-        text = context.mask(text)
+    return context.mask(text) if context is not None else text
+
+
+def print_whole(error: BaseException, context: Context | None = None) -> None:
+    """The complete traceback to the log: stderr in a pod, `context.echo` in a foreground interpreter."""
+    text = whole(error, context)
+    if context is not None and context.echo is not None:
+        context.echo(text)
+        return
     stream = sys.stderr or sys.__stderr__
     if stream is not None:
         try:
@@ -93,7 +103,6 @@ def print_whole(error: BaseException, context: Context | None = None) -> str:
             stream.flush()
         except (OSError, ValueError):
             pass  # the user closed it; the record still tells
-    return text
 
 
 def is_user_file(path: str) -> bool:

@@ -1,7 +1,7 @@
 """The foreground ``handler`` kind: a recorded run in this interpreter, against a server.
 
 Nothing stands between the code and the terminal: stdout keeps its descriptor, so debuggers, prompts and progress bars work;
-what is printed is posted to the run's log as well.
+what is printed is posted to the run's log as well. A failure is not printed here: whoever started this reads the run and shows it.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _run(job: Job, client: Client, started: float | None) -> Finished:
     lease: Lease | None = None
     stdout = sys.stdout
     sys.stdout = Tee(stdout, poster)
-    job.echo = poster.add  # tracebacks go to the log too; of stderr nothing else does
+    job.echo = poster.add  # the log gets the whole traceback; the terminal gets the caller's short form of it
     # Code that asks for the server by its environment (store:// inputs, programs) finds the one of the argument.
     given = environment.get("METIER_SERVER")
     environment["METIER_SERVER"] = client.server

@@ -32,7 +32,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """One keep-alive connection to a server. Not shared between threads: `clone()` makes another one.
 
-    `server` is ``http://host:port``, ``https://…``, ``unix:///path`` or an absolute path of a socket.
+    `server` is ``http://host:port``, ``https://…``, ``unix:///path[:/prefix]`` or an absolute path of a socket.
     """
 
     def __init__(self, server: str, token: str = "", timeout: float = 60.0, pause: Callable[[float], None] = time.sleep) -> None:
@@ -103,7 +103,11 @@ class Client:
     def _connect(self) -> http.client.HTTPConnection:
         if self.server.startswith(("unix:", "/")):
             path = self.server[5:] if self.server.startswith("unix:") else self.server
-            return _UnixConnection("/" + path.lstrip("/") if path.startswith("/") else path, self._timeout)
+            path = "/" + path.lstrip("/") if path.startswith("/") else path
+            place, colon, prefix = path.rpartition(":")  # unix:///run/m.sock:/prefix
+            if colon and (not prefix or prefix.startswith("/")):
+                path, self._prefix = place, prefix.rstrip("/")
+            return _UnixConnection(path, self._timeout)
         parts = urlsplit(self.server)
         self._prefix = parts.path.rstrip("/")
         maker = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

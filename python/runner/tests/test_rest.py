@@ -23,6 +23,7 @@ RUN = {"metadata": {"uid": "u1", "project": "p", "name": "demo"}, "spec": {"para
 @pytest.fixture(params=["tcp", "unix"])
 def server(request, tmp_path):
     with serving(str(tmp_path / "s.sock") if request.param == "unix" else "") as fake:
+        fake.url += ":" if request.param == "unix" else ""
         yield fake
 
 
@@ -123,7 +124,7 @@ def test_a_failing_foreground_run_posts_its_traceback(tmp_path, monkeypatch, cap
         assert b"before\nTraceback" in server.log and b"ZeroDivisionError" in server.log
         assert Outcome(1, server.records()).run["status"]["error"] == "ZeroDivisionError: division by zero"
         assert metier_runner.main(["handler", "--server", server.url, "job.py", "x"]) == 3
-    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
 
 
 def test_an_aborted_lease_interrupts_the_code(tmp_path, monkeypatch):
