@@ -26,7 +26,8 @@ using LogFields = std::initializer_list<std::pair<std::string_view, Json>>;
 // Cheap to copy; carries its fields. The sink outlives every logger.
 class Logger final {
  public:
-  explicit Logger(LogSink* sink = nullptr) : sink_(sink) {}
+  Logger() = default;  // says nothing
+  explicit Logger(LogSink* sink) : sink_(sink) {}
   Logger with(std::string_view key, Json value) const;
   void debug(std::string_view message, LogFields fields = {}) const { write(LogLevel::debug, message, fields); }
   void info(std::string_view message, LogFields fields = {}) const { write(LogLevel::info, message, fields); }
@@ -35,7 +36,7 @@ class Logger final {
 
  private:
   void write(LogLevel level, std::string_view message, LogFields fields) const;
-  LogSink* sink_;
+  LogSink* sink_ = nullptr;
   JsonObject fields_;
 };
 

@@ -1,0 +1,303 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sqlite3.h>
+#include <sys/file.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "base/failpoint.h"
+#include "base/files.h"
+#include "store/object_index.h"
+#include "store/schema.h"
+#include "store/sqlite_records.h"
+#include "store/store.h"
+
+namespace metier {
+namespace {
+
+constexpr std::int64_t kQuickCheckBytes = 32LL << 20U;  // larger files are checked page by page as they are read
+constexpr int kCheckpointPages = 2000;
+
+using Change = std::function<Result<void>(Records&)>;
+using Done = std::move_only_function<void(Result<void>)>;
+
+struct Job {
+  Change change;
+  Done done;
+};
+
+Result<void> refuse_network(const std::string& folder) {
+  struct statfs info {};
+  if (::statfs(folder.c_str(), &info) != 0) { return fail(errno_error(folder, errno)); }
+  const auto type = static_cast<std::uint32_t>(info.f_type);
+  if (type == 0x6969 || type == 0xff534d42 || type == 0xfe534d42 || type == 0x517b) {
+    return fail(Error{.kind = ErrorKind::invalid,
+                      .message = folder + " is on a network file system, whose locks SQLite cannot trust",
+                      .field = "data_dir",
+                      .fix = "use a folder on a local disk (--data DIR)"});
+  }
+  return {};
+}
+
+Result<Fd> lock_folder(const std::string& folder) {
+  const auto path = folder + "/lock";
+  Fd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock) { return fail(errno_error(path, errno)); }
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    auto pid = read_file(path);
+    return fail(Error{.kind = ErrorKind::conflict,
+                      .message = fmt::format("data folder {} is in use by another server (pid {})", folder, pid ? *pid : "unknown"),
+                      .field = "--data",
+                      .fix = "stop it, or choose another folder"});
+  }
+  const auto pid = std::to_string(::getpid());
+  if (::ftruncate(lock.get(), 0) != 0 || ::pwrite(lock.get(), pid.data(), pid.size(), 0) < 0) { return fail(errno_error(path, errno)); }
+  return lock;
+}
+
+// Reads the whole file when it is small enough to do so at every start.
+Result<void> check_file(Database& database, const std::string& path) {
+  METIER_TRY(pages, database.pragma("page_count"));
+  METIER_TRY(size, database.pragma("page_size"));
+  if (pages * size > kQuickCheckBytes) { return {}; }
+  METIER_TRY(q, database.query("PRAGMA quick_check(1)"));
+  auto row = q.step();
+  if (!row || !*row || q.text(0) != "ok") {
+    const std::string why = row && *row ? q.text(0) : row ? "no answer" : row.error().message;
+    return fail(Error{.kind = ErrorKind::invalid,
+                      .message = fmt::format("{} is damaged: {}", path, why),
+                      .field = "data_dir",
+                      .fix = "restore a copy of the file; nothing was changed",
+                      .code = "Damaged"});
+  }
+  return {};
+}
+
+class SqliteStore final : public Store, public ObjectStore {
+ public:
+  SqliteStore(Executor loop, StoreOptions options, Fd lock, std::unique_ptr<Database> writer, std::unique_ptr<Database> reader, SecretBox box)
+      : loop_(loop),
+        options_(std::move(options)),
+        lock_(std::move(lock)),
+        box_(std::move(box)),
+        writer_(std::move(writer)),
+        reader_(std::move(reader)),
+        write_records_(*writer_, box_, *options_.clock),
+        read_records_(*reader_, box_, *options_.clock) {}
+
+  ~SqliteStore() override { stop(); }
+
+  Result<void> start() {
+    METIER_TRY(objects, read_records_.all_objects());
+    METIER_TRY(revision, read_records_.stored_revision());
+    index_.load(std::move(objects), revision);
+    thread_ = std::thread([this] { write_loop(); });
+    return {};
+  }
+
+  const Records& records() const override { return read_records_; }
+  ObjectStore& objects() override { return *this; }
+
+  // Cancellation does not reach a write under way: what it captures lives until it is done.
+  Async<Result<void>> write_any(Change change) override {
+    auto start = [this, &change](auto handler) {
+      using Handler = decltype(handler);
+      auto work = asio::make_work_guard(loop_);
+      push({std::move(change), [h = Handler(std::move(handler)), work = std::move(work)](Result<void> result) mutable {
+              std::move(h)(std::move(result));
+              work.reset();
+            }});
+    };
+    co_return co_await asio::async_initiate<const asio::use_awaitable_t<Executor>&, void(Result<void>)>(std::move(start), use_async);
+  }
+
+  Async<Result<void>> close() override {
+    auto last = co_await write_any([](Records&) -> Result<void> { return {}; });
+    stop();
+    co_return last;
+  }
+
+  std::optional<Resource> get(const ResourceKey& key) const override { return index_.get(key); }
+  std::vector<Resource> list(const Selector& selector) const override { return index_.list(selector); }
+  std::shared_ptr<void> watch(Selector selector, Watcher watcher) override { return index_.watch(std::move(selector), std::move(watcher)); }
+  std::uint64_t revision() const override { return index_.revision(); }
+
+  Async<Result<std::uint64_t>> put_if_version(Resource object, std::uint64_t expected) override {
+    std::uint64_t version = 0;
+    auto done = co_await write_any([&](Records& tx) -> Result<void> {
+      METIER_TRY(stored, tx.put_object(object, expected));
+      version = stored;
+      return {};
+    });
+    if (!done) { co_return fail(std::move(done.error())); }
+    co_return version;
+  }
+
+  Async<Result<void>> remove(const ResourceKey& key) override {
+    const auto copy = key;
+    co_return co_await write_any([&](Records& tx) { return tx.remove_object(copy); });
+  }
+
+ private:
+  void push(Job job) {
+    {
+      const std::lock_guard guard(mutex_);
+      if (!stopping_) {
+        jobs_.push_back(std::move(job));
+        wake_.notify_one();
+        return;
+      }
+    }
+    asio::post(loop_, [done = std::move(job.done)]() mutable { done(fail(ErrorKind::unavailable, "the store is closed")); });
+  }
+
+  void stop() {
+    {
+      const std::lock_guard guard(mutex_);
+      stopping_ = true;
+      wake_.notify_one();
+    }
+    if (thread_.joinable()) { thread_.join(); }
+  }
+
+  // --- the writer thread ---
+
+  void write_loop() {
+    while (true) {
+      std::deque<Job> group;
+      {
+        std::unique_lock guard(mutex_);
+        wake_.wait(guard, [this] { return stopping_ || !jobs_.empty(); });
+        if (jobs_.empty()) { return; }
+        while (!jobs_.empty() && group.size() < options_.group_limit) {
+          group.push_back(std::move(jobs_.front()));
+          jobs_.pop_front();
+        }
+      }
+      commit_group(std::move(group));
+    }
+  }
+
+  struct Outcome {
+    Done done;
+    Result<void> result;
+  };
+
+  void commit_group(std::deque<Job> group) {
+    std::vector<Outcome> outcomes;
+    std::vector<ObjectChange> changes;
+    auto state = broken_ ? Result<void>(fail(*broken_)) : writer_->execute("BEGIN IMMEDIATE");
+    const bool begun = state.has_value();
+    for (auto& job : group) {
+      auto result = state ? run_one(job.change, changes) : Result<void>(state);
+      outcomes.push_back({std::move(job.done), std::move(result)});
+    }
+    if (begun) {
+      state = commit();
+      if (!state) {
+        changes.clear();
+        for (auto& outcome : outcomes) { outcome.result = state; }
+      }
+    }
+    METIER_FAILPOINT("store/commit/after");
+    asio::post(loop_, [this, changes = std::move(changes), outcomes = std::move(outcomes)]() mutable {
+      for (const auto& change : changes) { index_.apply(change); }
+      for (auto& outcome : outcomes) { outcome.done(std::move(outcome.result)); }
+    });
+  }
+
+  // One write function inside a savepoint: its error takes back its own changes only.
+  Result<void> run_one(const Change& change, std::vector<ObjectChange>& changes) {
+    METIER_CHECK(writer_->execute("SAVEPOINT one"));
+    write_records_.changes().clear();
+    auto result = change(write_records_);
+    if (result) {
+      auto& made = write_records_.changes();
+      changes.insert(changes.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
+      METIER_CHECK(writer_->execute("RELEASE one"));
+      return {};
+    }
+    METIER_CHECK(writer_->execute("ROLLBACK TO one"));
+    METIER_CHECK(writer_->execute("RELEASE one"));
+    return result;
+  }
+
+  Result<void> commit() {
+    METIER_FAILPOINT("store/commit/before");
+    METIER_FAILPOINT_RETURN("store/commit");
+    auto done = writer_->execute("COMMIT");
+    if (done) { return checkpoint(); }
+    static_cast<void>(writer_->execute("ROLLBACK"));
+    if (done.error().code != "NoSpace") {
+      // A failed flush is never retried: what the kernel has dropped would be taken for written.
+      options_.log.error("the store has stopped", {{"error", Json(done.error().message)}});
+      broken_ = Error{.kind = ErrorKind::unavailable,
+                      .message = "the store has stopped after a failed write: " + done.error().message,
+                      .field = "data_dir",
+                      .fix = "check the disk, then restart the server",
+                      .code = "StoreUnavailable"};
+    }
+    return done;
+  }
+
+  // Passive, by the writer alone: readers never wait, and the log is written back while it is small.
+  Result<void> checkpoint() {
+    int pages = 0;
+    int moved = 0;
+    sqlite3_wal_checkpoint_v2(writer_->raw(), nullptr, SQLITE_CHECKPOINT_NOOP, &pages, &moved);
+    if (pages - moved >= kCheckpointPages) {
+      METIER_FAILPOINT("store/checkpoint");
+      sqlite3_wal_checkpoint_v2(writer_->raw(), nullptr, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+    }
+    return {};
+  }
+
+  // Fixed after construction.
+  Executor loop_;
+  StoreOptions options_;
+  Fd lock_;
+  SecretBox box_;
+
+  // The writer thread's, but for start and stop.
+  std::unique_ptr<Database> writer_;
+  std::optional<Error> broken_;
+
+  // The loop thread's.
+  std::unique_ptr<Database> reader_;
+  SqliteRecords write_records_;
+  SqliteRecords read_records_;
+  ObjectIndex index_;
+
+  std::thread thread_;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_;
+  std::deque<Job> jobs_;
+  bool stopping_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> Store::open(Executor loop, StoreOptions options) {
+  METIER_CHECK(make_folders(options.folder));
+  METIER_CHECK(refuse_network(options.folder));
+  METIER_TRY(lock, lock_folder(options.folder));
+  const auto path = options.folder + "/metier.db";
+  auto opened = Database::open(path, Database::Mode::write);
+  if (!opened) { return fail(std::move(opened.error()).in(path)); }
+  auto writer = std::move(*opened);
+  METIER_CHECK(check_file(*writer, path));
+  METIER_CHECK(migrate(*writer));
+  METIER_CHECK(writer->execute("PRAGMA wal_autocheckpoint=0"));
+  METIER_TRY(reader, Database::open(path, Database::Mode::read));
+  METIER_TRY(box, SecretBox::open(options.folder + "/secret.key", system_random()));
+  auto store = std::make_unique<SqliteStore>(loop, std::move(options), std::move(lock), std::move(writer), std::move(reader), std::move(box));
+  METIER_CHECK(store->start());
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+}  // namespace metier

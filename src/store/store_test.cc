@@ -1,0 +1,184 @@
+#include "store/store.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/files.h"
+#include "store/testing/store_fixture.h"
+
+namespace metier {
+namespace {
+
+using StoreTest = StoreFixture;
+
+Resource pod(const std::string& name, const std::string& uid_label = "") {
+  Resource out;
+  out.api_version = "v1";
+  out.kind = "Pod";
+  out.metadata.name = name;
+  out.metadata.name_space = "default";
+  if (!uid_label.empty()) { out.metadata.labels["mlrun/uid"] = uid_label; }
+  out.body["spec"] = JsonObject{{"x", 1}};
+  return out;
+}
+
+TEST_F(StoreTest, AcknowledgedWritesAreThereAfterReopening) {
+  open();
+  ASSERT_TRUE(write([](Records& tx) { return tx.put_project("p", "{}"); }));
+  reopen();
+  EXPECT_EQ(**store_->records().project("p"), "{}");
+}
+
+TEST_F(StoreTest, AnErrorTakesBackItsOwnChangesOnly) {
+  open();
+  auto failed = write([](Records& tx) -> Result<void> {
+    METIER_CHECK(tx.put_project("half", "{}"));
+    return fail(ErrorKind::invalid, "no");
+  });
+  EXPECT_EQ(failed.error().message, "no");
+  ASSERT_TRUE(write([](Records& tx) { return tx.put_project("whole", "{}"); }));
+  EXPECT_FALSE(*store_->records().project("half"));
+  EXPECT_TRUE(*store_->records().project("whole"));
+}
+
+TEST_F(StoreTest, ASecondServerOnOneFolderIsRefusedByPid) {
+  open();
+  asio::io_context io;
+  auto second = Store::open(io.get_executor(), {.folder = folder_});
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().kind, ErrorKind::conflict);
+  EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos);
+}
+
+TEST_F(StoreTest, ObjectsHaveVersionsOwnersAndWatchers) {
+  open();
+  std::vector<std::string> heard;
+  const auto watch = store_->objects().watch({.kind = "Pod"}, [&](const ObjectEvent& event) {
+    heard.push_back(std::string(event.type == ObjectEvent::Type::removed ? "-" : event.type == ObjectEvent::Type::added ? "+" : "~") +
+                    event.object.metadata.name);
+  });
+  auto version = run(store_->objects().put_if_version(pod("a", "u1"), 0));
+  ASSERT_TRUE(version) << version.error().text();
+  EXPECT_EQ(run(store_->objects().put_if_version(pod("a"), 0)).error().kind, ErrorKind::conflict);
+  EXPECT_EQ(run(store_->objects().put_if_version(pod("a"), *version + 7)).error().kind, ErrorKind::conflict);
+  auto again = run(store_->objects().put_if_version(*store_->objects().get({"default", "Pod", "a"}), *version));
+  ASSERT_TRUE(again);
+  auto child = pod("a-child");
+  child.metadata.owner = OwnerRef{"Pod", "a", store_->objects().get({"default", "Pod", "a"})->metadata.uid};
+  ASSERT_TRUE(run(store_->objects().put_if_version(child, 0)));
+  EXPECT_EQ(store_->objects().list({.name_space = "default", .kind = "Pod", .labels = {{"mlrun/uid", "u1"}}}).size(), 1U);
+  EXPECT_EQ(store_->objects().list({.kind = "Pod"}).size(), 2U);
+  const auto revision = store_->objects().revision();
+  reopen();
+  EXPECT_EQ(store_->objects().revision(), revision);
+  EXPECT_EQ(store_->objects().list({.kind = "Pod"}).size(), 2U);
+  ASSERT_TRUE(run(store_->objects().remove({"default", "Pod", "a"})));
+  EXPECT_TRUE(store_->objects().list({.kind = "Pod"}).empty());
+  reopen();
+  EXPECT_GT(store_->objects().revision(), revision);
+  EXPECT_EQ(heard, (std::vector<std::string>{"+a", "~a", "+a-child"}));
+}
+
+TEST_F(StoreTest, ARunAndItsObjectsCommitTogether) {
+  open();
+  auto failed = write([](Records& tx) -> Result<void> {
+    METIER_CHECK(tx.put_object(pod("x"), 0));
+    return fail(ErrorKind::invalid, "no");
+  });
+  EXPECT_FALSE(failed);
+  EXPECT_FALSE(store_->objects().get({"default", "Pod", "x"}));
+}
+
+TEST_F(StoreTest, SecretsAreNotInTheFile) {
+  open();
+  const std::string value = "canary-value-1234567890";
+  ASSERT_TRUE(write([&](Records& tx) { return tx.put_secret("p", "s", "k", value); }));
+  auto secret = pod("s");
+  secret.kind = "Secret";
+  secret.body["stringData"] = JsonObject{{"k", value}};
+  ASSERT_TRUE(run(store_->objects().put_if_version(secret, 0)));
+  EXPECT_EQ(**store_->records().secret_value("p", "s", "k"), value);
+  reopen();
+  EXPECT_EQ(**store_->records().secret_value("p", "s", "k"), value);
+  EXPECT_EQ(string_in(*object_in(store_->objects().get({"default", "Secret", "s"})->body, "stringData"), "k"), value);
+  close();
+  for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+    auto bytes = read_file(entry.path());
+    if (bytes) { EXPECT_EQ(bytes->find(value), std::string::npos) << entry.path(); }
+  }
+}
+
+TEST_F(StoreTest, ADamagedFileIsRefusedByName) {
+  open();
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(write([&](Records& tx) { return tx.put_project("p" + std::to_string(i), std::string(500, 'x')); }));
+  }
+  close();
+  auto bytes = *read_file(folder_ + "/metier.db");
+  for (std::size_t at = 4096; at + 200 < bytes.size() && at < 40960; at += 4096) { bytes.replace(at, 100, std::string(100, '\x7f')); }
+  ASSERT_TRUE(write_file(folder_ + "/metier.db", bytes));
+  asio::io_context io;
+  auto opened = Store::open(io.get_executor(), {.folder = folder_});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().kind, ErrorKind::invalid);
+  EXPECT_NE((opened.error().message + opened.error().field).find("metier.db"), std::string::npos) << opened.error().text();
+}
+
+TEST_F(StoreTest, ANewerFormatIsNotTouched) {
+  open();
+  close();
+  {
+    auto database = Database::open(folder_ + "/metier.db", Database::Mode::write);
+    ASSERT_TRUE((*database)->execute("PRAGMA user_version=999"));
+  }
+  asio::io_context io;
+  auto opened = Store::open(io.get_executor(), {.folder = folder_});
+  ASSERT_FALSE(opened);
+  EXPECT_NE(opened.error().message.find("newer"), std::string::npos);
+}
+
+TEST_F(StoreTest, SurvivesKillAtEveryMomentWithExactlyTheAcknowledgedRows) {
+  // A child writes numbered projects and tells each acknowledged one through a pipe; it is killed in between.
+  for (int round = 0; round < 6; ++round) {
+    int pipe[2];
+    ASSERT_EQ(::pipe(pipe), 0);
+    const auto folder = folder_ + "/r" + std::to_string(round);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(pipe[0]);
+      asio::io_context io;
+      auto store = Store::open(io.get_executor(), {.folder = folder});
+      for (int i = 0;; ++i) {
+        bool done = false;
+        asio::co_spawn(
+            io, [](Store& s, int n, bool& ok) -> Async<void> {
+              ok = (co_await s.write_any([n](Records& tx) { return tx.put_project("p" + std::to_string(n), "{}"); })).has_value();
+            }(**store, i, done),
+            [](std::exception_ptr) {});
+        io.restart();
+        io.run();
+        if (!done || ::write(pipe[1], &i, sizeof i) != sizeof i) { ::_exit(1); }
+      }
+    }
+    ::close(pipe[1]);
+    int last = -1;
+    int value = 0;
+    while (last < 20 + round * 7 && ::read(pipe[0], &value, sizeof value) == sizeof value) { last = value; }
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    while (::read(pipe[0], &value, sizeof value) == sizeof value) { last = value; }
+    ::close(pipe[0]);
+    asio::io_context io;
+    auto store = Store::open(io.get_executor(), {.folder = folder});
+    ASSERT_TRUE(store) << store.error().text();
+    const auto count = static_cast<int>((*store)->records().projects()->size());
+    EXPECT_GE(count, last + 1);
+    EXPECT_LE(count, last + 2);  // one more may have been committed without its answer
+  }
+}
+
+}  // namespace
+}  // namespace metier
