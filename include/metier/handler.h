@@ -163,7 +163,7 @@ class METIER_LOCAL Result {
 };
 
 inline METIER_LOCAL Result ok() { return Result(); }
-inline METIER_LOCAL Result fail(std::string message) { return Result(std::move(message)); }
+inline METIER_LOCAL Result error(std::string message) { return Result(std::move(message)); }
 
 // Thrown by Context when the host refused a call (bad key, disk full, no such input). Uncaught, it fails the run with its text.
 class METIER_LOCAL Error : public std::runtime_error {

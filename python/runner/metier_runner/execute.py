@@ -12,7 +12,7 @@ from typing import Any, cast
 from . import context as contexts
 from .command import Options
 from .context import Context
-from .errors import InvalidArgument, NotFound, RunnerError, ServerError
+from .errors import InvalidArgument, NotFound, RunnerError
 from .sinks import JsonDict, Sink, encode
 from .values import short
 
@@ -47,7 +47,10 @@ class Phases:
 
 
 def execute(job: Job, sink: Sink, started: float) -> int:
-    """Run `job` and return the exit code. Outputs are in the sink before the state; the state before the last phase."""
+    """Run `job` and return the exit code. Outputs are in the sink before the state; the state before the last phase.
+
+    Raises ServerError only when the sink's server cannot be told how the run ended.
+    """
     phases = Phases(sink, job.clock)
     phases.mark("start", started)
     cwd, path = os.getcwd(), list(sys.path)
@@ -62,8 +65,6 @@ def execute(job: Job, sink: Sink, started: float) -> int:
             code = 0
         except BaseException as error:
             job.error = error
-            if isinstance(error, ServerError) and not error.status:
-                raise  # nobody is there to be told
             code = _failed(error, job, context, sink)
         phases.mark("end")
         return code

@@ -83,6 +83,9 @@ def whole(error: BaseException, context: Context | None = None) -> str:
     if isinstance(error, SystemExit):
         said = f"{message_of(error)}\n" if isinstance(error.code, str) else ""
         return context.mask(said) if context is not None else said
+    if type(error).__module__.startswith("metier_runner") and not list(_user_frames(error.__traceback__)):
+        said = f"error: {message_of(error)}\n"  # our own frames would help nobody
+        return context.mask(said) if context is not None else said
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:  # the exception's own text may raise

@@ -17,7 +17,7 @@ METIER_HANDLER(train, [](metier::Context& context) {
   const bool fast = context.get_param("fast", false);
   std::FILE* file = std::fopen(context.get_input("data").c_str(), "r");
   int value = 0;
-  if (std::fscanf(file, "%d", &value) != 1) { return metier::fail("the input holds no number"); }
+  if (std::fscanf(file, "%d", &value) != 1) { return metier::error("the input holds no number"); }
   std::fclose(file);
   context.info("fitting " + name);
   context.log_result("score", rate * steps + value);
@@ -31,7 +31,7 @@ METIER_HANDLER(train, [](metier::Context& context) {
 });
 METIER_HANDLER(nothing, [](metier::Context& context) { context.log_result("n", 1); });
 METIER_HANDLER(thrower, [](metier::Context&) { throw std::runtime_error("out of luck"); });
-METIER_HANDLER(refused, [](metier::Context&) { return metier::fail("no such luck"); });
+METIER_HANDLER(refused, [](metier::Context&) { return metier::error("no such luck"); });
 METIER_HANDLER(bad_key, [](metier::Context& context) { context.log_result("", 1); });
 METIER_HANDLER(odd, [](metier::Context&) { throw 5; });
 METIER_EVENT_HANDLER(echo, [](metier::Context&, const metier::Event& event) { return metier::Response{event.body()}; });

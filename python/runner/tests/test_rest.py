@@ -81,6 +81,17 @@ def test_an_unreachable_server_is_exit_6(monkeypatch, capsys, tmp_path):
         Client("ftp://x")
 
 
+def test_a_server_that_user_code_misses_fails_the_run_not_the_runner(pod, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("metier_runner.rest.PAUSES", ())
+    done = pod(
+        ["--handler", "f", "*"], code="def f(context):\n    context.get_dataitem('store://p/k')\n", METIER_SERVER=f"unix://{tmp_path}/none"
+    )
+    assert done.code == 1 and done.state == "error" and done.failure["type"] == "ServerError" and done.failure["line"] == 2
+    monkeypatch.delenv("MLRUN_EXEC_CODE")
+    pod(["nothing.py"])
+    assert "\nerror: 'nothing.py': no such file" in capsys.readouterr().err
+
+
 def test_store_addresses_are_read_through_the_server(server, tmp_path, monkeypatch):
     monkeypatch.setenv("METIER_SERVER", server.url)
     (tmp_path / "m").mkdir()
