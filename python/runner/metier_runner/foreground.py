@@ -49,7 +49,9 @@ class LogPoster:
         self._begin()
 
     def add(self, text: str) -> None:
-        data = text.encode("utf-8", "backslashreplace")
+        self.add_bytes(text.encode("utf-8", "backslashreplace"))
+
+    def add_bytes(self, data: bytes) -> None:
         with self._lock:
             if len(self._waiting) + len(data) > LOG_WAITING:
                 self._lost += len(data)
@@ -89,11 +91,27 @@ class LogPoster:
                 return
 
 
-class Tee(io.TextIOBase):
-    """stdout that also feeds the log. Everything else (fileno, isatty, encoding, buffer) is the real stream's."""
+class TeeBytes:
+    """`sys.stdout.buffer` of the tee."""
 
     def __init__(self, stream: Any, poster: LogPoster) -> None:
         self._stream, self._poster = stream, poster
+
+    def write(self, data: Any) -> int:
+        written = int(self._stream.write(data))
+        self._poster.add_bytes(bytes(data))
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Tee(io.TextIOBase):
+    """stdout that also feeds the log. Everything else (fileno, isatty, encoding) is the real stream's."""
+
+    def __init__(self, stream: Any, poster: LogPoster) -> None:
+        self._stream, self._poster = stream, poster
+        self._bytes = TeeBytes(stream.buffer, poster) if hasattr(stream, "buffer") else None
 
     def write(self, text: str) -> int:
         written = int(self._stream.write(text))
@@ -127,7 +145,9 @@ class Tee(io.TextIOBase):
         pass  # the interpreter's stream outlives us
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("encoding", "errors", "newlines", "buffer", "mode", "name", "line_buffering", "reconfigure"):
+        if name == "buffer":
+            return object.__getattribute__(self, "_bytes") or getattr(object.__getattribute__(self, "_stream"), name)
+        if name in ("encoding", "errors", "newlines", "mode", "name", "line_buffering", "reconfigure"):
             return getattr(object.__getattribute__(self, "_stream"), name)
         return object.__getattribute__(self, name)
 

@@ -117,8 +117,8 @@ class Client:
 class RestSink:
     """Sends records at once as MLRun's REST calls; phases travel with the state at the end."""
 
-    def __init__(self, client: Client, project: str, uid: str) -> None:
-        self.client = client
+    def __init__(self, client: Client, project: str, uid: str, clock: Callable[[], float] = time.time) -> None:
+        self.client, self._clock = client, clock
         self._project, self._uid = quote(project, safe=""), quote(uid, safe="")
         self._phases: dict[str, float] = {}
 
@@ -126,8 +126,9 @@ class RestSink:
         self.client.json("POST", f"v1/projects/{self._project}/runs/{self._uid}", body, {"iter": iteration})
 
     def patch_run(self, changes: JsonDict, iteration: int) -> None:
-        if "status.state" in changes and iteration == 0 and self._phases:
-            changes = {"status.phases": dict(self._phases), **changes}
+        if changes.get("status.state") in ("completed", "error", "aborted", "skipped") and iteration == 0:
+            # The journal's last mark follows the state; here nothing may follow it.
+            changes = {"status.phases": {**self._phases, "end": round(self._clock(), 6)}, **changes}
         self.client.json("PATCH", f"v1/projects/{self._project}/runs/{self._uid}", changes, {"iter": iteration})
 
     def store_artifact(self, key: str, body: JsonDict, *, tag: str, tree: str, iteration: int) -> None:

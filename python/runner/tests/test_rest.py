@@ -37,7 +37,7 @@ def test_a_run_without_journal_goes_over_rest(server, tmp_path, monkeypatch):
     assert (
         done.results == {"a.b": 2}
         and done.state == "completed"
-        and list(done.run["status"]["phases"]) == ["start", "import", "user", "upload"]
+        and list(done.run["status"]["phases"]) == ["start", "import", "user", "upload", "end"]
     )
     put = server.of("PUT", "/api/v2/projects/p/artifacts/demo_n")[0]
     assert put[2] == {"tree": "u1", "iter": "0"} and put[3]["spec"]["size"] == 1
@@ -113,7 +113,7 @@ def test_store_addresses_are_read_through_the_server(server, tmp_path, monkeypat
 def test_the_foreground_kind_tells_results_log_lease_and_state(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLRUN_EXEC_CONFIG", json.dumps(RUN))
     (tmp_path / "job.py").write_text(
-        "import sys\ndef f(context, x):\n    print('hello', sys.stdout.isatty(), sys.stdout.encoding)\n    return x\n"
+        "import sys\ndef f(context, x):\n    print('hello', sys.stdout.isatty(), sys.stdout.encoding)\n    sys.stdout.flush(); sys.stdout.buffer.write(b'raw\\n'); sys.stdout.buffer.flush()\n    return x\n"
     )
     stdout = sys.stdout
     assert metier_runner.main(["handler", "--server", server.url, "--handler", "f", "job.py"]) == 0
