@@ -7,16 +7,18 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "model/names.h"
 
 namespace metier {
 
 class Function {
  public:
-  Function();
-  // Errors: invalid with the field's path and both types ("spec: expected an object, got a list").
+  Function();  // no kind, no name, empty spec
+  // Nothing is filled in and nothing unknown is lost. "nuclio:<sub>" is split into kind and spec.function_kind.
+  // Errors: invalid with the field's path and both types ("spec: expected an object, got a list"), all problems at once.
   static Result<Function> from_json(Json document);
 
-  std::string kind() const;     // "job"; "nuclio:<sub>" is split into kind and spec.function_kind
+  std::string kind() const;     // as stored: "job", "remote" for nuclio, "" for a local one
   std::string name() const;
   std::string project() const;
   std::string tag() const;
@@ -33,12 +35,18 @@ class Function {
   const JsonObject& spec() const;
   const JsonObject& status() const;
 
+  // One value of the spec at a dotted path ("build.source"), null when absent.
+  const Json* find(std::string_view dotted) const { return find_path(spec(), dotted); }
+  std::string text(std::string_view dotted) const;  // "" when absent or not text
+  // The source given with the function (spec.build.functionSourceCode), decoded. Errors: invalid (not base64).
+  Result<std::string> code() const;
+
   // The whole document as it is.
   const JsonObject& document() const { return document_; }
   JsonObject& document() { return document_; }
   // MLRun's to_dict: without None, {} and [] (but affinity, tolerations and node_selector survive empty).
   Json to_dict() const;
-  // MLRun's stripped export: without hash, namespace, project, labels, annotations, credentials, updated, status…
+  // MLRun's stripped export, what function.yaml holds: without hash, namespace, project, labels, annotations, credentials, updated, status…
   Json to_export() const;
   // SHA-1 over the sorted Python JSON with tag, hash, updated and status cleared.
   std::string compute_hash() const;
@@ -46,17 +54,5 @@ class Function {
  private:
   JsonObject document_;
 };
-
-std::string normalize_name(std::string_view name);
-
-// "[project/]name[:tag]" or "[project/]name@hash", with or without "db://".
-struct FunctionUri {
-  std::string project;
-  std::string name;
-  std::string tag;
-  std::string hash;
-};
-Result<FunctionUri> parse_function_uri(std::string_view text, std::string_view default_project);
-std::string function_uri(const FunctionUri& uri);
 
 }  // namespace metier

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "model/names.h"
 
 namespace metier {
 
@@ -46,14 +47,13 @@ class Run {
   JsonObject document_;
 };
 
-// `<function>-<handler short name>` normalised, as MLRun names a run without a name.
-std::string default_run_name(std::string_view function, std::string_view handler);
-// The name of everything made for a run: `<run name>-<8 hex of sha256(uid, iteration, attempt)>`, the run
-// name cut so that the longest derived name (`…-worker-<n>`) is at most 63 characters.
-std::string resource_name(std::string_view run_name, std::string_view uid, std::int64_t iteration, std::int64_t attempt);
-
 // Checks of a run before it is launched: name, parameters (integers ≥ 2^63 anywhere), inputs (text to text),
 // output path, thresholds, retry. Errors: invalid, field by path.
 Result<void> validate_run(const Run& run);
+// Integers past 2^63 - 1 anywhere inside are refused ("parameters.a[2].b"). (Past 2^64 a number has been read as a
+// floating one, as every JSON reader but Python's does.)
+Result<void> check_integers(const Json& value, std::string_view field);
+// Keys pending_scheduled, pending_not_scheduled, image_pull_backoff, executing; a duration of at least a minute, or "-1".
+Result<void> check_state_thresholds(const JsonObject& thresholds, std::string_view field);
 
 }  // namespace metier
