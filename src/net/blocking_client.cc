@@ -28,6 +28,7 @@ namespace {
 using SteadyTime = std::chrono::steady_clock::time_point;
 
 Error no_answer(const Url& url, int error) {
+  if (error == ECANCELED) { return Error{.kind = ErrorKind::cancelled, .message = "interrupted"}; }
   if (error == ETIMEDOUT) { return Error{.kind = ErrorKind::timed_out, .message = fmt::format("{} did not answer in time", url.origin())}; }
   std::string text = std::strerror(error);
   text[0] = static_cast<char>(std::tolower(text[0]));
@@ -35,7 +36,7 @@ Error no_answer(const Url& url, int error) {
 }
 
 // 0, or errno (ETIMEDOUT at the deadline).
-int wait_for(int fd, short events, SteadyTime deadline) {
+int wait_for(int fd, short events, SteadyTime deadline, const std::function<bool()>* interrupted = nullptr) {
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
     if (left <= 0) { return ETIMEDOUT; }
@@ -43,6 +44,7 @@ int wait_for(int fd, short events, SteadyTime deadline) {
     const int n = ::poll(&entry, 1, static_cast<int>(std::min<std::int64_t>(left, 1'000'000)));
     if (n > 0) { return 0; }
     if (n < 0 && errno != EINTR) { return errno; }
+    if (n < 0 && interrupted != nullptr && *interrupted && (*interrupted)()) { return ECANCELED; }
   }
 }
 
@@ -64,6 +66,8 @@ class Link final {
     if (url.scheme == Url::Scheme::https) { METIER_CHECK(link->secure(url, ca_file, deadline)); }
     return link;
   }
+
+  const std::function<bool()>* interrupted = nullptr;  // of the request in progress
 
   bool fresh() const {
     char byte = 0;
@@ -93,13 +97,13 @@ class Link final {
   int again(ssize_t result, short events, SteadyTime deadline) {
     if (ssl_) {
       switch (SSL_get_error(ssl_.get(), static_cast<int>(result))) {
-        case SSL_ERROR_WANT_READ: return wait_for(fd_.get(), POLLIN, deadline);
-        case SSL_ERROR_WANT_WRITE: return wait_for(fd_.get(), POLLOUT, deadline);
+        case SSL_ERROR_WANT_READ: return wait_for(fd_.get(), POLLIN, deadline, interrupted);
+        case SSL_ERROR_WANT_WRITE: return wait_for(fd_.get(), POLLOUT, deadline, interrupted);
         default: return errno != 0 ? errno : EPROTO;
       }
     }
     if (errno == EINTR) { return 0; }
-    return errno == EAGAIN ? wait_for(fd_.get(), events, deadline) : errno;
+    return errno == EAGAIN ? wait_for(fd_.get(), events, deadline, interrupted) : errno;
   }
 
   Result<void> open_unix(const Url& url) {
@@ -204,7 +208,9 @@ class SystemClient final : public BlockingClient {
       link_ = std::move(link);
       key_ = key;
     }
+    link_->interrupted = &request.interrupted;
     auto answer = exchange(url, request, bytes, deadline);
+    if (link_) { link_->interrupted = nullptr; }
     if (!answer) { link_.reset(); }
     return answer;
   }

@@ -18,6 +18,8 @@ struct ClientRequest {
   std::chrono::milliseconds timeout{45'000};
   std::size_t body_limit = 64U << 20U;
   std::string ca_file;  // for https, else the system's
+  // Blocking client only: asked when a signal interrupts a wait; true ends the request (cancelled).
+  std::function<bool()> interrupted = {};
 };
 struct ClientResponse {
   int status = 0;

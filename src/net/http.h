@@ -53,6 +53,7 @@ struct Response {
 };
 Response json_response(int status, std::string body);
 
+// Called once per request. HEAD arrives as GET (the server leaves the body out of the answer).
 using Handler = std::function<Async<Response>(Request)>;
 
 struct Limits {
@@ -83,7 +84,8 @@ class Server {
   // Errors: conflict when the address is in use (with the holder where /proc tells), invalid for a bad address.
   virtual Result<std::uint16_t> listen(const ListenOptions& options) = 0;
   virtual int listener_fd(std::string_view name) const = 0;
-  // Stops accepting, lets requests in flight finish within `grace`, closes the rest.
+  // Stops accepting, lets requests in flight finish within `grace`, closes the rest. To be awaited before the server is
+  // destroyed.
   virtual Async<void> close(std::chrono::milliseconds grace) = 0;
 };
 std::unique_ptr<Server> make_server(Executor executor, Handler handler, Limits limits, Logger log);

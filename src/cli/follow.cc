@@ -1,0 +1,133 @@
+#include "cli/follow.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <set>
+
+namespace metier::cli {
+namespace {
+
+// A signal handler reaches nothing but this; one InterruptCounter lives at a time.
+std::atomic<int> interrupts_seen = 0;
+
+constexpr auto kAskFor = std::chrono::seconds(10);
+constexpr std::size_t kPiece = 1U << 20U;
+
+bool is_final(std::string_view state) {
+  return state == "completed" || state == "error" || state == "aborted" || state == "skipped";
+}
+
+std::string run_path(std::string_view project, std::string_view uid) { return fmt::format("/api/v1/projects/{}/runs/{}", project, uid); }
+
+// True to abort. A second interrupt or no answer keeps the run; `detach` tells the two apart.
+bool ask_abort(Command& command, const InterruptCounter& counter, int before, std::string_view uid, bool& detach) {
+  [[maybe_unused]] const auto n = ::write(STDERR_FILENO, "\n", 1);
+  const auto question = fmt::format("abort run {}? [y/N] (it goes on in 10 s; Ctrl-C again leaves it running) ", uid.substr(0, 8));
+  [[maybe_unused]] const auto m = ::write(STDERR_FILENO, question.data(), question.size());
+  const auto deadline = std::chrono::steady_clock::now() + kAskFor;
+  for (;;) {
+    if (counter.count() > before) {
+      detach = true;
+      return false;
+    }
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    pollfd entry{STDIN_FILENO, POLLIN, 0};
+    if (left <= 0) { break; }
+    if (::poll(&entry, 1, static_cast<int>(left)) <= 0) { continue; }
+    std::array<char, 64> line{};
+    const auto got = ::read(STDIN_FILENO, line.data(), line.size());
+    if (got > 0) { return line[0] == 'y' || line[0] == 'Y'; }
+    break;
+  }
+  command.screen.say("still running");
+  return false;
+}
+
+}  // namespace
+
+struct InterruptCounter::Saved {
+  struct sigaction before {};
+};
+
+InterruptCounter::InterruptCounter() : saved_(std::make_unique<Saved>()) {
+  interrupts_seen = 0;
+  struct sigaction action {};
+  action.sa_handler = [](int) { ++interrupts_seen; };
+  ::sigemptyset(&action.sa_mask);  // without SA_RESTART: a wait ends and the counter is looked at
+  ::sigaction(SIGINT, &action, &saved_->before);
+}
+InterruptCounter::~InterruptCounter() { ::sigaction(SIGINT, &saved_->before, nullptr); }
+int InterruptCounter::count() const { return interrupts_seen; }
+
+Result<JsonObject> read_run(Command& command, const std::string& project, const std::string& uid) {
+  METIER_TRY(answer, command.session.get(run_path(project, uid) + "?format=full"));
+  const auto* data = answer.is_object() ? object_in(answer.as_object(), "data") : nullptr;
+  if (data == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no run"); }
+  return *data;
+}
+
+Result<void> abort_run(Command& command, const std::string& project, const std::string& uid) {
+  METIER_CHECK(command.session.call("POST", run_path(project, uid) + "/abort", JsonObject{}));
+  return {};
+}
+
+Result<Followed> follow_run(Command& command, const std::string& project, const std::string& uid, std::uint64_t offset, bool log_to_stderr) {
+  const InterruptCounter counter;
+  int handled = 0;
+  auto quiet_since = std::chrono::steady_clock::time_point{};
+  command.session.interrupted = [&] { return counter.count() > handled; };
+  struct Reset {
+    Session& session;
+    ~Reset() { session.interrupted = nullptr; }
+  } const reset{command.session};
+  int lost = 0;
+  for (;;) {
+    if (counter.count() > handled) {
+      const auto now = std::chrono::steady_clock::now();
+      bool detach = counter.count() > handled + 1 || (handled > 0 && now - quiet_since < kAskFor);
+      handled = counter.count();
+      quiet_since = now;
+      if (!detach && ::isatty(STDIN_FILENO) != 0 && command.screen.style().err_terminal) {
+        if (ask_abort(command, counter, handled, uid, detach)) { METIER_CHECK(abort_run(command, project, uid)); }
+      } else if (!detach) {
+        command.screen.say(fmt::format("{} goes on; Ctrl-C again within 10 s leaves it running, metier abort {} ends it", uid.substr(0, 8), uid.substr(0, 8)));
+      }
+      if (detach) { return Followed{Ending::detached, {}}; }
+    }
+    auto answer = command.session.send("GET", fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}", project, uid, offset, kPiece));
+    if (!answer) {
+      if (answer.error().kind == ErrorKind::cancelled) { continue; }
+      const bool away = answer.error().kind == ErrorKind::unavailable || answer.error().kind == ErrorKind::timed_out;
+      if (!away || ++lost > 100) { return fail(std::move(answer).error()); }
+      ::poll(nullptr, 0, std::min(50 * lost, 1000));  // the server is being restarted; nothing of the run is lost
+      continue;
+    }
+    lost = 0;
+    const auto state = net::header(answer->headers, "x-mlrun-run-state");
+    if (!answer->body.empty()) {
+      offset += answer->body.size();
+      if (log_to_stderr) {
+        std::string_view rest = answer->body;
+        while (!rest.empty()) {
+          const auto n = ::write(STDERR_FILENO, rest.data(), rest.size());
+          if (n <= 0) { break; }
+          rest.remove_prefix(static_cast<std::size_t>(n));
+        }
+      } else {
+        command.screen.out(answer->body);
+      }
+      continue;
+    }
+    if (is_final(state)) { break; }
+  }
+  METIER_TRY(run, read_run(command, project, uid));
+  return Followed{Ending::ended, std::move(run)};
+}
+
+}  // namespace metier::cli

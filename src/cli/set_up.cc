@@ -1,0 +1,354 @@
+// Verbs that set things up: apply, build, server, env, secret.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "base/files.h"
+#include "base/yaml.h"
+#include "cli/embedded_header.h"
+#include "cli/outcome.h"
+#include "net/url.h"
+
+namespace metier::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string in_path(const Environment& environment, const std::string& program) {
+  if (program.find('/') != std::string::npos) { return ::access(program.c_str(), X_OK) == 0 ? program : std::string(); }
+  const auto path = variable(environment, "PATH");
+  std::string_view rest = path;
+  while (!rest.empty()) {
+    const auto end = std::min(rest.find(':'), rest.size());
+    auto candidate = std::string(rest.substr(0, end)) + "/" + program;
+    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return {};
+}
+
+// A word as a shell reads it back.
+std::string shell_word(std::string_view word) {
+  const auto plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-./=+:,@%").find(c) != std::string_view::npos; };
+  if (!word.empty() && std::ranges::all_of(word, plain)) { return std::string(word); }
+  std::string out = "'";
+  for (const char c : word) { out += c == '\'' ? std::string("'\\''") : std::string(1, c); }
+  return out + "'";
+}
+
+Result<int> run_program(std::vector<std::string> words) {
+  std::vector<char*> argv;
+  for (auto& word : words) { argv.push_back(word.data()); }
+  argv.push_back(nullptr);
+  const pid_t child = ::fork();
+  if (child < 0) { return fail(errno_error("fork", errno)); }
+  if (child == 0) {
+    ::signal(SIGPIPE, SIG_DFL);
+    ::execvp(argv[0], argv.data());
+    ::_exit(127);
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// The header that belongs to this binary, in the data folder: what is installed may be another version's.
+Result<std::string> include_folder(const Environment& environment) {
+  METIER_TRY(places, find_places(environment, ::geteuid() == 0));
+  const auto folder = places.data + "/include";
+  const auto file = folder + "/metier/handler.h";
+  const auto known = read_file(file);
+  if (known && *known == embedded_handler_header()) { return folder; }
+  METIER_CHECK(make_folders(folder + "/metier", 0755));
+  METIER_CHECK(write_file(file, embedded_handler_header(), 0644));
+  return folder;
+}
+
+// A value that is not seen on the screen, in the history or in the list of processes.
+Result<std::string> secret_value(Command& command, const std::string& name) {
+  const auto file = command.arguments.value("--from-file");
+  if (!file.empty() && file != "-") {
+    auto text = read_file(file, 1U << 20U);
+    if (!text) { return fail(std::move(text).error().at("--from-file")); }
+    return std::move(*text);
+  }
+  const bool terminal = ::isatty(STDIN_FILENO) != 0;
+  termios before{};
+  if (terminal) {
+    const auto prompt = fmt::format("value of {} (not shown): ", name);
+    [[maybe_unused]] const auto n = ::write(STDERR_FILENO, prompt.data(), prompt.size());
+    ::tcgetattr(STDIN_FILENO, &before);
+    auto silent = before;
+    silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &silent);
+  }
+  std::string value;
+  std::array<char, 4096> piece{};
+  ssize_t n = 0;
+  while ((n = ::read(STDIN_FILENO, piece.data(), piece.size())) > 0) {
+    value.append(piece.data(), static_cast<std::size_t>(n));
+    if (value.size() > (1U << 20U)) { return fail(ErrorKind::too_large, "a secret is at most 1 MiB"); }
+    if (terminal && value.ends_with('\n')) { break; }
+  }
+  if (terminal) {
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &before);
+    command.screen.say("");
+  }
+  if (value.ends_with('\n')) { value.pop_back(); }
+  if (value.empty()) { return fail(invalid("secret", "the value is empty", "type it, or give --from-file FILE")); }
+  return value;
+}
+
+Result<Json> apply_objects(Command& command, JsonArray objects) {
+  return command.session.call("POST", "/api/metier/v1/objects", JsonObject{{"project", command.project}, {"objects", std::move(objects)}});
+}
+
+Result<int> secret_set(Command& command, const std::string& name, const std::string& key) {
+  METIER_TRY(value, secret_value(command, key.empty() ? name : name + ":" + key));
+  if (key.empty()) {
+    METIER_CHECK(command.session.call("POST", fmt::format("/api/v1/projects/{}/secrets", command.project),
+                                      JsonObject{{"provider", "kubernetes"}, {"secrets", JsonObject{{name, value}}}}));
+  } else {
+    JsonObject secret{{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", JsonObject{{"name", name}}}, {"stringData", JsonObject{{key, value}}}};
+    METIER_CHECK(apply_objects(command, JsonArray{std::move(secret)}));
+  }
+  if (!command.screen.style().quiet) {
+    command.screen.say(fmt::format("{} secret {} is set in project {}", command.screen.glyph(Role::good), key.empty() ? name : name + ":" + key, command.project));
+  }
+  return 0;
+}
+
+Result<int> secret_list(Command& command) {
+  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/secret-keys?provider=kubernetes", command.project)));
+  JsonArray names;
+  if (const auto* keys = answer.is_object() ? array_in(answer.as_object(), "secret_keys") : nullptr) {
+    for (const auto& key : *keys) { names.push_back(key); }
+  }
+  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" + net::percent_encode(command.project)));
+  const auto* items = objects.is_array() ? &objects.as_array() : objects.is_object() ? array_in(objects.as_object(), objects.as_object().contains("objects") ? "objects" : "items") : nullptr;
+  for (const auto& item : items == nullptr ? JsonArray{} : *items) {
+    const auto name = string_at(item, "metadata.name");
+    for (const char* field : {"data", "stringData"}) {
+      const auto* data = item.is_object() ? object_in(item.as_object(), field) : nullptr;
+      for (const auto& [key, value] : data == nullptr ? JsonObject{} : *data) { names.push_back(boost::json::string(fmt::format("{}:{}", name, std::string_view(key)))); }
+    }
+  }
+  if (command.output == "json") {
+    command.screen.json(JsonObject{{"project", command.project}, {"secrets", names}});
+    return 0;
+  }
+  for (const auto& name : names) { command.screen.out(printable(value_text(name)) + "\n"); }
+  if (names.empty() && !command.screen.style().quiet) {
+    command.screen.say(fmt::format("No secrets in project {} yet. Set one: metier secret set NAME", command.project));
+  }
+  return 0;
+}
+
+Result<int> secret_delete(Command& command, const std::string& name, const std::string& key) {
+  if (!command.arguments.has("--yes") && ::isatty(STDIN_FILENO) == 0) {
+    return fail(invalid("secret", "a deleted secret cannot be brought back", "give --yes"));
+  }
+  if (!command.arguments.has("--yes")) {
+    command.screen.say("delete secret " + name + (key.empty() ? "" : ":" + key) + "? [y/N]");
+    char answer = 0;
+    if (::read(STDIN_FILENO, &answer, 1) != 1 || (answer != 'y' && answer != 'Y')) { return 4; }
+  }
+  if (key.empty()) {
+    METIER_CHECK(command.session.call("DELETE", fmt::format("/api/v1/projects/{}/secrets?provider=kubernetes&secret={}", command.project, net::percent_encode(name)), nullptr));
+  } else {
+    JsonObject secret{{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", JsonObject{{"name", name}}}, {"data", JsonObject{{key, nullptr}}}};
+    METIER_CHECK(apply_objects(command, JsonArray{std::move(secret)}));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Result<int> apply_main(Command& command) {
+  const auto file = command.arguments.value("--file");
+  if (file.empty()) { return fail(invalid("apply", "no file is given", "metier apply -f FILE")); }
+  auto text = read_file(file == "-" ? "/dev/stdin" : file, 16U << 20U);
+  if (!text) { return fail(std::move(text).error().at("-f")); }
+  auto documents = parse_yaml_all(*text);
+  if (!documents) { return fail(std::move(documents).error().in(file)); }
+  JsonArray objects;
+  for (auto& document : *documents) {
+    if (document.is_object() && string_in(document.as_object(), "kind") == "List") {
+      if (const auto* items = array_in(document.as_object(), "items")) { objects.insert(objects.end(), items->begin(), items->end()); }
+    } else if (document.is_object()) {
+      objects.push_back(std::move(document));
+    } else if (!document.is_null()) {
+      return fail(invalid("-f", fmt::format("{} holds a {}, not objects", file, type_name(document))));
+    }
+  }
+  if (objects.empty()) { return fail(invalid("-f", file + " holds no object")); }
+  std::vector<std::string> names;
+  for (const auto& object : objects) { names.push_back(fmt::format("{}/{}", string_in(object.as_object(), "kind", "?"), string_at(object, "metadata.name", "?"))); }
+  METIER_TRY(answer, apply_objects(command, std::move(objects)));
+  if (command.output == "json") {
+    command.screen.json(answer);
+    return 0;
+  }
+  for (const auto& name : names) {
+    if (command.output == "name") {
+      command.screen.out(name + "\n");
+    } else if (!command.screen.style().quiet) {
+      command.screen.say(fmt::format("{} {} stored in project {}", command.screen.glyph(Role::good), printable(name), command.project));
+    }
+  }
+  return 0;
+}
+
+Result<int> build_main(Command& command) {
+  const auto& source = command.arguments.words()[0];
+  const auto suffix = fs::path(source).extension().string();
+  std::error_code ec;
+  if (!fs::exists(source, ec)) { return fail(Error{.kind = ErrorKind::not_found, .message = source + ": no such file"}); }
+  if (suffix != ".cc" && suffix != ".cpp" && suffix != ".cxx" && suffix != ".C") {
+    return fail(invalid("build", source + " is not a C++ source file", "name a .cc, .cpp or .cxx file"));
+  }
+  auto target = command.arguments.value("--output");
+  if (target.empty()) { target = fs::path(source).replace_extension(".so").string(); }
+  METIER_TRY(include, include_folder(command.environment()));
+  std::string compiler;
+  std::vector<std::string> candidates{"clang++-19", "g++", "clang++", "c++"};
+  if (const auto given = variable(command.environment(), "CXX"); !given.empty()) { candidates.insert(candidates.begin(), given); }
+  for (const auto& candidate : candidates) {
+    if (!in_path(command.environment(), candidate).empty()) {
+      compiler = candidate;
+      break;
+    }
+  }
+  if (compiler.empty()) {
+    return fail(Error{.kind = ErrorKind::unsupported, .message = "no C++ compiler is installed", .fix = "apt install g++", .code = "EngineMissing"});
+  }
+  std::vector<std::string> words{compiler, "-std=c++17"};
+  if (command.arguments.has("--debug")) {
+    words.insert(words.end(), {"-O0", "-g"});
+  } else {
+    words.insert(words.end(), {"-O2", "-g1"});
+  }
+  words.insert(words.end(), {"-fPIC", "-shared", "-fvisibility=hidden", "-I" + include, source, "-o", target});
+  words.insert(words.end(), command.arguments.rest().begin(), command.arguments.rest().end());
+  std::string line;
+  for (const auto& word : words) { line += (line.empty() ? "" : " ") + shell_word(word); }
+  command.screen.out(line + "\n");
+  METIER_TRY(code, run_program(words));
+  if (code == 127) { return fail(Error{.kind = ErrorKind::unsupported, .message = compiler + " cannot be started", .fix = "apt install g++"}); }
+  if (code != 0) { return fail(Error{.kind = ErrorKind::user_code, .message = fmt::format("{} does not compile", source), .fix = "the compiler's messages are above"}); }
+  command.screen.next({fmt::format("metier run {}:HANDLER --kind job", target)});
+  return 0;
+}
+
+Result<int> server_main(Command& command) {
+  const auto& arguments = command.arguments;
+  auto environment = command.environment();
+  if (arguments.has("--data")) { environment["METIER_DATA"] = arguments.value("--data"); }
+  METIER_TRY(places, find_places(environment, ::geteuid() == 0));
+  ServerOptions options;
+  options.data = places.data;
+  options.socket = places.socket;
+  options.listen = arguments.value("--listen");
+  options.db = arguments.value("--db", "sqlite");
+  options.cluster = arguments.value("--cluster", "embedded");
+  options.kubeconfig = arguments.value("--kubeconfig");
+  options.tls_cert = arguments.value("--tls-cert");
+  options.tls_key = arguments.value("--tls-key");
+  options.auth = arguments.value("--auth", "token");
+  options.insecure_no_auth = arguments.has("--insecure-no-auth");
+  options.allowed_hosts = arguments.values("--allowed-host");
+  options.python = arguments.value("--python", variable(environment, "METIER_PYTHON"));
+  options.private_server = arguments.has("--private");
+  if (!options.listen.empty()) {
+    auto url = net::parse_url("http://" + (options.listen.ends_with(":0") ? options.listen.substr(0, options.listen.size() - 1) + "1" : options.listen));
+    if (!url || options.listen.find('/') != std::string::npos || options.listen.find(':') == std::string::npos) {
+      return fail(invalid("--listen", quote(options.listen) + " is not ADDR:PORT", "write --listen 127.0.0.1:8080"));
+    }
+    const bool loopback = url->host == "localhost" || url->host == "::1" || url->host.starts_with("127.");
+    if (options.auth == "none" && !loopback && !options.insecure_no_auth) {
+      return fail(invalid("--auth", "none on " + quote(url->host) + " lets everyone on the network run code", "listen on 127.0.0.1, or add --insecure-no-auth"));
+    }
+  }
+  if (options.auth != "token" && options.auth != "none") { return fail(invalid("--auth", quote(options.auth) + " is unknown", "token or none")); }
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return fail(invalid(options.tls_cert.empty() ? "--tls-cert" : "--tls-key", "is missing", "TLS needs both, a certificate and its key"));
+  }
+  if (options.cluster != "embedded") {
+    return fail(Error{.kind = options.cluster == "kubernetes" ? ErrorKind::unsupported : ErrorKind::invalid,
+                      .message = options.cluster == "kubernetes" ? "kubernetes is not in this version" : quote(options.cluster) + " is unknown",
+                      .field = "--cluster", .fix = "leave it out: the embedded cluster is this machine"});
+  }
+  if (options.db != "sqlite") {
+    return fail(Error{.kind = options.db.starts_with("postgresql://") ? ErrorKind::unsupported : ErrorKind::invalid,
+                      .message = options.db.starts_with("postgresql://") ? "PostgreSQL is not in this version" : quote(options.db) + " is unknown",
+                      .field = "--db", .fix = "leave it out: SQLite in the data folder"});
+  }
+  if (const auto fd = variable(environment, "METIER_READY_FD"); !fd.empty()) {
+    METIER_TRY(number, parse_count("METIER_READY_FD", fd, 0, 1 << 20));
+    options.ready_fd = static_cast<int>(number);
+    ::fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
+    ::unsetenv("METIER_READY_FD");
+  }
+  if (!command.program.server) { return fail(ErrorKind::unsupported, "this program has no server"); }
+  return command.program.server(options);
+}
+
+Result<int> env_main(Command& command) {
+  METIER_CHECK(command.session.open());
+  const auto endpoint = command.session.endpoint();
+  auto server = endpoint.unix_socket ? endpoint.url.substr(0, endpoint.url.size() - 1) : endpoint.url;
+  auto url = endpoint.unix_socket ? std::string() : endpoint.url;
+  auto token = command.session.token();
+  if (endpoint.unix_socket) {
+    METIER_TRY(answer, command.session.get("/api/metier/v1/server"));
+    if (answer.is_object()) {
+      url = string_in(answer.as_object(), "url");
+      token = string_in(answer.as_object(), "token");
+    }
+  }
+  JsonObject values{{"METIER_SERVER", url.empty() ? server : url}};
+  if (!url.empty()) { values["MLRUN_DBPATH"] = url; }
+  if (!token.empty()) {
+    values["METIER_TOKEN"] = token;
+    values["MLRUN_HTTPDB__TOKEN"] = token;
+  }
+  values["METIER_DATA"] = command.session.places().data;
+  if (command.output == "json") {
+    command.screen.json(Json(std::move(values)));
+    return 0;
+  }
+  for (const auto& [name, value] : values) {
+    command.screen.out(fmt::format("export {}={}\n", std::string_view(name), shell_word(std::string_view(value.as_string()))));
+  }
+  if (url.empty()) {
+    command.screen.out("# this server listens on its unix socket only; for other tools: metier server --listen 127.0.0.1:8080\n");
+  }
+  return 0;
+}
+
+Result<int> secret_main(Command& command) {
+  const auto& words = command.arguments.words();
+  const auto& what = words[0];
+  if (what == "list") { return secret_list(command); }
+  if (what != "set" && what != "delete") { return fail(invalid("secret", quote(what) + " is unknown", "set, list or delete")); }
+  if (words.size() < 2) { return fail(invalid("secret", "no name is given", "metier secret " + what + " NAME[:KEY]")); }
+  if (words.size() > 2) {
+    return fail(invalid("secret", "a value on the command line is seen by everyone on this machine", "leave it out: it is asked for, or give --from-file FILE"));
+  }
+  const auto colon = words[1].find(':');
+  const auto name = words[1].substr(0, colon);
+  const auto key = colon == std::string::npos ? std::string() : words[1].substr(colon + 1);
+  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; };
+  if (name.empty() || !std::ranges::all_of(name, fits) || !std::ranges::all_of(key, fits) || (colon != std::string::npos && key.empty())) {
+    return fail(invalid("secret", quote(words[1]) + " is not NAME or NAME:KEY", "names are letters, digits, '-', '_' and '.'"));
+  }
+  return what == "set" ? secret_set(command, name, key) : secret_delete(command, name, key);
+}
+
+}  // namespace metier::cli

@@ -1,0 +1,167 @@
+#include "cli/verbs.h"
+
+#include <array>
+
+namespace metier::cli {
+namespace {
+
+using Words = std::string_view;
+
+constexpr Flag kProject{"--project", 'P', "PROJECT", "project (METIER_PROJECT, else default)"};
+constexpr Flag kOutput{"--output", 'o', "FORM", "table, wide, json, yaml or name"};
+constexpr Flag kQuiet{"--quiet", 'q', "", "results only"};
+constexpr Flag kColor{"--color", 0, "WHEN", "auto, always or never"};
+constexpr Flag kNoHeaders{"--no-headers", 0, "", "tables without their first line"};
+constexpr Flag kYes{"--yes", 'y', "", "do not ask"};
+constexpr Flag kFile{"--file", 'f', "FILE", "a function.yaml, MPIJob or SparkApplication"};
+
+constexpr std::array kRunFlags{
+    Flag{"--kind", 'k', "KIND", "handler, local (the default), job, …: metier kinds"},
+    Flag{"--param", 'p', "NAME=VALUE", "a parameter; JSON values keep their type", true},
+    Flag{"--input", 'i', "NAME=URL", "an input: a file, or any URL that the function can read", true},
+    Flag{"--name", 'n', "NAME", "name of the run (file and handler)"},
+    kProject,
+    kOutput,
+    Flag{"--detach", 0, "", "do not wait for the end"},
+    Flag{"--cpu", 0, "CORES", "2, 0.5, 500m"},
+    Flag{"--mem", 0, "BYTES", "2G (10^9) or 2Gi (2^30)"},
+    Flag{"--gpus", 0, "N", "whole GPUs"},
+    Flag{"--replicas", 0, "N", "workers, ranks or executors"},
+    Flag{"--min", 0, "N", "at least so many replicas"},
+    Flag{"--max", 0, "N", "at most so many replicas"},
+    Flag{"--env", 'e', "NAME=VALUE", "a variable of the environment", true},
+    Flag{"--secret", 0, "NAME[:KEY]", "a secret as a variable of the environment", true},
+    Flag{"--volume", 'v', "HOST:PATH[:ro]", "a folder of this machine in the pod", true},
+    Flag{"--requirements", 0, "FILE", "packages to install, once, into a cached environment"},
+    Flag{"--python", 0, "X.Y", "version of the interpreter"},
+    Flag{"--image", 0, "IMAGE", "image, or the environment of that name"},
+    Flag{"--no-context", 0, "", "do not take the folder of the file along"},
+    Flag{"--hyper", 'x', "NAME=LIST", "a hyper-parameter: a JSON list of values", true},
+    Flag{"--strategy", 0, "HOW", "grid (the default), list or random"},
+    Flag{"--selector", 0, "max.RESULT", "which iteration is the best"},
+    Flag{"--stop", 0, "CONDITION", "stop when it holds: 'accuracy>=0.9'"},
+    Flag{"--timeout", 0, "DURATION", "end it after 90s, 10m, 2h"},
+    Flag{"--retry", 0, "N", "try again so often after a failure"},
+    Flag{"--set", 0, "spec.PATH=JSON", "any other field of the function", true},
+    kFile,
+    Flag{"--handler", 0, "NAME", "function to call, with -f"},
+    kQuiet,
+    kColor,
+};
+constexpr std::array kRenderExtra{Flag{"--api", 0, "VERSION", "v1 or v2beta1 of MPIJob"}};
+constexpr std::array<Flag, kRunFlags.size() + kRenderExtra.size()> join_render() {
+  std::array<Flag, kRunFlags.size() + kRenderExtra.size()> out{};
+  for (std::size_t i = 0; i < kRunFlags.size(); ++i) { out[i] = kRunFlags[i]; }
+  out[kRunFlags.size()] = kRenderExtra[0];
+  return out;
+}
+constexpr auto kRenderFlags = join_render();
+
+constexpr std::array kGetFlags{
+    kProject, kOutput, kNoHeaders, kColor, kQuiet,
+    Flag{"--state", 0, "STATE", "only runs in this state", true},
+    Flag{"--kind", 'k', "KIND", "only this kind"},
+    Flag{"--name", 'n', "NAME", "only this name; ~PART for a part of it"},
+    Flag{"--label", 'l', "NAME[=VALUE]", "only with this label", true},
+    Flag{"--since", 0, "DURATION", "only younger than 30m, 1d"},
+    Flag{"--limit", 0, "N", "at most so many rows (20)"},
+};
+constexpr std::array kDescribeFlags{kProject, kOutput, kColor, kQuiet};
+constexpr std::array kLogsFlags{
+    kProject, kColor, kQuiet,
+    Flag{"--follow", 'f', "", "go on until the run has ended"},
+    Flag{"--tail", 0, "N", "only the last N lines"},
+};
+constexpr std::array kAbortFlags{kProject, kOutput, kColor, kQuiet};
+constexpr std::array kDeleteFlags{kProject, kYes, kColor, kQuiet};
+constexpr std::array kApplyFlags{kProject, kFile, kOutput, kColor, kQuiet};
+constexpr std::array kKindsFlags{kOutput, kNoHeaders, kColor, kQuiet, kProject, Flag{"--check", 0, "", "is each usable here? if not, why"}};
+constexpr std::array kBuildFlags{
+    Flag{"--output", 'o', "FILE", "the library to write (FILE.so)"},
+    Flag{"--debug", 'g', "", "with debug information, without optimisation"},
+    kColor, kQuiet,
+};
+constexpr std::array kServerFlags{
+    Flag{"--listen", 0, "ADDR:PORT", "listen on TCP too (a token is made at first start)"},
+    Flag{"--data", 0, "FOLDER", "records (METIER_DATA)"},
+    Flag{"--db", 0, "WHERE", "sqlite, or postgresql://…"},
+    Flag{"--cluster", 0, "WHICH", "embedded or kubernetes"},
+    Flag{"--kubeconfig", 0, "FILE", "of the Kubernetes cluster"},
+    Flag{"--tls-cert", 0, "FILE", "certificate (PEM)"},
+    Flag{"--tls-key", 0, "FILE", "its key (PEM)"},
+    Flag{"--auth", 0, "HOW", "token (the default) or none"},
+    Flag{"--insecure-no-auth", 0, "", "allow --auth none on another address than loopback"},
+    Flag{"--allowed-host", 0, "NAME", "a name this server is called by", true},
+    Flag{"--python", 0, "INTERPRETER", "of the default environment (METIER_PYTHON)"},
+    Flag{"--private", 0, "", "end when idle (used by commands that start a server)"},
+    kColor, kQuiet,
+};
+constexpr std::array kEnvFlags{kOutput, kColor, kQuiet, kProject};
+constexpr std::array kSecretFlags{
+    kProject, kOutput, kYes, kColor, kQuiet,
+    Flag{"--from-file", 0, "FILE", "the value is this file ('-': standard input)"},
+};
+constexpr std::array kPlainFlags{kOutput, kColor, kQuiet, kProject};
+
+constexpr std::array<Words, 4> kRunExamples{
+    "metier run train.py:train -p lr=0.1", "metier run train.py:train --kind job --cpu 2 --mem 1G -i data=iris.csv",
+    "metier run train.py:train --kind job -x lr=[0.1,0.2] --selector max.accuracy", "metier run report.sh --kind local -- today"};
+constexpr std::array<Words, 2> kRenderExamples{"metier render train.py:train --kind job --mem 1G", "metier render -f function.yaml -o json"};
+constexpr std::array<Words, 3> kGetExamples{"metier get runs --state error --since 1d", "metier get artifacts -o wide", "metier get runs -o json"};
+constexpr std::array<Words, 2> kDescribeExamples{"metier describe train", "metier describe @-1"};
+constexpr std::array<Words, 2> kLogsExamples{"metier logs -f train", "metier logs 4f9a12c7 --tail 20"};
+constexpr std::array<Words, 1> kWhyExamples{"metier why train-big"};
+constexpr std::array<Words, 1> kAbortExamples{"metier abort train-big"};
+constexpr std::array<Words, 1> kDeleteExamples{"metier delete 4f9a12c7"};
+constexpr std::array<Words, 1> kApplyExamples{"metier apply -f secret.yaml"};
+constexpr std::array<Words, 2> kKindsExamples{"metier kinds", "metier kinds --check"};
+constexpr std::array<Words, 1> kBuildExamples{"metier build by_carrier.cc"};
+constexpr std::array<Words, 2> kServerExamples{"metier server --listen 127.0.0.1:8080", "metier server --data /srv/metier"};
+constexpr std::array<Words, 1> kEnvExamples{"eval \"$(metier env)\""};
+constexpr std::array<Words, 3> kSecretExamples{"metier secret set db:password", "metier secret set db:password --from-file -", "metier secret list"};
+constexpr std::array<Words, 1> kVersionExamples{"metier version"};
+constexpr std::array<Words, 1> kCompletionExamples{"metier completion bash > ~/.local/share/bash-completion/completions/metier"};
+constexpr std::array<Words, 3> kHelpExamples{"metier help run", "metier help exit-codes", "metier help InsufficientMemory"};
+
+constexpr std::array kVerbs{
+    VerbEntry{{"run", "FILE[:HANDLER] [-p NAME=VALUE]... [-- ARGS]", "run a function", kRunFlags, kRunExamples, 0, 1, true}, &run_main, "run"},
+    VerbEntry{{"get", "runs|functions|artifacts|pods|projects|environments", "list things", kGetFlags, kGetExamples, 1, 1}, &get_main, "look"},
+    VerbEntry{{"describe", "NAME-OR-UID", "everything about a run or function", kDescribeFlags, kDescribeExamples, 1, 1}, &describe_main, "look"},
+    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N]", "what a run printed", kLogsFlags, kLogsExamples, 1, 1}, &logs_main, "look"},
+    VerbEntry{{"why", "NAME-OR-UID", "why it waits, or why it failed", kDescribeFlags, kWhyExamples, 1, 1}, &why_main, "look"},
+    VerbEntry{{"abort", "NAME-OR-UID", "end a run", kAbortFlags, kAbortExamples, 1, 1}, &abort_main, "run"},
+    VerbEntry{{"delete", "NAME-OR-UID", "remove a run that has ended, or a function", kDeleteFlags, kDeleteExamples, 1, 1}, &delete_main, "run"},
+    VerbEntry{{"render", "FILE[:HANDLER]|-f FILE --kind KIND", "the Kubernetes objects as YAML, nothing applied", kRenderFlags, kRenderExamples, 0, 1, true},
+              &render_main, "look"},
+    VerbEntry{{"apply", "-f FILE", "store a Secret, ConfigMap or PersistentVolumeClaim", kApplyFlags, kApplyExamples, 0, 0}, &apply_main, "set up"},
+    VerbEntry{{"kinds", "[KIND] [--check]", "every kind: what it is for, usable here?", kKindsFlags, kKindsExamples, 0, 1}, &kinds_main, "look"},
+    VerbEntry{{"build", "FILE.cc [-o FILE.so] [-- COMPILER-ARGS]", "compile a native handler", kBuildFlags, kBuildExamples, 1, 1, true}, &build_main, "set up"},
+    VerbEntry{{"server", "[--listen ADDR:PORT]", "the server, in the foreground", kServerFlags, kServerExamples, 0, 0}, &server_main, "set up"},
+    VerbEntry{{"env", "", "shell lines for other tools (MLRUN_DBPATH, …)", kEnvFlags, kEnvExamples, 0, 0}, &env_main, "set up"},
+    VerbEntry{{"secret", "set|list|delete [NAME[:KEY]]", "secrets of a project", kSecretFlags, kSecretExamples, 1, 3}, &secret_main, "set up"},
+    VerbEntry{{"version", "", "version of this program and its server", kPlainFlags, kVersionExamples, 0, 0}, &version_main, "help"},
+    VerbEntry{{"completion", "bash|zsh|fish", "completion for a shell", kPlainFlags, kCompletionExamples, 1, 1}, &completion_main, "help"},
+    VerbEntry{{"help", "[VERB|CODE|exit-codes]", "help on a verb, a reason code or the exit codes", kPlainFlags, kHelpExamples, 0, 1}, &help_main, "help"},
+};
+
+}  // namespace
+
+std::span<const VerbEntry> all_verbs() { return kVerbs; }
+
+const VerbEntry* find_verb(std::string_view name) {
+  for (const auto& entry : kVerbs) {
+    if (entry.verb.name == name) { return &entry; }
+  }
+  return nullptr;
+}
+
+std::string_view absent_verb(std::string_view name) {
+  if (name == "deploy") { return "deployments (nuclio, serving, dask) are not in this version; batch kinds run with: metier run"; }
+  if (name == "invoke") { return "real-time functions are not in this version; batch kinds run with: metier run"; }
+  if (name == "schedule") { return "schedules are not in this version; call metier run from cron or a systemd timer"; }
+  if (name == "workflow") { return "workflows are not in this version; call metier run for each step"; }
+  if (name == "ui") { return "pages of Dask and Spark are not in this version"; }
+  return {};
+}
+
+}  // namespace metier::cli

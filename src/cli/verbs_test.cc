@@ -1,0 +1,259 @@
+// Whole verbs: the command line as a program of its own against a scripted server on a unix socket.
+#include "cli/verbs.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+
+#include "net/testing/loopback.h"
+
+namespace metier::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Said {
+  int code = 0;
+  std::string out;
+  std::string err;
+};
+
+class Verbs : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string path = fs::temp_directory_path() / "metier-verbs-XXXXXX";
+    ASSERT_NE(::mkdtemp(path.data()), nullptr);
+    folder_ = path;
+    std::ofstream(folder_ + "/train.py") << "def train(context, lr=0.1):\n    print(lr)\n";
+    ASSERT_TRUE(server_.listen({.name = "u", .unix_path = folder_ + "/metier.sock"}));
+    server_.start();
+  }
+  void TearDown() override {
+    server_.stop(std::chrono::milliseconds(100));
+    fs::remove_all(folder_);
+  }
+
+  // "METHOD path" → answer; the path is without query.
+  void answer(const std::string& route, int status, std::string body, net::Headers headers = {}) {
+    const std::lock_guard lock(mutex_);
+    auto response = net::json_response(status, std::move(body));
+    response.headers.insert(response.headers.end(), headers.begin(), headers.end());
+    answers_[route].push_back(std::move(response));
+  }
+  std::string body_of(const std::string& route) {
+    const std::lock_guard lock(mutex_);
+    return bodies_[route];
+  }
+  std::string header_of(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    return headers_[name];
+  }
+
+  Said metier(const std::vector<std::string>& words, const std::string& more_environment = {}) {
+    std::string line = "cd " + folder_ + " && env -i PATH=$PATH HOME=" + folder_ + " METIER_SERVER=" + folder_ + "/metier.sock LANG=C.UTF-8 " + more_environment +
+                       " " METIER_BINARY_DIR "/src/cli/cli_driver";
+    for (const auto& word : words) { line += " '" + word + "'"; }
+    line += " > out 2> err < /dev/null";
+    const int status = std::system(line.c_str());
+    return {WEXITSTATUS(status), text_of("out"), text_of("err")};
+  }
+  std::string text_of(const std::string& name) { return read_file(folder_ + "/" + name).value_or(std::string()); }
+
+  void script_run(std::string_view status) {
+    answer("POST /api/v1/submit_job", 200, R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train","project":"default"},"status":{"state":"pending"}}})");
+    const std::string logs = "GET /api/v1/projects/default/logs/4f9a12c70000000000000000000000aa";
+    answer(logs, 200, "fitting\n", {{"x-mlrun-run-state", "running"}});
+    answer(logs, 200, "", {{"x-mlrun-run-state", "completed"}});
+    answer("GET /api/v1/projects/default/runs/4f9a12c70000000000000000000000aa", 200,
+           R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train"},"status":)" + std::string(status) + "}}");
+  }
+
+  std::string folder_;
+
+ private:
+  Async<net::Response> respond(net::Request request) {
+    const std::lock_guard lock(mutex_);
+    const auto route = request.method + " " + request.path;
+    bodies_[route] = request.body;
+    for (const auto& [name, value] : request.headers) { headers_[name] = value; }
+    auto& queue = answers_[route];
+    if (queue.empty()) { co_return net::json_response(404, R"({"detail":{"reason":"no route )" + route + "\"}}"); }
+    auto response = queue.front();
+    if (queue.size() > 1) { queue.erase(queue.begin()); }
+    co_return response;
+  }
+
+  std::mutex mutex_;
+  std::map<std::string, std::vector<net::Response>> answers_;
+  std::map<std::string, std::string> bodies_;
+  std::map<std::string, std::string> headers_;
+  net::testing::Loopback server_{[this](net::Request request) { return respond(std::move(request)); }};
+};
+
+TEST_F(Verbs, RunStreamsTheLogThenPrintsResults) {
+  script_run(R"({"state":"completed","results":{"accuracy":0.9733},"start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04+00:00",)"
+             R"("artifacts":[{"kind":"model","metadata":{"key":"m"},"spec":{"size":2048}}],"artifact_uris":{"m":"store://models/default/train_m#0:latest"}})");
+  const auto said = metier({"run", "train.py:train", "--kind", "job", "-p", "lr=0.05"}, "VIRTUAL_ENV= METIER_PYTHON=/opt/python");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out, "fitting\naccuracy\t0.9733\nm\tmodel\t2.0 KiB\tstore://models/default/train_m#0:latest\n");
+  EXPECT_EQ(said.err, "✓ train  job  4f9a12c7\n✓ completed in 4.00 s\n");
+  const auto body = parse_json(body_of("POST /api/v1/submit_job"));
+  ASSERT_TRUE(body);
+  EXPECT_EQ(string_at(*body, "task.spec.handler"), "train");
+  EXPECT_EQ(string_at(*body, "function.kind"), "job");
+  EXPECT_EQ(header_of("x-metier-context"), fs::canonical(folder_).string());
+  EXPECT_EQ(header_of("x-metier-python"), "/opt/python");
+}
+
+TEST_F(Verbs, RunWithJsonHasOneDocumentOnStdout) {
+  script_run(R"({"state":"completed","results":{"a":1}})");
+  const auto said = metier({"run", "train.py:train", "--kind", "job", "-o", "json"});
+  EXPECT_EQ(said.code, 0);
+  const auto document = parse_json(said.out);
+  ASSERT_TRUE(document) << said.out;
+  EXPECT_EQ(string_at(*document, "status.state"), "completed");
+  EXPECT_NE(said.err.find("fitting\n"), std::string::npos);
+}
+
+TEST_F(Verbs, AFailureShowsTheUsersLine) {
+  script_run(R"({"state":"error","reason":"HandlerError","error":"TypeError: no","start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:00.34+00:00",)"
+             R"("failure":{"type":"TypeError","message":"can't multiply","file":"train.py","line":21,"function":"train","source":"  20 for x in y:\n  21     w -= rate * x",)"
+             R"("columns":[9,17],"hint":"parameter lr was passed as text","called_from":[{"file":"train.py","line":44,"function":"main"}],"hidden_frames":7}})");
+  const auto said = metier({"run", "train.py:train", "--kind", "job"});
+  EXPECT_EQ(said.code, 1);
+  EXPECT_EQ(said.err,
+            "✓ train  job  4f9a12c7\n"
+            "✗ failed after 0.34 s: TypeError in your code\n"
+            "\n"
+            "  train.py:21, in train\n"
+            "    20   for x in y:\n"
+            "  ▸ 21       w -= rate * x\n"
+            "                  ^^^^^^^^\n"
+            "  TypeError: can't multiply\n"
+            "\n"
+            "  called from train.py:44, in main · 7 frames of python and metier not shown\n"
+            "  hint: parameter lr was passed as text\n"
+            "exit 1 · reason HandlerError · metier logs 4f9a12c7\n");
+}
+
+TEST_F(Verbs, TheExitCodeSaysWhoHasToAct) {
+  EXPECT_EQ(exit_code_of_run("completed", ""), 0);
+  EXPECT_EQ(exit_code_of_run("error", "OOMKilled"), 1);
+  EXPECT_EQ(exit_code_of_run("error", "EnvironmentFailed"), 5);
+  EXPECT_EQ(exit_code_of_run("aborted", "AbortedByUser"), 4);
+  EXPECT_EQ(exit_code_of_run("error", "Internal"), 70);
+  answer("POST /api/v1/submit_job", 400, R"({"detail":{"reason":"needs 64 GiB in one pod","fix":"ask for at most --mem 27G","code":"NeverFits"}})");
+  const auto said = metier({"run", "train.py:train", "--kind", "job", "--mem", "64Gi"});
+  EXPECT_EQ(said.code, 5);
+  EXPECT_EQ(said.err, "error: needs 64 GiB in one pod\n       ask for at most --mem 27G\nreason NeverFits · metier help NeverFits\n");
+}
+
+TEST_F(Verbs, MistakesAreFoundBeforeTheServerIsAsked) {
+  auto said = metier({"run", "train.py:trian"});
+  EXPECT_EQ(said.code, 2);
+  EXPECT_EQ(said.err, "error: train.py: no function 'trian'\n       functions in this file: train. Run: metier run train.py:train\nreason HandlerMissing · metier help HandlerMissing\n");
+  said = metier({"run", "nothing.py"});
+  EXPECT_EQ(said.code, 3);
+  said = metier({"rnu", "train.py"});
+  EXPECT_EQ(said.code, 2);
+  EXPECT_EQ(said.err, "error: 'rnu' is not a verb, did you mean run?\n       verbs: metier help\n");
+  said = metier({"deploy", "x.py"});
+  EXPECT_EQ(said.code, 2);
+  EXPECT_NE(said.err.find("not in this version"), std::string::npos);
+  said = metier({"run", "train.py:train", "--nonsense", "-o", "json"});
+  EXPECT_EQ(said.code, 2);
+}
+
+TEST_F(Verbs, GetRunsPipedIsTabsWithFullUids) {
+  answer("GET /api/v1/projects/default/runs", 200,
+         R"({"runs":[{"metadata":{"name":"train","uid":"4f9a12c70000000000000000000000aa","labels":{"kind":"job"}},)"
+         R"("status":{"state":"completed","start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04+00:00","results":{"a":1}}}]})");
+  const auto said = metier({"get", "runs"});
+  EXPECT_EQ(said.out, "train\tjob\tcompleted\t2026-01-01T00:00:00+00:00\t4.00 s\ta=1\t4f9a12c70000000000000000000000aa\n") << said.err;
+  EXPECT_EQ(metier({"get", "runs", "-o", "name"}).out, "4f9a12c70000000000000000000000aa\n");
+  EXPECT_TRUE(parse_json(metier({"get", "runs", "-o", "json"}).out));
+  const auto typo = metier({"get", "rnus"});
+  EXPECT_EQ(typo.code, 2);
+  EXPECT_NE(typo.err.find("did you mean runs?"), std::string::npos);
+}
+
+TEST_F(Verbs, AnEmptyListSaysHowToStart) {
+  answer("GET /api/v1/projects/default/runs", 200, R"({"runs":[]})");
+  const auto said = metier({"get", "runs"});
+  EXPECT_EQ(said.code, 0);
+  EXPECT_EQ(said.err, "No runs in project default yet. Start one: metier run FILE\n");
+}
+
+TEST_F(Verbs, WhyPrintsCauseFactsAndFixes) {
+  answer("GET /api/v1/projects/default/runs", 200, R"({"runs":[{"metadata":{"name":"big","uid":"91b0c3fd0000000000000000000000aa"}}]})");
+  answer("GET /api/v1/projects/default/runs/91b0c3fd0000000000000000000000aa", 200, R"({"data":{"metadata":{"name":"big","uid":"91b0c3fd0000000000000000000000aa"}}})");
+  answer("GET /api/metier/v1/runs/91b0c3fd0000000000000000000000aa/why", 200,
+         R"({"code":"InsufficientMemory","sentence":"big waits for memory","facts":[["asked","memory 24 GiB","from requests"]],"fixes":[["make room","metier abort etl"]]})");
+  const auto said = metier({"why", "big"});
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out,
+            "big waits for memory\n\n  asked        memory 24 GiB   from requests\n\n  make room            metier abort etl\n"
+            "reason InsufficientMemory · metier help InsufficientMemory\n");
+}
+
+TEST_F(Verbs, NothingOfThatNameIsExit3) {
+  answer("GET /api/v1/projects/default/runs", 200, R"({"runs":[]})");
+  const auto said = metier({"logs", "nothing"});
+  EXPECT_EQ(said.code, 3);
+  EXPECT_EQ(said.err, "error: no run 'nothing' in project default\n       runs: metier get runs -P default\n");
+}
+
+TEST_F(Verbs, AServerThatIsNotThereIsExit6AndAMalformedOneExit2) {
+  auto said = metier({"get", "runs"}, "METIER_SERVER=http://127.0.0.1:1");
+  EXPECT_EQ(said.code, 6);
+  EXPECT_NE(said.err.find("no server at http://127.0.0.1:1 (connection refused) (METIER_SERVER)"), std::string::npos) << said.err;
+  EXPECT_EQ(metier({"get", "runs"}, "METIER_SERVER=ftp://x").code, 2);
+  EXPECT_EQ(metier({"get", "runs"}, "METIER_SERVER=http://x:99999").code, 2);
+  EXPECT_EQ(metier({"get", "runs"}, "METIER_SERVER=" + folder_ + "/train.py").code, 6);
+}
+
+TEST_F(Verbs, EveryVerbHasHelpThatNamesItsFlags) {
+  for (const auto& entry : all_verbs()) {
+    const auto said = metier({"help", std::string(entry.verb.name)});
+    EXPECT_EQ(said.code, 0);
+    for (const auto& flag : entry.verb.flags) { EXPECT_NE(said.out.find(flag.name), std::string::npos) << entry.verb.name << flag.name; }
+    EXPECT_EQ(metier({std::string(entry.verb.name), "--help"}).out, said.out);
+  }
+  EXPECT_NE(metier({"help", "exit-codes"}).out.find("130"), std::string::npos);
+  EXPECT_NE(metier({"help", "OOMKilled"}).out.find("--mem"), std::string::npos);
+  EXPECT_EQ(metier({}).code, 0);
+}
+
+TEST_F(Verbs, AFullOrClosedOutputIsNoCrash) {
+  script_run(R"({"state":"completed"})");
+  const auto line = "cd " + folder_ + " && METIER_SERVER=" + folder_ + "/metier.sock " METIER_BINARY_DIR "/src/cli/cli_driver run train.py:train --kind job > /dev/full 2> err";
+  EXPECT_EQ(WEXITSTATUS(std::system(line.c_str())), 2);
+  EXPECT_NE(text_of("err").find("standard output"), std::string::npos) << text_of("err");
+}
+
+TEST_F(Verbs, CompletesVerbsFlagsAndKinds) {
+  EXPECT_EQ(metier({"__complete", "de"}).out, "describe\ndelete\n");
+  EXPECT_EQ(metier({"__complete", "run", "--dryrun"}).out, "");
+  EXPECT_EQ(metier({"__complete", "run", "--kind", "mp"}).out, "mpijob\n");
+  EXPECT_NE(metier({"__complete", "run", "--k"}).out.find("--kind"), std::string::npos);
+}
+
+TEST_F(Verbs, AValueOfASecretIsNeverAnArgument) {
+  const auto said = metier({"secret", "set", "db:password", "hunter2"});
+  EXPECT_EQ(said.code, 2);
+  EXPECT_EQ(said.err.find("hunter2"), std::string::npos);
+}
+
+TEST_F(Verbs, ServerChecksItsFlagsFirst) {
+  EXPECT_EQ(metier({"server", "--listen", "nonsense"}).code, 2);
+  EXPECT_EQ(metier({"server", "--listen", "0.0.0.0:0", "--auth", "none"}).code, 2);
+  EXPECT_EQ(metier({"server", "--tls-cert", "x"}).code, 2);
+  EXPECT_EQ(metier({"server", "--cluster", "kubernetes"}).code, 5);
+  EXPECT_EQ(metier({"server", "--cluster", "moon"}).code, 2);
+}
+
+}  // namespace
+}  // namespace metier::cli
