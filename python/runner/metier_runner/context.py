@@ -44,6 +44,7 @@ class Context(logging_of.LoggingMethods):
         self.iteration: int = int(metadata.get("iteration") or metadata.get("iter") or 0)
         self.tag: str = str(metadata.get("tag") or "")
         self._labels: JsonDict = dict(metadata.get("labels") or {})
+        self._own_labels: dict[str, str] = {}
         self._annotations: JsonDict = dict(metadata.get("annotations") or {})
         self._parameters: JsonDict = dict(spec.get("parameters") or {})
         self._inputs: dict[str, str] = {}
@@ -190,8 +191,7 @@ class Context(logging_of.LoggingMethods):
     def set_label(self, key: str, value: Any, replace: bool = True) -> None:
         if not self.is_logging_worker or (not replace and key in self._labels):
             return
-        self._labels[check_key(key, "label")] = str(value)
-        self._patch({"metadata.labels": self._labels})
+        self._label({check_key(key, "label"): str(value)})
 
     def set_annotation(self, key: str, value: Any, replace: bool = True) -> None:
         if not replace and key in self._annotations:
@@ -200,8 +200,7 @@ class Context(logging_of.LoggingMethods):
         self._patch({"metadata.annotations": self._annotations})
 
     def set_hostname(self, host: str) -> None:
-        self._labels["host"] = host
-        self._patch({"metadata.labels": self._labels})
+        self._label({"host": host})
 
     def set_state(self, execution_state: str | None = None, error: str | None = None, commit: bool = True) -> None:
         """Set the state or an error. An error stays; after the end nothing changes any more (both are logged)."""
@@ -330,8 +329,17 @@ class Context(logging_of.LoggingMethods):
 
     def announce(self, host: str) -> None:
         """The first record: this run runs, here."""
-        self._labels.setdefault("host", host)
-        self._patch({"metadata.labels": self._labels, "status.state": "running", "status.start_time": self._start_time})
+        self._labels["host"] = self._own_labels["host"] = self._labels.get("host") or host
+        self._patch({**self._label_changes(), "status.state": "running", "status.start_time": self._start_time})
+
+    def _label(self, labels: dict[str, str]) -> None:
+        self._labels.update(labels)
+        self._own_labels.update(labels)
+        self._patch({dotted("metadata.labels", key): value for key, value in labels.items()})
+
+    def _label_changes(self) -> JsonDict:
+        """The labels that this process set: the server may have added others meanwhile."""
+        return {dotted("metadata.labels", key): value for key, value in self._own_labels.items()}
 
     _standalone = False  # no runner around this process will tell the end
     foreign: Any = None  # the mlrun package's context, when the user's code asked for that one
@@ -357,8 +365,7 @@ class Context(logging_of.LoggingMethods):
         told = {str(key): str(value) for key, value in (metadata.get("labels") or {}).items() if key not in ("host", "kind", "owner")}
         labels = {key: value for key, value in told.items() if self._labels.get(key) != value}
         if labels:
-            self._labels.update(labels)
-            self._patch({"metadata.labels": self._labels})
+            self._label(labels)
         uris = {key: uri for key, uri in (status.get("artifact_uris") or {}).items() if self._artifact_uris.get(key) != uri}
         if uris:
             self._artifact_uris.update(uris)
@@ -381,7 +388,7 @@ class Context(logging_of.LoggingMethods):
 
     def _everything(self) -> JsonDict:
         changes: JsonDict = {
-            "metadata.labels": self._labels,
+            **self._label_changes(),
             "metadata.annotations": self._annotations,
             "spec.parameters": _plain(self._parameters, "parameter"),
             "spec.inputs": self._inputs,
