@@ -31,7 +31,7 @@ struct LaunchVolume {
   std::string path;                                        // a folder or file of the host; empty for `files`
   std::vector<std::pair<std::string, std::string>> files;  // name → content (secret, config map): memory-backed
   bool read_only = false;
-  bool temporary = false;  // emptyDir: removed with the pod
+  bool temporary = false;  // emptyDir: the driver makes it in the pod's folder (path is empty), removed with the pod
   bool memory = false;
 };
 struct LaunchSpec {

@@ -1,0 +1,272 @@
+// Admission and changes of objects in the embedded cluster.
+#include <fmt/format.h>
+
+#include "cluster/controllers/pod_group.h"
+#include "cluster/embedded/embedded_cluster.h"
+#include "cluster/embedded/entry.h"
+
+namespace metier {
+namespace {
+
+bool is_known_kind(std::string_view kind) {
+  static constexpr std::string_view kKinds[] = {"Pod", "Service", "Secret", "ConfigMap", "PersistentVolumeClaim", "PodGroup"};
+  return std::ranges::find(kKinds, kind) != std::end(kKinds);
+}
+
+void ignored(Admission& admission, std::string_view field, std::string_view why) {
+  for (const auto& warning : admission.warnings) {
+    if (warning.message.starts_with(field)) { return; }
+  }
+  admission.warnings.push_back({.type = "FieldIgnored", .status = true, .reason = "FieldIgnored",
+                                .message = fmt::format("{} has no effect on the embedded cluster: {}", field, why), .since = {}});
+}
+
+void unsupported(Admission& admission, std::string reason, std::string fix) {
+  if (admission.verdict != Admission::Verdict::ok) { return; }
+  admission.verdict = Admission::Verdict::unsupported;
+  admission.reason = std::move(reason);
+  admission.fix = std::move(fix);
+  admission.code = "Unsupported";
+}
+
+bool has_value(const JsonObject& object, std::string_view key) {
+  const auto* value = object.if_contains(key);
+  return value != nullptr && !is_empty_value(*value) && !value->is_null();
+}
+
+}  // namespace
+
+Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& admission) const {
+  METIER_TRY(pod, pod_from(resource, options_.rules));
+  const auto& spec = resource.spec();
+  for (const auto& volume : pod.volumes) {
+    if (volume.kind == Volume::Kind::other) {
+      unsupported(admission, fmt::format("volume {}: type {} is not supported on the embedded cluster", quote(volume.name), quote(volume.source)),
+                  "use hostPath, emptyDir, secret, configMap or persistentVolumeClaim");
+    }
+  }
+  if (const auto never = scheduler_.never_fits(pod_requests(pod)); never && admission.verdict == Admission::Verdict::ok) {
+    admission.verdict = Admission::Verdict::never_fits;
+    admission.code = never->code;
+    admission.reason = fmt::format("{} {}", pod.metadata.name, never->reason);
+    admission.fix = "ask for less";
+  }
+  if (has_value(spec, "nodeSelector")) { ignored(admission, "spec.nodeSelector", "there is one node"); }
+  if (has_value(spec, "affinity")) { ignored(admission, "spec.affinity", "there is one node"); }
+  if (has_value(spec, "tolerations")) { ignored(admission, "spec.tolerations", "there is one node"); }
+  if (has_value(spec, "topologySpreadConstraints")) { ignored(admission, "spec.topologySpreadConstraints", "there is one node"); }
+  if (has_value(spec, "imagePullSecrets")) { ignored(admission, "spec.imagePullSecrets", "images are environments here"); }
+  if (!pod.node_name.empty() && pod.node_name != options_.host.name) {
+    ignored(admission, "spec.nodeName", fmt::format("the one node is {}", quote(options_.host.name)));
+  }
+  if (!pod.service_account.empty() && pod.service_account != "default") {
+    ignored(admission, "spec.serviceAccountName", fmt::format("there are no service accounts, {} neither", quote(pod.service_account)));
+  }
+  if (!pod.priority_class.empty() && !options_.priorities.contains(pod.priority_class)) {
+    ignored(admission, "spec.priorityClassName", fmt::format("{} is not one of the server's priority classes", quote(pod.priority_class)));
+  }
+  for (const auto& container : pod.containers) {
+    if (container.image_pull_policy == "Always") { ignored(admission, "imagePullPolicy", "images are environments here"); }
+  }
+  return {};
+}
+
+Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Admission& admission, bool nested) const {
+  std::map<std::string, std::pair<int, Amounts>> gangs;  // group → members counted, their requests
+  std::map<std::string, int> least;
+  for (const auto& resource : resources) {
+    if (auto checked = check_metadata(resource.metadata); !checked) { return fail(std::move(checked.error())); }
+    if (resource.kind == "PodGroup") { least[resource.metadata.name] = static_cast<int>(int_in(resource.spec(), "minMember").value_or(1)); }
+  }
+  for (const auto& resource : resources) {
+    const auto* controller = controller_of(resource.kind);
+    if (resource.kind == "Pod") {
+      METIER_CHECK(admit_pod(resource, admission));
+      const auto group = resource.metadata.labels.find(kPodGroupLabel);
+      if (group == resource.metadata.labels.end()) { continue; }
+      auto& [members, sum] = gangs[group->second];
+      if (const auto wanted = least.find(group->second); wanted != least.end() && members >= wanted->second) { continue; }
+      ++members;
+      METIER_TRY(pod, pod_from(resource, options_.rules));
+      for (const auto& [name, amount] : pod_requests(pod)) { sum[name] = Quantity::from_milli(sum[name].milli() + amount.milli()); }
+    } else if (controller != nullptr && !nested) {
+      // Its controller says what it would make of it.
+      const auto made = controller->reconcile(resource, {}, Facts(), clock_.now());
+      auto pods = made.create;
+      for (auto& object : pods) {
+        if (object.metadata.name_space.empty()) { object.metadata.name_space = resource.metadata.name_space; }
+      }
+      METIER_CHECK(admit_all(pods, admission, true));
+    } else if (controller == nullptr && !is_known_kind(resource.kind)) {
+      unsupported(admission, fmt::format("the embedded cluster has no controller for {} ({})", resource.kind, resource.api_version),
+                  "use a Kubernetes cluster that has its operator");
+    }
+  }
+  for (const auto& [group, counted] : gangs) {
+    const auto never = scheduler_.never_fits(counted.second);
+    if (never && admission.verdict == Admission::Verdict::ok) {
+      admission.verdict = Admission::Verdict::never_fits;
+      admission.code = never->code;
+      admission.reason = fmt::format("the gang {} of {} pods together {}", group, counted.first, never->reason);
+      admission.fix = "ask for fewer or smaller pods";
+    }
+  }
+  return {};
+}
+
+Async<Result<Admission>> EmbeddedCluster::admit(std::span<const Resource> resources) {
+  Admission out;
+  auto admitted = admit_all(resources, out, false);
+  if (!admitted) { co_return fail(std::move(admitted.error())); }
+  co_return out;
+}
+
+Async<Result<void>> EmbeddedCluster::apply(std::vector<Resource> resources) {
+  for (const auto& resource : resources) {
+    auto checked = check_metadata(resource.metadata);
+    if (checked && resource.kind == "Pod") {
+      if (auto pod = pod_from(resource, options_.rules); !pod) { checked = fail(std::move(pod.error())); }
+    }
+    if (!checked) { co_return fail(std::move(checked.error()).in(key_of(resource).text())); }
+    if (!is_known_kind(resource.kind) && controller_of(resource.kind) == nullptr) {
+      co_return fail(Error{.kind = ErrorKind::unsupported, .message = fmt::format("the embedded cluster has no controller for {}", resource.kind), .field = "kind",
+                           .fix = "use a Kubernetes cluster that has its operator", .code = {}});
+    }
+  }
+  for (auto& resource : resources) {
+    auto applied = co_await apply_one(std::move(resource));
+    if (!applied) { co_return fail(std::move(applied.error())); }
+  }
+  co_return Result<void>{};
+}
+
+Async<Result<void>> EmbeddedCluster::apply_one(Resource resource) {
+  const auto key = key_of(resource);
+  while (true) {
+    const auto stored = store_.get(key);
+    auto next = resource;
+    if (stored) {
+      if (stored->metadata.other.contains("deletionTimestamp")) {
+        co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("{} is being removed", key.text()), .field = {}, .fix = "wait until it is gone", .code = {}});
+      }
+      if (same_content(*stored, resource)) { co_return Result<void>{}; }
+      if (resource.kind == "Pod") {
+        co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("{} exists with another content", key.text()), .field = {},
+                             .fix = "pods never change: remove it first, or use another name", .code = {}});
+      }
+      next.metadata.uid = stored->metadata.uid;
+      next.status = stored->status;
+    } else {
+      if (next.metadata.uid.empty()) { next.metadata.uid = new_uid(*options_.random); }
+      if (next.kind == "Pod") { next.status = to_json(PodStatus{}); }
+      next.metadata.other["creationTimestamp"] = to_iso(clock_.now());
+    }
+    auto put = co_await store_.put_if_version(std::move(next), stored ? stored->version : 0);
+    if (put) { co_return Result<void>{}; }
+    if (put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
+  }
+}
+
+std::vector<EmbeddedCluster::EntryPtr> EmbeddedCluster::owned_by(const std::string& uid) const {
+  std::vector<EntryPtr> out;
+  const auto found = by_owner_.find(uid);
+  if (uid.empty() || found == by_owner_.end()) { return out; }
+  for (const auto& id : found->second) { out.push_back(by_uid_.at(id)); }
+  return out;
+}
+
+// The wish to remove survives a crash.
+Async<Result<void>> EmbeddedCluster::mark_for_removal(ResourceKey key) {
+  while (true) {
+    auto object = store_.get(key);
+    if (!object || object->metadata.other.contains("deletionTimestamp")) { co_return Result<void>{}; }
+    const auto version = object->version;
+    object->metadata.other["deletionTimestamp"] = to_iso(clock_.now());
+    auto put = co_await store_.put_if_version(std::move(*object), version);
+    if (put) { co_return Result<void>{}; }
+    if (put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
+  }
+}
+
+Async<Result<void>> EmbeddedCluster::remove(Selector selector, StopOptions options) {
+  if (options.how == StopOptions::How::detach) {
+    co_return fail(invalid("how", "a pod that is let go cannot be removed", "stop with detach keeps it; remove ends it"));
+  }
+  if (options.reason.empty()) { options.reason = "Removed"; }
+  for (const auto& object : store_.list(selector)) {
+    const auto key = key_of(object);
+    std::vector<EntryPtr> pods;
+    if (object.kind == "Pod") {
+      const auto found = by_uid_.find(object.metadata.uid);
+      if (found != by_uid_.end()) { pods.push_back(found->second); }
+    } else {
+      pods = owned_by(object.metadata.uid);
+    }
+    const bool lives = std::ranges::any_of(pods, [](const EntryPtr& entry) { return !entry->ended(); });
+    if (lives) {
+      auto marked = co_await mark_for_removal(key);
+      if (!marked) { co_return fail(std::move(marked.error())); }
+    }
+    if (object.kind != "Pod" && !pods.empty()) { owners_[object.metadata.uid] = {key, true}; }
+    for (const auto& entry : pods) {
+      if (!entry->removal) { entry->removal = options; }
+      if (!entry->ended()) {
+        co_await stop_pod(entry, options);
+      } else if (!entry->writing) {
+        co_await finish_removal(entry);
+      }
+    }
+    if (object.kind == "Pod") {
+      if (pods.empty()) {
+        auto removed = co_await store_.remove(key);
+        if (!removed) { co_return fail(std::move(removed.error())); }
+      }
+    } else if (lives) {
+      spawn("remove owner", finish_owner_removal(key, object.metadata.uid));
+    } else {
+      auto removed = co_await store_.remove(key);
+      if (!removed) { co_return fail(std::move(removed.error())); }
+    }
+  }
+  co_return Result<void>{};
+}
+
+Async<void> EmbeddedCluster::finish_owner_removal(ResourceKey key, std::string uid) {
+  while (true) {
+    const auto generation = settled_.generation();
+    if (!by_owner_.contains(uid)) { break; }
+    (void)co_await settled_.wait(generation);
+  }
+  const auto object = store_.get(key);
+  if (!object || object->metadata.uid != uid) { co_return; }
+  auto removed = co_await store_.remove(key);
+  if (!removed) { options_.log.error("object not removed", {{"object", Json(key.text())}, {"error", Json(removed.error().text())}}); }
+}
+
+Async<Result<void>> EmbeddedCluster::stop(Selector selector, StopOptions options) {
+  for (auto& object : store_.list(selector)) {
+    std::vector<EntryPtr> pods;
+    if (object.kind == "Pod") {
+      const auto found = by_uid_.find(object.metadata.uid);
+      if (found != by_uid_.end()) { pods.push_back(found->second); }
+    } else if (controller_of(object.kind) != nullptr && options.how != StopOptions::How::detach) {
+      // Its controller makes no more pods.
+      const auto key = key_of(object);
+      while (!object.metadata.annotations.contains(std::string(kStoppedAnnotation))) {
+        const auto version = object.version;
+        object.metadata.annotations[std::string(kStoppedAnnotation)] = options.reason.empty() ? "Stopped" : options.reason;
+        auto put = co_await store_.put_if_version(object, version);
+        if (put) { break; }
+        if (put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
+        auto again = store_.get(key);
+        if (!again) { break; }
+        object = std::move(*again);
+      }
+      pods = owned_by(object.metadata.uid);
+    }
+    for (const auto& entry : pods) { co_await stop_pod(entry, options); }
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace metier
