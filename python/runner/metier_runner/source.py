@@ -6,6 +6,7 @@ can be written outside, be special, or be larger than the limits.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -229,6 +230,10 @@ def _unzip(stream: IO[bytes], tree: _Tree, path: str) -> None:
             tree.finish()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise SourceRefused(f"{short(path)} is not a readable zip archive: {error}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset before the file's beginning; all others are the disk's
+            raise
+        raise SourceRefused(f"{short(path)} is not a readable zip archive: an offset in it is wrong") from None
 
 
 def _unzip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, tree: _Tree) -> None:

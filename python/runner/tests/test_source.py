@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import http.server
 import io
 import os
+import random
 import stat
 import subprocess
 import tarfile
@@ -269,6 +271,29 @@ def test_a_git_repository_is_cloned_at_its_ref_without_hooks(web, tmp_path, monk
     with pytest.raises(SourceRefused, match="nope"):
         fetch("git://user:secret@code.example/r.git#nope", str(tmp_path / "t"))
     assert base64.b64encode(b"x-access-token:") not in str(seen).encode()
+
+
+def test_damaged_archives_are_refused_or_unpacked_and_nothing_else(tmp_path):
+    seed = 20240501
+    chance = random.Random(seed)
+    print("seed", seed)
+    zipped = make_zip(
+        tmp_path / "a.zip", ("d/f", b"1" * 300), ("l", b"d/f", stat.S_IFLNK | 0o777), ("g", chance.randbytes(500))
+    ).read_bytes()
+    packed = make_tar(
+        tmp_path / "a.tgz", ("d/f", b"1" * 300), special("l", tarfile.SYMTYPE, "d/f"), ("g", chance.randbytes(500))
+    ).read_bytes()
+    plain = gzip.decompress(packed)
+    for n in range(900):
+        data = bytearray((zipped, packed, plain)[n % 3])
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        if chance.random() < 0.2:
+            del data[chance.randrange(len(data)) :]
+        (tmp_path / "x").write_bytes(gzip.compress(bytes(data), 1) if n % 3 == 2 else bytes(data))
+        with contextlib.suppress(SourceRefused):
+            unpack(str(tmp_path / "x"), str(tmp_path / "t"), "tar.gz" if n % 3 else "zip", Limits(size=10**7))
+    assert sorted(set(os.listdir(tmp_path)) - {"t"}) == ["a.tgz", "a.zip", "x"]
 
 
 def test_a_source_archive_is_run(pod, tmp_path):
