@@ -29,6 +29,22 @@ void unsupported(Admission& admission, std::string reason, std::string fix) {
   admission.code = "Unsupported";
 }
 
+// Without a mount namespace a volume can only be where its folder is.
+std::optional<std::string> admit_mounts(const Pod& pod, const std::vector<Condition>& limits) {
+  const bool no_mounts = std::ranges::any_of(limits, [](const Condition& limit) { return limit.type == "NoMountNamespace" && limit.status; });
+  if (!no_mounts) { return std::nullopt; }
+  for (const auto* containers : {&pod.init_containers, &pod.containers}) {
+    for (const auto& container : *containers) {
+      for (const auto& mount : container.mounts) {
+        const auto volume = std::ranges::find(pod.volumes, mount.name, &Volume::name);
+        const bool in_place = volume != pod.volumes.end() && volume->kind == Volume::Kind::host_path && volume->source == mount.mount_path && mount.sub_path.empty();
+        if (!in_place) { return fmt::format("volume {} cannot be at {}: this host allows no mount namespace", quote(mount.name), quote(mount.mount_path)); }
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 bool has_value(const JsonObject& object, std::string_view key) {
   const auto* value = object.if_contains(key);
   return value != nullptr && !is_empty_value(*value) && !value->is_null();
@@ -44,6 +60,9 @@ Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& adm
       unsupported(admission, fmt::format("volume {}: type {} is not supported on the embedded cluster", quote(volume.name), quote(volume.source)),
                   "use hostPath, emptyDir, secret, configMap or persistentVolumeClaim");
     }
+  }
+  if (auto refused = admit_mounts(pod, driver_.limits_of_host())) {
+    unsupported(admission, std::move(*refused), "mount folders at their own path, or run the server as root or where user namespaces are allowed");
   }
   if (const auto never = scheduler_.never_fits(pod_requests(pod)); never && admission.verdict == Admission::Verdict::ok) {
     admission.verdict = Admission::Verdict::never_fits;

@@ -86,7 +86,10 @@ EmbeddedCluster::EmbeddedCluster(Executor executor, ObjectStore& store, PodDrive
     if (!*alive) { return; }
     const auto found = by_uid_.find(id);
     // What recovery has not adopted yet is read by it.
-    if (found != by_uid_.end() && found->second->stage >= Entry::Stage::starting) { on_status(EntryPtr(found->second), status); }
+    if (found == by_uid_.end() || found->second->stage < Entry::Stage::starting) { return; }
+    const auto entry = found->second;
+    entry->driver_has = true;
+    on_status(entry, status);
   });
 }
 

@@ -298,11 +298,34 @@ TEST(EmbeddedCluster, GivesVolumesTheirFolders) {
   EXPECT_TRUE(volumes[3].temporary && volumes[3].memory);
 }
 
+TEST(EmbeddedCluster, WaitsForAPathOfTheHost) {
+  Node node;
+  const auto host = node.folder / "later";
+  ASSERT_TRUE(node.apply({pod_with("path", "{}", fmt::format(R"({{"volumes":[{{"name":"h","hostPath":{{"path":"{}"}}}}]}})", host.string()))}));
+  EXPECT_EQ(node.pod("path").reason, "VolumeMissing");
+  std::filesystem::create_directories(host);
+  node.advance(std::chrono::seconds(5));
+  EXPECT_EQ(node.pod("path").phase, PodPhase::running);
+}
+
+TEST(EmbeddedCluster, RefusesVolumesWhereTheHostCannotMount) {
+  Node node;
+  node.driver.host_limits = {{.type = "NoMountNamespace", .status = true, .reason = "NoMountNamespace", .message = {}, .since = {}}};
+  const auto admit = [&](std::string_view path) {
+    const auto pod = pod_with("v", R"({"volumeMounts":[{"name":"v","mountPath":"/data"}]})",
+                              fmt::format(R"({{"volumes":[{{"name":"v","hostPath":{{"path":"{}"}}}}]}})", path));
+    return node.run(node.cluster->admit(std::span(&pod, 1))).value();
+  };
+  EXPECT_EQ(admit("/data").verdict, Admission::Verdict::ok);
+  EXPECT_EQ(admit("/elsewhere").verdict, Admission::Verdict::unsupported);
+}
+
 TEST(EmbeddedCluster, FollowsNoLinkOutOfAVolume) {
   Node node;
   const auto claim = node.folder / "volumes/conformance/data";
   std::filesystem::create_directories(claim);
   std::filesystem::create_directory_symlink("/tmp", claim / "escape");
+  ASSERT_TRUE(node.apply({object_of("v1", "PersistentVolumeClaim", "data", "{}")}));
   ASSERT_TRUE(node.apply({pod_with("escapes", R"({"volumeMounts":[{"name":"v","mountPath":"/c","subPath":"escape/x"}]})",
                                    R"({"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"data"}}]})")}));
   EXPECT_EQ(node.pod("escapes").phase, PodPhase::failed);
@@ -469,6 +492,19 @@ TEST(EmbeddedCluster, WritesTheStatusAgainWhenTheDiskRefusedIt) {
   EXPECT_EQ(node.pod("ends").phase, PodPhase::succeeded);
 }
 
+TEST(EmbeddedCluster, AProbeThatDoesNotAnswerInTimeHasFailed) {
+  Node node;
+  node.driver.hold_execs(true);
+  ASSERT_TRUE(node.apply({pod_with("hangs", R"({"livenessProbe":{"exec":{"command":["check"]},"timeoutSeconds":2,"periodSeconds":5,"failureThreshold":1}})")}));
+  node.advance(std::chrono::seconds(1));
+  EXPECT_EQ(node.pod("hangs").phase, PodPhase::running);
+  node.advance(std::chrono::seconds(1));
+  EXPECT_EQ(node.pod("hangs").reason, "Unhealthy");
+  EXPECT_THAT(node.pod("hangs").message, HasSubstr("no answer within 2 s"));
+  node.driver.hold_execs(false);
+  node.settle();
+}
+
 // --- restarts ----------------------------------------------------------------------------------------------
 
 TEST(EmbeddedCluster, AdoptsWhatRunsReportsWhatEndedAndLaunchesTheRest) {
@@ -592,7 +628,7 @@ TEST(EmbeddedCluster, TwoGangsRunOneAfterTheOther) {
   EXPECT_EQ(node.driver.starts.size(), 3U);
   EXPECT_EQ(state_of(node, "b"), "Waiting");
   EXPECT_TRUE(node.driver.launched("a-0").pod_ip.starts_with("127."));
-  EXPECT_EQ(node.driver.launched("a-0").share_group, "conformance/a");
+  EXPECT_EQ(node.driver.launched("a-0").share_group, "conformance.a");
   EXPECT_THAT(node.driver.launched("a-0").hosts, HasSubstr(node.driver.launched("a-2").pod_ip + " a-2"));
   for (const auto* pod : {"a-0", "a-1", "a-2"}) { node.driver.finish(pod, 0); }
   node.settle();

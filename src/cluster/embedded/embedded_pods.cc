@@ -11,6 +11,13 @@ namespace {
 
 constexpr std::chrono::seconds kAmbientRetry{1};
 constexpr std::chrono::seconds kStoreRetry{1};
+constexpr std::chrono::seconds kBlockedRetry{5};
+
+// The name of a folder, so without the slash of a gang's id; a project has no dot in it.
+std::string share_group_of(std::string gang) {
+  std::ranges::replace(gang, '/', '.');
+  return gang;
+}
 
 std::string or_else(std::string text, std::string_view fallback) { return text.empty() ? std::string(fallback) : text; }
 
@@ -47,6 +54,10 @@ void EmbeddedCluster::block(const EntryPtr& entry, MissingReference missing) {
   entry->status.message = missing.message;
   note(entry->key, true, missing.code, missing.message);
   touch(entry);
+  // Objects tell us when they come; a path of the host or a store that could not answer does not.
+  static constexpr std::string_view kTold[] = {"SecretMissing", "ConfigMapMissing"};
+  if (std::ranges::find(kTold, missing.code) != std::end(kTold) || missing.object.kind == "PersistentVolumeClaim") { return; }
+  alarms_.after(kBlockedRetry, [this, object = std::move(missing.object)] { unblock(object); });
 }
 
 void EmbeddedCluster::unblock(const ResourceKey& object) {
@@ -208,7 +219,7 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
                       .code = or_else(entry->stop ? entry->stop->reason : entry->removal ? entry->removal->reason : std::string(), "Stopped")});
   };
   if (!pod || entry->ended()) { co_return Result<void>{}; }
-  LaunchInput input{.ambient = {}, .devices = entry->devices, .address = entry->address, .hosts = {}, .share_group = entry->gang, .service_env = {}};
+  LaunchInput input{.ambient = {}, .devices = entry->devices, .address = entry->address, .hosts = {}, .share_group = share_group_of(entry->gang), .service_env = {}};
   if (options_.ambient) {
     while (true) {
       if (entry->unwanted() || !open_) { co_return unwanted(); }

@@ -208,8 +208,6 @@ std::string claim_folder(const Pod& pod, const std::string& claim, const LaunchC
 
 Result<void> check_claim(const Pod& pod, const Volume& volume, const LaunchContext& context) {
   if (context.objects.get({.name_space = pod.metadata.name_space, .kind = "PersistentVolumeClaim", .name = volume.source})) { return {}; }
-  std::error_code ignored;
-  if (std::filesystem::is_directory(claim_folder(pod, volume.source, context), ignored)) { return {}; }
   return fail(no_volume(fmt::format("volume {}: no PersistentVolumeClaim {}", quote(volume.name), quote(volume.source)), "metier apply -f FILE"));
 }
 

@@ -24,6 +24,8 @@ struct Prober::Check {
   int failures = 0;
   Alarms::Id alarm = 0;
   bool stopped = false;
+  bool running = false;
+  bool plan_after = false;  // it timed out: the next one waits until this one has ended
 };
 
 Prober::Prober(PodDriver& driver, ProbeClient* client, Alarms& alarms, Scope& scope, Listener listener)
@@ -95,8 +97,15 @@ Async<void> Prober::run(CheckPtr check) {
   if (!watched) { co_return; }
   const auto timeout = std::chrono::seconds(probe.timeout_s);
   Result<void> outcome;
+  check->running = true;
+  Alarms::Id limit = 0;
   if (!probe.exec.empty()) {
-    // The limit is the command's own: a driver has no deadline for commands.
+    // A driver has no deadline for commands, so the verdict does not wait for one that hangs.
+    limit = alarms_.after(timeout, [this, check] {
+      if (check->stopped || !check->running) { return; }
+      check->running = false;
+      judge(check, fail(ErrorKind::timed_out, fmt::format("no answer within {} s", check->probe.timeout_s)));
+    });
     ExecSpec spec{.command = probe.exec, .env = {}, .working_dir = {}};
     auto ran = co_await driver_.exec(check->id, watched->container, std::move(spec));
     if (!ran) {
@@ -117,7 +126,14 @@ Async<void> Prober::run(CheckPtr check) {
       outcome = fail(ErrorKind::unavailable, fmt::format("GET {} answered {}", url, *status));
     }
   }
-  if (!check->stopped) { judge(check, std::move(outcome)); }
+  alarms_.cancel(limit);
+  const bool in_time = std::exchange(check->running, false);
+  if (check->stopped) { co_return; }
+  if (in_time) {
+    judge(check, std::move(outcome));
+  } else if (std::exchange(check->plan_after, false)) {
+    plan(check, std::chrono::seconds(probe.period_s));
+  }
 }
 
 void Prober::judge(const CheckPtr& check, Result<void> outcome) {
@@ -157,7 +173,11 @@ void Prober::judge(const CheckPtr& check, Result<void> outcome) {
       }
     }
   }
-  if (go_on) { plan(check, std::chrono::seconds(check->probe.period_s)); }
+  if (go_on && !outcome && outcome.error().kind == ErrorKind::timed_out && !check->probe.exec.empty()) {
+    check->plan_after = true;
+  } else if (go_on) {
+    plan(check, std::chrono::seconds(check->probe.period_s));
+  }
   if (!changed) { return; }
   verdict.ready = watched->started && watched->ready;
   listener_(check->id, verdict);  // may stop this pod's probes

@@ -43,6 +43,11 @@ void FakePodDriver::hold_starts(bool hold) {
   changed_.notify();
 }
 
+void FakePodDriver::hold_execs(bool hold) {
+  execs_held_ = hold;
+  changed_.notify();
+}
+
 void FakePodDriver::finish(const std::string& name, int exit_code) { end(id_of(name), exit_code, exit_code == 0 ? "Completed" : "Error"); }
 
 void FakePodDriver::kill(const std::string& name, std::string reason) { end(id_of(name), 137, std::move(reason)); }
@@ -142,6 +147,7 @@ Async<Result<ExecResult>> FakePodDriver::exec(std::string id, std::string contai
   const auto* live = find(id);
   if (live == nullptr) { co_return fail(unknown(id)); }
   if (is_terminal(live->status.phase)) { co_return fail(ErrorKind::conflict, "the pod has ended"); }
+  while (execs_held_) { (void)co_await changed_.wait(changed_.generation()); }
   co_return on_exec ? on_exec(container, spec) : ExecResult{};
 }
 

@@ -22,6 +22,7 @@ class FakePodDriver final : public PodDriver {
   std::function<std::optional<Error>(const LaunchSpec&)> fail_start;  // asked at each start
   std::function<ExecResult(const std::string& container, const ExecSpec&)> on_exec;
   void hold_starts(bool hold);                                        // starts wait meanwhile
+  void hold_execs(bool hold);
   void finish(const std::string& name, int exit_code);                // by the pod's name
   void kill(const std::string& name, std::string reason);             // "OOMKilled", "ShimLost"
   void append_log(const std::string& name, std::string_view text);
@@ -73,6 +74,7 @@ class FakePodDriver final : public PodDriver {
   std::function<void(const std::string&, const PodStatus&)> listener_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   bool held_ = false;
+  bool execs_held_ = false;
 };
 
 }  // namespace metier
