@@ -176,11 +176,14 @@ Result<std::vector<ArtifactRow>> find_artifacts(const Records& records, const Ar
     std::erase_if(rows, [&](const ArtifactRow& row) { return row.uid != query.object_uid; });
   }
   // One row per artifact: under the tag that was asked for, when it has it.
-  std::ranges::stable_sort(rows, [&](const ArtifactRow& a, const ArtifactRow& b) { return (a.tag == query.tag) > (b.tag == query.tag); });
   std::vector<ArtifactRow> out;
-  for (auto& row : rows) {
-    const bool known = std::ranges::any_of(out, [&](const ArtifactRow& o) { return o.uid == row.uid && o.tree == row.tree && o.iteration == row.iteration; });
-    if (!known) { out.push_back(std::move(row)); }
+  for (const bool tagged : {true, false}) {
+    for (auto& row : rows) {
+      if ((row.tag == query.tag) != tagged) { continue; }
+      const bool known = std::ranges::any_of(
+          out, [&](const ArtifactRow& o) { return o.uid == row.uid && o.tree == row.tree && o.iteration == row.iteration; });
+      if (!known) { out.push_back(row); }
+    }
   }
   return out;
 }
