@@ -12,6 +12,8 @@
 #include "base/files.h"
 #include "base/quantity.h"
 #include "base/yaml.h"
+#include "model/create.h"
+#include "model/kinds.h"
 
 namespace metier::cli {
 namespace {
@@ -297,38 +299,25 @@ Result<void> add_settings(const Arguments& arguments, JsonObject& function) {
 
 // -- the function ------------------------------------------------------------------------------------------------------
 
-Json parameters_of(const Found& found) {
-  JsonArray out;
-  for (const auto& name : found.parameters) { out.push_back(JsonObject{{"name", name}}); }
-  return out;
-}
-
+// Kinds that run in this terminal or on this machine read the file itself: what is edited is what runs.
 Result<Target> function_of_file(const Arguments& arguments, Submission& out) {
   METIER_TRY(target, find_target(arguments.words().front()));
-  if (target.kind == FileKind::notebook) {
-    return fail(Error{.kind = ErrorKind::unsupported, .message = arguments.words().front() + ": notebooks are run from Python for now",
-                      .fix = "metier.code_to_function(\"NAME\", filename=\"" + arguments.words().front() + "\", kind=\"job\")"});
-  }
   const auto file = fs::path(target.path);
-  ensure_object(out.function, "metadata")["name"] = normalized_name(file.stem().string());
-  auto& spec = ensure_object(out.function, "spec");
-  if (target.kind == FileKind::python) {
-    auto& build = ensure_object(spec, "build");
-    build["functionSourceCode"] = base64_encode(target.text);
-    build["code_origin"] = target.path;
-    build["origin_filename"] = target.path;
-    auto& entries = ensure_object(spec, "entry_points");
-    for (const auto& found : target.scan.functions) {
-      if (found.is_class || found.name.starts_with('_')) { continue; }
-      entries[found.name] = JsonObject{{"name", found.name}, {"lineno", found.line}, {"parameters", parameters_of(found)}};
+  const auto name = normalized_name(file.stem().string());
+  if (target.kind == FileKind::python || target.kind == FileKind::notebook) {
+    if (target.kind == FileKind::notebook && !in_pods(out.kind)) {
+      return fail(invalid("--kind", fmt::format("a notebook runs in pods, not as {}", out.kind), "choose --kind job"));
     }
-    if (!target.handler.empty()) { spec["default_handler"] = target.handler; }
-    if (!in_pods(out.kind)) { spec["command"] = target.path; }
+    METIER_TRY(function, code_to_function({.name = name, .project = out.project, .filename = target.path, .handler = target.handler,
+                                           .kind = out.kind == "handler" ? "local" : out.kind}));
+    out.function = std::move(function.document());
+    if (!in_pods(out.kind)) { ensure_object(out.function, "spec")["command"] = target.path; }
     out.source_text = target.text;
   } else {
-    spec["command"] = target.path;
-    if (target.kind != FileKind::library) { spec["mode"] = "pass"; }
-    if (!target.handler.empty()) { spec["default_handler"] = target.handler; }
+    METIER_TRY(function, new_function({.name = name, .project = out.project, .kind = out.kind == "handler" ? "local" : out.kind, .command = target.path,
+                                       .mode = target.kind == FileKind::library ? "" : "pass", .handler = target.handler},
+                                      system_random()));
+    out.function = std::move(function.document());
   }
   if (!arguments.has("--no-context")) { out.context = file.parent_path().string(); }
   out.shown = arguments.words().front();
@@ -341,20 +330,32 @@ Result<void> function_of_yaml(const std::string& path, Submission& out) {
   auto document = path.ends_with(".json") ? parse_json(*text) : parse_yaml(*text);
   if (!document) { return fail(std::move(document).error().in(path)); }
   if (!document->is_object()) { return fail(invalid("", fmt::format("{}: holds a {}, not a function", path, type_name(*document)))); }
-  out.function = document->as_object();
-  out.shown = "-f " + path;
-  const auto kind = string_in(out.function, "kind");
-  if (kind == "MPIJob") { out.kind = "mpijob"; }
-  if (kind == "SparkApplication") { out.kind = "spark"; }
+  const auto kind = string_in(document->as_object(), "kind");
   std::error_code ec;
   out.context = fs::absolute(path, ec).lexically_normal().parent_path().string();
+  out.shown = "-f " + path;
+  if (kind == "MPIJob" || kind == "SparkApplication") {
+    out.kind = kind == "MPIJob" ? "mpijob" : "spark";
+    out.function = std::move(document->as_object());
+    return {};
+  }
+  METIER_TRY(function, import_function(path, out.project));
+  out.function = std::move(function.document());
+  return {};
+}
+
+// Everything that is wrong with the function, at once; unknown fields are only told.
+Result<void> check_function(Submission& out) {
+  auto function = Function::from_json(Json(out.function));
+  if (!function) { return fail(std::move(function).error()); }
+  METIER_CHECK(validate_function(*function, &out.warnings));
   return {};
 }
 
 }  // namespace
 
 const std::vector<std::string>& kind_names() {
-  static const std::vector<std::string> names{"handler", "local", "job", "dask", "mpijob", "spark", "remote-spark", "nuclio", "serving"};
+  static const std::vector<std::string> names(metier::kind_names().begin(), metier::kind_names().end());
   return names;
 }
 
@@ -426,7 +427,7 @@ std::string run_name(std::string_view file, std::string_view handler) {
   return name.empty() || name == stem ? stem : normalized_name(stem + "-" + name);
 }
 
-Result<Submission> make_submission(const Arguments& arguments, const Caller& caller) {
+Result<Submission> make_submission(const Arguments& arguments, const Caller& caller, std::string_view default_kind) {
   Submission out;
   out.project = caller.project;
   out.kind = arguments.value("--kind");
@@ -440,12 +441,16 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
     METIER_CHECK(function_of_yaml(arguments.value("--file"), out));
     if (out.kind.empty()) { out.kind = string_in(out.function, "kind", "job"); }
   } else {
-    if (out.kind.empty()) { out.kind = "local"; }
+    if (out.kind.empty()) { out.kind = default_kind; }
     METIER_TRY(found, function_of_file(arguments, out));
     target = std::move(found);
   }
   auto& function = out.function;
-  if (string_in(function, "kind") != "MPIJob" && string_in(function, "kind") != "SparkApplication") { function["kind"] = out.kind; }
+  const bool of_an_operator = function.contains("apiVersion");  // MPIJob, SparkApplication: the server translates them
+  if (!of_an_operator) {
+    METIER_TRY(resolved, resolve_kind(out.kind, "--kind"));
+    function["kind"] = out.kind == "handler" ? "handler" : resolved.kind;
+  }
   ensure_object(function, "metadata")["project"] = out.project;
   auto& spec = ensure_object(function, "spec");
   const auto& metadata = *object_in(function, "metadata");
@@ -460,6 +465,7 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
     for (const auto& word : arguments.rest()) { words.push_back(boost::json::string(word)); }
   }
   METIER_CHECK(add_settings(arguments, function));
+  if (!of_an_operator) { METIER_CHECK(check_function(out)); }
 
   // All members first: inserting one moves the others.
   out.run = JsonObject{{"kind", "run"}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}};

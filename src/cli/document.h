@@ -16,6 +16,7 @@ struct Submission {
   std::string context;      // folder of the function's file, for x-metier-context; empty = none
   std::string shown;        // what to write in hints: "train.py:train"
   std::string source_text;  // Python code, for excerpts
+  std::vector<std::string> warnings;  // unknown fields, with the nearest known one
 };
 
 struct Caller {
@@ -27,7 +28,8 @@ struct Caller {
 };
 
 // Everything `run` and `render` need. Errors: invalid or not_found, field = the flag.
-Result<Submission> make_submission(const Arguments& arguments, const Caller& caller);
+// `default_kind` when neither --kind nor a function file says one.
+Result<Submission> make_submission(const Arguments& arguments, const Caller& caller, std::string_view default_kind = "local");
 
 // Names of all kinds, in the order they are shown.
 const std::vector<std::string>& kind_names();

@@ -69,6 +69,10 @@ void announce(Command& command, const Submission& submission) {
                          submission.kind, screen.paint(Role::aside, short_uid(uid_of(submission.run)))));
 }
 
+void warn(Command& command, const Submission& submission) {
+  for (const auto& warning : submission.warnings) { command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning)); }
+}
+
 Result<JsonObject> submit_job(Command& command, const Submission& submission) {
   JsonObject body{{"task", submission.run}, {"function", submission.function}};
   METIER_TRY(answer, command.session.call("POST", "/api/v1/submit_job", Json(std::move(body)), submit_headers(command, submission)));
@@ -252,6 +256,7 @@ Result<int> run_main(Command& command) {
   METIER_TRY(caller, caller_of(command));
   METIER_TRY(submission, make_submission(command.arguments, caller));
   auto& screen = command.screen;
+  warn(command, submission);
   if (submission.kind == "handler") {
     if (command.arguments.has("--detach")) { return fail(invalid("--detach", "a handler runs in this terminal", "choose --kind local or job")); }
     if (command.arguments.has("--file")) { return fail(invalid("--kind", "handler runs a file, not a function document", "name the file: metier run FILE:HANDLER")); }
@@ -284,11 +289,8 @@ Result<int> run_main(Command& command) {
 
 Result<int> render_main(Command& command) {
   METIER_TRY(caller, caller_of(command));
-  METIER_TRY(submission, make_submission(command.arguments, caller));
-  if (!command.arguments.has("--kind") && !command.arguments.has("--file")) {
-    submission.kind = "job";
-    submission.function["kind"] = "job";
-  }
+  METIER_TRY(submission, make_submission(command.arguments, caller, "job"));
+  warn(command, submission);
   if (submission.kind == "handler") {
     return fail(invalid("--kind", "a handler runs in its caller: there is nothing to render", "choose another kind: metier kinds"));
   }
