@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -82,12 +83,18 @@ class Kind {
  public:
   virtual ~Kind() = default;
   virtual const KindTraits& traits() const = 0;
+  // What cannot be right whatever the site: checked at submit, before anything is stored. All problems at once.
   virtual Result<void> validate(const Subject& subject) const = 0;
+  // The objects that say it, complete with names; the same subject and site give the same objects, byte for byte.
+  // Errors: invalid, unsupported (kind not built, or not for a deployment).
   virtual Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const = 0;
+  // What these resources mean for the subject. `resources` may be partial, stale or repeated; a run that is
+  // terminal stays what it is.
   virtual Observation observe(const Subject& subject, std::span<const ResourceStatus> resources, Time now) const = 0;
 };
 
-// Kinds by name. `main` fills it (kind/builtin.h lists them); nothing registers itself.
+// Kinds by name, in the order they were added. `main` fills it (kind/builtin.h lists them); nothing registers itself.
+// "remote" and "nuclio:<sub>" are nuclio, "" is local.
 class KindRegistry {
  public:
   void add(std::unique_ptr<Kind> kind);

@@ -34,7 +34,7 @@ Result<Artifact> Artifact::from_json(Json document) {
     return fail(invalid("", "expected an artifact object, got a " + std::string(type_name(document))));
   }
   JsonObject& given = document.get_object();
-  Problems problems;
+  ProblemList problems;
   for (const std::string_view name : {"metadata", "spec", "status"}) {
     const Json* value = given.if_contains(name);
     if (value != nullptr && !value->is_null() && !value->is_object()) {

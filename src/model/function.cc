@@ -34,7 +34,7 @@ std::string expected(std::string_view what, const Json& got) {
          (got.is_null() ? "" : std::string(type_name(got)));
 }
 
-void check_texts(const Json& value, const std::string& field, Problems& problems) {
+void check_texts(const Json& value, const std::string& field, ProblemList& problems) {
   for (std::size_t i = 0; i < value.get_array().size(); ++i) {
     const Json& item = value.get_array()[i];
     if (item.is_object() || item.is_array() || item.is_null()) {
@@ -43,7 +43,7 @@ void check_texts(const Json& value, const std::string& field, Problems& problems
   }
 }
 
-void check_env(const Json& value, const std::string& field, Problems& problems) {
+void check_env(const Json& value, const std::string& field, ProblemList& problems) {
   for (std::size_t i = 0; i < value.get_array().size(); ++i) {
     const Json& item = value.get_array()[i];
     const std::string path = field + "[" + std::to_string(i) + "]";
@@ -55,7 +55,7 @@ void check_env(const Json& value, const std::string& field, Problems& problems) 
   }
 }
 
-void check_shape(const Json& value, Shape shape, const std::string& field, Problems& problems) {
+void check_shape(const Json& value, Shape shape, const std::string& field, ProblemList& problems) {
   if (value.is_null()) {
     return;
   }
@@ -112,7 +112,7 @@ Result<Function> Function::from_json(Json document) {
   }
   Function function;
   JsonObject& given = document.get_object();
-  Problems problems;
+  ProblemList problems;
   for (const std::string_view name : {"metadata", "spec", "status"}) {
     const Json* value = given.if_contains(name);
     if (value != nullptr && !value->is_null() && !value->is_object()) {

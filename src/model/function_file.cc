@@ -33,7 +33,7 @@ Result<void> read_code_beside(Function& function, const std::filesystem::path& f
   return {};
 }
 
-void check_map_of_text(const JsonObject* map, const std::string& field, bool keys, Problems& problems) {
+void check_map_of_text(const JsonObject* map, const std::string& field, bool keys, ProblemList& problems) {
   if (map == nullptr) {
     return;
   }
@@ -54,7 +54,7 @@ void check_map_of_text(const JsonObject* map, const std::string& field, bool key
   }
 }
 
-void check_quantities(const JsonObject& spec, std::string_view field, Problems& problems) {
+void check_quantities(const JsonObject& spec, std::string_view field, ProblemList& problems) {
   const JsonObject* resources = object_in(spec, field);
   for (const std::string_view part : {"requests", "limits"}) {
     const JsonObject* map = resources == nullptr ? nullptr : object_in(*resources, part);
@@ -67,7 +67,7 @@ void check_quantities(const JsonObject& spec, std::string_view field, Problems& 
   }
 }
 
-void check_count(const JsonObject& spec, std::string_view field, Problems& problems) {
+void check_count(const JsonObject& spec, std::string_view field, ProblemList& problems) {
   const Json* value = spec.if_contains(field);
   if (value == nullptr || value->is_null()) {
     return;
@@ -135,7 +135,7 @@ Result<void> export_function(const Function& function, const std::filesystem::pa
 }
 
 Result<void> validate_function(const Function& function, std::vector<std::string>* warnings) {
-  Problems problems;
+  ProblemList problems;
   const auto check = [&](Result<void> result) {
     if (!result) {
       problems.add(std::move(result.error()));

@@ -2,7 +2,7 @@
 
 namespace metier {
 
-void Problems::add(Error error) {
+void ProblemList::add(Error error) {
   if (errors_.size() < kMost) {
     errors_.push_back(std::move(error));
   } else {
@@ -10,7 +10,7 @@ void Problems::add(Error error) {
   }
 }
 
-Result<void> Problems::result() && {
+Result<void> ProblemList::result() && {
   if (errors_.empty()) {
     return {};
   }

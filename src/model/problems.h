@@ -7,7 +7,7 @@
 
 namespace metier {
 
-class Problems {
+class ProblemList {
  public:
   static constexpr std::size_t kMost = 20;
   void add(Error error);

@@ -28,7 +28,7 @@ const JsonObject& section(const JsonObject& document, std::string_view name) {
   return found == nullptr ? kNone : *found;
 }
 
-void check_inputs(const JsonObject& spec, Problems& problems) {
+void check_inputs(const JsonObject& spec, ProblemList& problems) {
   const Json* inputs = spec.if_contains("inputs");
   if (inputs == nullptr || inputs->is_null()) {
     return;
@@ -44,7 +44,7 @@ void check_inputs(const JsonObject& spec, Problems& problems) {
   }
 }
 
-void check_retry(const JsonObject& spec, Problems& problems) {
+void check_retry(const JsonObject& spec, ProblemList& problems) {
   const JsonObject* retry = object_in(spec, "retry");
   if (retry == nullptr) {
     return;
@@ -113,7 +113,7 @@ Result<Run> Run::from_json(Json document) {
   if (!document.is_object()) {
     return fail(invalid("", "expected a run object, got a " + std::string(type_name(document)), "a run has metadata, spec and status"));
   }
-  Problems problems;
+  ProblemList problems;
   JsonObject& given = document.get_object();
   for (const std::string_view name : {"metadata", "spec", "status"}) {
     const Json* value = given.if_contains(name);
@@ -197,7 +197,7 @@ Result<void> check_integers(const Json& value, std::string_view field) {
 }
 
 Result<void> check_state_thresholds(const JsonObject& thresholds, std::string_view field) {
-  Problems problems;
+  ProblemList problems;
   for (const auto& entry : thresholds) {
     const std::string path = std::string(field) + "." + std::string(entry.key());
     if (std::ranges::find(kThresholds, std::string_view(entry.key())) == kThresholds.end()) {
@@ -223,7 +223,7 @@ Result<void> check_state_thresholds(const JsonObject& thresholds, std::string_vi
 }
 
 Result<void> validate_run(const Run& run) {
-  Problems problems;
+  ProblemList problems;
   const JsonObject& spec = run.spec();
   if (auto checked = check_name(run.name(), "metadata.name", "run name"); !checked) {
     problems.add(std::move(checked.error()));

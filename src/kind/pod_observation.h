@@ -1,0 +1,25 @@
+// What the pods of a run say about it.
+#pragma once
+
+#include "kind/kind.h"
+#include "resource/pod.h"
+
+namespace metier {
+
+// One pod and its part in the run.
+struct ObservedPod {
+  std::string name;
+  std::string role = "main";
+  int index = 0;
+  bool removed = false;
+  PodStatus status;
+};
+
+// The pods among `resources`, by name, the newest revision of each.
+std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources, std::string_view role = "main");
+// Why this pod failed: the container that ended first with a failure. Nothing unless it failed.
+std::optional<Failure> failure_of(const ObservedPod& pod);
+// The run of one pod. A run that is terminal already stays as it is.
+Observation observe_single_pod(const Subject& subject, std::span<const ResourceStatus> resources, Time now);
+
+}  // namespace metier
