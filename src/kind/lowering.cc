@@ -41,8 +41,8 @@ std::string exec_config(const Run& run) {
   Json* notifications = spec == nullptr ? nullptr : spec->if_contains("notifications");
   for (Json& notification : notifications != nullptr && notifications->is_array() ? notifications->get_array() : JsonArray{}) {
     if (notification.is_object()) {
-      notification.get_object().erase("params");
-      notification.get_object().erase("secret_params");
+      notification.get_object().stable_erase("params");
+      notification.get_object().stable_erase("secret_params");
     }
   }
   return dump_json(document);

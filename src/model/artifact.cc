@@ -88,13 +88,13 @@ const JsonObject& Artifact::spec() const { return section(document_, "spec"); }
 std::string Artifact::compute_uid() const {
   JsonObject cleared = document_;
   JsonObject& metadata = ensure_object(cleared, "metadata");
-  metadata.erase("labels");
-  metadata.erase("created");
+  metadata.stable_erase("labels");
+  metadata.stable_erase("created");
   JsonObject& spec = ensure_object(cleared, "spec");
-  spec.erase("db_key");
-  spec.erase("extra_data");
+  spec.stable_erase("db_key");
+  spec.stable_erase("extra_data");
   for (const std::string_view field : derived_fields(kind())) {
-    spec.erase(field);
+    spec.stable_erase(field);
   }
   metadata["iter"] = iteration();
   metadata["tree"] = tree();

@@ -189,7 +189,7 @@ Json Function::to_dict() const {
   for (const std::string_view name : {"metadata", "spec", "status"}) {
     JsonObject* part = object_in(out, name);
     if (part == nullptr) {
-      out.erase(name);
+      out.stable_erase(name);
       continue;
     }
     for (const std::string_view inner : {"build", "credentials"}) {
@@ -199,7 +199,7 @@ Json Function::to_dict() const {
     }
     drop_empty(*part, name == "spec");
     if (part->empty()) {
-      out.erase(name);
+      out.stable_erase(name);
     }
   }
   return out;
@@ -208,15 +208,15 @@ Json Function::to_dict() const {
 Json Function::to_export() const {
   Json exported = to_dict();
   JsonObject& out = exported.get_object();
-  out.erase("status");
+  out.stable_erase("status");
   if (JsonObject* metadata = object_in(out, "metadata")) {
     for (const std::string_view name : kStrippedMetadata) {
-      metadata->erase(name);
+      metadata->stable_erase(name);
     }
   }
   if (JsonObject* spec = object_in(out, "spec")) {
     for (const std::string_view name : stripped_spec_fields(kind())) {
-      spec->erase(name);
+      spec->stable_erase(name);
     }
     blank_v3io(*spec);
     if (spec->contains("disable_auto_mount")) {
@@ -232,7 +232,7 @@ std::string Function::compute_hash() const {
   metadata["tag"] = "";
   metadata["hash"] = "";
   metadata["updated"] = nullptr;
-  metadata.erase("created");
+  metadata.stable_erase("created");
   cleared["status"] = nullptr;
   return sha1_hex(dump_python_json(cleared));
 }

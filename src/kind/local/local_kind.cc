@@ -60,7 +60,7 @@ class LocalKind final : public Kind {
     METIER_TRY(command, is_program(subject) ? host_command(subject) : mlrun_command(subject));
     METIER_TRY(pod, pod_of_run(subject, site, command));
     pod.metadata.annotations["metier.dev/host-process"] = "true";
-    pod.body["spec"].get_object()["containers"].get_array()[0].get_object().erase("image");
+    pod.body["spec"].get_object()["containers"].get_array()[0].get_object().stable_erase("image");
     return std::vector<Resource>{std::move(pod)};
   }
 
