@@ -1,0 +1,138 @@
+#include "cluster/embedded/pod_record.h"
+
+#include <csignal>
+#include <cstring>
+
+#include <fmt/format.h>
+
+namespace metier {
+namespace {
+
+Time time_in(const JsonObject& object, std::string_view key) { return Time{Duration(int_in(object, key).value_or(0))}; }
+
+ContainerStatus read_container(const JsonObject& object) {
+  ContainerStatus out;
+  out.name = string_in(object, "name");
+  out.init = bool_in(object, "init");
+  const auto starts = static_cast<int>(int_in(object, "starts").value_or(0));
+  out.restarts = starts > 0 ? starts - 1 : 0;
+  out.started = time_in(object, "started_us");
+  out.finished = time_in(object, "finished_us");
+  out.cpu_us = int_in(object, "cpu_us").value_or(0);
+  out.peak_memory = int_in(object, "max_rss_kib").value_or(0) * 1024;
+  const auto state = string_in(object, "state");
+  if (state == "running") {
+    out.state = ContainerStatus::State::running;
+    out.ready = true;
+    return out;
+  }
+  if (state != "terminated") {
+    out.reason = "ContainerCreating";
+    return out;
+  }
+  out.state = ContainerStatus::State::terminated;
+  out.signal = static_cast<int>(int_in(object, "signal").value_or(0));
+  out.exit_code = out.signal != 0 ? 128 + out.signal : static_cast<int>(int_in(object, "code").value_or(0));
+  if (const auto lost = string_in(object, "lost"); !lost.empty()) {
+    out.reason = lost;
+    out.message = "its exit status is not known";
+    out.exit_code = 255;
+  } else if (const auto step = string_in(object, "step"); !step.empty()) {
+    out.reason = "StartFailed";
+    out.message = fmt::format("{} {}: {}", step, string_in(object, "detail"), string_in(object, "error"));
+  } else if (bool_in(object, "oom")) {
+    out.reason = "OOMKilled";
+    out.message = "it used more memory than its limit";
+  } else if (out.signal != 0) {
+    out.reason = fmt::format("Killed({})", signal_name(out.signal));
+    out.message = bool_in(object, "core") ? "core dumped" : "";
+  } else {
+    out.reason = out.exit_code == 0 ? "Completed" : "Error";
+    if (out.exit_code != 0) { out.message = fmt::format("exit code {}", out.exit_code); }
+  }
+  if (bool_in(object, "waiting")) {
+    out.state = ContainerStatus::State::waiting;
+    out.message = fmt::format("back-off after: {} {}", out.reason, out.message);
+    out.reason = "CrashLoopBackOff";
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string signal_name(int signal) {
+  if (const char* name = ::sigabbrev_np(signal); name != nullptr) { return fmt::format("SIG{}", name); }
+  if (signal >= SIGRTMIN && signal <= SIGRTMAX) { return fmt::format("SIGRTMIN+{}", signal - SIGRTMIN); }
+  return fmt::format("signal {}", signal);
+}
+
+Result<PodRecord> read_pod_record(std::string_view json) {
+  METIER_TRY(document, parse_json(json));
+  const auto* object = document.if_object();
+  if (object == nullptr || int_in(*object, "v") != 1) { return fail(ErrorKind::invalid, "is not a version 1 record of a pod"); }
+  const auto* containers = array_in(*object, "containers");
+  if (containers == nullptr) { return fail(ErrorKind::invalid, "has no containers"); }
+  PodRecord out;
+  out.ended = string_in(*object, "t") == "exit";
+  out.shim = static_cast<int>(int_in(*object, "shim").value_or(0));
+  out.boot = string_in(*object, "boot");
+  auto& status = out.status;
+  status.started = time_in(*object, "started_us");
+  bool started = false;
+  const ContainerStatus* failed = nullptr;
+  for (const auto& one : *containers) {
+    if (!one.is_object()) { return fail(ErrorKind::invalid, "has a damaged container"); }
+    status.containers.push_back(read_container(one.as_object()));
+    const auto& container = status.containers.back();
+    if (container.started != Time{} && !container.init) { started = true; }
+    const int pid = static_cast<int>(int_in(one.as_object(), "pid").value_or(0));
+    if (pid > 0 && container.state == ContainerStatus::State::running) { out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)}); }
+  }
+  for (const auto& container : status.containers) {
+    const bool bad = container.state == ContainerStatus::State::terminated && container.exit_code != 0;
+    if (bad && (failed == nullptr || container.finished < failed->finished)) { failed = &container; }
+  }
+  if (const auto orphans = string_in(*object, "orphans"); !orphans.empty()) {
+    set_condition(status, {.type = "OrphansKilled", .reason = "OrphansKilled",
+                           .message = "still running when the pod ended, killed: " + std::string(orphans)});
+  }
+  if (int_in(*object, "stuck").value_or(0) > 0) {
+    set_condition(status, {.type = "ProcessStuck", .reason = "ProcessStuck", .message = "a process could not be killed (uninterruptible)"});
+  }
+  status.reason = string_in(*object, "reason");
+  status.message = string_in(*object, "message");
+  if (!out.ended) {
+    status.phase = started ? PodPhase::running : PodPhase::pending;
+    return out;
+  }
+  status.finished = time_in(*object, "finished_us");
+  status.phase = failed != nullptr || !status.reason.empty() ? PodPhase::failed : PodPhase::succeeded;
+  if (status.reason.empty()) {
+    status.reason = failed != nullptr ? failed->reason : "Completed";
+    if (failed != nullptr) { status.message = failed->message; }
+  }
+  return out;
+}
+
+std::string lost_record(std::string_view last_state, const std::string& id, std::string_view reason, std::string_view message, Time now) {
+  JsonObject record{{"v", 1}, {"id", id}, {"containers", JsonArray{}}};
+  if (auto document = parse_json(last_state); document && document->is_object() && array_in(document->as_object(), "containers") != nullptr) {
+    record = document->as_object();
+  }
+  record["t"] = "exit";
+  // A stop that was asked for keeps its reason beside the loss.
+  record["reason"] = reason;
+  record["message"] = message;
+  record["finished_us"] = now.time_since_epoch().count();
+  for (auto& one : record["containers"].as_array()) {
+    if (!one.is_object()) { continue; }
+    auto& container = one.as_object();
+    if (string_in(container, "state") == "terminated") { continue; }
+    container["state"] = "terminated";
+    container["lost"] = reason;
+    container["finished_us"] = now.time_since_epoch().count();
+  }
+  return dump_json(record);
+}
+
+}  // namespace metier
