@@ -132,7 +132,7 @@ Result<void> plan_mounts(const LaunchSpec& spec, const PodPaths& paths, const Ho
   for (const auto& container : spec.pod.init_containers) { METIER_CHECK(of_container(container)); }
   for (const auto& container : spec.pod.containers) { METIER_CHECK(of_container(container)); }
   // Outer paths before what lies inside them.
-  std::stable_sort(plan.mounts.begin(), plan.mounts.end(), [](const auto& a, const auto& b) {
+  std::sort(plan.mounts.begin(), plan.mounts.end(), [](const auto& a, const auto& b) {
     return std::count(a.target.begin(), a.target.end(), '/') < std::count(b.target.begin(), b.target.end(), '/');
   });
   if (!spec.hosts.empty() && !spec.host_process) {

@@ -197,6 +197,7 @@ Async<void> ProcessDriver::lost(EntryPtr entry, Fd lock) {
       if (left.empty()) { break; }
       for (const int pid : left) { struck += ::kill(pid, SIGKILL) == 0 ? 1 : 0; }
       co_await sleep_for(executor_, pause);
+      if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { co_return; }
       pause = std::min(pause * 2, std::chrono::milliseconds(100));
     }
   }

@@ -1,0 +1,335 @@
+"""An interpreter with its imports done, which forks pods (docs/formats/pod-folder.md, "Launch from a zygote").
+
+One request a pod comes on the SEQPACKET socket at descriptor 3: ``{"v": 1, "id": …}`` with three descriptors, the launch document, the
+shim's control connection and the shim's spec. The zygote forks A; A forks B, held on a socket pair, and becomes the shim. B waits for
+the shim's ``go``, makes its namespaces, and runs the user's command. The zygote itself answers nothing after ``ready``.
+"""
+
+from __future__ import annotations
+
+import array
+import builtins
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import types
+
+from . import _confine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+SOCKET = 3
+# One thread in the zygote, whatever libraries it holds; a pod gets its own values back.
+SINGLE_THREADED = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+# What every pod's start needs, imported and used once before the first fork.
+OWN_IMPORTS = ("atexit", "codecs", "ctypes", "random", "resource", "runpy", "traceback", "weakref", "multiprocessing.process")
+
+
+def thread_count() -> int:
+    """Return how many threads the kernel sees in this process; only one is safe to fork from."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def preload(names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Import `names`; return those that left a thread (the fork must not happen with them) and those that failed."""
+    threaded: list[str] = []
+    failed: dict[str, str] = {}
+    for name in names:
+        before = thread_count()
+        try:
+            importlib.import_module(name)
+        except BaseException as error:  # noqa: BLE001 - a broken package must not cost the others their zygote
+            failed[name] = f"{type(error).__name__}: {error}"[:200]
+        if thread_count() > before:
+            threaded.append(name)
+    return threaded, failed
+
+
+def restart_without(names: list[str], moved: list[str]) -> NoReturn:
+    """Execute this zygote again without the imports that leave threads: a thread cannot be taken back."""
+    os.environ["METIER_PRELOAD"] = ",".join(name for name in names if name not in moved)
+    os.environ["METIER_PRELOAD_MOVED"] = ",".join(moved)
+    os.set_inheritable(SOCKET, True)
+    os.execv(sys.executable, [sys.executable, "-m", "metier_runner.zygote"])
+
+
+def main() -> int:
+    """Serve until the other end of the socket is closed."""
+    given = {name: os.environ.get(name) for name in SINGLE_THREADED}
+    os.environ.update(SINGLE_THREADED)
+    os.set_inheritable(SOCKET, False)
+    server = socket.socket(fileno=SOCKET)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # A is the shim afterwards, nobody waits for it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    names = [name.strip() for name in os.environ.pop("METIER_PRELOAD", "").split(",") if name.strip()]
+    moved = [name for name in os.environ.pop("METIER_PRELOAD_MOVED", "").split(",") if name]
+    for name in OWN_IMPORTS:
+        importlib.import_module(name)
+    runner = importlib.import_module("metier_runner")
+    for name in ("command", "execute", "context", "sinks", "calling", "source", "values", "returns"):
+        try:
+            importlib.import_module(f"metier_runner.{name}")
+        except ImportError:
+            continue
+    _ = runner.main
+    threaded, failed = preload(names)
+    if threaded and not moved:
+        restart_without(names, threaded)
+    warm_up()
+    gc.collect()
+    gc.freeze()
+    ready = {"v": 1, "ready": True, "pid": os.getpid(), "threads": thread_count(), "preloaded": [n for n in names if n not in failed]}
+    ready.update({"moved": moved, "failed": failed, "python": sys.version.split()[0]})
+    server.send(json.dumps(ready).encode())
+    while True:
+        try:
+            message, files = receive(server)
+        except OSError:
+            return 0
+        if not message:
+            return 0
+        serve(server, message, files, moved, given)
+
+
+def warm_up() -> None:
+    """Run once what each child runs, so that bytecode caches and codecs are shared pages."""
+    json.loads(json.dumps({"a": [1, 2.5, None, "é"]}))
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True)
+    compile("x = 1", "<warm>", "exec")
+    import traceback
+
+    try:
+        raise ValueError("warm")
+    except ValueError:
+        traceback.format_exc()
+
+
+def receive(server: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it."""
+    ints = array.array("i")
+    data, control, _flags, _address = server.recvmsg(1 << 16, socket.CMSG_SPACE(3 * ints.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, body in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            ints.frombytes(body[: len(body) - len(body) % ints.itemsize])
+    return data, list(ints)
+
+
+def serve(server: socket.socket, message: bytes, files: list[int], moved: list[str], given: dict[str, str | None]) -> None:
+    """Fork one pod. Whatever fails closes the descriptors, and the driver starts the pod cold."""
+    try:
+        request = json.loads(message)
+        if request.get("v") != 1 or len(files) != 3 or thread_count() != 1:
+            return
+        document, control, spec = files
+        launch = json.loads(read_all(document))
+        if os.fork() == 0:
+            become_shim_and_pod(server, launch, control, spec, moved, given)
+    except (OSError, ValueError, KeyError):
+        return
+    finally:
+        for descriptor in files:
+            os.close(descriptor)
+
+
+def read_all(descriptor: int) -> bytes:
+    """The whole of a file that another process wrote, from its start."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0)
+
+
+def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: int, spec: int, moved: list[str], given: dict[str, str | None]) -> NoReturn:
+    """In A: fork B, then execute the shim in this process's place."""
+    try:
+        server.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # before B exists, else its end would not be kept for the shim
+        hold_of_shim, hold = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        child = os.fork()
+        if child == 0:
+            hold_of_shim.close()
+            os.close(control)
+            os.close(spec)
+            run_pod(launch, hold, moved, given)
+        hold.close()
+        for descriptor in (control, spec, hold_of_shim.fileno()):
+            os.set_inheritable(descriptor, True)
+        shim = launch["shim"]
+        words = [shim, "--folder", launch["folder"], "--spec", str(spec), "--ctl", str(control)]
+        words += ["--adopt", str(child), "--hold", str(hold_of_shim.fileno())]
+        environment = {name: value for name, value in os.environ.items() if name.startswith("METIER_SHIM_")}
+        os.execve(shim, words, environment)
+    finally:
+        os._exit(125)  # B reads end of file and leaves too
+
+
+def run_pod(launch: dict[str, Any], hold: socket.socket, moved: list[str], given: dict[str, str | None]) -> NoReturn:
+    """In B: wait for the release, become the pod, run its command; never return into the zygote's frames."""
+    code = 1
+    try:
+        os.setsid()
+        if hold.recv(16) != b"go":
+            os._exit(126)
+        try:
+            _confine.close_others({hold.fileno()})
+            _confine.confine(launch)
+            _confine.take_log(launch)
+        except OSError as error:
+            step = getattr(error, "step", "zygote")
+            hold.send(f"error {step} {error.errno or 5} {error.filename or error.strerror or ''}".encode()[:250])
+            os._exit(127)
+        hold.send(b"ok")
+        hold.close()
+        code = run_command(launch, moved, given)
+    except SystemExit as error:
+        code = exit_code(error)
+    except BaseException:  # noqa: BLE001 - the traceback is the pod's output
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def run_command(launch: dict[str, Any], moved: list[str], given: dict[str, str | None]) -> int:
+    """Make the process look freshly started, then hand over to the runner."""
+    reset_environment(launch["env"], given)
+    reset_signals()
+    reset_modules(launch["argv"])
+    reseed()
+    for name in moved:  # these start threads: each pod imports them for itself
+        try:
+            importlib.import_module(name)
+        except Exception:  # noqa: BLE001, S112 - the user's own import says what is wrong
+            continue
+    from metier_runner import main as runner_main
+
+    return int(runner_main(list(launch["argv"])) or 0)
+
+
+def reset_environment(environment: dict[str, str], given: dict[str, str | None]) -> None:
+    """Replace `os.environ` in place: clear and update keep the C library's environment right as well."""
+    restored = dict(environment)
+    for name, value in given.items():
+        if value is not None:
+            restored.setdefault(name, value)
+    os.environ.clear()
+    os.environ.update(restored)
+    path = [part for part in restored.get("PYTHONPATH", "").split(os.pathsep) if part]
+    sys.path[:] = path + [part for part in sys.path if part not in path and part != ""]
+    restore_blas_threads(restored)
+
+
+def restore_blas_threads(environment: dict[str, str]) -> None:
+    """Give loaded BLAS libraries the pod's number of threads; the zygote held them at one."""
+    pools = sys.modules.get("threadpoolctl")
+    if pools is None:
+        return
+    wanted = environment.get("OPENBLAS_NUM_THREADS") or environment.get("OMP_NUM_THREADS") or ""
+    pools.threadpool_limits(int(wanted) if wanted.isdigit() else len(os.sched_getaffinity(0)))
+
+
+def reset_signals() -> None:
+    """Give every signal its default action again, as exec would, and Python's own two."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                continue
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def reset_modules(argv: list[str]) -> None:
+    """Make a fresh ``__main__``, arguments, and no trace of the parent in multiprocessing and threading."""
+    main_module = types.ModuleType("__main__")
+    main_module.__builtins__ = builtins  # type: ignore[attr-defined]
+    sys.modules["__main__"] = main_module
+    sys.argv[:] = argv
+    sys.orig_argv = list(argv)
+    threading.main_thread().name = "MainThread"
+    import multiprocessing.process as process
+
+    process._parent_process = None  # type: ignore[attr-defined]
+    process._current_process = process._MainProcess()  # type: ignore[attr-defined]
+    process._children = set()  # type: ignore[attr-defined]
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None:
+        tracker._resource_tracker._fd = None
+        tracker._resource_tracker._pid = None
+    spawn = sys.modules.get("multiprocessing.spawn")
+    if spawn is not None:
+        spawn.set_executable(sys.executable)
+    gc.enable()
+
+
+def reseed() -> None:
+    """Draw new seeds: two pods of one zygote must not draw the same numbers."""
+    import random
+
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.seed()
+    uuid = sys.modules.get("uuid")
+    if uuid is not None:
+        uuid._last_timestamp = None
+
+
+def exit_code(error: SystemExit) -> int:
+    """Return what the interpreter would make of it."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def leave(code: int) -> NoReturn:
+    """End as an interpreter ends: threads joined, exit handlers run, output flushed."""
+    import atexit
+
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    except SystemExit as error:
+        code = exit_code(error)
+    except BaseException:  # noqa: BLE001
+        import traceback
+
+        traceback.print_exc()
+        code = code or 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            code = code or 120
+    os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    from metier_runner.zygote import main as serve_forever  # not as __main__: pods replace that module
+
+    sys.exit(serve_forever())
