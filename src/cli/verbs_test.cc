@@ -1,12 +1,15 @@
 // Whole verbs: the command line as a program of its own against a scripted server on a unix socket.
 #include "cli/verbs.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <regex>
 
 #include "net/testing/loopback.h"
 
@@ -72,11 +75,26 @@ class Verbs : public ::testing::Test {
   }
 
   std::string folder_;
+  bool any_uid_ = false;
+  std::string hold_;
+  std::atomic<int> held_ = 0;
 
  private:
   Async<net::Response> respond(net::Request request) {
+    auto path = request.path;
+    if (any_uid_) {  // the run's uid is random: any is U
+      static const std::regex uid("[0-9a-f]{32}");
+      path = std::regex_replace(path, uid, "U");
+    }
+    const auto route = request.method + " " + path;
+    if (route == hold_) {
+      ++held_;
+      auto response = net::json_response(200, "");
+      response.headers.emplace_back("x-mlrun-run-state", "running");
+      co_await sleep_for(server_.loop().get_executor(), std::chrono::seconds(5));
+      co_return response;
+    }
     const std::lock_guard lock(mutex_);
-    const auto route = request.method + " " + request.path;
     bodies_[route] = request.body;
     for (const auto& [name, value] : request.headers) { headers_[name] = value; }
     auto& queue = answers_[route];
@@ -137,6 +155,79 @@ TEST_F(Verbs, AFailureShowsTheUsersLine) {
             "  called from train.py:44, in main · 7 frames of python and metier not shown\n"
             "  hint: parameter lr was passed as text\n"
             "exit 1 · reason HandlerError · metier logs 4f9a12c7\n");
+}
+
+TEST_F(Verbs, AHandlerRunsInThisTerminalByTheRealRunner) {
+  const auto found = std::system("python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'");
+  if (found != 0) { GTEST_SKIP() << "no python3 here"; }
+  answer("GET /api/v1/projects/default/runs/U", 200, R"({"data":{"metadata":{"uid":"u"},"status":{"state":"completed","results":{"seen":1}}}})");
+  any_uid_ = true;
+  answer("POST /api/v1/projects/default/runs/U", 200, "{}");
+  answer("PATCH /api/v1/projects/default/runs/U", 200, "{}");
+  answer("POST /api/v1/projects/default/logs/U", 200, "{}");
+  answer("POST /api/metier/v1/runs/U/lease", 200, "{}");
+  const auto said = metier({"run", "train.py:train", "--kind", "handler", "-p", "lr=0.25"}, "METIER_RUNNER=" METIER_SOURCE_DIR "/python/runner");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out, "0.25\nseen\t1\n");
+  const auto stored = parse_json(body_of("POST /api/v1/projects/default/runs/U"));
+  ASSERT_TRUE(stored);
+  EXPECT_EQ(string_at(*stored, "status.state"), "running");
+  EXPECT_EQ(body_of("POST /api/v1/projects/default/logs/U"), "0.25\n");
+}
+
+TEST_F(Verbs, AKilledInterpreterIsRecordedAsAnError) {
+  any_uid_ = true;
+  answer("GET /api/v1/projects/default/runs/U", 200, R"({"data":{"metadata":{"uid":"u"},"status":{"state":"running"}}})");
+  answer("GET /api/v1/projects/default/runs/U", 200, R"({"data":{"metadata":{"uid":"u"},"status":{"state":"error","error":"x"}}})");
+  answer("POST /api/v1/projects/default/runs/U", 200, "{}");
+  answer("PATCH /api/v1/projects/default/runs/U", 200, "{}");
+  const auto said = metier({"run", "train.py:train", "--kind", "handler"}, "METIER_PYTHON=/no/such/python");
+  EXPECT_EQ(said.code, 1) << said.err;
+  EXPECT_NE(body_of("PATCH /api/v1/projects/default/runs/U").find("/no/such/python cannot be started"), std::string::npos);
+}
+
+TEST_F(Verbs, LocalSendsFolderAndEnvironmentOverTheSocket) {
+  answer("POST /api/metier/v1/local", 200, R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train"},"status":{"state":"running"}}})");
+  script_run(R"({"state":"completed"})");
+  const auto said = metier({"run", "train.py:train"}, "SOME=thing METIER_TOKEN=t0p");
+  EXPECT_EQ(said.code, 0) << said.err;
+  const auto body = parse_json(body_of("POST /api/metier/v1/local"));
+  ASSERT_TRUE(body);
+  EXPECT_EQ(string_at(*body, "env.SOME"), "thing");
+  EXPECT_EQ(string_at(*body, "env.METIER_TOKEN"), "");
+  EXPECT_EQ(string_at(*body, "cwd"), fs::canonical(folder_).string());
+  EXPECT_EQ(string_at(*body, "function.kind"), "local");
+  EXPECT_EQ(header_of("authorization"), "Bearer t0p");
+}
+
+TEST_F(Verbs, ASecondInterruptDetaches) {
+  script_run(R"({"state":"running"})");
+  const std::string logs = "GET /api/v1/projects/default/logs/4f9a12c70000000000000000000000aa";
+  hold_ = logs;  // the log of a run that says nothing
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const Fd out(::open((folder_ + "/out").c_str(), O_WRONLY | O_CREAT, 0600));
+    const Fd err(::open((folder_ + "/err").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600));
+    const Fd null(::open("/dev/null", O_RDONLY));
+    ::dup2(null.get(), 0);
+    ::dup2(out.get(), 1);
+    ::dup2(err.get(), 2);
+    ::setenv("METIER_SERVER", (folder_ + "/metier.sock").c_str(), 1);
+    ::execl(METIER_BINARY_DIR "/src/cli/cli_driver", "metier", "run", (folder_ + "/train.py").c_str(), "--kind", "job", nullptr);
+    ::_exit(99);
+  }
+  const auto wait_for = [&](std::string_view text) {
+    while (text_of("err").find(text) == std::string::npos) { std::this_thread::yield(); }
+  };
+  wait_for("train");
+  while (held_ == 0) { std::this_thread::yield(); }
+  ::kill(child, SIGINT);
+  wait_for("goes on");
+  ::kill(child, SIGINT);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+  EXPECT_NE(text_of("err").find("detached"), std::string::npos) << text_of("err");
 }
 
 TEST_F(Verbs, TheExitCodeSaysWhoHasToAct) {
@@ -245,6 +336,16 @@ TEST_F(Verbs, AValueOfASecretIsNeverAnArgument) {
   const auto said = metier({"secret", "set", "db:password", "hunter2"});
   EXPECT_EQ(said.code, 2);
   EXPECT_EQ(said.err.find("hunter2"), std::string::npos);
+}
+
+TEST_F(Verbs, CommandsThatStartAtOnceShareOnePrivateServer) {
+  const auto data = folder_ + "/data";
+  const auto line = "cd " + folder_ + " && unset METIER_SERVER && for i in 1 2 3 4; do METIER_DATA=" + data + " " METIER_BINARY_DIR
+                    "/src/cli/cli_driver get runs > out.$i 2> err.$i & pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done";
+  EXPECT_EQ(WEXITSTATUS(std::system(line.c_str())), 0) << text_of("err.1") << text_of("err.2") << text_of("err.3") << text_of("err.4");
+  EXPECT_EQ(text_of("data/starts"), "start\n");
+  const auto all = text_of("err.1") + text_of("err.2") + text_of("err.3") + text_of("err.4");
+  EXPECT_NE(all.find("started one for you (ends when idle). Records: " + data), std::string::npos) << all;
 }
 
 TEST_F(Verbs, ServerChecksItsFlagsFirst) {

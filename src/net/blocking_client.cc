@@ -37,14 +37,16 @@ Error no_answer(const Url& url, int error) {
 
 // 0, or errno (ETIMEDOUT at the deadline).
 int wait_for(int fd, short events, SteadyTime deadline, const std::function<bool()>* interrupted = nullptr) {
+  constexpr std::int64_t kSlice = 200;  // ms: a signal that came just before the wait is seen after it
+  const bool interruptible = interrupted != nullptr && *interrupted;
   for (;;) {
+    if (interruptible && (*interrupted)()) { return ECANCELED; }
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
     if (left <= 0) { return ETIMEDOUT; }
     pollfd entry{fd, events, 0};
-    const int n = ::poll(&entry, 1, static_cast<int>(std::min<std::int64_t>(left, 1'000'000)));
+    const int n = ::poll(&entry, 1, static_cast<int>(std::min<std::int64_t>(left, interruptible ? kSlice : 1'000'000)));
     if (n > 0) { return 0; }
     if (n < 0 && errno != EINTR) { return errno; }
-    if (n < 0 && interrupted != nullptr && *interrupted && (*interrupted)()) { return ECANCELED; }
   }
 }
 
