@@ -1,0 +1,144 @@
+// The recorded calls of MLRun's SDK, through the route table without a socket.
+#include <gtest/gtest.h>
+
+#include "api/records_routes.h"
+#include "store/testing/store_fixture.h"
+
+namespace metier::api {
+namespace {
+
+class RoutesTest : public StoreFixture {
+ protected:
+  void SetUp() override {
+    StoreFixture::SetUp();
+    open();
+    RecordsApi api{.store = *store_, .clock = clock_, .artifact_path = "/data/{{project}}/artifacts/{{run.uid}}", .api_url = "http://127.0.0.1:1"};
+    api.held = [this](const std::string&, const std::string& uid) { return uid == held_; };
+    api.forget_run = [](std::string, std::string) -> Async<Result<void>> { co_return Result<void>{}; };
+    router_ = std::make_unique<Router>(Access{}, Logger());
+    add_record_routes(*router_, api);
+    EXPECT_EQ(ask("POST", "/api/v1/projects", R"({"metadata":{"name":"p"}})").status, 201);
+  }
+  net::Response ask(std::string method, std::string target, std::string body = "", net::Headers headers = {}) {
+    net::Request request;
+    request.method = std::move(method);
+    const auto mark = target.find('?');
+    request.path = target.substr(0, mark);
+    for (std::string rest = mark == std::string::npos ? "" : target.substr(mark + 1); !rest.empty();) {
+      const auto end = rest.find('&');
+      const auto pair = rest.substr(0, end);
+      const auto equals = pair.find('=');
+      request.query.emplace_back(pair.substr(0, equals), equals == std::string::npos ? "" : pair.substr(equals + 1));
+      rest = end == std::string::npos ? "" : rest.substr(end + 1);
+    }
+    request.body = std::move(body);
+    request.headers = std::move(headers);
+    request.peer.unix_socket = true;
+    return run(router_->handle(std::move(request)));
+  }
+  Json json(const net::Response& response) { return *parse_json(response.body); }
+
+  ManualClock clock_;
+  std::string held_;
+  std::unique_ptr<Router> router_;
+};
+
+TEST_F(RoutesTest, ClientSpecEchoesTheVersionAndKeepsRunsRemote) {
+  const auto spec = json(ask("GET", "/api/v1/client-spec", "", {{"x-mlrun-client-version", "1.12.1"}}));
+  EXPECT_EQ(string_at(spec, "version"), "1.12.1");
+  EXPECT_FALSE(string_at(spec, "namespace").empty());
+  EXPECT_FALSE(string_at(spec, "kfp_url").empty());
+  EXPECT_TRUE(find_path(spec, "force_run_local")->is_null());
+}
+
+TEST_F(RoutesTest, GetOrCreateProjectOfBothSdks) {
+  EXPECT_EQ(ask("GET", "/api/v1/projects/new").status, 404);
+  EXPECT_EQ(ask("POST", "/api/v1/projects?wait-for-completion=false", R"({"metadata":{"name":"new"},"spec":{}})").status, 201);
+  EXPECT_EQ(ask("POST", "/api/v1/projects", R"({"metadata":{"name":"new"}})").status, 409);
+  EXPECT_EQ(ask("PUT", "/api/v1/projects/newer", R"({"metadata":{"name":"newer"},"spec":{"params":{}}})").status, 200);
+  EXPECT_EQ(string_at(json(ask("GET", "/api/v1/projects/newer")), "status.state"), "online");
+  EXPECT_EQ(ask("GET", "/api/v1/projects?format=name_only").body, R"({"projects":["new","newer","p"]})");
+  EXPECT_EQ(ask("DELETE", "/api/v2/projects/newer").status, 202);
+  EXPECT_EQ(ask("DELETE", "/api/v2/projects/newer").status, 204);
+}
+
+TEST_F(RoutesTest, LocalRunOfTheSdk) {
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/functions/f?tag=&versioned=True", R"({"kind":"job","metadata":{"name":"f"},"spec":{}})").status, 200);
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/runs/u1?iter=0", R"({"metadata":{"name":"n","uid":"u1"},"status":{"state":"running"}})").status, 200);
+  EXPECT_EQ(ask("PUT", "/api/v2/projects/p/artifacts/n_note?tree=u1", R"({"kind":"artifact","metadata":{"key":"note"},"spec":{"target_path":"/x","db_key":"n_note"}})").status, 200);
+  EXPECT_EQ(ask("PATCH", "/api/v1/projects/p/runs/u1?iter=0",
+                R"({"status.results":{"a":NaN},"status.state":"completed","status.artifact_uris":{"note":"store://artifacts/p/n_note#0@u1"}})").status, 200);
+  const auto full = json(ask("GET", "/api/v1/projects/p/runs/u1?iter=0&format=full"));
+  EXPECT_EQ(string_at(full, "data.status.state"), "completed");
+  EXPECT_EQ(find_path(full, "data.status.artifacts")->as_array().size(), 1U);
+  EXPECT_EQ(ask("GET", "/api/v2/projects/p/artifacts/n_note?format=full&tag=latest&tree=u1&iter=0").status, 200);
+  EXPECT_EQ(ask("GET", "/api/v1/projects/p/runs/nothing").status, 404);
+  EXPECT_EQ(ask("PATCH", "/api/v1/projects/p/runs/nothing", "{}").status, 404);
+}
+
+TEST_F(RoutesTest, ListsPageByTokenAlone) {
+  for (int i = 0; i < 5; ++i) {
+    clock_.advance(std::chrono::seconds(1));
+    ask("POST", "/api/v1/projects/p/runs/u" + std::to_string(i), R"({"metadata":{"name":"n)" + std::to_string(i) + R"("},"status":{"state":"completed"}})");
+  }
+  auto first = json(ask("GET", "/api/v1/projects/p/runs?state=completed&page=1&page-size=2"));
+  EXPECT_EQ(find_path(first, "runs")->as_array().size(), 2U);
+  auto token = std::string(string_at(first, "pagination.page-token"));
+  std::size_t seen = 2;
+  while (!token.empty()) {
+    const auto next = json(ask("GET", "/api/v1/projects/p/runs?page-token=" + token));
+    seen += find_path(next, "runs")->as_array().size();
+    token = string_at(next, "pagination.page-token");
+  }
+  EXPECT_EQ(seen, 5U);
+  EXPECT_EQ(ask("GET", "/api/v1/projects/p/runs?page-token=stale").status, 404);
+  EXPECT_EQ(ask("GET", "/api/v1/projects/p/runs?page-size=-1").status, 400);
+  EXPECT_TRUE(find_path(json(ask("GET", "/api/v1/projects/p/runs?name=x")), "pagination.page-token")->is_null());
+}
+
+TEST_F(RoutesTest, WrongParametersAreNamed) {
+  for (const auto* query : {"state=nonsense", "last=abc", "start_time_from=2024-13-45", "sort=perhaps", "partition-by=project_and_name"}) {
+    const auto response = ask("GET", std::string("/api/v1/projects/p/runs?") + query);
+    EXPECT_EQ(response.status, 400) << query;
+    EXPECT_FALSE(string_at(json(response), "detail.field").empty()) << query;
+  }
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/runs/u", "{").status, 400);
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/runs/u", "[]").status, 400);
+}
+
+TEST_F(RoutesTest, RunningRunsAreNotDeleted) {
+  ask("POST", "/api/v1/projects/p/runs/u1", R"({"metadata":{"name":"n"},"status":{"state":"running"}})");
+  EXPECT_EQ(ask("DELETE", "/api/v1/projects/p/runs/u1").status, 400);
+  ask("PATCH", "/api/v1/projects/p/runs/u1", R"({"status.state":"error"})");
+  EXPECT_EQ(ask("DELETE", "/api/v1/projects/p/runs/u1").status, 200);
+}
+
+TEST_F(RoutesTest, SecretsAreWriteOnly) {
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/secrets", R"({"provider":"kubernetes","secrets":{"B":"1","A":"2"}})").status, 201);
+  EXPECT_EQ(ask("GET", "/api/v1/projects/p/secret-keys?provider=kubernetes").body, R"({"provider":"kubernetes","secret_keys":["B","A"]})");
+  EXPECT_EQ(ask("GET", "/api/v1/projects/p/secrets").status, 403);
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/secrets", R"({"secrets":{"mlrun.x":"1"}})").status, 403);
+  EXPECT_EQ(ask("POST", "/api/v1/projects/none/secrets", R"({"secrets":{"A":"1"}})").status, 404);
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/secrets", R"({"secrets":{"a/b":"1"}})").status, 400);
+  EXPECT_EQ(ask("DELETE", "/api/v1/projects/p/secrets?secret=A").status, 204);
+}
+
+TEST_F(RoutesTest, TagsReplaceAppendAndRemove) {
+  for (const auto* tree : {"t1", "t2"}) {
+    ask("PUT", std::string("/api/v2/projects/p/artifacts/k?tree=") + tree, R"({"kind":"artifact","metadata":{"key":"k"},"spec":{"target_path":"/x"}})");
+  }
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/tags/prod", R"({"kind":"artifact","identifiers":[{"key":"k","producer_id":"t1"}]})").status, 200);
+  EXPECT_EQ(string_at(json(ask("GET", "/api/v2/projects/p/artifacts/k?tag=prod")), "metadata.tree"), "t1");
+  EXPECT_EQ(ask("DELETE", "/api/v1/projects/p/tags/prod", R"({"kind":"artifact","identifiers":[{"key":"k"}]})").status, 204);
+  EXPECT_EQ(ask("GET", "/api/v2/projects/p/artifacts/k?tag=prod").status, 404);
+  EXPECT_EQ(ask("POST", "/api/v1/projects/p/tags/prod", R"({"kind":"artifact","identifiers":[{"key":"none"}]})").status, 404);
+}
+
+TEST_F(RoutesTest, WhatIsMissingSaysSo) {
+  const auto response = ask("GET", "/api/v1/projects/p/schedules");
+  EXPECT_EQ(response.status, 501);
+  EXPECT_NE(response.body.find("schedules"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace metier::api
