@@ -132,5 +132,6 @@ Result<std::int64_t> Database::pragma(const std::string& name) {
 }
 
 std::int64_t Database::last_id() const { return sqlite3_last_insert_rowid(db_); }
+bool Database::in_transaction() const { return sqlite3_get_autocommit(db_) == 0; }
 
 }  // namespace metier

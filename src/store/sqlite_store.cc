@@ -78,6 +78,19 @@ Result<void> check_file(Database& database, const std::string& path) {
   return {};
 }
 
+// A new key would make every stored secret unreadable for good: a lost key file is said, not replaced.
+Result<void> check_key(Database& database, const std::string& file) {
+  if (::access(file.c_str(), F_OK) == 0) { return {}; }
+  METIER_TRY(q, database.query("SELECT EXISTS(SELECT 1 FROM secrets) OR EXISTS(SELECT 1 FROM objects WHERE kind = 'Secret')"));
+  METIER_TRY(row, q.step());
+  if (!row || q.integer(0) == 0) { return {}; }
+  return fail(Error{.kind = ErrorKind::invalid,
+                    .message = file + " is gone, and the data folder holds secrets that only it opens",
+                    .field = "data_dir",
+                    .fix = "put the file back; nothing was changed",
+                    .code = "KeyLost"});
+}
+
 class SqliteStore final : public Store, public ObjectStore {
  public:
   SqliteStore(Executor loop, StoreOptions options, Fd lock, std::unique_ptr<Database> writer, std::unique_ptr<Database> reader, SecretBox box)
@@ -195,10 +208,15 @@ class SqliteStore final : public Store, public ObjectStore {
     const bool begun = state.has_value();
     for (auto& job : group) {
       auto result = state ? run_one(job.change, changes) : Result<void>(state);
+      // A full or failing disk can end the whole transaction, what came before in the group included.
+      if (state && !writer_->in_transaction()) {
+        state = result ? Result<void>(fail(ErrorKind::internal, "a write function ended the transaction")) : result;
+        mark_broken(state.error());
+      }
       outcomes.push_back({std::move(job.done), std::move(result)});
     }
     if (begun) {
-      state = commit();
+      if (state) { state = commit(); }
       if (!state) {
         changes.clear();
         for (auto& outcome : outcomes) { outcome.result = state; }
@@ -216,10 +234,11 @@ class SqliteStore final : public Store, public ObjectStore {
     METIER_CHECK(writer_->execute("SAVEPOINT one"));
     write_records_.changes().clear();
     auto result = change(write_records_);
+    if (!writer_->in_transaction()) { return result ? Result<void>(fail(ErrorKind::internal, "a write function ended the transaction")) : result; }
     if (result) {
+      METIER_CHECK(writer_->execute("RELEASE one"));
       auto& made = write_records_.changes();
       changes.insert(changes.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
-      METIER_CHECK(writer_->execute("RELEASE one"));
       return {};
     }
     METIER_CHECK(writer_->execute("ROLLBACK TO one"));
@@ -227,22 +246,30 @@ class SqliteStore final : public Store, public ObjectStore {
     return result;
   }
 
+  Result<void> flush() {
+    METIER_FAILPOINT_RETURN("store/commit");
+    return writer_->execute("COMMIT");
+  }
+
   Result<void> commit() {
     METIER_FAILPOINT("store/commit/before");
-    METIER_FAILPOINT_RETURN("store/commit");
-    auto done = writer_->execute("COMMIT");
+    auto done = flush();
     if (done) { return checkpoint(); }
-    static_cast<void>(writer_->execute("ROLLBACK"));
-    if (done.error().code != "NoSpace") {
-      // A failed flush is never retried: what the kernel has dropped would be taken for written.
-      options_.log.error("the store has stopped", {{"error", Json(done.error().message)}});
-      broken_ = Error{.kind = ErrorKind::unavailable,
-                      .message = "the store has stopped after a failed write: " + done.error().message,
-                      .field = "data_dir",
-                      .fix = "check the disk, then restart the server",
-                      .code = "StoreUnavailable"};
-    }
+    if (writer_->in_transaction()) { static_cast<void>(writer_->execute("ROLLBACK")); }
+    mark_broken(done.error());
     return done;
+  }
+
+  // A full disk is over when there is room again. Any other failed write or flush is never retried: what the
+  // kernel has dropped would be taken for written.
+  void mark_broken(const Error& error) {
+    if (error.code == "NoSpace" || broken_) { return; }
+    options_.log.error("the store has stopped", {{"error", Json(error.message)}});
+    broken_ = Error{.kind = ErrorKind::unavailable,
+                    .message = "the store has stopped after a failed write: " + error.message,
+                    .field = "data_dir",
+                    .fix = "check the disk, then restart the server",
+                    .code = "StoreUnavailable"};
   }
 
   // Passive, by the writer alone: readers never wait, and the log is written back while it is small.
@@ -293,7 +320,12 @@ Result<std::unique_ptr<Store>> Store::open(Executor loop, StoreOptions options) 
   METIER_CHECK(check_file(*writer, path));
   METIER_CHECK(migrate(*writer));
   METIER_CHECK(writer->execute("PRAGMA wal_autocheckpoint=0"));
+  if (options.max_bytes > 0) {
+    METIER_TRY(page, writer->pragma("page_size"));
+    METIER_CHECK(writer->execute(fmt::format("PRAGMA max_page_count={}", options.max_bytes / page)));
+  }
   METIER_TRY(reader, Database::open(path, Database::Mode::read));
+  METIER_CHECK(check_key(*writer, options.folder + "/secret.key"));
   METIER_TRY(box, SecretBox::open(options.folder + "/secret.key", system_random()));
   auto store = std::make_unique<SqliteStore>(loop, std::move(options), std::move(lock), std::move(writer), std::move(reader), std::move(box));
   METIER_CHECK(store->start());

@@ -167,6 +167,7 @@ struct StoreOptions {
   const Clock* clock = &system_clock();
   Logger log;
   std::size_t group_limit = 512;       // write functions in one commit
+  std::int64_t max_bytes = 0;          // the file never grows past it (then NoSpace, as on a full disk); 0 = no limit
 };
 
 class Store {

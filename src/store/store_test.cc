@@ -1,6 +1,7 @@
 #include "store/store.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -125,6 +126,58 @@ TEST_F(StoreTest, ADamagedFileIsRefusedByName) {
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().kind, ErrorKind::invalid);
   EXPECT_NE((opened.error().message + opened.error().field).find("metier.db"), std::string::npos) << opened.error().text();
+}
+
+TEST_F(StoreTest, AFullDiskFailsTheWholeGroupAndIsOverWhenThereIsRoom) {
+  options_.max_bytes = 400 << 10;
+  open();
+  ASSERT_TRUE(write([](Records& tx) { return tx.put_project("first", "{}"); }));
+  const std::string big(100'000, 'x');
+  // Written together: the small one, one that does not fit, a small one.
+  std::vector<Result<void>> results(6);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    asio::co_spawn(
+        io_, [](Store& store, std::size_t n, const std::string& text, Result<void>& out) -> Async<void> {
+          out = co_await store.write_any([n, &text](Records& tx) -> Result<void> {
+            METIER_CHECK(tx.put_object(pod("o" + std::to_string(n)), ObjectStore::kAnyVersion));
+            return tx.put_project("g" + std::to_string(n), n % 2 == 1 ? text + text + text + text + text : "{}");
+          });
+        }(*store_, i, big, results[i]),
+        [](std::exception_ptr) {});
+  }
+  io_.restart();
+  io_.run();
+  EXPECT_EQ(results[1].error().code, "NoSpace");
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    // What was refused is not there, what was acknowledged is, and the index of objects agrees.
+    const auto name = std::to_string(i);
+    EXPECT_EQ(store_->records().project("g" + name)->has_value(), results[i].has_value()) << i;
+    EXPECT_EQ(store_->objects().get({"default", "Pod", "o" + name}).has_value(), results[i].has_value()) << i;
+  }
+  ASSERT_TRUE(write([](Records& tx) { return tx.put_project("small", "{}"); }));
+  reopen();
+  EXPECT_TRUE(*store_->records().project("first"));
+  EXPECT_TRUE(*store_->records().project("small"));
+  EXPECT_FALSE(*store_->records().project("g1"));
+}
+
+TEST_F(StoreTest, ALostKeyFileIsSaidAndNotReplaced) {
+  open();
+  reopen();  // without secrets nothing depends on the key
+  ASSERT_TRUE(write([&](Records& tx) { return tx.put_secret("p", "s", "k", "v"); }));
+  close();
+  struct stat info {};
+  ASSERT_EQ(::stat((folder_ + "/secret.key").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777U, 0600U);
+  std::filesystem::rename(folder_ + "/secret.key", folder_ + "/elsewhere");
+  asio::io_context io;
+  auto opened = Store::open(io.get_executor(), {.folder = folder_});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, "KeyLost");
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/secret.key"));
+  std::filesystem::rename(folder_ + "/elsewhere", folder_ + "/secret.key");
+  open();
+  EXPECT_EQ(**store_->records().secret_value("p", "s", "k"), "v");
 }
 
 TEST_F(StoreTest, ANewerFormatIsNotTouched) {

@@ -24,7 +24,8 @@ class StoreFixture : public testing::Test {
     std::filesystem::remove_all(folder_);
   }
   void open() {
-    auto opened = Store::open(io_.get_executor(), {.folder = folder_});
+    options_.folder = folder_;
+    auto opened = Store::open(io_.get_executor(), options_);
     ASSERT_TRUE(opened) << opened.error().text();
     store_ = std::move(*opened);
   }
@@ -55,6 +56,7 @@ class StoreFixture : public testing::Test {
 
   asio::io_context io_;
   std::string folder_;
+  StoreOptions options_;  // of the next open()
   std::unique_ptr<Store> store_;
 };
 
