@@ -242,7 +242,7 @@ void Pod::exec_ended(std::size_t i, const Ended& end) {
   text.add(",\"started_us\":").add(exec.started_us).add(",\"finished_us\":").add(wall_us()).add("}");
   char name[64];
   std::snprintf(name, sizeof name, "exec.%s.exit", exec.id);
-  write_record(name, text);
+  write_record(name, text, Durable::yes);
   notify(text);
   if (end.pid > 0) {
     siginfo_t info{};
@@ -449,10 +449,11 @@ void Pod::render(Text& out, const char* type) {
   out.add("]}");
 }
 
+// Not synced: whoever reads it after a power loss learns from the boot time that the pod ended then.
 void Pod::record_state() {
   Text text;
   render(text, "state");
-  write_record("state", text);
+  write_record("state", text, Durable::no);
 }
 
 void Pod::notify(const Text& text) {
@@ -475,10 +476,10 @@ void Pod::finish(int held) {
   finished_us_ = wall_us();
   Text text;
   render(text, "exit");
-  int error = write_record("exit", text);
+  int error = write_record("exit", text, Durable::yes);
   for (int tries = 0; tries < 60 && (error == ENOSPC || error == EDQUOT || error == EIO); ++tries) {
     ::sleep(1);
-    error = write_record("exit", text);
+    error = write_record("exit", text, Durable::yes);
   }
   failpoint("shim/exit_written");
   if (error != 0) {

@@ -50,7 +50,7 @@ int slurp(const char* path, char* out, std::size_t room) {
 
 }  // namespace
 
-int write_record(const char* name, const Text& body) {
+int write_record(const char* name, const Text& body, Durable durable) {
   char header[64];
   std::snprintf(header, sizeof header, "METIER1 %zu %08x\n", body.size(), crc32c(body.c_str(), body.size()));
   char temporary[96];
@@ -59,13 +59,14 @@ int write_record(const char* name, const Text& body) {
   if (fd < 0) { return errno; }
   int error = write_all(fd, header, std::strlen(header));
   if (error == 0) { error = write_all(fd, body.c_str(), body.size()); }
-  if (error == 0 && ::fsync(fd) != 0) { error = errno; }
+  if (error == 0 && durable == Durable::yes && ::fsync(fd) != 0) { error = errno; }
   ::close(fd);
   if (error == 0 && ::rename(temporary, name) != 0) { error = errno; }
   if (error != 0) {
     ::unlink(temporary);
     return error;
   }
+  if (durable == Durable::no) { return 0; }
   const int folder = ::open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder >= 0) {
     if (::fsync(folder) != 0) { error = errno; }

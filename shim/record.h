@@ -1,13 +1,15 @@
-// Durable small files in the form of base/files.h: "METIER1 <size> <crc-32c>\n<body>", written under a
-// temporary name, fsynced, renamed, and the folder fsynced. All names are relative to the pod's folder.
+// Small files in the form of base/files.h: "METIER1 <size> <crc-32c>\n<body>", written under a temporary name
+// and renamed; what must survive power loss is fsynced before, and the folder after. All names are relative to
+// the pod's folder.
 #pragma once
 
 #include "text.h"
 
 namespace shim {
 
+enum class Durable { no, yes };
 // 0 or errno.
-int write_record(const char* name, const Text& body);
+int write_record(const char* name, const Text& body, Durable durable);
 
 // The counter `oom_kill` of a cgroup's memory.oom_control or memory.events; 0 when there is none.
 long long oom_kills(const char* file);

@@ -268,7 +268,7 @@ def reset_modules(argv: list[str]) -> None:
     import multiprocessing.process as process
 
     process._parent_process = None  # type: ignore[attr-defined]
-    process._current_process = process._MainProcess()  # type: ignore[attr-defined]
+    process._current_process = type(process._current_process)()  # type: ignore[attr-defined]
     process._children = set()  # type: ignore[attr-defined]
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:

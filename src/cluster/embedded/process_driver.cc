@@ -5,6 +5,7 @@
 #include <csignal>
 #include <filesystem>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -27,6 +28,13 @@ std::string read_boot_id() {
   auto text = read_file("/proc/sys/kernel/random/boot_id").value_or("");
   while (!text.empty() && text.back() == '\n') { text.pop_back(); }
   return text;
+}
+
+bool older_than_boot(const std::string& file) {
+  struct stat info{};
+  const auto text = read_file("/proc/stat").value_or("");
+  const auto at = text.find("\nbtime ");
+  return at != std::string::npos && ::stat(file.c_str(), &info) == 0 && info.st_mtim.tv_sec + 1 < std::strtoll(text.c_str() + at + 7, nullptr, 10);
 }
 
 std::unexpected<Error> unknown(const std::string& id) { return fail(ErrorKind::not_found, fmt::format("there is no pod {} here", quote(id))); }
@@ -185,7 +193,8 @@ Async<void> ProcessDriver::lost(EntryPtr entry, Fd lock) {
   const bool folder_lost = !fs::exists(folder, ec);
   auto state = read_record(folder + "/state").value_or(entry->last_state);
   const auto record = read_pod_record(state);
-  const bool rebooted = record && record->boot != boot_;
+  // A state that did not survive the power loss: then the lock's own age tells.
+  const bool rebooted = record ? record->boot != boot_ : older_than_boot(folder + "/lock");
   const auto mains = record ? record->mains : entry->mains;
   int struck = 0;
   if (!rebooted) {
@@ -396,8 +405,11 @@ Result<std::string> ProcessDriver::log_path(const std::string& id, const std::st
   const auto& containers = known->status.containers;
   const auto wanted = container.empty() ? first : container;
   const auto it = std::find_if(containers.begin(), containers.end(), [&](const auto& one) { return one.name == wanted; });
-  if (it == containers.end()) { return fail(ErrorKind::not_found, fmt::format("pod {} has no container {}", quote(id), quote(wanted))); }
-  const int latest = it->restarts + 1;
+  // A shim that was lost at once has reported no container.
+  if (it == containers.end() && !(containers.empty() && wanted == first)) {
+    return fail(ErrorKind::not_found, fmt::format("pod {} has no container {}", quote(id), quote(wanted)));
+  }
+  const int latest = it == containers.end() ? 1 : it->restarts + 1;
   if (attempt < 0 || attempt > latest) { return fail(ErrorKind::not_found, fmt::format("container {} was started {} times, there is no attempt {}", quote(wanted), latest, attempt)); }
   return paths(id).folder + "/" + log_name(wanted, wanted == first, attempt == 0 ? latest : attempt);
 }

@@ -160,7 +160,7 @@ TEST_F(ProcessDriverTest, Stop_ends_what_ignores_it_and_the_whole_tree) {
 }
 
 TEST_F(ProcessDriverTest, A_stopped_process_dies_too) {
-  ASSERT_TRUE(run(driver_->start(shell("frozen", "touch $METIER_JOURNAL; kill -STOP $$; sleep 9"))));
+  ASSERT_TRUE(run(driver_->start(shell("frozen", "(kill -STOP $$; until grep -q 'State:.T' /proc/$$/status; do :; done; touch $METIER_JOURNAL) & wait"))));
   await_file(pod_folder("frozen") + "/work/journal");
   ASSERT_TRUE(run(driver_->stop("frozen", {.grace = std::chrono::milliseconds(20)})));
   EXPECT_EQ(run(driver_->wait("frozen")).value().containers[0].signal, SIGKILL);
