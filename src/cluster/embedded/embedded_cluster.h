@@ -173,6 +173,7 @@ class EmbeddedCluster final : public Cluster {
   std::deque<std::vector<EntryPtr>> starts_;                                  // placed, not yet starting
   std::size_t starting_ = 0;
   bool schedule_posted_ = false;
+  bool pumping_ = false;
   bool open_ = false;
   bool recovering_ = false;
 

@@ -127,12 +127,15 @@ void EmbeddedCluster::say_why_waiting() {
 }
 
 void EmbeddedCluster::pump_starts() {
+  // A start that ends at once comes back here from inside `spawn`: the loop below goes on with it.
+  if (std::exchange(pumping_, true)) { return; }
   while (!starts_.empty() && starting_ < options_.most_starting && open_) {
     auto members = std::move(starts_.front());
     starts_.pop_front();
     starting_ += members.size();
-    if (!spawn("launch", launch(std::move(members)))) { return; }
+    if (!spawn("launch", launch(std::move(members)))) { break; }
   }
+  pumping_ = false;
 }
 
 Async<void> EmbeddedCluster::launch(std::vector<EntryPtr> members) {

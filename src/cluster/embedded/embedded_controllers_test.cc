@@ -1,0 +1,112 @@
+// Controllers and gangs of the embedded cluster.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cluster/controllers/pod_group.h"
+#include "cluster/testing/embedded_node.h"
+
+namespace metier {
+namespace {
+
+using testing::HasSubstr;
+using testing::UnorderedElementsAre;
+
+std::string state_of(Node& node, const std::string& name) {
+  const auto object = node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = name});
+  return object ? std::string(string_at(object->status, "state")) : "gone";
+}
+
+TEST(EmbeddedCluster, ATaskSetIsDoneWhenAllItsPodsAre) {
+  Node node;
+  ASSERT_TRUE(node.apply({task_set("set", 3, false, kForever)}));
+  EXPECT_EQ(state_of(node, "set"), "Running");
+  EXPECT_THAT(node.driver.starts, UnorderedElementsAre("set-0", "set-1", "set-2"));
+  for (const auto* pod : {"set-0", "set-1", "set-2"}) { node.driver.finish(pod, 0); }
+  node.settle();
+  EXPECT_EQ(state_of(node, "set"), "Succeeded");
+  node.remove({.name_space = "conformance", .kind = "TaskSet", .name = "set"});
+  EXPECT_TRUE(node.store.list({}).empty());
+  EXPECT_EQ(node.cluster->tracked(), 0U);
+}
+
+TEST(EmbeddedCluster, AFailedTaskEndsTheSetWithItsCause) {
+  Node node;
+  ASSERT_TRUE(node.apply({task_set("set", 3, false, kForever)}));
+  node.driver.kill("set-1", "OOMKilled");
+  node.settle();
+  EXPECT_EQ(state_of(node, "set"), "Failed");
+  const auto object = node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "set"});
+  EXPECT_EQ(string_at(object->status, "reason"), "OOMKilled");
+  EXPECT_EQ(node.run(node.cluster->probe())->free.at("cpu").milli(), 4000);
+}
+
+TEST(EmbeddedCluster, AStoppedSetMakesNoMorePodsAndARemovedOneLeavesNothing) {
+  Node node;
+  ASSERT_TRUE(node.apply({task_set("set", 2, false, kForever)}));
+  ASSERT_TRUE(node.run(node.cluster->stop({.name_space = "conformance", .kind = "TaskSet", .name = "set"}, {.how = StopOptions::How::graceful, .grace = {}, .reason = "AbortedByUser", .message = {}})));
+  node.settle();
+  EXPECT_EQ(node.driver.starts.size(), 2U);
+  EXPECT_EQ(node.pod("set-0").reason, "AbortedByUser");
+  ASSERT_TRUE(node.apply({task_set("other", 2, true, kForever)}));
+  node.remove({.name_space = "conformance", .kind = "TaskSet"});
+  EXPECT_TRUE(node.store.list({}).empty()) << key_of(node.store.list({}).front()).text();
+  EXPECT_EQ(node.driver.destroyed.size(), 4U);
+}
+
+TEST(EmbeddedCluster, TwoGangsRunOneAfterTheOther) {
+  Node node;
+  ASSERT_TRUE(node.apply({task_set("a", 3, true, kForever), task_set("b", 3, true, kForever)}));
+  EXPECT_EQ(node.driver.starts.size(), 3U);
+  EXPECT_EQ(state_of(node, "b"), "Waiting");
+  EXPECT_TRUE(node.driver.launched("a-0").pod_ip.starts_with("127."));
+  EXPECT_EQ(node.driver.launched("a-0").share_group, "conformance.a");
+  EXPECT_THAT(node.driver.launched("a-0").hosts, HasSubstr(node.driver.launched("a-2").pod_ip + " a-2"));
+  for (const auto* pod : {"a-0", "a-1", "a-2"}) { node.driver.finish(pod, 0); }
+  node.settle();
+  EXPECT_EQ(state_of(node, "a"), "Succeeded");
+  EXPECT_EQ(node.driver.starts.size(), 6U);
+}
+
+TEST(EmbeddedCluster, WhenTheKthMemberFailsToStartNothingOfTheGangRuns) {
+  for (int k = 0; k < 3; ++k) {
+    Node node;
+    node.driver.fail_start = [k](const LaunchSpec& spec) -> std::optional<Error> {
+      if (spec.pod.metadata.name != fmt::format("gang-{}", k)) { return std::nullopt; }
+      return Error{.kind = ErrorKind::internal, .message = "fork refused", .field = {}, .fix = {}, .code = "StartFailed"};
+    };
+    ASSERT_TRUE(node.apply({task_set("gang", 3, true, kForever)}));
+    EXPECT_EQ(state_of(node, "gang"), "Failed") << k;
+    const auto object = node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "gang"});
+    EXPECT_THAT(string_at(object->status, "message"), HasSubstr(fmt::format("gang-{}", k)));
+    EXPECT_EQ(node.run(node.cluster->probe())->free.at("cpu").milli(), 4000);
+    for (int i = 0; i < 3; ++i) {
+      const auto phase = node.pod(fmt::format("gang-{}", i)).phase;
+      EXPECT_TRUE(phase == PodPhase::failed || phase == PodPhase::unknown) << i;
+    }
+  }
+}
+
+TEST(EmbeddedCluster, AGangThatWasHalfStartedIsCompletedAfterARestart) {
+  Node node;
+  node.driver.hold_starts(true);
+  ASSERT_TRUE(node.apply({task_set("gang", 3, true, kForever)}));
+  node.shut();  // all were placed durably, none has started
+  node.driver.hold_starts(false);
+  node.settle();
+  node.driver.forget();
+  const auto before = node.driver.starts.size();
+  node.store.put([] {
+    auto pod = cpu_pod("greedy", "2");
+    pod.metadata.uid = "greedy-uid";
+    return pod;
+  }());
+  node.boot();
+  node.settle();
+  EXPECT_EQ(node.pod("greedy").phase, PodPhase::pending);  // it cannot take a member's place
+  for (int i = 0; i < 3; ++i) { EXPECT_EQ(node.pod(fmt::format("gang-{}", i)).phase, PodPhase::running) << i; }
+  EXPECT_EQ(node.driver.starts.size(), 3U) << before;
+}
+
+}  // namespace
+}  // namespace metier
