@@ -400,6 +400,7 @@ void EmbeddedCluster::after_end(const EntryPtr& entry) {
 
 void EmbeddedCluster::touch(const EntryPtr& entry) {
   entry->dirty = true;
+  entry->changed.notify();  // a log that is waited for may have come into being
   if (entry->writing) { return; }
   entry->writing = true;
   if (!spawn("status", write_status(entry))) { entry->writing = false; }

@@ -143,18 +143,19 @@ TEST_F(EmbeddedProcesses, SecretsConfigAndVolumesAreInsideThePod) {
          object("v1", "PersistentVolumeClaim", "data", "{}")});
   const std::string volumes =
       R"("volumes":[{"name":"claim","persistentVolumeClaim":{"claimName":"data"}},{"name":"s","secret":{"secretName":"s"}},{"name":"tmp","emptyDir":{}}])";
-  const std::string mounts =
-      R"("volumeMounts":[{"name":"claim","mountPath":"/mnt/claim","subPath":"sub"},{"name":"s","mountPath":"/mnt/secret"},{"name":"tmp","mountPath":"/mnt/tmp"}])";
-  apply({shell("writes", "echo kept > /mnt/claim/file; cat /mnt/secret/f; echo \" $SECRET $COLOUR\"; echo x > /mnt/tmp/y && cat /mnt/tmp/y",
+  const auto at = site.folder() + "/at";
+  const auto mounts = fmt::format(
+      R"("volumeMounts":[{{"name":"claim","mountPath":"{0}/claim","subPath":"sub"}},{{"name":"s","mountPath":"{0}/secret"}},{{"name":"tmp","mountPath":"{0}/tmp"}}])", at);
+  apply({shell("writes", fmt::format("cd {}; echo kept > claim/file; cat secret/f; echo \" $SECRET $COLOUR\"; echo x > tmp/y && cat tmp/y", at),
                "{" + mounts + R"(,"env":[{"name":"SECRET","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}],"envFrom":[{"configMapRef":{"name":"c"}}]})",
                "{" + volumes + "}")});
   const auto first = end_of("writes");
   ASSERT_EQ(first.phase, PodPhase::succeeded) << first.reason << " " << first.message << log("writes");
   EXPECT_EQ(log("writes"), "in a file hidden red\nx\n");
-  apply({shell("reads", "cat /mnt/claim/file; ls /mnt/tmp", "{" + mounts + "}", "{" + volumes + "}")});
+  apply({shell("reads", fmt::format("cd {}; cat claim/file; ls tmp", at), "{" + mounts + "}", "{" + volumes + "}")});
   EXPECT_EQ(end_of("reads").phase, PodPhase::succeeded);
   EXPECT_EQ(log("reads"), "kept\n");
-  EXPECT_FALSE(std::filesystem::exists("/mnt/claim"));
+  EXPECT_FALSE(std::filesystem::exists(at + "/claim/file"));  // at its path inside the pod only
 }
 
 TEST_F(EmbeddedProcesses, ServiceNamesResolveInsidePods) {
