@@ -142,7 +142,8 @@ void make_mounts(const Spec& spec, const Container& container) {
 }
 
 void take_identity(const Spec& spec) {
-  for (int capability = 0; capability < 64; ++capability) { ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); }
+  // Until past the kernel's last one, or at once where it is not permitted.
+  for (int capability = 0; capability < 64 && ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; ++capability) {}
   ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   if (spec.has_identity) {
     if (::setgroups(spec.groups.size(), spec.groups.begin()) != 0 && errno != EPERM) { fail("groups", "setgroups", errno); }

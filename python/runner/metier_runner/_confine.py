@@ -106,7 +106,8 @@ def _bind(mount: dict[str, Any]) -> None:
 
 def _drop_privileges() -> None:
     for capability in range(64):
-        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # past the kernel's last one, or not permitted at all
     _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("Ii", 0x20080522, 0)
     number = SYS_CAPSET.get(os.uname().machine)

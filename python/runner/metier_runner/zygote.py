@@ -33,7 +33,6 @@ SINGLE_THREADED = {
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 # What every pod's start needs, imported and used once before the first fork.
 OWN_IMPORTS = ("atexit", "codecs", "ctypes", "random", "resource", "runpy", "traceback", "weakref", "multiprocessing.process")
@@ -69,7 +68,6 @@ def restart_without(names: list[str], moved: list[str]) -> NoReturn:
 
 def main() -> int:
     """Serve until the other end of the socket is closed."""
-    given = {name: os.environ.get(name) for name in SINGLE_THREADED}
     os.environ.update(SINGLE_THREADED)
     os.set_inheritable(SOCKET, False)
     server = socket.socket(fileno=SOCKET)
@@ -102,7 +100,7 @@ def main() -> int:
             return 0
         if not message:
             return 0
-        serve(server, message, files, moved, given)
+        serve(server, message, files, moved)
 
 
 def warm_up() -> None:
@@ -130,7 +128,7 @@ def receive(server: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(ints)
 
 
-def serve(server: socket.socket, message: bytes, files: list[int], moved: list[str], given: dict[str, str | None]) -> None:
+def serve(server: socket.socket, message: bytes, files: list[int], moved: list[str]) -> None:
     """Fork one pod. Whatever fails closes the descriptors, and the driver starts the pod cold."""
     try:
         request = json.loads(message)
@@ -139,7 +137,7 @@ def serve(server: socket.socket, message: bytes, files: list[int], moved: list[s
         document, control, spec = files
         launch = json.loads(read_all(document))
         if os.fork() == 0:
-            become_shim_and_pod(server, launch, control, spec, moved, given)
+            become_shim_and_pod(server, launch, control, spec, moved)
     except (OSError, ValueError, KeyError):
         return
     finally:
@@ -153,7 +151,7 @@ def read_all(descriptor: int) -> bytes:
     return os.pread(descriptor, size, 0)
 
 
-def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: int, spec: int, moved: list[str], given: dict[str, str | None]) -> NoReturn:
+def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: int, spec: int, moved: list[str]) -> NoReturn:
     """In A: fork B, then execute the shim in this process's place."""
     try:
         server.close()
@@ -164,7 +162,7 @@ def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: 
             hold_of_shim.close()
             os.close(control)
             os.close(spec)
-            run_pod(launch, hold, moved, given)
+            run_pod(launch, hold, moved)
         hold.close()
         for descriptor in (control, spec, hold_of_shim.fileno()):
             os.set_inheritable(descriptor, True)
@@ -177,7 +175,7 @@ def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: 
         os._exit(125)  # B reads end of file and leaves too
 
 
-def run_pod(launch: dict[str, Any], hold: socket.socket, moved: list[str], given: dict[str, str | None]) -> NoReturn:
+def run_pod(launch: dict[str, Any], hold: socket.socket, moved: list[str]) -> NoReturn:
     """In B: wait for the release, become the pod, run its command; never return into the zygote's frames."""
     code = 1
     try:
@@ -194,7 +192,7 @@ def run_pod(launch: dict[str, Any], hold: socket.socket, moved: list[str], given
             os._exit(127)
         hold.send(b"ok")
         hold.close()
-        code = run_command(launch, moved, given)
+        code = run_command(launch, moved)
     except SystemExit as error:
         code = exit_code(error)
     except BaseException:  # noqa: BLE001 - the traceback is the pod's output
@@ -205,9 +203,9 @@ def run_pod(launch: dict[str, Any], hold: socket.socket, moved: list[str], given
         leave(code)
 
 
-def run_command(launch: dict[str, Any], moved: list[str], given: dict[str, str | None]) -> int:
+def run_command(launch: dict[str, Any], moved: list[str]) -> int:
     """Make the process look freshly started, then hand over to the runner."""
-    reset_environment(launch["env"], given)
+    reset_environment(launch["env"])
     reset_signals()
     reset_modules(launch["argv"])
     reseed()
@@ -221,17 +219,13 @@ def run_command(launch: dict[str, Any], moved: list[str], given: dict[str, str |
     return int(runner_main(list(launch["argv"])) or 0)
 
 
-def reset_environment(environment: dict[str, str], given: dict[str, str | None]) -> None:
+def reset_environment(environment: dict[str, str]) -> None:
     """Replace `os.environ` in place: clear and update keep the C library's environment right as well."""
-    restored = dict(environment)
-    for name, value in given.items():
-        if value is not None:
-            restored.setdefault(name, value)
     os.environ.clear()
-    os.environ.update(restored)
-    path = [part for part in restored.get("PYTHONPATH", "").split(os.pathsep) if part]
+    os.environ.update(environment)
+    path = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = path + [part for part in sys.path if part not in path and part != ""]
-    restore_blas_threads(restored)
+    restore_blas_threads(environment)
 
 
 def restore_blas_threads(environment: dict[str, str]) -> None:
