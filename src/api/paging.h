@@ -1,4 +1,4 @@
-// MLRun's paging: the first request carries the filters, later ones only the token; the filters live in the store.
+// MLRun's paging: the first request carries the filters, later ones only the token, which holds them.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@ struct Page {
 
 // Errors: not_found for a token that is unknown or has ended; invalid page numbers and sizes.
 Result<Page> page_of(const Call& call, const RecordsApi& api);
-// Cuts `items` to the page and writes "pagination" into `answer`; stores the token of the next page.
+// Cuts `items` to the page and writes "pagination" into `answer`; makes the token of the next page.
 Async<Result<void>> finish_page(RecordsApi api, Page page, JsonArray items, std::string list, JsonObject& answer);
 
 }  // namespace metier::api

@@ -13,9 +13,17 @@ Json task_document(const std::string& name, std::string_view kind, Time now) {
                     {"status", {{"state", "succeeded"}, {"error", nullptr}}}};
 }
 
+net::Response runs_may_not(std::string_view what) {
+  return error_response(Error{.kind = ErrorKind::denied, .message = fmt::format("a run may not {}", what), .fix = "do it with the server's token"});
+}
+
+// A run's token shows its own project only.
+bool hidden(const Call& call, const std::string& project) { return !call.caller.run_project.empty() && call.caller.run_project != project; }
+
 // Deletes a project; `async` answers with a background task, as v2 does.
 Async<net::Response> delete_project(RecordsApi api, Call& call, bool with_task) {
-  const auto name = call.at("name");
+  if (!call.caller.run_project.empty()) { co_return runs_may_not("delete its project"); }
+  const auto name = call.at("project");
   const std::string strategy(net::header(call.request.headers, "x-mlrun-deletion-strategy"));
   const auto& records = api.store.records();
   METIER_API_TRY(body, records.project(name));
@@ -61,6 +69,7 @@ void add_project_routes(Router& router, const RecordsApi& api) {
     METIER_API_TRY(rows, api.store.records().projects());
     JsonArray out;
     for (auto& [name, body] : rows) {
+      if (hidden(call, name)) { continue; }
       if (format == "name_only" && owner.empty()) {
         out.emplace_back(name);
         continue;
@@ -77,34 +86,35 @@ void add_project_routes(Router& router, const RecordsApi& api) {
   });
 
   router.add(Api::v1, "POST", "/projects", "create a project", [api](Call& call) -> Async<net::Response> {
+    if (!call.caller.run_project.empty()) { co_return runs_may_not("create projects"); }
     METIER_API_TRY(body, call.object());
     const auto now = api.clock.now();
     METIER_API_TRY(made, co_await api.store.write([&](Records& tx) { return records::create_project(tx, body, now); }));
     co_return ok_json(made, 201);
   });
 
-  router.add(Api::v1, "GET", "/projects/{name}", "one project", [api](Call& call) -> Async<net::Response> {
-    METIER_API_TRY(project, records::read_project(api.store.records(), call.at("name")));
+  router.add(Api::v1, "GET", "/projects/{project}", "one project", [api](Call& call) -> Async<net::Response> {
+    METIER_API_TRY(project, records::read_project(api.store.records(), call.at("project")));
     co_return ok_json(project);
   });
 
-  router.add(Api::v1, "PUT", "/projects/{name}", "create or replace a project", [api](Call& call) -> Async<net::Response> {
+  router.add(Api::v1, "PUT", "/projects/{project}", "create or replace a project", [api](Call& call) -> Async<net::Response> {
     METIER_API_TRY(body, call.object());
     const auto now = api.clock.now();
-    METIER_API_TRY(made, co_await api.store.write([&](Records& tx) { return records::put_project(tx, call.at("name"), body, now); }));
+    METIER_API_TRY(made, co_await api.store.write([&](Records& tx) { return records::put_project(tx, call.at("project"), body, now); }));
     co_return ok_json(made);
   });
 
-  router.add(Api::v1, "PATCH", "/projects/{name}", "change a project", [api](Call& call) -> Async<net::Response> {
+  router.add(Api::v1, "PATCH", "/projects/{project}", "change a project", [api](Call& call) -> Async<net::Response> {
     METIER_API_TRY(body, call.object());
     const bool additive = net::header(call.request.headers, "x-mlrun-patch-mode") == "additive";
     const auto now = api.clock.now();
-    METIER_API_TRY(made, co_await api.store.write([&](Records& tx) { return records::patch_project(tx, call.at("name"), body, additive, now); }));
+    METIER_API_TRY(made, co_await api.store.write([&](Records& tx) { return records::patch_project(tx, call.at("project"), body, additive, now); }));
     co_return ok_json(made);
   });
 
-  router.add(Api::v1, "DELETE", "/projects/{name}", "delete a project", [api](Call& call) { return delete_project(api, call, false); });
-  router.add(Api::v2, "DELETE", "/projects/{name}", "delete a project, as a background task", [api](Call& call) { return delete_project(api, call, true); });
+  router.add(Api::v1, "DELETE", "/projects/{project}", "delete a project", [api](Call& call) { return delete_project(api, call, false); });
+  router.add(Api::v2, "DELETE", "/projects/{project}", "delete a project, as a background task", [api](Call& call) { return delete_project(api, call, true); });
 
   const auto summary = [](const std::string& name, const Records& records) -> Result<Json> {
     JsonObject out{{"name", name}};
@@ -115,18 +125,19 @@ void add_project_routes(Router& router, const RecordsApi& api) {
     }
     return Json(std::move(out));
   };
-  router.add(Api::v1, "GET", "/project-summaries", "counts of all projects", [api, summary](Call&) -> Async<net::Response> {
+  router.add(Api::v1, "GET", "/project-summaries", "counts of all projects", [api, summary](Call& call) -> Async<net::Response> {
     METIER_API_TRY(rows, api.store.records().projects());
     JsonArray out;
     for (const auto& [name, body] : rows) {
+      if (hidden(call, name)) { continue; }
       METIER_API_TRY(one, summary(name, api.store.records()));
       out.push_back(std::move(one));
     }
     co_return ok_json(JsonObject{{"project_summaries", std::move(out)}});
   });
-  router.add(Api::v1, "GET", "/project-summaries/{name}", "counts of one project", [api, summary](Call& call) -> Async<net::Response> {
-    METIER_API_CHECK(records::require_project(api.store.records(), call.at("name")));
-    METIER_API_TRY(one, summary(call.at("name"), api.store.records()));
+  router.add(Api::v1, "GET", "/project-summaries/{project}", "counts of one project", [api, summary](Call& call) -> Async<net::Response> {
+    METIER_API_CHECK(records::require_project(api.store.records(), call.at("project")));
+    METIER_API_TRY(one, summary(call.at("project"), api.store.records()));
     co_return ok_json(one);
   });
 }

@@ -9,18 +9,32 @@
 namespace metier::api {
 namespace {
 
-std::vector<std::string> split(std::string_view path) {
-  std::vector<std::string> out;
+std::vector<std::string_view> split(std::string_view path) {
+  std::vector<std::string_view> out;
+  out.reserve(8);
   while (!path.empty()) {
     if (path.front() == '/') {
       path.remove_prefix(1);
       if (path.empty()) { break; }
     }
     const auto end = path.find('/');
-    out.emplace_back(path.substr(0, end));
+    out.push_back(path.substr(0, end));
     path = end == std::string_view::npos ? std::string_view{} : path.substr(end);
   }
   return out;
+}
+
+// How many literals of the pattern a path has, when it fits: the pattern with most of them is the one meant.
+std::optional<std::size_t> literals_of(const std::vector<std::string>& pattern, const std::vector<std::string_view>& parts) {
+  const bool tail = !pattern.empty() && pattern.back().ends_with("*}");
+  if (tail ? parts.size() < pattern.size() : parts.size() != pattern.size()) { return std::nullopt; }
+  std::size_t literals = 0;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i].starts_with('{')) { continue; }
+    if (pattern[i] != parts[i]) { return std::nullopt; }
+    ++literals;
+  }
+  return literals;
 }
 
 // The versions that a path may belong to, with what is left of it, the most specific first.
@@ -149,45 +163,37 @@ Result<JsonObject> Call::object() const {
 }
 
 void Router::add(Api api, std::string method, std::string pattern, std::string summary, RouteHandler handler) {
-  Route route{{api, std::move(method), pattern, std::move(summary)}, split(pattern), std::move(handler)};
+  const auto parts = split(pattern);
+  Route route{{api, std::move(method), pattern, std::move(summary)}, {parts.begin(), parts.end()}, std::move(handler)};
   routes_[api].push_back(std::move(route));
 }
 
-const Router::Route* Router::match(const std::vector<Route>& routes, const std::vector<std::string>& parts, const std::string& method,
+const Router::Route* Router::match(const std::vector<Route>& routes, const std::vector<std::string_view>& parts, const std::string& method,
                                    std::map<std::string, std::string, std::less<>>& path, std::string& allow) const {
   const Route* best = nullptr;
   std::size_t best_literals = 0;
   for (const auto& route : routes) {
-    std::map<std::string, std::string, std::less<>> taken;
-    std::size_t literals = 0;
-    bool fits = true;
-    std::size_t i = 0;
-    for (std::size_t k = 0; fits && k < route.parts.size(); ++k) {
-      const auto& part = route.parts[k];
-      if (part.ends_with("*}")) {
-        std::string rest;
-        for (; i < parts.size(); ++i) { rest += (rest.empty() ? "" : "/") + parts[i]; }
-        fits = !rest.empty();
-        taken[part.substr(1, part.size() - 3)] = rest;
-      } else if (i >= parts.size()) {
-        fits = false;
-      } else if (part.starts_with('{')) {
-        taken[part.substr(1, part.size() - 2)] = parts[i++];
-      } else {
-        fits = part == parts[i++];
-        ++literals;
-      }
-    }
-    if (!fits || i != parts.size()) { continue; }
+    const auto literals = literals_of(route.parts, parts);
+    if (!literals) { continue; }
     const bool same = route.info.method == method || (method == "HEAD" && route.info.method == "GET");
     if (!same) {
       if (allow.find(route.info.method) == std::string::npos) { allow += (allow.empty() ? "" : ", ") + route.info.method; }
       continue;
     }
-    if (best == nullptr || literals > best_literals) {
+    if (best == nullptr || *literals > best_literals) {
       best = &route;
-      best_literals = literals;
-      path = std::move(taken);
+      best_literals = *literals;
+    }
+  }
+  if (best == nullptr) { return nullptr; }
+  for (std::size_t i = 0; i < best->parts.size(); ++i) {
+    const std::string_view part = best->parts[i];
+    if (part.ends_with("*}")) {
+      std::string rest(parts[i]);
+      for (std::size_t k = i + 1; k < parts.size(); ++k) { rest.append("/").append(parts[k]); }
+      path.emplace(part.substr(1, part.size() - 3), std::move(rest));
+    } else if (part.starts_with('{')) {
+      path.emplace(part.substr(1, part.size() - 2), parts[i]);
     }
   }
   return best;
@@ -298,7 +304,7 @@ Json Router::openapi() const {
     JsonArray parameters;
     for (const auto& part : split(pattern)) {
       if (part.starts_with('{')) {
-        parameters.push_back(JsonObject{{"name", part.substr(1, part.size() - 2)}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}});
+        parameters.push_back(JsonObject{{"name", std::string(part.substr(1, part.size() - 2))}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}});
       }
     }
     JsonObject operation{{"summary", info.summary}, {"responses", {{"200", {{"description", "OK"}}}, {"4XX", {{"description", "{\"detail\": {reason, field, fix}}"}}}}}};

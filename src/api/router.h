@@ -79,7 +79,7 @@ class Router final {
     RouteHandler handler;
   };
   Result<Caller> authenticate(const net::Request& request, bool open) const;
-  const Route* match(const std::vector<Route>& routes, const std::vector<std::string>& parts, const std::string& method,
+  const Route* match(const std::vector<Route>& routes, const std::vector<std::string_view>& parts, const std::string& method,
                      std::map<std::string, std::string, std::less<>>& path, std::string& allow) const;
 
   Access access_;

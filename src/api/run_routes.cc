@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "api/paging.h"
 #include "engine/records/records.h"
 #include "model/run.h"
@@ -7,12 +9,19 @@
 namespace metier::api {
 namespace {
 
+// Logs and snapshots are files named by the uid: it is a plain name, whatever the client made it of.
+Result<void> check_uid(std::string_view uid) {
+  const auto plain = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const bool fine = !uid.empty() && uid.size() <= 128 && plain(uid.front()) &&
+                    std::ranges::all_of(uid, [&](char c) { return plain(c) || c == '-' || c == '_' || c == '.'; });
+  if (fine) { return {}; }
+  return fail(invalid("uid", quote(uid) + " is not a run uid", "at most 128 letters, digits, '-', '_', '.', beginning with a letter or digit"));
+}
+
 Result<records::RunWrite> target_of(const RecordsApi& api, const Call& call) {
   METIER_TRY(iteration, call.number("iter", 0, 0, 10'000'000));
   records::RunWrite target{call.at("project"), call.at("uid"), iteration, false};
-  if (target.uid.empty() || target.uid.size() > 128 || target.uid.find_first_of("/\\\0 ") != std::string::npos) {
-    return fail(invalid("uid", quote(target.uid) + " is not a run uid", "32 hexadecimal digits"));
-  }
+  METIER_CHECK(check_uid(target.uid));
   target.held = iteration == 0 && api.held && api.held(target.project, target.uid);
   return target;
 }
@@ -140,6 +149,7 @@ void add_run_routes(Router& router, const RecordsApi& api) {
   router.add(Api::v1, "DELETE", "/projects/{project}/runs/{uid}", "delete a run with its iterations", [api](Call& call) -> Async<net::Response> {
     const auto project = call.at("project");
     const auto uid = call.at("uid");
+    METIER_API_CHECK(check_uid(uid));
     METIER_API_TRY(row, api.store.records().run(project, uid, 0));
     if (row && (row->state == "running" || row->state == "pending")) {
       co_return error_response(invalid("state", fmt::format("run {} is {}", quote(row->name), row->state), "abort it first: metier abort " + uid.substr(0, 8)));

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "base/digest.h"
 #include "engine/records/records.h"
 #include "model/run.h"
 
@@ -30,6 +31,24 @@ void take_artifacts(JsonObject& status) {
     }
   }
   status.erase("artifacts");
+}
+
+// What a notification needs to reach its service (a web hook's address, a token) is kept as a project secret; the
+// run refers to it by key, as MLRun's server does.
+Result<void> hide_notification_params(Records& tx, const RunWrite& target, JsonObject& body) {
+  auto* spec = object_in(body, "spec");
+  auto* list = spec == nullptr ? nullptr : spec->if_contains("notifications");
+  if (list == nullptr || !list->is_array()) { return {}; }
+  for (auto& item : list->get_array()) {
+    auto* notification = item.if_object();
+    const auto* params = notification == nullptr ? nullptr : object_in(*notification, "secret_params");
+    if (params == nullptr || params->empty() || (params->size() == 1 && params->contains("secret"))) { continue; }
+    const auto text = dump_python_json(Json(*params));
+    const auto key = "mlrun.notifications." + sha256_hex(target.project + '\0' + target.uid + '\0' + text).substr(0, 56);
+    METIER_CHECK(tx.put_secret(target.project, "mlrun-project-secrets-" + target.project, key, text));
+    (*notification)["secret_params"] = JsonObject{{"secret", key}};
+  }
+  return {};
 }
 
 Labels labels_of(const JsonObject& document) {
@@ -98,6 +117,7 @@ Result<RunWritten> store_run(Records& tx, const RunWrite& target, JsonObject bod
   auto& status = ensure_object(body, "status");
   if (string_in(status, "state").empty()) { status["state"] = "created"; }
   take_artifacts(status);
+  METIER_CHECK(hide_notification_params(tx, target, body));
   if (before) {
     METIER_TRY(old, parse_json(before->body));
     if (!may_claim(before->state, string_in(status, "state"), target.held)) { status["state"] = before->state; }
@@ -146,6 +166,7 @@ Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObje
     status["artifact_uris"] = JsonObject{};
   }
   take_artifacts(status);
+  METIER_CHECK(hide_notification_params(tx, target, body));
   return write(tx, target, body, before, now);
 }
 
