@@ -52,24 +52,8 @@ bool has_value(const JsonObject& object, std::string_view key) {
 
 }  // namespace
 
-Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& admission) const {
-  METIER_TRY(pod, pod_from(resource, options_.rules));
+void EmbeddedCluster::warn_ignored(const Resource& resource, const Pod& pod, Admission& admission) const {
   const auto& spec = resource.spec();
-  for (const auto& volume : pod.volumes) {
-    if (volume.kind == Volume::Kind::other) {
-      unsupported(admission, fmt::format("volume {}: type {} is not supported on the embedded cluster", quote(volume.name), quote(volume.source)),
-                  "use hostPath, emptyDir, secret, configMap or persistentVolumeClaim");
-    }
-  }
-  if (auto refused = admit_mounts(pod, driver_.limits_of_host())) {
-    unsupported(admission, std::move(*refused), "mount folders at their own path, or run the server as root or where user namespaces are allowed");
-  }
-  if (const auto never = scheduler_.never_fits(pod_requests(pod)); never && admission.verdict == Admission::Verdict::ok) {
-    admission.verdict = Admission::Verdict::never_fits;
-    admission.code = never->code;
-    admission.reason = fmt::format("{} {}", pod.metadata.name, never->reason);
-    admission.fix = "ask for less";
-  }
   if (has_value(spec, "nodeSelector")) { ignored(admission, "spec.nodeSelector", "there is one node"); }
   if (has_value(spec, "affinity")) { ignored(admission, "spec.affinity", "there is one node"); }
   if (has_value(spec, "tolerations")) { ignored(admission, "spec.tolerations", "there is one node"); }
@@ -87,6 +71,26 @@ Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& adm
   for (const auto& container : pod.containers) {
     if (container.image_pull_policy == "Always") { ignored(admission, "imagePullPolicy", "images are environments here"); }
   }
+}
+
+Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& admission) const {
+  METIER_TRY(pod, pod_from(resource, options_.rules));
+  for (const auto& volume : pod.volumes) {
+    if (volume.kind == Volume::Kind::other) {
+      unsupported(admission, fmt::format("volume {}: type {} is not supported on the embedded cluster", quote(volume.name), quote(volume.source)),
+                  "use hostPath, emptyDir, secret, configMap or persistentVolumeClaim");
+    }
+  }
+  if (auto refused = admit_mounts(pod, driver_.limits_of_host())) {
+    unsupported(admission, std::move(*refused), "mount folders at their own path, or run the server as root or where user namespaces are allowed");
+  }
+  if (const auto never = scheduler_.never_fits(pod_requests(pod)); never && admission.verdict == Admission::Verdict::ok) {
+    admission.verdict = Admission::Verdict::never_fits;
+    admission.code = never->code;
+    admission.reason = fmt::format("{} {}", pod.metadata.name, never->reason);
+    admission.fix = "ask for less";
+  }
+  warn_ignored(resource, pod, admission);
   return {};
 }
 
@@ -168,7 +172,11 @@ Async<Result<void>> EmbeddedCluster::apply_one(Resource resource) {
       if (stored->metadata.other.contains("deletionTimestamp")) {
         co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("{} is being removed", key.text()), .field = {}, .fix = "wait until it is gone", .code = {}});
       }
-      if (same_content(*stored, resource)) { co_return Result<void>{}; }
+      // What was stopped stays stopped when the same wish is applied again, as after a restart of the engine.
+      if (const auto stopped = stored->metadata.annotations.find(kStoppedAnnotation); stopped != stored->metadata.annotations.end()) {
+        next.metadata.annotations.insert(*stopped);
+      }
+      if (same_content(*stored, next)) { co_return Result<void>{}; }
       if (resource.kind == "Pod") {
         co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("{} exists with another content", key.text()), .field = {},
                              .fix = "pods never change: remove it first, or use another name", .code = {}});
@@ -207,47 +215,51 @@ Async<Result<void>> EmbeddedCluster::mark_for_removal(ResourceKey key) {
   }
 }
 
+// Owners first: a controller must not make new pods in place of those that are taken from it.
+std::vector<Resource> EmbeddedCluster::owners_first(const Selector& selector) const {
+  auto out = store_.list(selector);
+  std::ranges::partition(out, [&](const Resource& object) { return controller_of(object.kind) != nullptr; });
+  return out;
+}
+
 Async<Result<void>> EmbeddedCluster::remove(Selector selector, StopOptions options) {
   if (options.how == StopOptions::How::detach) {
     co_return fail(invalid("how", "a pod that is let go cannot be removed", "stop with detach keeps it; remove ends it"));
   }
   if (options.reason.empty()) { options.reason = "Removed"; }
-  for (const auto& object : store_.list(selector)) {
-    const auto key = key_of(object);
-    std::vector<EntryPtr> pods;
-    if (object.kind == "Pod") {
-      const auto found = by_uid_.find(object.metadata.uid);
-      if (found != by_uid_.end()) { pods.push_back(found->second); }
-    } else {
-      pods = owned_by(object.metadata.uid);
-    }
-    const bool lives = std::ranges::any_of(pods, [](const EntryPtr& entry) { return !entry->ended(); });
-    if (lives) {
-      auto marked = co_await mark_for_removal(key);
-      if (!marked) { co_return fail(std::move(marked.error())); }
-    }
-    if (object.kind != "Pod" && !pods.empty()) { owners_[object.metadata.uid] = {key, true}; }
-    for (const auto& entry : pods) {
-      if (!entry->removal) { entry->removal = options; }
-      if (!entry->ended()) {
-        co_await stop_pod(entry, options);
-      } else if (!entry->writing) {
-        co_await finish_removal(entry);
-      }
-    }
-    if (object.kind == "Pod") {
-      if (pods.empty()) {
-        auto removed = co_await store_.remove(key);
-        if (!removed) { co_return fail(std::move(removed.error())); }
-      }
-    } else if (lives) {
-      spawn("remove owner", finish_owner_removal(key, object.metadata.uid));
-    } else {
-      auto removed = co_await store_.remove(key);
-      if (!removed) { co_return fail(std::move(removed.error())); }
-    }
+  for (const auto& object : owners_first(selector)) {
+    auto removed = co_await remove_one(object, options);
+    if (!removed) { co_return fail(std::move(removed.error())); }
   }
   co_return Result<void>{};
+}
+
+Async<Result<void>> EmbeddedCluster::remove_one(Resource object, StopOptions options) {
+  const auto key = key_of(object);
+  const bool is_pod = object.kind == "Pod";
+  auto pods = is_pod ? std::vector<EntryPtr>() : owned_by(object.metadata.uid);
+  if (const auto found = by_uid_.find(object.metadata.uid); is_pod && found != by_uid_.end()) { pods.push_back(found->second); }
+  const bool lives = std::ranges::any_of(pods, [](const EntryPtr& entry) { return !entry->ended(); });
+  if (lives) {
+    auto marked = co_await mark_for_removal(key);
+    if (!marked) { co_return fail(std::move(marked.error())); }
+  }
+  if (!is_pod && !pods.empty()) { owners_[object.metadata.uid] = {key, true}; }
+  for (const auto& entry : pods) {
+    const bool again = entry->removal.has_value();
+    entry->removal = options;
+    if (entry->ended()) {
+      if (!entry->writing) { co_await finish_removal(entry); }
+    } else if (!again || options.how == StopOptions::How::forced) {
+      co_await stop_pod(entry, options);
+    }
+  }
+  if (is_pod && !pods.empty()) { co_return Result<void>{}; }  // the end of its entry removes it
+  if (lives) {
+    spawn("remove owner", finish_owner_removal(key, object.metadata.uid));
+    co_return Result<void>{};
+  }
+  co_return co_await store_.remove(key);
 }
 
 Async<void> EmbeddedCluster::finish_owner_removal(ResourceKey key, std::string uid) {
@@ -263,29 +275,35 @@ Async<void> EmbeddedCluster::finish_owner_removal(ResourceKey key, std::string u
 }
 
 Async<Result<void>> EmbeddedCluster::stop(Selector selector, StopOptions options) {
-  for (auto& object : store_.list(selector)) {
+  std::set<std::string> asked;
+  for (auto& object : owners_first(selector)) {
     std::vector<EntryPtr> pods;
     if (object.kind == "Pod") {
       const auto found = by_uid_.find(object.metadata.uid);
       if (found != by_uid_.end()) { pods.push_back(found->second); }
     } else if (controller_of(object.kind) != nullptr && options.how != StopOptions::How::detach) {
-      // Its controller makes no more pods.
-      const auto key = key_of(object);
-      while (!object.metadata.annotations.contains(std::string(kStoppedAnnotation))) {
-        const auto version = object.version;
-        object.metadata.annotations[std::string(kStoppedAnnotation)] = options.reason.empty() ? "Stopped" : options.reason;
-        auto put = co_await store_.put_if_version(object, version);
-        if (put) { break; }
-        if (put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
-        auto again = store_.get(key);
-        if (!again) { break; }
-        object = std::move(*again);
-      }
+      auto marked = co_await mark_stopped(key_of(object), options.reason.empty() ? "Stopped" : options.reason);
+      if (!marked) { co_return fail(std::move(marked.error())); }
       pods = owned_by(object.metadata.uid);
     }
-    for (const auto& entry : pods) { co_await stop_pod(entry, options); }
+    for (const auto& entry : pods) {
+      if (asked.insert(entry->uid).second) { co_await stop_pod(entry, options); }
+    }
   }
   co_return Result<void>{};
+}
+
+// The controller of a stopped resource makes no more pods.
+Async<Result<void>> EmbeddedCluster::mark_stopped(ResourceKey key, std::string reason) {
+  while (true) {
+    auto object = store_.get(key);
+    if (!object || object->metadata.annotations.contains(kStoppedAnnotation)) { co_return Result<void>{}; }
+    const auto version = object->version;
+    object->metadata.annotations.emplace(kStoppedAnnotation, reason);
+    auto put = co_await store_.put_if_version(std::move(*object), version);
+    if (put) { co_return Result<void>{}; }
+    if (put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
+  }
 }
 
 }  // namespace metier

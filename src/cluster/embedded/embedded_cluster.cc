@@ -239,6 +239,14 @@ EmbeddedCluster::EntryPtr EmbeddedCluster::track(const Resource& object, bool re
     fail_entry(entry, "InvalidPod", pod.error().text());
     return entry;
   }
+  Admission admission;
+  warn_ignored(object, *pod, admission);
+  if (!admission.warnings.empty()) {
+    auto ignored = admission.warnings.front();
+    for (std::size_t i = 1; i < admission.warnings.size(); ++i) { ignored.message += "; " + admission.warnings[i].message; }
+    ignored.since = clock_.now();
+    set_condition(entry->status, std::move(ignored));
+  }
   for (const auto& condition : entry->status.conditions) {
     if (condition.type == "PodScheduled" && condition.status) { entry->scheduled_before = true; }
   }
@@ -285,6 +293,12 @@ Async<Result<Health>> EmbeddedCluster::probe() {
   out.free = scheduler_.free();
   out.kinds = options_.kinds;
   out.conditions = driver_.limits_of_host();
+  if (const auto broken = scope_.error()) {
+    out.usable = false;
+    try {
+      std::rethrow_exception(broken);
+    } catch (const std::exception& error) { out.reason = fmt::format("a task of the cluster failed: {}", error.what()); }
+  }
   co_return out;
 }
 

@@ -110,7 +110,12 @@ class EmbeddedCluster final : public Cluster {
   Result<void> admit_pod(const Resource& resource, Admission& admission) const;
   Result<void> admit_all(std::span<const Resource> resources, Admission& admission, bool nested) const;
   Async<Result<void>> apply_one(Resource resource);
+  void warn_ignored(const Resource& resource, const Pod& pod, Admission& admission) const;
+  std::vector<Resource> owners_first(const Selector& selector) const;
+  Async<Result<void>> remove_one(Resource object, StopOptions options);
   Async<Result<void>> mark_for_removal(ResourceKey key);
+  Async<Result<void>> mark_stopped(ResourceKey key, std::string reason);
+  Async<void> go_on_removing(ResourceKey key);
   Async<void> finish_owner_removal(ResourceKey key, std::string uid);
   std::vector<EntryPtr> owned_by(const std::string& uid) const;
 

@@ -56,6 +56,16 @@ TEST(EmbeddedCluster, RefusesWhatItCannotDoByName) {
   EXPECT_EQ(warned->warnings[0].message, "spec.nodeSelector has no effect on the embedded cluster: there is one node");
 }
 
+TEST(EmbeddedCluster, SaysOnThePodWhatHasNoEffect) {
+  Node node;
+  ASSERT_TRUE(node.apply({pod_with("w", "{}", R"({"nodeSelector":{"a":"b"},"serviceAccountName":"robot"})")}));
+  const auto conditions = node.pod("w").conditions;
+  const auto ignored = std::ranges::find(conditions, "FieldIgnored", &Condition::type);
+  ASSERT_NE(ignored, conditions.end());
+  EXPECT_THAT(ignored->message, HasSubstr("spec.nodeSelector has no effect"));
+  EXPECT_THAT(ignored->message, HasSubstr("'robot'"));
+}
+
 TEST(EmbeddedCluster, RefusesAGangThatTogetherCanNeverFit) {
   Node node;
   const auto resource = task_set("set", 3, true, kForever, "2");

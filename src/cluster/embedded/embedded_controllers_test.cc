@@ -108,5 +108,30 @@ TEST(EmbeddedCluster, AGangThatWasHalfStartedIsCompletedAfterARestart) {
   EXPECT_EQ(node.driver.starts.size(), 3U) << before;
 }
 
+TEST(EmbeddedCluster, RemovingByLabelTakesOwnerAndPodsAndMakesNoNewOnes) {
+  Node node;
+  auto set = task_set("set", 8, false, kForever);  // four run, four wait
+  set.metadata.labels["mlrun/uid"] = "u1";
+  ASSERT_TRUE(node.apply({set}));
+  node.remove({.name_space = "conformance", .labels = {{"mlrun/uid", "u1"}}});
+  EXPECT_TRUE(node.store.list({}).empty());
+  EXPECT_EQ(node.driver.starts.size(), 4U);
+  EXPECT_EQ(node.cluster->tracked(), 0U);
+}
+
+TEST(EmbeddedCluster, StoppingByLabelEndsOwnerAndPodsOnce) {
+  Node node;
+  auto set = task_set("set", 2, false, kForever);
+  set.metadata.labels["mlrun/uid"] = "u1";
+  ASSERT_TRUE(node.apply({set}));
+  ASSERT_TRUE(node.run(node.cluster->stop({.name_space = "conformance", .labels = {{"mlrun/uid", "u1"}}}, {})));
+  node.settle();
+  EXPECT_EQ(node.driver.stops.size(), 2U);
+  EXPECT_EQ(node.driver.starts.size(), 2U);
+  const auto before = node.store.writes;
+  ASSERT_TRUE(node.apply({set}));  // the engine, after its restart
+  EXPECT_EQ(node.store.writes, before);
+}
+
 }  // namespace
 }  // namespace metier

@@ -47,6 +47,9 @@ Async<Result<void>> EmbeddedCluster::recover_pods() {
       enqueue(entry);
     }
   }
+  for (const auto& [uid, owner] : owners_) {
+    if (owner.second) { spawn("remove", go_on_removing(owner.first)); }
+  }
   for (const auto& id : on_node) { spawn("destroy", destroy_unknown(id)); }
   co_return Result<void>{};
 }
@@ -82,6 +85,12 @@ Async<void> EmbeddedCluster::recover_one(EntryPtr entry, std::shared_ptr<std::si
   }
   --*left;
   settled_.notify();
+}
+
+// The server died while it removed a custom resource.
+Async<void> EmbeddedCluster::go_on_removing(ResourceKey key) {
+  auto removed = co_await remove({.name_space = key.name_space, .kind = key.kind, .name = key.name, .labels = {}, .owner_uid = {}}, {});
+  if (!removed) { options_.log.error("object not removed", {{"object", Json(key.text())}, {"error", Json(removed.error().text())}}); }
 }
 
 // A folder whose pod is not in the store: its pod was removed while the server was down.

@@ -83,5 +83,21 @@ TEST(EmbeddedCluster, ARemovalGoesOnAfterARestart) {
   EXPECT_EQ(node.driver.destroyed.size(), 1U);
 }
 
+TEST(EmbeddedCluster, TheRemovalOfASetGoesOnAfterARestart) {
+  Node node;
+  ASSERT_TRUE(node.apply({task_set("set", 2, true, {.run = PodScript::Run::stubborn})}));
+  ASSERT_TRUE(node.run(node.cluster->remove({.name_space = "conformance", .kind = "TaskSet"}, {})));
+  node.settle();
+  ASSERT_EQ(node.pod("set-0").phase, PodPhase::running);
+  node.restart();
+  node.driver.finish("set-0", 0);
+  node.settle();
+  EXPECT_TRUE(node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "set"}));
+  node.driver.finish("set-1", 0);
+  node.settle();
+  EXPECT_TRUE(node.store.list({}).empty());
+  EXPECT_EQ(node.driver.starts.size(), 2U);
+}
+
 }  // namespace
 }  // namespace metier
