@@ -1,0 +1,35 @@
+// The routes over the engine: submit, abort, build, runtime resources (submit.cc), logs (logs.cc), and what MLRun's
+// API has not (metier_v1.cc). `main` makes the parts and adds the routes; everything outlives the router.
+#pragma once
+
+#include <functional>
+
+#include "api/router.h"
+#include "engine/builds.h"
+#include "engine/describe.h"
+#include "engine/engine.h"
+#include "engine/objects.h"
+#include "engine/runtime_resources.h"
+
+namespace metier::api {
+
+struct EngineApi {
+  Engine& engine;
+  Describe& describe;
+  ProjectObjects& objects;
+  RuntimeResources& resources;
+  Builds& builds;
+  std::function<Json()> environments;       // list, may be empty
+  std::function<void(const std::string& project, const std::string& name)> secrets_changed;  // pods that wait go on; may be empty
+  const Router* router = nullptr;           // for /openapi.json
+  Time started{};
+};
+
+void add_submit_routes(Router& router, EngineApi& api);
+void add_log_routes(Router& router, EngineApi& api);
+void add_metier_routes(Router& router, EngineApi& api);
+
+// Everything that is wrong with a submit is 400: MLRun's client hides what other statuses say (reference 1.7).
+net::Response submit_error(const Error& error);
+
+}  // namespace metier::api

@@ -1,0 +1,157 @@
+// The life of runs: submit, follow, abort, retry, limits of time, leases, clean-up, recovery. One object per
+// server, on the loop's thread. What it decides is in the store before it is acted on: a kill at any point loses
+// nothing that was acknowledged.
+//
+//   submit ──▶ one transaction (function, run, plan, objects) ──▶ answer ──▶ cluster.apply
+//   cluster.watch ──▶ Kind::observe ──▶ journal to its end ──▶ move_run (compare-and-set + timeline)
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/background.h"
+#include "engine/deadlines.h"
+#include "engine/events.h"
+#include "engine/ground.h"
+#include "engine/journal.h"
+#include "engine/mask.h"
+#include "engine/merge.h"
+#include "engine/plan.h"
+#include "engine/snapshot.h"
+#include "engine/tokens.h"
+#include "engine/transition.h"
+
+namespace metier {
+
+struct SubmitRequest {
+  Json task;                  // run document
+  Json function;              // null, or an override / a whole function
+  std::string function_url;   // "project/name@hash"
+  Json schedule;
+  Caller caller;
+  Json environment;           // of a host process: the caller's variables, {name: value}
+  std::string working_dir;
+  std::string context;        // folder of the function's file (x-metier-context), unix socket only
+};
+
+struct LogSlice {
+  std::string bytes;
+  std::uint64_t size = 0;     // of the whole log now
+  std::string state;          // of the run
+};
+
+class Engine final {
+ public:
+  explicit Engine(Ground ground);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Before the cluster opens: pods that it starts need their tokens.
+  Async<Result<void>> open_tokens();
+  // Reads the store, applies what the cluster may not have, begins to follow.
+  Async<Result<void>> start();
+  // Stops following. Pods live on.
+  Async<void> stop();
+
+  // The run as stored, {"data": …} is api/'s. Errors: everything that is wrong with a submit; api/ answers 400.
+  Async<Result<Json>> submit(SubmitRequest request);
+  // The objects a submit would make, with the hooks applied; nothing is stored. Also asks the cluster's admission.
+  Result<std::vector<Resource>> render(SubmitRequest request);
+  Async<Result<Admission>> admit(SubmitRequest request);
+
+  // Begins an abort and gives its background task's name. Errors: not_found, conflict (ended), invalid (kind).
+  Async<Result<std::string>> abort(std::string project, std::string uid, std::string text);
+  // A lease of a run that a client holds; renewed by repeating.
+  Async<Result<void>> renew_lease(std::string project, std::string uid);
+  // Removes a run's resources and logs; refuses running and pending ones (invalid).
+  Async<Result<void>> forget(std::string project, std::string uid);
+
+  // Bytes of a run's log. `attempt` 0 = all attempts, one after the other. Waits (at most options.log_wait) for
+  // bytes when there are none and the run has not ended.
+  Async<Result<LogSlice>> log(std::string project, std::string uid, std::uint64_t offset, std::int64_t size, std::int64_t attempt, bool wait);
+  Async<Result<std::uint64_t>> log_size(std::string project, std::string uid);
+  Result<void> append_log(const std::string& project, const std::string& uid, std::string_view bytes, bool append);
+
+  // For whoever changes runs by other ways (clients' PATCH): wakes waiters, sends the event.
+  void run_changed(const std::string& project, const std::string& uid, const std::string& name, const std::string& state);
+  // True when the engine decides the run's end (its processes are the cluster's): claims of clients do not count.
+  bool holds(const std::string& project, const std::string& uid) const;
+
+  Masker masker_of(const std::string& project, const std::string& uid) const;
+  EventHub& events() { return events_; }
+  BackgroundTasks& tasks() { return tasks_; }
+  const RunTokens& tokens() const { return tokens_; }
+  const Ground& ground() const { return ground_; }
+  // A token of a run that has not ended.
+  std::optional<TokenRun> check_token(std::string_view token) const;
+  bool idle() const;   // nothing lives and nobody waits
+  std::size_t live_runs() const { return live_.size(); }
+
+  // What is known of a run that lives, for `why` and `describe`. Empty when it does not.
+  std::vector<ResourceStatus> resources_of(const std::string& project, const std::string& uid) const;
+  // Everything that is due now; the loop calls it, tests after moving the clock.
+  Async<void> run_due();
+
+ private:
+  struct Live;
+  using LivePtr = std::shared_ptr<Live>;
+  struct Prepared;
+
+  // engine_submit.cc
+  Result<Prepared> prepare(const SubmitRequest& request, bool with_context);
+  Result<Function> function_of(const SubmitRequest& request, const std::string& project) const;
+  Result<std::vector<Resource>> lower(const Function& function, const Run& run, const Plan& plan) const;
+  Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
+  Site site_of(const std::string& project) const;
+  Async<void> apply(LivePtr live, std::vector<Resource> resources);
+  Async<Result<Json>> repeated(std::string project, std::string uid);
+
+  // engine_observe.cc
+  LivePtr adopt(Plan plan, Function function, Run run);
+  void heard(const ResourceStatus& status);
+  void poke(const LivePtr& live);
+  Async<void> work(LivePtr live);
+  Async<bool> observe_once(LivePtr live);
+  Async<Result<void>> drain_journal(LivePtr live);
+  Async<Result<void>> finish(LivePtr live, Observation seen);
+  Async<Result<Moved>> move(LivePtr live, StateChange change, std::function<void(Plan&)> edit, std::vector<TimelineRow> rows);
+  Async<Result<void>> edit_plan(LivePtr live, std::function<void(Plan&)> edit);
+  void set_thresholds(Live& live, const Observation& seen);
+
+  // engine_life.cc
+  Async<void> clock_loop();
+  Async<void> abort_task(LivePtr live, std::string project, std::string uid, std::string task, std::string text);
+  Async<void> stop_for(LivePtr live, std::string reason, std::string text);
+  Async<void> retry_now(LivePtr live);
+  Async<void> lease_lost(std::string key);
+  Async<void> clean(std::string key);
+  Async<Result<void>> archive_log(const Plan& plan, std::int64_t attempt, const std::string& pod);
+  Async<void> recover();
+  void keep_ended_bounded();
+
+  // engine_logs.cc
+  std::string log_file(const std::string& project, const std::string& uid, std::int64_t attempt) const;
+  std::string log_pod(const Plan& plan, std::int64_t attempt) const;
+  std::string state_of(const std::string& project, const std::string& uid) const;
+
+  Ground ground_;
+  Scope scope_;
+  EventHub events_;
+  BackgroundTasks tasks_;
+  RunTokens tokens_;
+  Snapshots snapshots_;
+  Deadlines deadlines_;
+  Signal deadline_changed_;
+  std::unique_ptr<JournalWatch> journals_;
+  std::map<std::string, LivePtr, std::less<>> live_;       // by plan_key
+  std::map<std::string, std::string, std::less<>> ended_;  // plan_key → pod of the log, of runs whose resources still exist
+  std::map<std::string, std::size_t, std::less<>> waiting_;  // long polls
+  std::shared_ptr<void> watch_;
+  bool stopping_ = false;
+};
+
+}  // namespace metier

@@ -1,0 +1,332 @@
+// The engine's plain parts: masks, phases, deadlines, ignore rules, snapshots, journal files, merging, why.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/files.h"
+#include "engine/deadlines.h"
+#include "engine/journal.h"
+#include "engine/mask.h"
+#include "engine/merge.h"
+#include "engine/phases.h"
+#include "engine/plan.h"
+#include "engine/snapshot.h"
+#include "engine/tokens.h"
+#include "engine/why.h"
+
+namespace metier {
+namespace {
+
+class Folder final {
+ public:
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "metier-engine-XXXXXX").string();
+    path_ = ::mkdtemp(name.data());
+  }
+  ~Folder() {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+  }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  const std::string& path() const { return path_; }
+  void write(const std::string& name, std::string_view text) const {
+    std::filesystem::create_directories(std::filesystem::path(path_ + "/" + name).parent_path());
+    EXPECT_TRUE(write_file(path_ + "/" + name, text, 0644));
+  }
+
+ private:
+  std::string path_;
+};
+
+TEST(Masker, MasksWithAsManyStarsAndKeepsLengths) {
+  const Masker masker({"s3cret", "s3cret-long", "abc"});
+  std::string text = "x s3cret y s3cret-long z abc";
+  masker.mask(text);
+  EXPECT_EQ(text, "x ****** y *********** z abc") << "values of less than four bytes are left alone";
+}
+
+TEST(Masker, MasksOverlappingMatches) {
+  const Masker masker({"aaaa"});
+  std::string text = "aaaaaa";
+  masker.mask(text);
+  EXPECT_EQ(text, "******");
+}
+
+TEST(Masker, MasksEveryLineOfAKey) {
+  const Masker masker({"-----BEGIN\nline-one\nend"});
+  std::string text = "the log prints line-one alone";
+  masker.mask(text);
+  EXPECT_EQ(text, "the log prints ******** alone");
+}
+
+TEST(Masker, HoldsBackWhatMayBecomeASecret) {
+  const Masker masker({"s3cret"});
+  EXPECT_EQ(masker.undecided("hello s3c"), 3U);
+  EXPECT_EQ(masker.undecided("hello"), 0U);
+  EXPECT_EQ(masker.undecided("s3cret"), 0U);
+}
+
+TEST(Deadlines, MovesAndShifts) {
+  Deadlines deadlines;
+  const Deadlines::Point start{std::chrono::hours(1)};
+  deadlines.set(Due::lease, "a", start + std::chrono::seconds(5));
+  deadlines.set(Due::retry, "a", start + std::chrono::seconds(1));
+  deadlines.set(Due::lease, "a", start + std::chrono::seconds(8));
+  EXPECT_EQ(deadlines.next(), start + std::chrono::seconds(1));
+  EXPECT_EQ(deadlines.take(start + std::chrono::seconds(2)).size(), 1U);
+  deadlines.shift(Due::lease, std::chrono::seconds(60));
+  EXPECT_TRUE(deadlines.take(start + std::chrono::seconds(30)).empty());
+  EXPECT_EQ(deadlines.take(start + std::chrono::seconds(70)).size(), 1U);
+  EXPECT_FALSE(deadlines.next());
+}
+
+TEST(IgnoreRules, FollowGit) {
+  const IgnoreRules rules("*.log\n!keep.log\n/build/\ndocs/*.txt\n**/cache\n# note\n\\#odd\nsrc/**/gen\n");
+  using Says = IgnoreRules::Says;
+  EXPECT_EQ(rules.says("a/b.log", false), Says::ignored);
+  EXPECT_EQ(rules.says("a/keep.log", false), Says::kept);
+  EXPECT_EQ(rules.says("build", true), Says::ignored);
+  EXPECT_EQ(rules.says("build", false), Says::nothing) << "only folders";
+  EXPECT_EQ(rules.says("a/build", true), Says::nothing) << "anchored";
+  EXPECT_EQ(rules.says("docs/a.txt", false), Says::ignored);
+  EXPECT_EQ(rules.says("docs/x/a.txt", false), Says::nothing);
+  EXPECT_EQ(rules.says("x/y/cache", true), Says::ignored);
+  EXPECT_EQ(rules.says("#odd", false), Says::ignored);
+  EXPECT_EQ(rules.says("src/a/b/gen", true), Says::ignored);
+}
+
+TEST(Glob, MatchesClassesAndBoundsStars) {
+  EXPECT_TRUE(glob_matches("a[0-9]?.py", "a7x.py"));
+  EXPECT_FALSE(glob_matches("a[!0-9]", "a7"));
+  EXPECT_FALSE(glob_matches("*.py", "a/b.py"));
+  EXPECT_TRUE(glob_matches("**.py", "a/b.py"));
+  EXPECT_FALSE(glob_matches("[", "["));
+}
+
+TEST(Snapshots, CopyOnceAndLeaveOutWhatIsIgnored) {
+  const Folder folder;
+  folder.write("code/train.py", "print(1)\n");
+  folder.write("code/.gitignore", "data/\n");
+  folder.write("code/data/big.bin", std::string(2000, 'x'));
+  folder.write("code/venv/pyvenv.cfg", "");
+  folder.write("code/venv/lib.py", "x");
+  folder.write("code/pkg/__init__.py", "");
+  ASSERT_EQ(::symlink("/etc/passwd", (folder / "code/link").c_str()), 0);
+  Snapshots snapshots(folder / "snapshots", 1000);
+  auto first = snapshots.take(folder / "code", -1);
+  ASSERT_TRUE(first) << first.error().text();
+  EXPECT_TRUE(std::filesystem::exists(*first + "/train.py"));
+  EXPECT_TRUE(std::filesystem::exists(*first + "/pkg/__init__.py"));
+  EXPECT_FALSE(std::filesystem::exists(*first + "/data"));
+  EXPECT_FALSE(std::filesystem::exists(*first + "/venv"));
+  EXPECT_FALSE(std::filesystem::exists(*first + "/link"));
+  auto second = snapshots.take(folder / "code", -1);
+  EXPECT_EQ(*first, *second);
+  folder.write("code/train.py", "print(22)\n");
+  auto third = snapshots.take(folder / "code", -1);
+  EXPECT_NE(*first, *third);
+}
+
+TEST(Snapshots, SayWhatIsTooLarge) {
+  const Folder folder;
+  folder.write("code/data/big.bin", std::string(5000, 'x'));
+  Snapshots snapshots(folder / "snapshots", 1000);
+  auto taken = snapshots.take(folder / "code", -1);
+  ASSERT_FALSE(taken);
+  EXPECT_EQ(taken.error().code, "ContextTooLarge");
+  EXPECT_NE(taken.error().message.find("data alone"), std::string::npos);
+}
+
+TEST(Journal, ReadsWholeLinesOnlyAndGoesOnFromAnOffset) {
+  const Folder folder;
+  folder.write("journal", "{\"v\":1,\"op\":\"phase\",\"name\":\"start\",\"at\":1.5}\nnonsense\n{\"v\":1,\"op\":\"pha");
+  auto batch = read_journal(folder.path(), 0);
+  ASSERT_TRUE(batch);
+  EXPECT_EQ(batch->records.size(), 1U);
+  EXPECT_EQ(batch->odd.size(), 1U);
+  EXPECT_FALSE(batch->more && batch->next == 0);
+  const std::uint64_t next = batch->next;
+  folder.write("journal", "{\"v\":1,\"op\":\"phase\",\"name\":\"start\",\"at\":1.5}\nnonsense\n{\"v\":1,\"op\":\"phase\"}\n");
+  auto rest = read_journal(folder.path(), next);
+  ASSERT_TRUE(rest);
+  EXPECT_EQ(rest->records.size(), 1U);
+}
+
+TEST(Journal, IsNotFollowedThroughALink) {
+  const Folder folder;
+  folder.write("secret", "{\"op\":\"failure\"}\n");
+  std::filesystem::create_directories(folder / "work");
+  ASSERT_EQ(::symlink((folder / "secret").c_str(), (folder / "work/journal").c_str()), 0);
+  auto batch = read_journal(folder / "work", 0);
+  ASSERT_FALSE(batch);
+  EXPECT_EQ(batch.error().kind, ErrorKind::invalid);
+  EXPECT_TRUE(read_journal(folder / "none", 0)->records.empty());
+}
+
+TEST(Journal, PassesOverARecordThatIsTooLarge) {
+  const Folder folder;
+  folder.write("journal", std::string(kJournalRecord + 70'000, 'x') + "\n{\"op\":\"phase\"}\n");
+  std::uint64_t offset = 0;
+  std::size_t records = 0;
+  std::size_t odd = 0;
+  for (int i = 0; i < 5; ++i) {
+    auto batch = read_journal(folder.path(), offset);
+    ASSERT_TRUE(batch);
+    records += batch->records.size();
+    odd += batch->odd.size();
+    offset = batch->next;
+  }
+  EXPECT_EQ(records, 1U);
+  EXPECT_GE(odd, 1U);
+}
+
+TimelineRow row(std::string what, Time at, JsonObject detail) {
+  TimelineRow out;
+  out.at = at;
+  out.what = std::move(what);
+  out.detail = dump_json(detail);
+  return out;
+}
+
+TEST(Phases, AddUpToTheWallTime) {
+  const Time start{std::chrono::seconds(1000)};
+  const auto at = [&](int ms) { return start + std::chrono::milliseconds(ms); };
+  const auto mark = [&](const char* name, int ms) { return row("phase", at(ms), {{"name", name}, {"at", to_iso(at(ms))}}); };
+  const std::vector<TimelineRow> rows{row("accepted", start, {}), mark("scheduled", 2), mark("started", 9), mark("start", 12), mark("import", 15),
+                                      mark("user", 300),        mark("upload", 900),  mark("finished", 950),
+                                      row("state", at(955), {{"to", "completed"}, {"finished", to_iso(at(950))}})};
+  const std::vector<Phase> phases = phases_of(rows, 1, at(5000));
+  ASSERT_EQ(phases.size(), 7U);
+  Duration sum{};
+  for (const Phase& phase : phases) { sum += phase.to - phase.from; }
+  EXPECT_EQ(sum, Duration(std::chrono::milliseconds(950)));
+  EXPECT_EQ(phases[0].to - phases[0].from, Duration(std::chrono::milliseconds(2)));
+  EXPECT_EQ(phases[3].name, "start");
+  EXPECT_EQ(phases[3].to - phases[3].from, Duration(std::chrono::milliseconds(6)));
+  EXPECT_EQ(phases[5].to - phases[5].from, Duration(std::chrono::milliseconds(600)));
+}
+
+TEST(Phases, OfAProgramWithoutMarksAreQueueAndUser) {
+  const Time start{std::chrono::seconds(1000)};
+  const auto at = [&](int ms) { return start + std::chrono::milliseconds(ms); };
+  const std::vector<TimelineRow> rows{row("accepted", start, {}), row("phase", at(3), {{"name", "started"}, {"at", to_iso(at(3))}}),
+                                      row("state", at(9), {{"to", "error"}, {"finished", to_iso(at(8))}})};
+  const std::vector<Phase> phases = phases_of(rows, 1, at(5000));
+  ASSERT_EQ(phases.size(), 7U);
+  EXPECT_EQ(phases.back().to, at(8));
+  EXPECT_EQ(phases[5].to - phases[5].from, Duration(std::chrono::milliseconds(5)));
+}
+
+TEST(RunTokens, HoldForTheirRunOnly) {
+  const RunTokens tokens("key");
+  const std::string token = tokens.token("proj", "uid.1");
+  const auto run = tokens.check(token);
+  ASSERT_TRUE(run);
+  EXPECT_EQ(run->project, "proj");
+  EXPECT_EQ(run->uid, "uid.1");
+  std::string other = token;
+  other[5] = other[5] == 'x' ? 'y' : 'x';
+  EXPECT_FALSE(tokens.check(other));
+  EXPECT_FALSE(RunTokens("other").check(token));
+  EXPECT_FALSE(tokens.check("mrt_a.b"));
+}
+
+TEST(Plan, SurvivesItsText) {
+  Plan plan;
+  plan.project = "p";
+  plan.uid = "u";
+  plan.kind = "job";
+  plan.names = {"n-1", "n-2"};
+  plan.attempt = 2;
+  plan.objects = {{"p", "Pod", "n-2"}};
+  plan.stop_reason = "AbortedByUser";
+  auto again = plan_from_json(dump_json(to_json(plan)));
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->name(), "n-2");
+  EXPECT_EQ(again->objects, plan.objects);
+  EXPECT_EQ(again->stop_reason, "AbortedByUser");
+}
+
+TEST(Merge, ExpandsPaths) {
+  EXPECT_EQ(expand_path("/d/{{project}}/{{ run.uid }}/{{other}}/{{run.user}}", "p", "u", "me"), "/d/p/u/{{other}}/me");
+  EXPECT_EQ(expand_path("/d/{{project", "p", "u", ""), "/d/{{project");
+}
+
+TEST(Merge, OverlaysByNameAndKeepsTheRest) {
+  auto function = Function::from_json(*parse_json(
+      R"({"kind":"job","metadata":{"name":"f"},"spec":{"image":"a","env":[{"name":"A","value":"1"},{"name":"B","value":"2"}],"resources":{"limits":{"cpu":"1"}}}})"));
+  ASSERT_TRUE(function);
+  const Json over = *parse_json(R"({"spec":{"image":"","env":[{"name":"B","value":"3"},{"name":"C","value":"4"}],"resources":{},"replicas":3}})");
+  ASSERT_TRUE(overlay_function(*function, over.get_object()));
+  EXPECT_EQ(string_in(function->spec(), "image"), "a");
+  EXPECT_EQ(dump_json(*function->spec().if_contains("env")),
+            R"([{"name":"A","value":"1"},{"name":"B","value":"3"},{"name":"C","value":"4"}])");
+  EXPECT_EQ(int_in(function->spec(), "replicas"), 3);
+  EXPECT_NE(function->spec().if_contains("resources"), nullptr);
+}
+
+Run run_in(std::string_view state, JsonObject status = {}) {
+  Run run;
+  run.set_uid("0123456789abcdef");
+  run.set_name("train");
+  run.set_project("default");
+  run.set_label("kind", "job");
+  for (const auto& [key, value] : status) { run.status()[key] = value; }
+  run.status()["state"] = state;
+  return run;
+}
+
+TEST(Why, SaysWhatAPendingRunWaitsFor) {
+  const Run run = run_in("pending", {{"start_time", "2026-01-01T00:00:00+00:00"}});
+  WhyFacts facts;
+  facts.run = &run;
+  facts.now = *from_iso("2026-01-01T00:04:12+00:00");
+  facts.queue = QueuePosition{.position = 1, .length = 3, .code = "InsufficientMemory", .reason = "asks for 24Gi", .held_by = {{"etl-1", "12Gi"}}};
+  facts.asked["memory"] = *Quantity::parse("24Gi");
+  facts.health.free["memory"] = *Quantity::parse("9.5Gi");
+  facts.health.allocatable["memory"] = *Quantity::parse("32Gi");
+  const Why out = why(facts);
+  EXPECT_EQ(out.code, "InsufficientMemory");
+  EXPECT_NE(out.sentence.find("4 min 12 s"), std::string::npos) << out.sentence;
+  EXPECT_NE(out.sentence.find("waits for memory"), std::string::npos);
+  ASSERT_FALSE(out.fixes.empty());
+  EXPECT_EQ(out.fixes.front().command, "--mem 9.5Gi");
+}
+
+TEST(Why, NamesTheCauseOfEveryEnd) {
+  for (const char* code : {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing", "DeadlineExceeded", "ClientLost", "ShimLost", "HostRebooted",
+                           "NodeLost", "InvalidParameter", "EnvironmentFailed", "RankFailed", "PortTaken", "Preempted", "ExitCode"}) {
+    const Run run = run_in("error", {{"reason", code}, {"error", "x"}});
+    WhyFacts facts;
+    facts.run = &run;
+    const Why out = why(facts);
+    EXPECT_EQ(out.code, code);
+    ASSERT_NE(find_cause(code), nullptr) << code;
+    EXPECT_NE(out.sentence.find(find_cause(code)->sentence), std::string::npos);
+    EXPECT_FALSE(out.fixes.empty());
+  }
+  const Run killed = run_in("error", {{"reason", "Killed(SIGSEGV)"}});
+  WhyFacts facts;
+  facts.run = &killed;
+  EXPECT_EQ(why(facts).code, "Killed");
+  EXPECT_NE(why(facts).sentence.find("SIGSEGV"), std::string::npos);
+}
+
+TEST(Why, ReadsTheCauseFromThePods) {
+  const Run run = run_in("pending");
+  for (const auto& [reason, code] : {std::pair{"SecretMissing", "SecretMissing"}, {"VolumeMissing", "VolumeMissing"}, {"ImagePullBackOff", "ImageUnknown"},
+                                     {"EnvironmentBuilding", "EnvironmentBuilding"}, {"", "Starting"}}) {
+    PodStatus pod;
+    pod.conditions.push_back({.type = "PodScheduled", .status = true});
+    pod.reason = reason;
+    WhyFacts facts;
+    facts.run = &run;
+    facts.pods.emplace_back("p", pod);
+    EXPECT_EQ(why(facts).code, code);
+  }
+}
+
+}  // namespace
+}  // namespace metier

@@ -1,0 +1,46 @@
+#include "engine/pods_of.h"
+
+namespace metier {
+namespace {
+
+void visit_templates(Json& value, const std::function<void(PodPart&)>& visit) {
+  if (value.is_array()) {
+    for (Json& item : value.get_array()) { visit_templates(item, visit); }
+    return;
+  }
+  if (!value.is_object()) { return; }
+  for (auto&& member : value.get_object()) {
+    Json& inner = member.value();
+    if (member.key() == "template" && inner.is_object()) {
+      JsonObject* spec = object_in(inner.get_object(), "spec");
+      if (spec != nullptr && spec->contains("containers")) {
+        JsonObject& document = inner.get_object();
+        PodPart part{*spec, [&document](std::string_view key, std::string_view text) {
+                       ensure_object(ensure_object(document, "metadata"), "annotations")[key] = text;
+                     }};
+        visit(part);
+        continue;
+      }
+    }
+    visit_templates(inner, visit);
+  }
+}
+
+}  // namespace
+
+void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit) {
+  if (resource.kind == "Pod") {
+    PodPart part{ensure_object(resource.body, "spec"), [&resource](std::string_view key, std::string_view text) {
+                   resource.metadata.annotations.insert_or_assign(std::string(key), std::string(text));
+                 }};
+    visit(part);
+    return;
+  }
+  if (Json* spec = resource.body.if_contains("spec")) { visit_templates(*spec, visit); }
+}
+
+void for_each_pod(std::vector<Resource>& resources, const std::function<void(PodPart&)>& visit) {
+  for (Resource& resource : resources) { for_each_pod(resource, visit); }
+}
+
+}  // namespace metier

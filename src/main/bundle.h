@@ -1,0 +1,16 @@
+// The files that the binary carries: the shim, the in-pod runner, `mlrun` for pods. Unpacked once per content to
+// <data>/lib/<hash>/; <data>/lib/current is a link to the newest.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace metier {
+
+std::string_view bundle();
+// Gives the folder. Safe while other servers' pods use older ones: nothing is overwritten.
+Result<std::string> unpack_bundle(const std::string& data, std::string_view bundle);
+
+}  // namespace metier

@@ -1,0 +1,149 @@
+#include "main/environments_of_pods.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace metier {
+namespace {
+
+std::string on_path(const std::string& program) {
+  const char* listed = std::getenv("PATH");
+  std::string_view path = listed != nullptr && *listed != '\0' ? listed : "/usr/local/bin:/usr/bin:/bin";
+  while (!path.empty()) {
+    const std::size_t end = std::min(path.find(':'), path.size());
+    const std::string candidate = std::string(path.substr(0, end)) + "/" + program;
+    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
+    path.remove_prefix(std::min(end + 1, path.size()));
+  }
+  return {};
+}
+
+std::vector<std::string> texts(const JsonObject& object, std::string_view key) {
+  std::vector<std::string> out;
+  if (const JsonArray* list = array_in(object, key)) {
+    for (const Json& item : *list) {
+      if (item.is_string()) { out.emplace_back(item.get_string()); }
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<std::string> find_python(const std::string& wish, const std::string& fallback) {
+  if (wish.empty()) {
+    if (!fallback.empty()) { return fallback; }
+    return fail(Error{.kind = ErrorKind::not_found, .message = "there is no Python interpreter on this machine", .field = "--python",
+                      .fix = "install python3, or start the server with --python INTERPRETER", .code = "EnvironmentFailed"});
+  }
+  if (wish.find('/') != std::string::npos) {
+    if (::access(wish.c_str(), X_OK) == 0) { return wish; }
+    return fail(Error{.kind = ErrorKind::not_found, .message = "no interpreter " + quote(wish), .field = "--python", .fix = "name one that exists", .code = "EnvironmentFailed"});
+  }
+  const std::string name = wish.starts_with("python") ? wish : "python" + wish;
+  if (std::string found = on_path(name); !found.empty()) { return found; }
+  std::string present;
+  for (int minor = 9; minor <= 15; ++minor) {
+    const std::string version = "3." + std::to_string(minor);
+    if (!on_path("python" + version).empty()) { present += (present.empty() ? "" : ", ") + version; }
+  }
+  return fail(Error{.kind = ErrorKind::not_found, .message = "no interpreter " + quote(name) + " on this machine", .field = "--python",
+                    .fix = "choose one that is here: " + (present.empty() ? "none found" : present), .code = "EnvironmentFailed"});
+}
+
+std::string default_python(const std::string& given) {
+  if (!given.empty()) { return given.find('/') != std::string::npos ? given : on_path(given.starts_with("python") ? given : "python" + given); }
+  if (const char* own = std::getenv("METIER_PYTHON"); own != nullptr && *own != '\0') { return own; }
+  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
+    if (const char* prefix = std::getenv(name); prefix != nullptr && *prefix != '\0') {
+      const std::string python = std::string(prefix) + "/bin/python";
+      if (::access(python.c_str(), X_OK) == 0) { return python; }
+    }
+  }
+  return on_path("python3");
+}
+
+Result<EnvironmentSpec> PodEnvironments::spec_of(const BuildAsk& ask) const {
+  EnvironmentSpec spec;
+  METIER_TRY(python, find_python(ask.python, options_.python));
+  spec.python = python;
+  METIER_TRY(requirements, clean_requirements(ask.requirements));
+  spec.requirements = std::move(requirements);
+  spec.commands = ask.commands;
+  return spec;
+}
+
+Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
+  Ambient out;
+  const auto uid = pod.metadata.labels.find("mlrun/uid");
+  if (uid != pod.metadata.labels.end() && options_.token) {
+    out.env.emplace_back("MLRUN_HTTPDB__TOKEN", options_.token(pod.metadata.name_space, uid->second));
+  }
+  BuildAsk ask;
+  if (const auto wish = pod.metadata.annotations.find("metier.dev/environment"); wish != pod.metadata.annotations.end()) {
+    if (auto document = parse_json(wish->second); document && document->is_object()) {
+      ask.python = string_in(document->get_object(), "python");
+      ask.requirements = texts(document->get_object(), "requirements");
+      ask.commands = texts(document->get_object(), "commands");
+    }
+  }
+  auto spec = spec_of(ask);
+  if (!spec) {
+    // A program that needs no interpreter runs without one; what needs it says so by itself.
+    if (ask.python.empty() && ask.requirements.empty() && ask.commands.empty()) { co_return out; }
+    co_return fail(std::move(spec.error()));
+  }
+  const std::string id = environment_id(*spec);
+  if (!environments_.ready(*spec)) {
+    if (const auto failed = failed_.find(id); failed != failed_.end() && !building_[id]) {
+      Error error = failed->second;
+      failed_.erase(failed);
+      co_return fail(std::move(error));
+    }
+    if (!building_[id]) {
+      building_[id] = true;
+      scope_.spawn("environment " + id, build_aside(*spec, id));
+    }
+    const std::string progress = environments_.progress(id);
+    co_return fail(Error{.kind = ErrorKind::unavailable, .message = progress.empty() ? "its environment is being built" : "its environment is being built: " + progress,
+                         .code = "EnvironmentBuilding"});
+  }
+  auto environment = co_await environments_.resolve(*spec);
+  if (!environment) { co_return fail(std::move(environment.error())); }
+  out.python = environment->python;
+  out.environment = environment->id;
+  out.path_suffix = options_.lib + "/bin";
+  out.env.emplace_back("METIER_PYTHON", environment->python);
+  if (const auto context = pod.metadata.annotations.find("metier.dev/context"); context != pod.metadata.annotations.end()) {
+    out.env.emplace_back("PYTHONPATH", context->second);
+  }
+  co_return out;
+}
+
+Async<void> PodEnvironments::build_aside(EnvironmentSpec spec, std::string id) {
+  auto built = co_await environments_.resolve(std::move(spec));
+  if (!built) { failed_.insert_or_assign(id, built.error()); }
+  building_[id] = false;
+}
+
+Async<Result<std::string>> PodEnvironments::build(BuildAsk ask) {
+  auto spec = spec_of(ask);
+  if (!spec) { co_return fail(std::move(spec.error())); }
+  auto built = co_await environments_.resolve(std::move(*spec));
+  if (!built) { co_return fail(std::move(built.error())); }
+  co_return built->id;
+}
+
+std::string PodEnvironments::log_path(const BuildAsk& ask) const {
+  auto spec = spec_of(ask);
+  return spec ? environments_.log_path(environment_id(*spec)) : std::string();
+}
+
+Async<void> PodEnvironments::close() {
+  auto closed = co_await scope_.close(std::chrono::seconds(2));
+  static_cast<void>(closed);
+}
+
+}  // namespace metier

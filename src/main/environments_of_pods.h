@@ -1,0 +1,48 @@
+// What the server adds to each pod when it starts: its environment (built when it is not there), the run's token,
+// the snapshot of the function's folder.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "base/async.h"
+#include "cluster/embedded/launch.h"
+#include "cluster/environments/environments.h"
+#include "engine/builds.h"
+
+namespace metier {
+
+// The interpreter that a wish means: a path, "3.11" (on PATH), or empty (the default).
+Result<std::string> find_python(const std::string& wish, const std::string& fallback);
+// METIER_PYTHON, the active virtual environment, else python3 of PATH; empty when there is none.
+std::string default_python(const std::string& given);
+
+class PodEnvironments final : public EnvironmentBuilder {
+ public:
+  struct Options {
+    std::string python;   // the default interpreter
+    std::string lib;      // the unpacked bundle
+    std::function<std::string(const std::string& project, const std::string& uid)> token;
+  };
+  PodEnvironments(Executor loop, Environments& environments, Options options)
+      : environments_(environments), options_(std::move(options)), scope_(loop) {}
+
+  // For EmbeddedOptions::ambient. Errors: unavailable EnvironmentBuilding while it is built, EnvironmentFailed.
+  Async<Result<Ambient>> ambient(Resource pod);
+  Async<void> close();
+
+  Async<Result<std::string>> build(BuildAsk ask) override;
+  std::string log_path(const BuildAsk& ask) const override;
+
+ private:
+  Result<EnvironmentSpec> spec_of(const BuildAsk& ask) const;
+  Async<void> build_aside(EnvironmentSpec spec, std::string id);
+  Environments& environments_;
+  Options options_;
+  Scope scope_;
+  std::map<std::string, bool> building_;
+  std::map<std::string, Error> failed_;  // told to every pod that waited; a new build begins with the next one
+};
+
+}  // namespace metier
