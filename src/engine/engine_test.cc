@@ -296,7 +296,7 @@ TEST_F(EngineTest, AStubbornPodIsAbortedAfterItsGrace) {
 }
 
 TEST_F(EngineTest, RetriesWithANewPodAfterTheDelay) {
-  submit(request("u1", {{"retry", JsonObject{{"count", 1}, {"backoff", JsonObject{{"base_delay", 30}}}}}}));
+  submit(request("u1", {{"retry", JsonObject{{"count", 1}, {"backoff", JsonObject{{"base_delay", "30s"}}}}}}));
   cluster_.run("default", pod());
   cluster_.fail_pod("default", pod(), 1);
   drain();

@@ -267,8 +267,8 @@ TEST(Merge, OverlaysByNameAndKeepsTheRest) {
   EXPECT_NE(function->spec().if_contains("resources"), nullptr);
 }
 
-Run run_in(std::string_view state, JsonObject status = {}) {
-  Run run;
+metier::Run run_in(std::string_view state, JsonObject status = {}) {
+  metier::Run run;
   run.set_uid("0123456789abcdef");
   run.set_name("train");
   run.set_project("default");
@@ -279,7 +279,7 @@ Run run_in(std::string_view state, JsonObject status = {}) {
 }
 
 TEST(Why, SaysWhatAPendingRunWaitsFor) {
-  const Run run = run_in("pending", {{"start_time", "2026-01-01T00:00:00+00:00"}});
+  const metier::Run run = run_in("pending", {{"start_time", "2026-01-01T00:00:00+00:00"}});
   WhyFacts facts;
   facts.run = &run;
   facts.now = *from_iso("2026-01-01T00:04:12+00:00");
@@ -298,7 +298,7 @@ TEST(Why, SaysWhatAPendingRunWaitsFor) {
 TEST(Why, NamesTheCauseOfEveryEnd) {
   for (const char* code : {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing", "DeadlineExceeded", "ClientLost", "ShimLost", "HostRebooted",
                            "NodeLost", "InvalidParameter", "EnvironmentFailed", "RankFailed", "PortTaken", "Preempted", "ExitCode"}) {
-    const Run run = run_in("error", {{"reason", code}, {"error", "x"}});
+    const metier::Run run = run_in("error", {{"reason", code}, {"error", "x"}});
     WhyFacts facts;
     facts.run = &run;
     const Why out = why(facts);
@@ -307,7 +307,7 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
     EXPECT_NE(out.sentence.find(find_cause(code)->sentence), std::string::npos);
     EXPECT_FALSE(out.fixes.empty());
   }
-  const Run killed = run_in("error", {{"reason", "Killed(SIGSEGV)"}});
+  const metier::Run killed = run_in("error", {{"reason", "Killed(SIGSEGV)"}});
   WhyFacts facts;
   facts.run = &killed;
   EXPECT_EQ(why(facts).code, "Killed");
@@ -315,7 +315,7 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
 }
 
 TEST(Why, ReadsTheCauseFromThePods) {
-  const Run run = run_in("pending");
+  const metier::Run run = run_in("pending");
   for (const auto& [reason, code] : {std::pair{"SecretMissing", "SecretMissing"}, {"VolumeMissing", "VolumeMissing"}, {"ImagePullBackOff", "ImageUnknown"},
                                      {"EnvironmentBuilding", "EnvironmentBuilding"}, {"", "Starting"}}) {
     PodStatus pod;
