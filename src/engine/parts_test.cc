@@ -292,7 +292,7 @@ TEST(Why, SaysWhatAPendingRunWaitsFor) {
   EXPECT_NE(out.sentence.find("4 min 12 s"), std::string::npos) << out.sentence;
   EXPECT_NE(out.sentence.find("waits for memory"), std::string::npos);
   ASSERT_FALSE(out.fixes.empty());
-  EXPECT_EQ(out.fixes.front().command, "--mem 9.5Gi");
+  EXPECT_EQ(out.fixes.front().command, "--mem 9728Mi");
 }
 
 TEST(Why, NamesTheCauseOfEveryEnd) {
