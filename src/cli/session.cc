@@ -243,7 +243,9 @@ Error error_of(int status, std::string_view body) {
     error.field = string_in(object, "field");
     error.fix = string_in(object, "fix");
     error.code = string_in(object, "code");
-    for (const auto kind : {ErrorKind::exhausted, ErrorKind::user_code, ErrorKind::unsupported, ErrorKind::invalid, ErrorKind::precondition}) {
+    // Submit answers 400 whatever it is (the SDK prints that best); the kind says what.
+    for (const auto kind : {ErrorKind::invalid, ErrorKind::not_found, ErrorKind::conflict, ErrorKind::precondition, ErrorKind::unsupported, ErrorKind::denied,
+                            ErrorKind::too_large, ErrorKind::exhausted, ErrorKind::unavailable, ErrorKind::cancelled, ErrorKind::user_code, ErrorKind::internal}) {
       if (string_in(object, "kind") == to_string(kind)) { error.kind = kind; }
     }
   } else if (detail != nullptr && detail->is_string()) {

@@ -105,11 +105,50 @@ Result<std::string> secret_value(Command& command, const std::string& name) {
   return value;
 }
 
+// The only line of a small file; empty when it is not there or not ours to read.
+std::string line_of(const std::string& file) {
+  auto text = read_file(file, 4096);
+  if (!text) { return {}; }
+  return text->substr(0, std::min(text->find('\n'), text->size()));
+}
+
 Result<Json> apply_objects(Command& command, JsonArray objects) {
-  return command.session.call("POST", "/api/metier/v1/objects", JsonObject{{"project", command.project}, {"objects", std::move(objects)}});
+  return command.session.call("POST", "/api/metier/v1/objects?project=" + net::percent_encode(command.project), JsonObject{{"items", std::move(objects)}});
+}
+
+// Keys of the Secrets of a project: secret → its keys. Values never come back.
+Result<std::map<std::string, std::vector<std::string>>> secret_keys(Command& command) {
+  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" + net::percent_encode(command.project)));
+  std::map<std::string, std::vector<std::string>> out;
+  const auto* items = objects.is_object() ? array_in(objects.as_object(), "items") : nullptr;
+  for (const auto& item : items == nullptr ? JsonArray{} : *items) {
+    auto& keys = out[std::string(string_at(item, "metadata.name"))];
+    const auto* metadata = item.is_object() ? object_in(item.as_object(), "metadata") : nullptr;
+    const auto* annotations = metadata == nullptr ? nullptr : object_in(*metadata, "annotations");
+    const auto listed = parse_json(annotations == nullptr ? "[]" : string_in(*annotations, "metier.dev/keys", "[]"));
+    for (const auto& key : listed && listed->is_array() ? listed->as_array() : JsonArray{}) { keys.push_back(value_text(key)); }
+  }
+  return out;
+}
+
+// A Secret is stored whole and its values cannot be read back: a change of one of several keys would lose the others.
+Result<void> check_only_key(Command& command, const std::string& name, const std::string& key) {
+  METIER_TRY(known, secret_keys(command));
+  const auto it = known.find(name);
+  if (it == known.end() || std::ranges::all_of(it->second, [&](const std::string& other) { return other == key; })) { return {}; }
+  std::string others;
+  for (const auto& other : it->second) { others += (others.empty() ? "" : ", ") + other; }
+  return fail(Error{.kind = ErrorKind::unsupported, .message = fmt::format("secret {} has several keys ({}), and their values cannot be read back", quote(name), others),
+                    .fix = "apply all of them at once: metier apply -f secret.yaml"});
+}
+
+void say_done(Command& command, std::string_view what, const std::string& name, const std::string& key) {
+  if (command.screen.style().quiet) { return; }
+  command.screen.say(fmt::format("{} secret {}{}{} is {} in project {}", command.screen.glyph(Role::good), name, key.empty() ? "" : ":", key, what, command.project));
 }
 
 Result<int> secret_set(Command& command, const std::string& name, const std::string& key) {
+  if (!key.empty()) { METIER_CHECK(check_only_key(command, name, key)); }
   METIER_TRY(value, secret_value(command, key.empty() ? name : name + ":" + key));
   if (key.empty()) {
     METIER_CHECK(command.session.call("POST", fmt::format("/api/v1/projects/{}/secrets", command.project),
@@ -118,26 +157,18 @@ Result<int> secret_set(Command& command, const std::string& name, const std::str
     JsonObject secret{{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", JsonObject{{"name", name}}}, {"stringData", JsonObject{{key, value}}}};
     METIER_CHECK(apply_objects(command, JsonArray{std::move(secret)}));
   }
-  if (!command.screen.style().quiet) {
-    command.screen.say(fmt::format("{} secret {} is set in project {}", command.screen.glyph(Role::good), key.empty() ? name : name + ":" + key, command.project));
-  }
+  say_done(command, "set", name, key);
   return 0;
 }
 
 Result<int> secret_list(Command& command) {
   METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/secret-keys?provider=kubernetes", command.project)));
   JsonArray names;
-  if (const auto* keys = answer.is_object() ? array_in(answer.as_object(), "secret_keys") : nullptr) {
-    for (const auto& key : *keys) { names.push_back(key); }
-  }
-  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" + net::percent_encode(command.project)));
-  const auto* items = objects.is_array() ? &objects.as_array() : objects.is_object() ? array_in(objects.as_object(), objects.as_object().contains("objects") ? "objects" : "items") : nullptr;
-  for (const auto& item : items == nullptr ? JsonArray{} : *items) {
-    const auto name = string_at(item, "metadata.name");
-    for (const char* field : {"data", "stringData"}) {
-      const auto* data = item.is_object() ? object_in(item.as_object(), field) : nullptr;
-      for (const auto& [key, value] : data == nullptr ? JsonObject{} : *data) { names.push_back(boost::json::string(fmt::format("{}:{}", name, std::string_view(key)))); }
-    }
+  const auto* keys = answer.is_object() ? array_in(answer.as_object(), "secret_keys") : nullptr;
+  for (const auto& key : keys == nullptr ? JsonArray{} : *keys) { names.push_back(key); }
+  METIER_TRY(known, secret_keys(command));
+  for (const auto& [name, listed] : known) {
+    for (const auto& key : listed) { names.push_back(boost::json::string(name + ":" + key)); }
   }
   if (command.output == "json") {
     command.screen.json(JsonObject{{"project", command.project}, {"secrets", names}});
@@ -162,9 +193,10 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
   if (key.empty()) {
     METIER_CHECK(command.session.call("DELETE", fmt::format("/api/v1/projects/{}/secrets?provider=kubernetes&secret={}", command.project, net::percent_encode(name)), nullptr));
   } else {
-    JsonObject secret{{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", JsonObject{{"name", name}}}, {"data", JsonObject{{key, nullptr}}}};
-    METIER_CHECK(apply_objects(command, JsonArray{std::move(secret)}));
+    METIER_CHECK(check_only_key(command, name, key));
+    METIER_CHECK(command.session.call("DELETE", fmt::format("/api/metier/v1/objects/Secret/{}?project={}", net::percent_encode(name), net::percent_encode(command.project)), nullptr));
   }
+  say_done(command, "deleted", name, key);
   return 0;
 }
 
@@ -306,11 +338,12 @@ Result<int> env_main(Command& command) {
   auto url = endpoint.unix_socket ? std::string() : endpoint.url;
   auto token = command.session.token();
   if (endpoint.unix_socket) {
-    METIER_TRY(answer, command.session.get("/api/metier/v1/server"));
-    if (answer.is_object()) {
-      url = string_in(answer.as_object(), "url");
-      token = string_in(answer.as_object(), "token");
-    }
+    // Over its own user's socket the server's files tell: the token is never sent by an API.
+    const auto& data = command.session.places().data;
+    METIER_TRY(about, command.session.get("/api/metier/v1/version"));
+    if (about.is_object()) { url = string_in(about.as_object(), "url"); }
+    if (url.empty()) { url = line_of(data + "/url"); }
+    if (!url.empty() && token.empty()) { token = line_of(data + "/token"); }
   }
   JsonObject values{{"METIER_SERVER", url.empty() ? server : url}};
   if (!url.empty()) { values["MLRUN_DBPATH"] = url; }

@@ -156,7 +156,8 @@ bool requires_build(const Function& function) {
 }
 
 void prepare_image_for_deploy(Function& function) {
-  const std::string_view kind = canonical_kind(function.kind());
+  const std::string stored_kind = function.kind();
+  const std::string_view kind = canonical_kind(stored_kind);
   if (is_local_kind(kind) || is_nuclio_kind(kind) || !requires_build(function)) {
     return;
   }

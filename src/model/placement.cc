@@ -90,7 +90,8 @@ Result<void> set_image_pull_configuration(Function& function, std::string_view p
 }
 
 Result<void> set_state_thresholds(Function& function, const JsonObject& thresholds, bool patch) {
-  const std::string_view kind = canonical_kind(function.kind());
+  const std::string stored_kind = function.kind();
+  const std::string_view kind = canonical_kind(stored_kind);
   METIER_CHECK(need_pods(function, "state thresholds"));
   if (kind == "dask" || is_nuclio_kind(kind)) {
     return fail(Error{.kind = ErrorKind::unsupported,
@@ -110,7 +111,8 @@ Result<void> set_state_thresholds(Function& function, const JsonObject& threshol
 
 Result<void> with_node_selection(Function& function, const NodeSelection& selection, std::vector<std::string>* warnings) {
   METIER_CHECK(need_pods(function, "node selection"));
-  const std::string_view kind = canonical_kind(function.kind());
+  const std::string stored_kind = function.kind();
+  const std::string_view kind = canonical_kind(stored_kind);
   if (kind == "spark" && !selection.node_name.empty()) {
     return fail(Error{.kind = ErrorKind::unsupported, .message = "kind 'spark' cannot be pinned to a node by name",
                       .field = "spec.node_name", .fix = "use a node selector"});
@@ -167,7 +169,8 @@ Result<void> with_preemption_mode(Function& function, std::string_view mode) {
 
 Result<void> with_security_context(Function& function, const Json& context) {
   METIER_CHECK(need_pods(function, "security context"));
-  const std::string_view kind = canonical_kind(function.kind());
+  const std::string stored_kind = function.kind();
+  const std::string_view kind = canonical_kind(stored_kind);
   if (kind == "spark" || kind == "remote-spark") {
     return fail(invalid("spec.security_context", "kind " + quote(kind) + " takes no security context"));
   }

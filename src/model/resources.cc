@@ -49,7 +49,8 @@ Result<void> change(Function& function, std::string_view field, std::string_view
 }
 
 Result<void> refuse_roles(const Function& function, std::string_view method) {
-  const std::string_view kind = canonical_kind(function.kind());
+  const std::string stored_kind = function.kind();
+  const std::string_view kind = canonical_kind(stored_kind);
   if (kind != "spark" && kind != "dask") {
     return {};
   }
@@ -102,7 +103,8 @@ Result<void> with_role_requests(Function& function, std::string_view field, cons
 }
 
 Result<void> gpus(Function& function, const Json& count, std::string_view gpu_type) {
-  const std::string_view kind = canonical_kind(function.kind());
+  const std::string stored_kind = function.kind();
+  const std::string_view kind = canonical_kind(stored_kind);
   if (kind == "spark") {
     return fail(Error{.kind = ErrorKind::unsupported,
                       .message = "gpus has no meaning for kind 'spark', which has two roles",
