@@ -413,6 +413,7 @@ Async<Result<void>> EmbeddedCluster::save(EntryPtr entry) {
     const auto version = object->version;
     object->status = status_document(entry->status, entry->handle, entry->devices);
     entry->dirty = false;
+    METIER_FAILPOINT("cluster/status/before");
     auto stored = co_await store_.put_if_version(std::move(*object), version);
     if (stored) { co_return Result<void>{}; }
     if (stored.error().kind != ErrorKind::conflict) {
@@ -445,6 +446,7 @@ Async<void> EmbeddedCluster::finish_removal(EntryPtr entry) {
       options_.log.warn("pod folder not removed", {{"pod", Json(entry->key.text())}, {"error", Json(destroyed.error().text())}});
     }
   }
+  METIER_FAILPOINT("cluster/remove/destroyed");
   if (!entry->gone) {
     const auto object = store_.get(entry->key);
     if (object && object->metadata.uid == entry->uid) {
