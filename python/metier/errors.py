@@ -170,9 +170,7 @@ def _with_mlrun(cls: type[Error]) -> type[Error]:
     return _joined[cls]
 
 
-def make_error(
-    kind: str, message: str, reason: str = "", field: str = "", fix: str = "", run: Any = None
-) -> Error:
+def make_error(kind: str, message: str, reason: str = "", field: str = "", fix: str = "", run: Any = None) -> Error:
     """The exception for an error kind of the engine (``"invalid"``, ``"not_found"``…)."""
     cls = _with_mlrun(_CLASSES.get(kind, InternalError))
     return cls(message, reason, field, fix, run)

@@ -123,9 +123,7 @@ class RunObject:
                 self.status["state"] = state or self.status.get("state", "")
                 return text.decode(errors="replace")
 
-    def wait_for_completion(
-        self, timeout: float = 0, raise_on_failure: bool = True, show_logs: bool = False
-    ) -> str:
+    def wait_for_completion(self, timeout: float = 0, raise_on_failure: bool = True, show_logs: bool = False) -> str:
         """Waits until the run has ended.
 
         Parameters
@@ -151,7 +149,9 @@ class RunObject:
         deadline = time.monotonic() + timeout if timeout > 0 else None
         while self.state() not in TERMINAL:
             if deadline is not None and time.monotonic() > deadline:
-                raise make_error("timed_out", f"run {self.name} is {self.status.get('state')} after {timeout:g} s", run=self)
+                raise make_error(
+                    "timed_out", f"run {self.name} is {self.status.get('state')} after {timeout:g} s", run=self
+                )
             if self._client is not None:  # the log's long poll answers at the next byte or change of state
                 self._client.raw(
                     "GET",
@@ -193,7 +193,8 @@ class RunObject:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v)[:200])}</td></tr>" for k, v in self.outputs.items()
+            f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v)[:200])}</td></tr>"
+            for k, v in self.outputs.items()
         )
         head = f"{html.escape(self.name)} <code>{html.escape(self.uid[:8])}</code> {html.escape(str(self.status.get('state')))}"
         return f"<div><b>{head}</b><table>{rows}</table></div>"
