@@ -1,6 +1,7 @@
 #include "model/artifact.h"
 
 #include <array>
+#include <span>
 
 #include "base/digest.h"
 #include "model/problems.h"

@@ -1,4 +1,6 @@
 // Function files: reading and writing function.yaml, and checking what they say.
+#include <algorithm>
+
 #include "base/files.h"
 #include "base/text.h"
 #include "base/yaml.h"

@@ -1,5 +1,6 @@
 #include "model/kinds.h"
 
+#include <algorithm>
 #include <array>
 #include <vector>
 

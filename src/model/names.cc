@@ -1,5 +1,6 @@
 #include "model/names.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 

@@ -1,4 +1,5 @@
 // Annotations, image pulling, thresholds, placement.
+#include <algorithm>
 #include <array>
 
 #include "base/text.h"

@@ -1,5 +1,6 @@
 #include "model/run.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/clock.h"

@@ -1,5 +1,6 @@
 #include "resource/pod.h"
 
+#include <filesystem>
 #include <set>
 
 #include "resource/pod_reader.h"
