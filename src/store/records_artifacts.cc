@@ -53,14 +53,20 @@ Result<std::vector<ArtifactRow>> SqliteRecords::artifacts(const ArtifactFilter& 
     where.add("t.tag IS NOT NULL");
   } else if (!filter.tag.empty()) {
     where.add("t.tag = ?", filter.tag);
+    // Said again of the tag, so that the few rows of (project, key, tag) are what is walked.
+    if (filter.project) { where.add("t.project = ?", *filter.project); }
+    if (!filter.key.empty()) { where.add("t.key = ?", filter.key); }
   }
   for (const auto& label : filter.labels) { where.label("a.id", "artifact_labels", "artifact", label); }
   if (!filter.producer_uri.empty()) { where.add("json_extract(a.body, '$.spec.producer.uri') = ?", filter.producer_uri); }
   if (!filter.parent.empty()) { where.add("json_extract(a.body, '$.spec.parent_uri') LIKE ?", "%" + filter.parent + "%"); }
   if (filter.since) { where.add("a.updated >= ?", micros(*filter.since)); }
   if (filter.until) { where.add("a.updated <= ?", micros(*filter.until)); }
+  // The planner would walk the whole project in order of time for the sake of LIMIT; the plus keeps it from that where
+  // few rows are meant.
+  const bool few = !filter.key.empty() || !filter.tree.empty() || (!filter.name.empty() && !filter.name.starts_with('~'));
   METIER_TRY(q, db_->query("SELECT " + std::string(kColumns) + " FROM artifacts a LEFT JOIN artifact_tags t ON t.artifact = a.id" + where.text() +
-                           " ORDER BY a.updated DESC, a.id DESC LIMIT ? OFFSET ?"));
+                           (few ? " ORDER BY +a.updated DESC, +a.id DESC" : " ORDER BY a.updated DESC, a.id DESC") + " LIMIT ? OFFSET ?"));
   where.bind(q);
   q.bind(filter.limit).bind(filter.offset);
   std::vector<ArtifactRow> out;
@@ -101,8 +107,8 @@ Result<void> SqliteRecords::put_artifact(const ArtifactRow& row) {
 Result<void> SqliteRecords::tag_artifact(const ArtifactRow& row, const std::string& tag) {
   METIER_TRY(id, artifact_id(row));
   if (!id) { return fail(ErrorKind::not_found, "no such artifact: " + row.key); }
-  METIER_TRY(gone, db_->query("DELETE FROM artifact_tags WHERE project = ?1 AND key = ?2 AND tag = ?3 AND artifact IN "
-                              "(SELECT id FROM artifacts WHERE project = ?1 AND key = ?2 AND (tree <> ?4 OR iteration = ?5))"));
+  METIER_TRY(gone, db_->query("DELETE FROM artifact_tags WHERE project = ?1 AND key = ?2 AND tag = ?3 AND "
+                              "(SELECT tree <> ?4 OR iteration = ?5 FROM artifacts WHERE id = artifact)"));
   gone.bind(row.project).bind(row.key).bind(tag).bind(row.tree).bind(row.iteration);
   METIER_CHECK(gone.run());
   METIER_TRY(q, db_->query("INSERT OR IGNORE INTO artifact_tags VALUES(?,?,?,?)"));

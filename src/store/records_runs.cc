@@ -144,7 +144,8 @@ Result<std::vector<RunRow>> SqliteRecords::runs(const RunFilter& filter) const {
   } else {
     sql = "SELECT " + columns + " FROM runs" + where.text();
   }
-  sql += filter.sort ? " ORDER BY start DESC, id DESC" : " ORDER BY id";
+  // Named runs are few: the plus keeps the planner from walking the whole project in order of start.
+  sql += !filter.sort ? " ORDER BY id" : filter.uids.empty() ? " ORDER BY start DESC, id DESC" : " ORDER BY +start DESC, id DESC";
   sql += " LIMIT ? OFFSET ?";
   METIER_TRY(q, db_->query(sql));
   where.bind(q);

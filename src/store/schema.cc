@@ -61,6 +61,13 @@ CREATE INDEX objects_owner ON objects(owner) WHERE owner <> '';
 CREATE TABLE revision(one INTEGER PRIMARY KEY CHECK(one = 1), value INTEGER NOT NULL);
 INSERT INTO revision VALUES(1, 0);
 )sql",
+    // The same key is logged by thousands of runs: an artifact is found by its producer first. Lists of runs with
+    // their iterations are sorted by start, too.
+    R"sql(
+DROP INDEX artifacts_tree;
+CREATE INDEX artifacts_tree ON artifacts(project, tree, key);
+CREATE INDEX runs_project_start ON runs(project, start);
+)sql",
 };
 
 }  // namespace

@@ -180,6 +180,34 @@ TEST_F(StoreTest, ALostKeyFileIsSaidAndNotReplaced) {
   EXPECT_EQ(**store_->records().secret_value("p", "s", "k"), "v");
 }
 
+TEST_F(StoreTest, OpensTheFirstFormatWithEverythingInIt) {
+  {
+    auto database = Database::open(folder_ + "/metier.db", Database::Mode::write);
+    ASSERT_TRUE(database);
+    auto made = (*database)->execute(*read_file(std::string(METIER_SOURCE_DIR) + "/src/store/testdata/format1.sql"));
+    ASSERT_TRUE(made) << made.error().text();
+  }
+  for (int round = 0; round < 2; ++round) {
+    reopen();
+    const auto& records = store_->records();
+    EXPECT_TRUE(*records.project("p"));
+    EXPECT_EQ((*records.function("p", "f", "", ""))->kind, "job");
+    const auto run = *records.run("p", "u1", 0);
+    ASSERT_TRUE(run);
+    EXPECT_EQ(run->version, 3U);
+    EXPECT_EQ(run->labels, (Labels{{"owner", "me"}}));
+    EXPECT_TRUE(run->end);
+    EXPECT_EQ(records.runs({.project = "p", .labels = {"owner=me"}})->size(), 1U);
+    EXPECT_EQ(records.runs({.project = "p", .only_parents = true, .partition_sort = "updated", .partition = true})->size(), 1U);
+    EXPECT_EQ(records.artifacts({.project = "p", .tag = "latest", .key = "n_model"})->size(), 1U);
+    EXPECT_EQ(records.artifacts({.project = "p", .tree = "u1", .labels = {"stage=prod"}})->size(), 1U);
+    EXPECT_EQ(records.timeline("p", "u1")->size(), 1U);
+    EXPECT_TRUE(*records.background_task("t"));
+    EXPECT_EQ(**records.setting("s", "k"), "v");
+    EXPECT_EQ(store_->objects().revision(), 7U);
+  }
+}
+
 TEST_F(StoreTest, ANewerFormatIsNotTouched) {
   open();
   close();
