@@ -24,6 +24,13 @@ std::optional<Deadlines::Point> Deadlines::next() const {
   return order_.begin()->at;
 }
 
+std::optional<std::string> Deadlines::first(Due what) const {
+  for (const Item& item : order_) {
+    if (item.what == what) { return item.key; }
+  }
+  return std::nullopt;
+}
+
 std::vector<Deadlines::Item> Deadlines::take(Point now) {
   std::vector<Item> due;
   while (!order_.empty() && order_.begin()->at <= now) {

@@ -28,6 +28,7 @@ class Deadlines final {
   void clear(Due what, const std::string& key);
   void clear_all(const std::string& key);
   std::optional<Point> next() const;
+  std::optional<std::string> first(Due what) const;  // key of the earliest of that sort
   // Takes out everything that is due.
   std::vector<Item> take(Point now);
   // After the program itself was stopped: nobody is late because we slept.

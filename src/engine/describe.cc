@@ -112,12 +112,14 @@ Async<Result<Json>> Describe::pods(std::string project, std::string uid) {
   for (const ResourceStatus& status : *all) {
     const auto of = status.labels.find("mlrun/uid");
     const auto kind = status.labels.find("mlrun/class");
+    Json shown = status.status.is_object() ? status.status : Json(JsonObject{});
+    shown.get_object().erase("metier");
     out.push_back(JsonObject{{"name", status.key.name},
                              {"metadata", JsonObject{{"name", status.key.name}, {"namespace", status.key.name_space}, {"labels", labels_json(status.labels)}}},
                              {"project", status.key.name_space},
                              {"run", of == status.labels.end() ? "" : of->second},
                              {"kind", kind == status.labels.end() ? "" : kind->second},
-                             {"status", status.status}});
+                             {"status", std::move(shown)}});
   }
   co_return Json(JsonObject{{"pods", std::move(out)}});
 }

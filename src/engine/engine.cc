@@ -9,7 +9,7 @@ Engine::Engine(Ground ground)
       scope_(ground_.loop),
       events_(ground_.loop),
       tasks_(ground_),
-      snapshots_(ground_.options.data + "/snapshots", ground_.options.snapshot_limit),
+      snapshots_(std::make_shared<Snapshots>(ground_.options.data + "/snapshots", ground_.options.snapshot_limit)),
       deadline_changed_(ground_.loop),
       journals_(make_journal_watch(ground_.loop)) {}
 
@@ -65,19 +65,25 @@ void Engine::run_changed(const std::string& project, const std::string& uid, con
 }
 
 Masker Engine::masker_of(const std::string& project, const std::string& uid) const {
-  // The project's secrets, and those Secret objects that the run's pods refer to.
-  const Records& records = ground_.store.records();
-  std::set<std::string> names{"mlrun-project-secrets-" + project};
-  for (const auto& status : ground_.store.objects().list(Selector{.name_space = project, .kind = "Secret"})) { names.insert(status.metadata.name); }
-  std::vector<std::string> values;
-  for (const std::string& secret : names) {
-    auto keys = records.secret_keys(project, secret);
-    if (!keys) { continue; }
-    for (const std::string& key : *keys) {
-      auto value = records.secret_value(project, secret, key);
-      if (value && *value) { values.push_back(**value); }
+  // The project's secrets and its Secret objects. Read once: they are asked for by every read of a log.
+  const auto known = secret_values_.find(project);
+  if (known == secret_values_.end()) {
+    const Records& records = ground_.store.records();
+    std::set<std::string> names{"mlrun-project-secrets-" + project};
+    for (const auto& object : ground_.store.objects().list(Selector{.name_space = project, .kind = "Secret"})) { names.insert(object.metadata.name); }
+    std::vector<std::string> found;
+    for (const std::string& secret : names) {
+      auto keys = records.secret_keys(project, secret);
+      if (!keys) { continue; }
+      for (const std::string& key : *keys) {
+        auto value = records.secret_value(project, secret, key);
+        if (value && *value) { found.push_back(**value); }
+      }
     }
+    if (secret_values_.size() > 1000) { secret_values_.clear(); }
+    secret_values_[project] = std::move(found);
   }
+  std::vector<std::string> values = secret_values_[project];
   if (!uid.empty()) { values.push_back(tokens_.token(project, uid)); }
   return Masker(std::move(values));
 }

@@ -82,6 +82,8 @@ class Engine final {
   bool holds(const std::string& project, const std::string& uid) const;
 
   Masker masker_of(const std::string& project, const std::string& uid) const;
+  // The values of a project's secrets have changed.
+  void secrets_changed(const std::string& project) { secret_values_.erase(project); }
   EventHub& events() { return events_; }
   BackgroundTasks& tasks() { return tasks_; }
   const RunTokens& tokens() const { return tokens_; }
@@ -102,7 +104,7 @@ class Engine final {
   struct Prepared;
 
   // engine_submit.cc
-  Result<Prepared> prepare(const SubmitRequest& request, bool with_context);
+  Result<Prepared> prepare(const SubmitRequest& request, const std::string& context);
   Result<Function> function_of(const SubmitRequest& request, const std::string& project) const;
   Result<std::vector<Resource>> lower(const Function& function, const Run& run, const Plan& plan) const;
   Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
@@ -143,7 +145,7 @@ class Engine final {
   EventHub events_;
   BackgroundTasks tasks_;
   RunTokens tokens_;
-  Snapshots snapshots_;
+  std::shared_ptr<Snapshots> snapshots_;  // shared with copies that are on their way
   Deadlines deadlines_;
   Signal deadline_changed_;
   std::unique_ptr<JournalWatch> journals_;
@@ -151,6 +153,7 @@ class Engine final {
   std::map<std::string, std::string, std::less<>> ended_;  // plan_key → pod of the log, of runs whose resources still exist
   std::map<std::string, std::size_t, std::less<>> waiting_;  // long polls
   std::shared_ptr<void> watch_;
+  mutable std::map<std::string, std::vector<std::string>, std::less<>> secret_values_;  // by project, for masks
   bool stopping_ = false;
 };
 

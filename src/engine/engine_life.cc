@@ -335,10 +335,11 @@ Async<Result<void>> Engine::archive_log(const Plan& plan, std::int64_t attempt, 
 
 void Engine::keep_ended_bounded() {
   if (ended_.size() <= ground_.options.ended_kept) { return; }
-  // Oldest first would need an order; the map's is as good as any for a bound that is rarely met.
-  const std::string key = ended_.begin()->first;
-  deadlines_.set(Due::clean, key, ground_.clock.steady());
-  deadline_changed_.notify();
+  // The one that would be cleaned first has ended first.
+  if (const auto oldest = deadlines_.first(Due::clean)) {
+    deadlines_.set(Due::clean, *oldest, ground_.clock.steady());
+    deadline_changed_.notify();
+  }
 }
 
 Async<void> Engine::clean(std::string key) {
@@ -443,6 +444,12 @@ Async<void> Engine::recover() {
       LivePtr live = adopt(std::move(**plan), std::move(function), std::move(*run));
       live->state = run_state_from(row.state).value_or(RunState::pending);
       live->committed = true;
+      if (auto timeline = records.timeline(row.project, row.uid)) {
+        for (const TimelineRow& mark : *timeline) {
+          if (mark.what != "phase" || mark.attempt != live->plan.attempt) { continue; }
+          if (auto detail = parse_json(mark.detail)) { live->marks.emplace(string_at(*detail, "name")); }
+        }
+      }
       found.push_back(live);
       if (live->state == RunState::pending_retry) {
         const auto delay = retry_of(live->run).delay_before(live->plan.attempt + 1);

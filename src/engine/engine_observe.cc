@@ -133,6 +133,8 @@ Async<bool> Engine::observe_once(LivePtr live) {
                       .detail = dump_json(JsonObject{{"name", mark.name}, {"at", to_iso(mark.at)}})});
     }
   }
+  // After a restart nothing has been heard of its pods yet: that says nothing about them.
+  if (statuses.empty() && !live->had_resources) { co_return true; }
   Observation seen = (*kind)->observe(Subject{live->function, &live->run, live->plan.attempt}, statuses, now);
   if (statuses.empty() && live->had_resources) {
     seen.state = RunState::error;

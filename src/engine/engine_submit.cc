@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "engine/engine_impl.h"
+#include "engine/offload.h"
 #include "engine/pods_of.h"
 
 namespace metier {
@@ -143,7 +144,7 @@ Result<std::vector<Resource>> Engine::lower(const Function& function, const Run&
   return resources;
 }
 
-Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, bool with_context) {
+Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std::string& context) {
   Prepared out;
   if (!request.task.is_object()) { return fail(invalid("task", "expected an object, got " + std::string(type_name(request.task)), "send {\"task\": {…}}")); }
   METIER_TRY(run, Run::from_json(request.task));
@@ -205,15 +206,7 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, bool with
   if (request.caller.over_unix_socket && request.caller.uid > 0 && request.caller.uid != ground_.options.server_uid) { plan.run_as = request.caller.uid; }
   METIER_TRY(environment, environment_of(function, run, request.caller));
   plan.environment = std::move(environment);
-  const std::string& folder = request.context;
-  if (with_context && !folder.empty() && !host_process && request.caller.over_unix_socket) {
-    auto snapshot = snapshots_.take(folder, request.caller.uid == 0 ? -1 : request.caller.uid);
-    if (snapshot) {
-      plan.context = *snapshot;
-    } else {
-      out.warnings.push_back(snapshot.error().text() + ": the folder was not put on the path; " + snapshot.error().fix);
-    }
-  }
+  plan.context = context;
   METIER_FAILPOINT_RETURN("run/S05_lower");
   METIER_TRY(resources, lower(function, run, plan));
   for (const Resource& resource : resources) { plan.objects.push_back(key_of(resource)); }
@@ -258,8 +251,20 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
       if (*plan || live_.contains(plan_key(project, uid))) { co_return co_await repeated(project, uid); }
     }
   }
-  auto prepared = prepare(request, true);
+  std::string context;
+  std::string context_warning;
+  if (!request.context.empty() && !request.environment.is_object() && request.caller.over_unix_socket) {
+    const std::int64_t reader = request.caller.uid == 0 ? -1 : request.caller.uid;
+    auto snapshot = co_await offload(ground_.loop, [snapshots = snapshots_, folder = request.context, reader] { return snapshots->take(folder, reader); });
+    if (snapshot) {
+      context = *snapshot;
+    } else {
+      context_warning = snapshot.error().text() + ": the folder was not put on the path; " + snapshot.error().fix;
+    }
+  }
+  auto prepared = prepare(request, context);
   if (!prepared) { co_return fail(std::move(prepared.error())); }
+  if (!context_warning.empty()) { prepared->warnings.push_back(context_warning); }
   METIER_FAILPOINT("run/S04_admit");
   auto admission = co_await ground_.cluster.admit(prepared->resources);
   if (!admission) { co_return fail(std::move(admission.error()).in("admission")); }
@@ -361,12 +366,12 @@ Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
 }
 
 Result<std::vector<Resource>> Engine::render(SubmitRequest request) {
-  METIER_TRY(prepared, prepare(request, false));
+  METIER_TRY(prepared, prepare(request, ""));
   return std::move(prepared.resources);
 }
 
 Async<Result<Admission>> Engine::admit(SubmitRequest request) {
-  auto prepared = prepare(request, false);
+  auto prepared = prepare(request, "");
   if (!prepared) { co_return fail(std::move(prepared.error())); }
   const std::vector<Resource> resources = std::move(prepared->resources);
   co_return co_await ground_.cluster.admit(resources);

@@ -399,6 +399,7 @@ TEST_F(EngineTest, APodThatVanishesIsAnError) {
 
 TEST_F(EngineTest, MasksASecretThatLiesAcrossTwoReads) {
   store_.records_.secrets["default/mlrun-project-secrets-default"]["KEY"] = "s3cret-value";
+  engine_->secrets_changed("default");
   submit(request());
   cluster_.run("default", pod());
   cluster_.append_log("default", pod(), "begin s3cr");

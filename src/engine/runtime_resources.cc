@@ -28,12 +28,20 @@ Labels parse_selector(std::string_view text) {
   return out;
 }
 
+// Without what only the cluster itself reads.
+Json shown_status(const Json& status) {
+  if (!status.is_object()) { return JsonObject{}; }
+  JsonObject out = status.get_object();
+  out.erase("metier");
+  return out;
+}
+
 void add(JsonObject& into, const ResourceStatus& status) {
   for (const char* key : {"crd_resources", "pod_resources", "service_resources"}) { ensure_array(into, key); }
   const char* list = status.key.kind == "Pod" ? "pod_resources" : status.key.kind == "Service" ? "service_resources" : "crd_resources";
   ensure_array(into, list).push_back(JsonObject{{"name", status.key.name},
                                                 {"labels", labels_json(status.labels)},
-                                                {"status", status.status.is_null() ? Json(JsonObject{}) : status.status}});
+                                                {"status", shown_status(status.status)}});
 }
 
 Json grouped(const std::vector<ResourceStatus>& all, const std::string& group_by) {

@@ -183,6 +183,7 @@ struct Walk {
 }  // namespace
 
 Result<std::string> Snapshots::take(const std::string& source, std::int64_t reader) {
+  const std::scoped_lock lock(mutex_);
   if (!source.starts_with('/')) { return fail(invalid("--context", quote(source) + " is not an absolute path", "give the folder's full path")); }
   std::error_code error;
   if (!fs::is_directory(source, error)) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,13 +38,14 @@ class Snapshots final {
  public:
   Snapshots(std::string folder, std::int64_t limit) : folder_(std::move(folder)), limit_(limit) {}
 
-  // The snapshot's folder. `reader` ≥ 0: only files that this uid owns or everyone may read. Errors: not_found,
+  // Thread-safe: it reads and copies files, so callers run it beside the loop. The snapshot's folder. `reader` ≥ 0: only files that this uid owns or everyone may read. Errors: not_found,
   // invalid (not absolute), too_large past the limit, naming the largest folder inside and the way out.
   Result<std::string> take(const std::string& source, std::int64_t reader);
 
  private:
   std::string folder_;
   std::int64_t limit_;
+  std::mutex mutex_;
   std::map<std::string, std::pair<std::string, std::string>> known_;  // source → (signature, snapshot)
 };
 

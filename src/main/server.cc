@@ -248,7 +248,10 @@ class Server final {
       }
       return Json(std::move(out));
     };
-    api_->secrets_changed = [this](const std::string& project, const std::string& name) { cluster_->secret_changed(project, name); };
+    api_->secrets_changed = [this](const std::string& project, const std::string& name) {
+      engine_->secrets_changed(project);
+      cluster_->secret_changed(project, name);
+    };
     records_api_ = std::make_unique<api::RecordsApi>(api::RecordsApi{*store_, clock_, options_.data + "/projects/{{project}}/artifacts/{{run.uid}}", run_url, {}, {}, {}, {}, {}});
     if (!options_.listen.empty()) { records_api_->api_url = (options_.tls_cert.empty() ? "http://" : "https://") + options_.listen; }
     records_api_->held = [this](const std::string& project, const std::string& uid) { return engine_->holds(project, uid); };
@@ -259,7 +262,10 @@ class Server final {
     records_api_->abort_run = [this](std::string project, std::string uid, std::string text) {
       return engine_->abort(std::move(project), std::move(uid), std::move(text));
     };
-    records_api_->secrets_changed = [this](const std::string& project) { cluster_->secret_changed(project, "mlrun-project-secrets-" + project); };
+    records_api_->secrets_changed = [this](const std::string& project) {
+      engine_->secrets_changed(project);
+      cluster_->secret_changed(project, "mlrun-project-secrets-" + project);
+    };
     api::add_submit_routes(*router_, *api_);
     api::add_log_routes(*router_, *api_);
     api::add_metier_routes(*router_, *api_);
