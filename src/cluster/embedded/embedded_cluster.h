@@ -137,6 +137,8 @@ class EmbeddedCluster final : public Cluster {
   void after_end(const EntryPtr& entry);
   void set_deadline(const EntryPtr& entry);
   void on_verdict(const std::string& id, const Prober::Verdict& verdict);
+  Async<void> restart_container(EntryPtr entry, std::string message);
+  Async<void> kill_container(EntryPtr entry);
   void set_ready(const EntryPtr& entry);
   void touch(const EntryPtr& entry);
   Async<void> write_status(EntryPtr entry);

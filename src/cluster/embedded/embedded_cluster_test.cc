@@ -176,6 +176,26 @@ TEST(EmbeddedCluster, ALivenessProbeThatGivesUpEndsThePod) {
   EXPECT_THAT(node.pod("stuck").message, HasSubstr("liveness probe failed 3 times"));
 }
 
+TEST(EmbeddedCluster, ALivenessProbeThatGivesUpRestartsTheContainerWhenThePolicySaysSo) {
+  Node node;
+  bool healthy = false;
+  node.driver.on_exec = [&](const std::string&, const ExecSpec&) { return ExecResult{.id = {}, .exit_code = healthy ? 0 : 1, .signal = 0, .output = {}}; };
+  const std::string probe = R"({"livenessProbe":{"exec":{"command":["check"]},"initialDelaySeconds":5,"periodSeconds":5,"failureThreshold":1}})";
+  ASSERT_TRUE(node.apply({pod_with("stuck", probe, R"({"restartPolicy":"Always","terminationGracePeriodSeconds":3})", {.run = PodScript::Run::stubborn})}));
+  node.advance(std::chrono::seconds(5));
+  EXPECT_THAT(node.driver.signalled, ElementsAre(15));
+  healthy = true;
+  node.advance(std::chrono::seconds(3));
+  EXPECT_THAT(node.driver.signalled, ElementsAre(15, 9));
+  EXPECT_EQ(node.pod("stuck").containers.at(0).restarts, 1);
+  node.advance(std::chrono::seconds(60));
+  EXPECT_EQ(node.pod("stuck").phase, PodPhase::running);
+  EXPECT_EQ(node.driver.signalled.size(), 2U);
+  healthy = false;
+  node.advance(std::chrono::seconds(5));
+  EXPECT_EQ(node.driver.signalled.size(), 3U);  // its next life is watched as well
+}
+
 TEST(EmbeddedCluster, AFollowedLogGrowsWithoutPolling) {
   Node node;
   ASSERT_TRUE(node.apply({conformance_pod("talks", kForever)}));

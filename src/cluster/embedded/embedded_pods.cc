@@ -2,6 +2,8 @@
 #include <boost/asio/post.hpp>
 #include <fmt/format.h>
 
+#include <csignal>
+
 #include "base/failpoint.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/entry.h"
@@ -360,10 +362,33 @@ void EmbeddedCluster::on_verdict(const std::string& id, const Prober::Verdict& v
   set_ready(entry);
   touch(entry);
   if (!verdict.dead) { return; }
-  // A driver cannot start a single container anew, so the pod ends; who owns it makes another.
-  prober_.stop(id);
-  spawn("stop", stop_pod(entry, {.how = StopOptions::How::graceful, .grace = {}, .reason = "Unhealthy",
-                                 .message = fmt::format("container {}: {}", verdict.container, verdict.message)}));
+  prober_.stop(id);  // begins again with the container's next status
+  const auto message = fmt::format("container {}: {}", verdict.container, verdict.message);
+  // A signal reaches all containers of a pod, so only a pod of one container starts it anew.
+  if (entry->pod && entry->pod->restart != RestartPolicy::never && entry->pod->containers.size() == 1 && driver_.signals() != nullptr) {
+    spawn("restart", restart_container(entry, message));
+    return;
+  }
+  spawn("stop", stop_pod(entry, {.how = StopOptions::How::graceful, .grace = {}, .reason = "Unhealthy", .message = message}));
+}
+
+Async<void> EmbeddedCluster::restart_container(EntryPtr entry, std::string message) {
+  const auto restarts = [entry] { return entry->status.containers.empty() ? 0 : entry->status.containers.back().restarts; };
+  const auto before = restarts();
+  const auto grace = std::chrono::seconds(entry->pod->grace_s);
+  note(entry->key, true, "Killing", message + "; it will be restarted");
+  auto asked = co_await driver_.signals()->signal(entry->uid, SIGTERM);
+  if (!asked) { options_.log.warn("container not restarted", {{"pod", Json(entry->key.text())}, {"error", Json(asked.error().text())}}); }
+  alarms_.after(grace, [this, weak = std::weak_ptr<Entry>(entry), before] {
+    const auto live = weak.lock();
+    if (!live || live->ended() || live->status.containers.empty() || live->status.containers.back().restarts != before) { return; }
+    spawn("kill", kill_container(live));
+  });
+}
+
+Async<void> EmbeddedCluster::kill_container(EntryPtr entry) {
+  auto killed = co_await driver_.signals()->signal(entry->uid, SIGKILL);
+  if (!killed) { options_.log.warn("container not killed", {{"pod", Json(entry->key.text())}, {"error", Json(killed.error().text())}}); }
 }
 
 void EmbeddedCluster::set_deadline(const EntryPtr& entry) {

@@ -199,6 +199,16 @@ TEST_F(EmbeddedProcesses, ExecAndUsageReachARunningPod) {
   EXPECT_TRUE(site.cluster().work_folder("default", "runs"));
 }
 
+TEST_F(EmbeddedProcesses, AContainerThatIsNotAliveStartsAnew) {
+  const auto lives = site.folder() + "/lives";
+  std::filesystem::create_directory(lives);
+  apply({shell("stuck", fmt::format("touch {}/$$; exec sleep 1000", lives),
+               fmt::format(R"({{"livenessProbe":{{"exec":{{"command":["/bin/sh","-c","[ $(ls {} | wc -l) -ge 2 ]"]}},"failureThreshold":1}}}})", lives),
+               R"({"restartPolicy":"Always","terminationGracePeriodSeconds":1})")});
+  ASSERT_TRUE(turn_until([&] { return !status("stuck").containers.empty() && status("stuck").containers.back().restarts == 1; }));
+  EXPECT_EQ(status("stuck").phase, PodPhase::running);
+}
+
 TEST_F(EmbeddedProcesses, AGangOfRealPodsRunsTogetherAndEnds) {
   auto set = object("metier.dev/v1", "TaskSet", "gang", R"({"spec":{"replicas":3,"gang":true}})");
   set.body["spec"].get_object()["template"] = JsonObject{{"spec", shell("t", "getent hosts gang-0 gang-1 gang-2 | wc -l").body.at("spec")}};

@@ -49,9 +49,18 @@ struct LaunchSpec {
   std::string share_group;                                                 // gang pods with one id share IPC and /dev/shm
 };
 
+// Optional ability of a driver: a signal to the main process of each running container. When it ends by it,
+// the pod's restart policy decides what follows.
+class PodSignals {
+ public:
+  virtual ~PodSignals() = default;
+  virtual Async<Result<void>> signal(std::string id, int number) = 0;
+};
+
 class PodDriver {
  public:
   virtual ~PodDriver() = default;
+  virtual PodSignals* signals() { return nullptr; }
   virtual std::string_view name() const = 0;
   virtual Async<Result<PodHandle>> start(LaunchSpec spec) = 0;
   virtual Async<Result<void>> recover(std::string id, PodHandle handle) = 0;

@@ -20,7 +20,7 @@
 
 namespace metier {
 
-class ProcessDriver final : public PodDriver {
+class ProcessDriver final : public PodDriver, public PodSignals {
  public:
   struct Options {
     std::string data;      // pods are <data>/pods/<id>
@@ -52,7 +52,8 @@ class ProcessDriver final : public PodDriver {
   std::vector<Condition> limits_of_host() const override;
 
   // Sends a signal to the main process of each running container.
-  Async<Result<void>> signal(std::string id, int number);
+  Async<Result<void>> signal(std::string id, int number) override;
+  PodSignals* signals() override { return this; }
   Zygotes& zygotes() { return zygotes_; }
   // Lets go of every pod (they live on) and ends the zygotes. Call before destruction.
   Async<void> close();

@@ -169,6 +169,16 @@ Async<Result<void>> FakePodDriver::stop(std::string id, StopOptions options) {
   co_return Result<void>{};
 }
 
+Async<Result<void>> FakePodDriver::signal(std::string id, int number) {
+  auto* live = find(id);
+  if (live == nullptr) { co_return fail(unknown(id)); }
+  signalled.push_back(number);
+  if (number != 9 && pod_script_of(live->spec.pod.metadata).run == PodScript::Run::stubborn) { co_return Result<void>{}; }
+  for (auto& container : live->status.containers) { ++container.restarts; }
+  tell(id);
+  co_return Result<void>{};
+}
+
 Async<Result<void>> FakePodDriver::destroy(std::string id) {
   auto* live = find(id);
   if (live == nullptr) { co_return fail(unknown(id)); }

@@ -13,7 +13,7 @@
 
 namespace metier {
 
-class FakePodDriver final : public PodDriver {
+class FakePodDriver final : public PodDriver, public PodSignals {
  public:
   FakePodDriver(Executor executor, std::filesystem::path folder, const Clock& clock = system_clock());
   ~FakePodDriver() override;
@@ -35,6 +35,7 @@ class FakePodDriver final : public PodDriver {
   bool knows(const std::string& name) const;
   std::vector<std::string> starts;  // names in order
   std::vector<std::pair<std::string, StopOptions>> stops;
+  std::vector<int> signalled;
   std::vector<std::string> recovered;
   std::vector<std::string> destroyed;  // ids
 
@@ -52,6 +53,9 @@ class FakePodDriver final : public PodDriver {
   Async<Result<Usage>> usage(std::string id) override;
   Result<std::string> log_path(const std::string& id, const std::string& container, int attempt) const override;
   Result<std::string> work_folder(const std::string& id) const override;
+  PodSignals* signals() override { return this; }
+  // Containers start anew, unless the script is stubborn and the signal is not 9.
+  Async<Result<void>> signal(std::string id, int number) override;
   std::vector<Condition> limits_of_host() const override { return host_limits; }
 
  private:
