@@ -10,6 +10,7 @@ namespace metier {
 namespace {
 
 constexpr std::size_t kMostFunctions = 10'000;
+constexpr std::size_t kMostSignature = 1U << 16U;  // bytes: what is longer is no signature, and looking must stay linear
 
 bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || (static_cast<unsigned char>(c) & 0x80U) != 0; }
 
@@ -75,7 +76,7 @@ class Scanner {
         i = i == std::string_view::npos ? code_.size() : i;
       } else if (c == '(' || c == '[' || c == '{') {
         const std::size_t end = end_of_bracket(code_, i);
-        i = end == std::string_view::npos ? i + 1 : end;  // not Python: go on with the next line
+        i = end == std::string_view::npos ? code_.size() : end;  // never closed: no Python from here on
       } else if (c == '\\' && i + 1 < code_.size()) {
         i += 2;
       } else {
@@ -107,14 +108,14 @@ class Scanner {
     }
     at = past_blanks(at + found.name.size());
     if (at < code_.size() && code_[at] == '(') {
-      const std::size_t end = end_of_bracket(code_, at);
+      const std::size_t end = end_of_bracket(code_.substr(0, at + kMostSignature), at);
       if (end == std::string_view::npos) {
         return;
       }
       found.parameters = code_.substr(at + 1, end - at - 2);
       at = end;
     }
-    const std::size_t colon = find_outside(code_, ':', at);
+    const std::size_t colon = find_outside(code_.substr(0, at + kMostSignature), ':', at, '\n');
     if (colon == std::string_view::npos) {
       return;
     }

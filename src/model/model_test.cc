@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "base/files.h"
 #include "base/text.h"
 #include "base/yaml.h"
@@ -308,6 +310,64 @@ TEST(EntryPoints, SurviveWhatIsNoPython) {
   EXPECT_EQ(top_level_names("x = '''\ndef no(): pass\n'''\ndef yes(): pass\nclass C:\n  def m(self): pass\n"),
             (std::vector<std::string>{"yes", "C"}));
   EXPECT_EQ(find_entry_points("def a(): pass\n# mlrun:handler\ndef b(): pass\n").size(), 1U);
+}
+
+// Damaged inputs end in a value or an error, in linear time, never in a crash (run under the sanitizers).
+TEST(Parsers, SurviveDamage) {
+  std::mt19937 random(11);
+  const std::string python = text_of("train.py");
+  const std::string notebook = text_of("nb.ipynb");
+  const std::string yaml = text_of("full.yaml");
+  const std::string dotenv = "A=1\nexport B=\"x ${A} # z\"\nC='q'  # t\nD=${A:-b}\n";
+  const auto damaged = [&](std::string text) {
+    constexpr std::string_view kBytes = "\"'(){}[]:,#\\\n =$*%!-\x00\xff@a0";
+    for (unsigned i = 0; i <= random() % 4; ++i) {
+      const std::size_t at = random() % text.size();
+      switch (random() % 3) {
+        case 0: text[at] = kBytes[random() % kBytes.size()]; break;
+        case 1: text.erase(at, 1 + random() % 20); break;
+        default: text.insert(at, text.substr(random() % text.size(), random() % 40)); break;
+      }
+      if (text.empty()) {
+        text = "x";
+      }
+    }
+    return text;
+  };
+  for (int i = 0; i < 1000; ++i) {
+    const std::string code = damaged(python);
+    find_entry_points(code);
+    top_level_names(code);
+    static_cast<void>(read_notebook(damaged(notebook)));
+    static_cast<void>(parse_dotenv(damaged(dotenv)));
+    if (auto function = parse_function(damaged(yaml), "yaml"); function) {
+      static_cast<void>(validate_function(*function));
+      static_cast<void>(export_text(*function));
+      function->compute_hash();
+    }
+    static_cast<void>(parse_function_uri(damaged("db://p/f:v1@hash"), "d"));
+    static_cast<void>(parse_run_uri(damaged("p@uid#3:t")));
+    static_cast<void>(parse_store_uri(damaged("store://models/p/k#0:v@t^u"), "d"));
+    is_mlrun_quantity(damaged("12e6Gi"));
+  }
+}
+
+TEST(Parsers, StayLinear) {
+  std::string brackets(1U << 20U, '(');
+  std::string definitions;
+  for (int i = 0; i < 60'000; ++i) {
+    definitions += "def a\n";
+  }
+  find_entry_points(brackets);
+  find_entry_points(definitions);
+  std::string unclosed;
+  for (int i = 0; i < 60'000; ++i) {
+    unclosed += "def a(x)\n";
+  }
+  find_entry_points(unclosed);
+  find_entry_points("def a(" + definitions);
+  find_entry_points("def a(x=" + std::string(100'000, '[') + "): pass");
+  EXPECT_FALSE(parse_dotenv("A=\"" + std::string(1U << 20U, 'x')));
 }
 
 TEST(Notebook, RefusesWhatItCannotMean) {

@@ -186,11 +186,14 @@ std::size_t end_of_bracket(std::string_view text, std::size_t at) {
   return std::string_view::npos;
 }
 
-std::size_t find_outside(std::string_view text, char mark, std::size_t at) {
+std::size_t find_outside(std::string_view text, char mark, std::size_t at, char stop) {
   for (std::size_t i = at; i < text.size();) {
     const char c = text[i];
     if (c == mark) {
       return i;
+    }
+    if (c == stop) {
+      return std::string_view::npos;
     }
     if (c == '"' || c == '\'') {
       i = end_of_string(text, i);
