@@ -412,6 +412,27 @@ TEST(ValidateRun, NamesEveryProblem) {
   EXPECT_EQ(error(R"({"metadata":{"name":""},"spec":{"inputs":[]}})"), "2 problems");
 }
 
+TEST(ValidateRun, ChecksHyperParametersWithoutBuildingThem) {
+  const auto error = [](std::string_view spec) {
+    auto run = metier::Run::from_json(*parse_json(R"({"metadata":{"name":"a"},"spec":)" + std::string(spec) + "}"));
+    auto checked = validate_run(*run);
+    return checked ? std::string() : checked.error().text();
+  };
+  EXPECT_EQ(error(R"({"hyperparams":{"a":[1,2],"b":[3]},"hyper_param_options":{"selector":"max.x.y","stop_condition":"x >= 1"}})"), "");
+  EXPECT_EQ(error(R"({"hyperparams":{"a":[]}})"), "spec.hyperparams.a: the list is empty");
+  EXPECT_EQ(error(R"({"hyperparams":{"a":[1,2],"b":[3]},"hyper_param_options":{"strategy":"list"}})"),
+            "spec.hyperparams.b: has 1 values, the first list has 2");
+  EXPECT_EQ(error(R"({"hyper_param_options":{"strategy":"gird"}})"), "spec.hyper_param_options.strategy: 'gird' is unknown, did you mean 'grid'?");
+  EXPECT_EQ(error(R"({"hyper_param_options":{"selector":"best.x"}})"), "spec.hyper_param_options.selector: 'best.x' is not a selector");
+  EXPECT_EQ(error(R"({"hyper_param_options":{"max_errors":-1}})"), "spec.hyper_param_options.max_errors: '-1' is not such a number");
+  std::string many = "[0";
+  for (int i = 1; i < 1000; ++i) {
+    many += "," + std::to_string(i);
+  }
+  EXPECT_EQ(error(R"({"hyperparams":{"a":)" + many + R"(],"b":)" + many + R"(],"c":)" + many + "]}}"),
+            "spec.hyperparams: there are more than 100000 combinations");
+}
+
 TEST(Merge, FollowsMlrunsRules) {
   Function f = job();
   ASSERT_TRUE(set_env(f, "A", "1"));

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "model/hyper.h"
 #include "model/problems.h"
 
 namespace metier {
@@ -252,6 +253,7 @@ Result<void> validate_run(const Run& run) {
       problems.add(std::move(checked.error()));
     }
   }
+  check_hyper_parameters(spec, problems);
   check_retry(spec, problems);
   return std::move(problems).result();
 }
