@@ -25,6 +25,8 @@ TEST_F(EdgesTest, ARunReachesItsOwnProjectOnly) {
   }
   EXPECT_EQ(ask("DELETE", "/api/v2/projects/p", "", {{"x-mlrun-deletion-strategy", "cascade"}}).status, 403);
   EXPECT_EQ(ask("POST", "/api/v1/projects", R"({"metadata":{"name":"r"}})").status, 403);
+  EXPECT_EQ(ask("POST", "/api/v1/authorization/verifications", R"({"resource":"/projects/p/runs","action":"read"})").status, 200);
+  EXPECT_EQ(ask("POST", "/api/v1/authorization/verifications", R"({"resource":"/projects/pq","action":"read"})").status, 403);
   token_ = "made-up";
   EXPECT_EQ(ask("GET", "/api/v1/projects/p").status, 401);
   token_.clear();

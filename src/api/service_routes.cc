@@ -42,6 +42,18 @@ void add_service_routes(Router& router, const RecordsApi& api) {
         {"pull_logs_default_size_limit", 1 << 20}};
     co_return ok_json(Json(std::move(spec)));
   });
+  // Who has a token may do what its scope allows; a run's was held against the project by then.
+  router.add(Api::v1, "POST", "/authorization/verifications", "whether the caller may do something", [](Call& call) -> Async<net::Response> {
+    METIER_API_TRY(body, call.object());
+    const auto resource = string_in(body, "resource");
+    if (resource.empty()) { co_return error_response(invalid("resource", "is missing", "{\"resource\": \"/projects/NAME\", \"action\": \"read\"}")); }
+    const auto& own = call.caller.run_project;
+    const auto inside = "/projects/" + own;
+    if (!own.empty() && resource != inside && !resource.starts_with(inside + "/")) {
+      co_return error_response(Error{.kind = ErrorKind::denied, .message = "a run reaches its own project only", .field = "resource"});
+    }
+    co_return net::json_response(200, "{}");
+  });
   const auto healthz = [](Call&) -> Async<net::Response> { co_return ok_json(JsonObject{{"version", version()}, {"status", "ok"}}); };
   for (const auto version_of : {Api::v1, Api::v2, Api::root}) { router.add(version_of, "GET", "/healthz", "alive", healthz); }
 }

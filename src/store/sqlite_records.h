@@ -1,6 +1,7 @@
 // Records over one SQLite connection: the writer's (inside a transaction) or the loop's (for reading).
 #pragma once
 
+#include <variant>
 #include <vector>
 
 #include "store/secret_box.h"
