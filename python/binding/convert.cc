@@ -11,7 +11,10 @@ Json integer(nb::handle value, const std::string& field) {
   int overflow = 0;
   const long long number = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
   if (overflow != 0) {
-    raise(invalid(field, quote(nb::str(value).c_str()) + (overflow > 0 ? " is larger than 2^63 - 1" : " is smaller than -2^63"), "pass it as text"));
+    raise(invalid(field,
+                  quote(nb::str(value).c_str()) +
+                      (overflow > 0 ? " is larger than 2^63 - 1" : " is smaller than -2^63"),
+                  "pass it as text"));
   }
   return Json(static_cast<std::int64_t>(number));
 }
@@ -29,9 +32,7 @@ std::string text(nb::handle value, const std::string& field) {
 Json mapping(nb::handle value, const std::string& field, int depth) {
   JsonObject out;
   const nb::object items = nb::steal(PyMapping_Items(value.ptr()));
-  if (!items.is_valid()) {
-    throw nb::python_error();
-  }
+  if (!items.is_valid()) { throw nb::python_error(); }
   for (nb::handle item : items) {
     const nb::handle key = item[0];
     const std::string name = text(nb::str(key), field);
@@ -49,44 +50,31 @@ Json sequence(nb::handle value, const std::string& field, int depth) {
 }
 
 Json convert(nb::handle value, const std::string& field, int depth) {
-  if (depth > kDepth) {
-    raise(invalid(field, "nested deeper than 128 levels"));
-  }
+  if (depth > kDepth) { raise(invalid(field, "nested deeper than 128 levels")); }
   PyObject* object = value.ptr();
-  if (value.is_none()) {
-    return nullptr;
-  }
-  if (PyBool_Check(object)) {
-    return Json(object == Py_True);
-  }
-  if (PyLong_Check(object)) {
-    return integer(value, field);
-  }
-  if (PyFloat_Check(object)) {
-    return Json(PyFloat_AsDouble(object));
-  }
-  if (PyUnicode_Check(object)) {
-    return Json(text(value, field));
-  }
-  if (PyDict_Check(object) || nb::hasattr(value, "items")) {
-    return mapping(value, field, depth);
-  }
-  if (nb::hasattr(value, "to_dict")) {  // our own objects, and those of other libraries that follow the same form
+  if (value.is_none()) { return nullptr; }
+  if (PyBool_Check(object)) { return Json(object == Py_True); }
+  if (PyLong_Check(object)) { return integer(value, field); }
+  if (PyFloat_Check(object)) { return Json(PyFloat_AsDouble(object)); }
+  if (PyUnicode_Check(object)) { return Json(text(value, field)); }
+  if (PyDict_Check(object) || nb::hasattr(value, "items")) { return mapping(value, field, depth); }
+  if (nb::hasattr(
+          value,
+          "to_dict")) {  // our own objects, and those of other libraries that follow the same form
     return convert(value.attr("to_dict")(), field, depth + 1);
   }
-  if (PyList_Check(object) || PyTuple_Check(object) || PyAnySet_Check(object) || (PySequence_Check(object) && !PyBytes_Check(object))) {
+  if (PyList_Check(object) || PyTuple_Check(object) || PyAnySet_Check(object) ||
+      (PySequence_Check(object) && !PyBytes_Check(object))) {
     return sequence(value, field, depth);
   }
-  if (nb::hasattr(value, "__fspath__")) {
-    return Json(text(value.attr("__fspath__")(), field));
-  }
+  if (nb::hasattr(value, "__fspath__")) { return Json(text(value.attr("__fspath__")(), field)); }
   if (PyIndex_Check(object)) {  // numpy's integers
     return integer(nb::steal(PyNumber_Index(object)), field);
   }
-  if (nb::hasattr(value, "__float__")) {
-    return Json(PyFloat_AsDouble(object));
-  }
-  raise(invalid(field, "a value of type " + quote(nb::str(nb::type_name(value.type())).c_str()) + " cannot be kept in a document",
+  if (nb::hasattr(value, "__float__")) { return Json(PyFloat_AsDouble(object)); }
+  raise(invalid(field,
+                "a value of type " + quote(nb::str(nb::type_name(value.type())).c_str()) +
+                    " cannot be kept in a document",
                 "use text, numbers, lists and dicts"));
 }
 
@@ -99,12 +87,11 @@ nb::object to_python(const Json& value) {
     case boost::json::kind::int64: return nb::int_(value.get_int64());
     case boost::json::kind::uint64: return nb::int_(value.get_uint64());
     case boost::json::kind::double_: return nb::float_(value.get_double());
-    case boost::json::kind::string: return nb::str(value.get_string().data(), value.get_string().size());
+    case boost::json::kind::string:
+      return nb::str(value.get_string().data(), value.get_string().size());
     case boost::json::kind::array: {
       nb::list out;
-      for (const Json& item : value.get_array()) {
-        out.append(to_python(item));
-      }
+      for (const Json& item : value.get_array()) { out.append(to_python(item)); }
       return out;
     }
     case boost::json::kind::object: {
@@ -121,8 +108,10 @@ nb::object to_python(const Json& value) {
 Json from_python(nb::handle value, const std::string& field) { return convert(value, field, 0); }
 
 void raise(const Error& error) {
-  nb::object exception = nb::module_::import_("metier.errors").attr("make_error")(
-      std::string_view(to_string(error.kind)).data(), error.message.c_str(), error.code.c_str(), error.field.c_str(), error.fix.c_str());
+  nb::object exception =
+      nb::module_::import_("metier.errors")
+          .attr("make_error")(std::string_view(to_string(error.kind)).data(), error.message.c_str(),
+                              error.code.c_str(), error.field.c_str(), error.fix.c_str());
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
   throw nb::python_error();
 }

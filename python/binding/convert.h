@@ -19,15 +19,11 @@ Json from_python(nb::handle value, const std::string& field = "value");
 
 template <class T>
 T unwrap(Result<T>&& result) {
-  if (!result) {
-    raise(result.error());
-  }
+  if (!result) { raise(result.error()); }
   return std::move(*result);
 }
 inline void unwrap(Result<void>&& result) {
-  if (!result) {
-    raise(result.error());
-  }
+  if (!result) { raise(result.error()); }
 }
 
 }  // namespace metier::python

@@ -41,16 +41,12 @@ std::size_t distance(std::string_view a, std::string_view b) {
 template <class Words>
 std::string nearest_of(std::string_view word, const Words& candidates) {
   const std::string wanted = folded(word);
-  if (wanted.empty() || wanted.size() > kLongest) {
-    return {};
-  }
+  if (wanted.empty() || wanted.size() > kLongest) { return {}; }
   std::string best;
   std::size_t least = std::max<std::size_t>(1, wanted.size() / 3) + 1;
   for (const auto& candidate : candidates) {
     const std::string other = folded(candidate);
-    if (other.empty() || other.size() > kLongest) {
-      continue;
-    }
+    if (other.empty() || other.size() > kLongest) { continue; }
     const std::size_t edits = distance(wanted, other);
     if (edits < least) {
       least = edits;
@@ -64,9 +60,7 @@ template <class Words>
 std::string join_of(const Words& words, std::string_view separator) {
   std::string out;
   for (const auto& word : words) {
-    if (!out.empty()) {
-      out += separator;
-    }
+    if (!out.empty()) { out += separator; }
     out += word;
   }
   return out;
@@ -74,19 +68,25 @@ std::string join_of(const Words& words, std::string_view separator) {
 
 }  // namespace
 
-std::string nearest(std::string_view word, std::span<const std::string_view> candidates) { return nearest_of(word, candidates); }
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates) { return nearest_of(word, candidates); }
-std::string join(std::span<const std::string_view> words, std::string_view separator) { return join_of(words, separator); }
-std::string join(const std::vector<std::string>& words, std::string_view separator) { return join_of(words, separator); }
+std::string nearest(std::string_view word, std::span<const std::string_view> candidates) {
+  return nearest_of(word, candidates);
+}
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
+  return nearest_of(word, candidates);
+}
+std::string join(std::span<const std::string_view> words, std::string_view separator) {
+  return join_of(words, separator);
+}
+std::string join(const std::vector<std::string>& words, std::string_view separator) {
+  return join_of(words, separator);
+}
 
 std::vector<std::string> split_text(std::string_view text, char separator) {
   std::vector<std::string> out;
   for (std::size_t start = 0;;) {
     const std::size_t end = text.find(separator, start);
     out.emplace_back(text.substr(start, end == std::string_view::npos ? end : end - start));
-    if (end == std::string_view::npos) {
-      return out;
-    }
+    if (end == std::string_view::npos) { return out; }
     start = end + 1;
   }
 }
@@ -94,15 +94,14 @@ std::vector<std::string> split_text(std::string_view text, char separator) {
 std::string_view trim(std::string_view text) {
   constexpr std::string_view kBlank = " \t\r\n\f\v";
   const std::size_t start = text.find_first_not_of(kBlank);
-  if (start == std::string_view::npos) {
-    return {};
-  }
+  if (start == std::string_view::npos) { return {}; }
   return text.substr(start, text.find_last_not_of(kBlank) - start + 1);
 }
 
 std::string lower_case(std::string_view text) {
   std::string out(text);
-  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::ranges::transform(out, out.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return out;
 }
 

@@ -12,9 +12,7 @@ KindRegistry builtin_kinds() {
   kinds.add(make_handler_kind());
   kinds.add(make_local_kind());
   kinds.add(make_job_kind());
-  for (auto& kind : make_unavailable_kinds()) {
-    kinds.add(std::move(kind));
-  }
+  for (auto& kind : make_unavailable_kinds()) { kinds.add(std::move(kind)); }
   return kinds;
 }
 

@@ -19,23 +19,24 @@ enum class Executes { in_caller, on_host, in_pods, by_call };
 
 struct KindTraits {
   std::string_view name;
-  std::string_view summary;       // one line for `metier kinds`
+  std::string_view summary;  // one line for `metier kinds`
   Executes executes = Executes::in_pods;
-  bool deploys = false;           // has a deployment (dask, nuclio, serving)
+  bool deploys = false;  // has a deployment (dask, nuclio, serving)
   bool abortable = true;
-  bool nested_hyperparams = true; // iterations expand inside the pod
-  bool stores_function = true;    // handler is never stored
-  bool available = true;          // false: can be created, described, exported; running it is exit 5
-  std::string_view unavailable;   // the sentence that says so
+  bool nested_hyperparams = true;  // iterations expand inside the pod
+  bool stores_function = true;     // handler is never stored
+  bool available = true;         // false: can be created, described, exported; running it is exit 5
+  std::string_view unavailable;  // the sentence that says so
 };
 
 // What lowering may know besides the subject. Plain data.
 struct Site {
-  std::string name_space = "default";       // MLRUN_NAMESPACE
-  std::string api_url;                      // MLRUN_DBPATH of pods
+  std::string name_space = "default";  // MLRUN_NAMESPACE
+  std::string api_url;                 // MLRUN_DBPATH of pods
   std::string default_image = "mlrun/mlrun";
-  Json default_resources;                   // default_function_pod_resources, may be null
-  std::vector<std::string> project_secret_keys;  // of mlrun-project-secrets-<project>, internal ones left out
+  Json default_resources;  // default_function_pod_resources, may be null
+  std::vector<std::string>
+      project_secret_keys;  // of mlrun-project-secrets-<project>, internal ones left out
   std::vector<std::string> valid_priority_classes;
   std::map<std::string, std::string> node_selector;
   std::string mpi_api = "v1";
@@ -48,8 +49,8 @@ struct Subject {
   std::int64_t attempt = 1;
 };
 
-struct Part {          // what `describe` and `logs` list
-  std::string role;    // "main", "launcher", "worker"
+struct Part {        // what `describe` and `logs` list
+  std::string role;  // "main", "launcher", "worker"
   int index = 0;
   std::string pod;
 };
@@ -60,22 +61,22 @@ struct Endpoint {
   std::string path;
 };
 struct Failure {
-  std::string code;     // "OOMKilled", "HandlerError"
+  std::string code;  // "OOMKilled", "HandlerError"
   std::string message;
-  std::string part;     // pod of the first failure
+  std::string part;  // pod of the first failure
   int exit_code = 0;
   int signal = 0;
 };
 struct Observation {
   RunState state = RunState::pending;
-  std::string reason;    // while pending or after a failure: reason code
+  std::string reason;  // while pending or after a failure: reason code
   std::string message;
   std::optional<Failure> first_failure;
   std::vector<Part> parts;
   std::vector<Endpoint> endpoints;
-  std::optional<Time> started;   // the first process of the user ran
+  std::optional<Time> started;  // the first process of the user ran
   std::optional<Time> finished;
-  Json progress;                 // may be null
+  Json progress;  // may be null
   std::string host;
 };
 
@@ -90,7 +91,8 @@ class Kind {
   virtual Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const = 0;
   // What these resources mean for the subject. `resources` may be partial, stale or repeated; a run that is
   // terminal stays what it is.
-  virtual Observation observe(const Subject& subject, std::span<const ResourceStatus> resources, Time now) const = 0;
+  virtual Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
+                              Time now) const = 0;
 };
 
 // Kinds by name, in the order they were added. `main` fills it (kind/builtin.h lists them); nothing registers itself.

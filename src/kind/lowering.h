@@ -29,7 +29,8 @@ struct CommandLine {
 // Errors: invalid (mode pass with a handler, inline code with a source that is loaded at run, unknown {parameter}).
 Result<CommandLine> mlrun_command(const Subject& subject);
 // The program itself: text with {name} filled from the run's parameters; "{{" and "}}" are braces.
-Result<std::string> fill_placeholders(std::string_view text, const Subject& subject, std::string_view field);
+Result<std::string> fill_placeholders(std::string_view text, const Subject& subject,
+                                      std::string_view field);
 Result<CommandLine> program_command(const Subject& subject);
 
 // "" when the pod has none of its own: a source loaded at run sets it after unpacking.
@@ -37,7 +38,8 @@ std::string working_dir(const Subject& subject);
 std::string image_of(const Subject& subject, const Site& site);
 
 // The Pod of one run, container `base`, restartPolicy Never.
-Result<Resource> pod_of_run(const Subject& subject, const Site& site, const CommandLine& command_line);
+Result<Resource> pod_of_run(const Subject& subject, const Site& site,
+                            const CommandLine& command_line);
 
 // Checks that every kind makes: the function, the run, that there is something to run, that a handler named in inline
 // code can be there.

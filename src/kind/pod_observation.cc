@@ -6,9 +6,7 @@ namespace metier {
 namespace {
 
 std::string ended_text(const ContainerStatus& container) {
-  if (container.signal != 0) {
-    return "killed by signal " + std::to_string(container.signal);
-  }
+  if (container.signal != 0) { return "killed by signal " + std::to_string(container.signal); }
   return "exit code " + std::to_string(container.exit_code);
 }
 
@@ -30,23 +28,22 @@ void explain_pending(const PodStatus& status, Observation& seen) {
   }
 }
 
-std::optional<Time> set_time(Time time) { return time == Time{} ? std::nullopt : std::optional<Time>(time); }
+std::optional<Time> set_time(Time time) {
+  return time == Time{} ? std::nullopt : std::optional<Time>(time);
+}
 
 void take_times(const PodStatus& status, Observation& seen) {
   for (const ContainerStatus& container : status.containers) {
-    if (!container.init && container.started != Time{} && (!seen.started || container.started < *seen.started)) {
+    if (!container.init && container.started != Time{} &&
+        (!seen.started || container.started < *seen.started)) {
       seen.started = container.started;
     }
   }
-  if (!seen.started) {
-    seen.started = set_time(status.started);
-  }
+  if (!seen.started) { seen.started = set_time(status.started); }
   if (is_terminal(status.phase)) {
     seen.finished = set_time(status.finished);
     for (const ContainerStatus& container : status.containers) {
-      if (!seen.finished && container.finished != Time{}) {
-        seen.finished = container.finished;
-      }
+      if (!seen.finished && container.finished != Time{}) { seen.finished = container.finished; }
     }
   }
 }
@@ -56,29 +53,27 @@ void take_times(const PodStatus& status, Observation& seen) {
 std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources, std::string_view role) {
   std::map<std::string, const ResourceStatus*> newest;
   for (const ResourceStatus& resource : resources) {
-    if (resource.key.kind != "Pod") {
-      continue;
-    }
+    if (resource.key.kind != "Pod") { continue; }
     const ResourceStatus*& held = newest[resource.key.name];
-    if (held == nullptr || resource.revision >= held->revision) {
-      held = &resource;
-    }
+    if (held == nullptr || resource.revision >= held->revision) { held = &resource; }
   }
   std::vector<ObservedPod> out;
   for (const auto& [name, resource] : newest) {
-    out.push_back({.name = name, .role = std::string(role), .index = static_cast<int>(out.size()), .removed = resource->removed,
+    out.push_back({.name = name,
+                   .role = std::string(role),
+                   .index = static_cast<int>(out.size()),
+                   .removed = resource->removed,
                    .status = pod_status_from_json(resource->status)});
   }
   return out;
 }
 
 std::optional<Failure> failure_of(const ObservedPod& pod) {
-  if (pod.status.phase != PodPhase::failed) {
-    return std::nullopt;
-  }
+  if (pod.status.phase != PodPhase::failed) { return std::nullopt; }
   const ContainerStatus* first = nullptr;
   for (const ContainerStatus& container : pod.status.containers) {
-    const bool failed = container.state == ContainerStatus::State::terminated && (container.exit_code != 0 || container.signal != 0);
+    const bool failed = container.state == ContainerStatus::State::terminated &&
+                        (container.exit_code != 0 || container.signal != 0);
     if (failed && (first == nullptr || container.finished < first->finished)) {
       first = &container;
     }
@@ -88,29 +83,34 @@ std::optional<Failure> failure_of(const ObservedPod& pod) {
     failure.exit_code = first->exit_code;
     failure.signal = first->signal;
     if (failure.code.empty() || failure.code == "Error") {
-      failure.code = first->reason.empty() || first->reason == "Error" ? (first->signal != 0 ? "Killed" : "HandlerError") : first->reason;
+      failure.code = first->reason.empty() || first->reason == "Error"
+                         ? (first->signal != 0 ? "Killed" : "HandlerError")
+                         : first->reason;
     }
     if (failure.message.empty()) {
       failure.message = first->message.empty() ? ended_text(*first) : first->message;
     }
   } else if (failure.code.empty()) {
     failure.code = "Internal";
-    failure.message = failure.message.empty() ? "the pod failed and none of its containers says why" : failure.message;
+    failure.message = failure.message.empty() ? "the pod failed and none of its containers says why"
+                                              : failure.message;
   }
   return failure;
 }
 
-Observation observe_single_pod(const Subject& subject, std::span<const ResourceStatus> resources, Time) {
+Observation observe_single_pod(const Subject& subject, std::span<const ResourceStatus> resources,
+                               Time) {
   Observation seen;
   const std::vector<ObservedPod> pods = pods_in(resources);
   const RunState known = subject.run == nullptr ? RunState::created : subject.run->state();
-  const std::string expected =
-      subject.run == nullptr ? std::string() : resource_name(subject.run->name(), subject.run->uid(), subject.run->iteration(), subject.attempt);
+  const std::string expected = subject.run == nullptr
+                                   ? std::string()
+                                   : resource_name(subject.run->name(), subject.run->uid(),
+                                                   subject.run->iteration(), subject.attempt);
   const ObservedPod* pod = nullptr;
-  for (const ObservedPod& candidate : pods) {  // the pod of this attempt; pods of earlier ones may be there still
-    if (pod == nullptr || candidate.name == expected) {
-      pod = &candidate;
-    }
+  for (const ObservedPod& candidate :
+       pods) {  // the pod of this attempt; pods of earlier ones may be there still
+    if (pod == nullptr || candidate.name == expected) { pod = &candidate; }
   }
   if (pod != nullptr) {
     seen.parts.push_back({.role = "main", .index = 0, .pod = pod->name});
@@ -133,7 +133,8 @@ Observation observe_single_pod(const Subject& subject, std::span<const ResourceS
   }
   if (pod->removed && !is_terminal(seen.state)) {
     seen.state = RunState::error;
-    seen.first_failure = Failure{.code = "NodeLost", .message = "the pod was removed before it ended", .part = pod->name};
+    seen.first_failure = Failure{
+        .code = "NodeLost", .message = "the pod was removed before it ended", .part = pod->name};
   } else {
     seen.first_failure = failure_of(*pod);
   }

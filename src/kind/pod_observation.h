@@ -16,10 +16,12 @@ struct ObservedPod {
 };
 
 // The pods among `resources`, by name, the newest revision of each.
-std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources, std::string_view role = "main");
+std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources,
+                                 std::string_view role = "main");
 // Why this pod failed: the container that ended first with a failure. Nothing unless it failed.
 std::optional<Failure> failure_of(const ObservedPod& pod);
 // The run of one pod. A run that is terminal already stays as it is.
-Observation observe_single_pod(const Subject& subject, std::span<const ResourceStatus> resources, Time now);
+Observation observe_single_pod(const Subject& subject, std::span<const ResourceStatus> resources,
+                               Time now);
 
 }  // namespace metier

@@ -17,22 +17,30 @@ const JsonObject& section(const JsonObject& document, std::string_view name) {
 
 std::span<const std::string_view> derived_fields(std::string_view kind) {
   static constexpr std::array<std::string_view, 2> kTable = {"schema", "header"};
-  static constexpr std::array<std::string_view, 8> kDataset = {"schema",   "header",         "length",           "column_metadata",
-                                                               "features", "partition_keys", "timestamp_key", "label_column"};
-  static constexpr std::array<std::string_view, 7> kModel = {"metrics", "parameters", "inputs", "outputs",
-                                                             "feature_vector", "feature_weights", "feature_stats"};
+  static constexpr std::array<std::string_view, 8> kDataset = {
+      "schema",   "header",         "length",        "column_metadata",
+      "features", "partition_keys", "timestamp_key", "label_column"};
+  static constexpr std::array<std::string_view, 7> kModel = {
+      "metrics",        "parameters",      "inputs",       "outputs",
+      "feature_vector", "feature_weights", "feature_stats"};
   if (kind == "table") { return kTable; }
   if (kind == "dataset") { return kDataset; }
-  return kind == "model" ? std::span<const std::string_view>(kModel) : std::span<const std::string_view>{};
+  return kind == "model" ? std::span<const std::string_view>(kModel)
+                         : std::span<const std::string_view>{};
 }
 
 }  // namespace
 
-Artifact::Artifact() : document_{{"kind", ""}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}, {"status", JsonObject{}}} {}
+Artifact::Artifact()
+    : document_{{"kind", ""},
+                {"metadata", JsonObject{}},
+                {"spec", JsonObject{}},
+                {"status", JsonObject{}}} {}
 
 Result<Artifact> Artifact::from_json(Json document) {
   if (!document.is_object()) {
-    return fail(invalid("", "expected an artifact object, got a " + std::string(type_name(document))));
+    return fail(
+        invalid("", "expected an artifact object, got a " + std::string(type_name(document))));
   }
   JsonObject& given = document.get_object();
   ProblemList problems;
@@ -42,7 +50,8 @@ Result<Artifact> Artifact::from_json(Json document) {
       problems.add(name, "expected an object, got a " + std::string(type_name(*value)));
     }
   }
-  const auto expect_int = [&](const JsonObject& in, std::string_view key, const std::string& field) {
+  const auto expect_int = [&](const JsonObject& in, std::string_view key,
+                              const std::string& field) {
     const Json* value = in.if_contains(key);
     if (value != nullptr && !value->is_null() && !value->is_int64()) {
       problems.add(field, "expected an integer, got a " + std::string(type_name(*value)));
@@ -78,7 +87,8 @@ std::string Artifact::uid() const { return std::string(string_in(metadata(), "ui
 
 std::string_view Artifact::category() const {
   const std::string_view kind = string_in(document_, "kind");
-  return kind == "model" || kind == "dataset" || kind == "document" ? kind : std::string_view("other");
+  return kind == "model" || kind == "dataset" || kind == "document" ? kind
+                                                                    : std::string_view("other");
 }
 
 JsonObject& Artifact::metadata() { return ensure_object(document_, "metadata"); }
@@ -94,9 +104,7 @@ std::string Artifact::compute_uid() const {
   JsonObject& spec = ensure_object(cleared, "spec");
   spec.stable_erase("db_key");
   spec.stable_erase("extra_data");
-  for (const std::string_view field : derived_fields(kind())) {
-    spec.stable_erase(field);
-  }
+  for (const std::string_view field : derived_fields(kind())) { spec.stable_erase(field); }
   metadata["iter"] = iteration();
   metadata["tree"] = tree();
   metadata["tag"] = "";
@@ -108,7 +116,10 @@ std::string Artifact::compute_uid() const {
 
 StoreUri Artifact::uri() const {
   const std::string_view group = category();
-  return StoreUri{.kind = group == "model" ? "models" : group == "dataset" ? "datasets" : group == "document" ? "documents" : "artifacts",
+  return StoreUri{.kind = group == "model"      ? "models"
+                          : group == "dataset"  ? "datasets"
+                          : group == "document" ? "documents"
+                                                : "artifacts",
                   .project = project(),
                   .key = db_key(),
                   .iteration = iteration(),
@@ -122,24 +133,27 @@ std::string run_db_key(std::string_view run_name, std::string_view key) {
   return run_name.empty() ? std::string(key) : std::string(run_name) + "_" + std::string(key);
 }
 
-std::string default_target_path(std::string_view artifact_path, std::string_view run_name, std::int64_t iteration, std::string_view key,
+std::string default_target_path(std::string_view artifact_path, std::string_view run_name,
+                                std::int64_t iteration, std::string_view key,
                                 std::string_view suffix) {
   std::string out(artifact_path);
-  if (!out.empty() && out.back() != '/') {
-    out += '/';
-  }
-  if (!run_name.empty()) {
-    out += std::string(run_name) + "/";
-  }
+  if (!out.empty() && out.back() != '/') { out += '/'; }
+  if (!run_name.empty()) { out += std::string(run_name) + "/"; }
   return out + std::to_string(iteration) + "/" + std::string(key) + std::string(suffix);
 }
 
-std::string expand_artifact_path(std::string_view path, std::string_view project, std::string_view uid, std::string_view user) {
+std::string expand_artifact_path(std::string_view path, std::string_view project,
+                                 std::string_view uid, std::string_view user) {
   const std::array<std::pair<std::string_view, std::string_view>, 5> marks = {
-      {{"{{run.uid}}", uid}, {"{{project}}", project}, {"{{run.project}}", project}, {"{{run.user}}", user}, {"{{workflow.uid}}", uid}}};
+      {{"{{run.uid}}", uid},
+       {"{{project}}", project},
+       {"{{run.project}}", project},
+       {"{{run.user}}", user},
+       {"{{workflow.uid}}", uid}}};
   std::string out(path);
   for (const auto& [mark, value] : marks) {
-    for (std::size_t at = out.find(mark); at != std::string::npos; at = out.find(mark, at + value.size())) {
+    for (std::size_t at = out.find(mark); at != std::string::npos;
+         at = out.find(mark, at + value.size())) {
       out.replace(at, mark.size(), value);
     }
   }

@@ -15,9 +15,9 @@ class Artifact {
   // Errors: invalid with the field's path (metadata.key and project are required; iter and size are integers).
   static Result<Artifact> from_json(Json document);
 
-  std::string kind() const;     // "", artifact, dataset, model, plot, table, dir, link, …
-  std::string key() const;      // metadata.key
-  std::string db_key() const;   // spec.db_key, else the key
+  std::string kind() const;    // "", artifact, dataset, model, plot, table, dir, link, …
+  std::string key() const;     // metadata.key
+  std::string db_key() const;  // spec.db_key, else the key
   std::string project() const;
   std::int64_t iteration() const;
   std::string tree() const;
@@ -44,9 +44,11 @@ class Artifact {
 // The db_key of something that a run produced: "<run name>_<key>".
 std::string run_db_key(std::string_view run_name, std::string_view key);
 // "{artifact_path}/{run name}/{iteration}/{key}{suffix}"
-std::string default_target_path(std::string_view artifact_path, std::string_view run_name, std::int64_t iteration, std::string_view key,
+std::string default_target_path(std::string_view artifact_path, std::string_view run_name,
+                                std::int64_t iteration, std::string_view key,
                                 std::string_view suffix);
 // {{run.uid}}, {{project}}, {{run.project}}, {{run.user}} of an artifact path.
-std::string expand_artifact_path(std::string_view path, std::string_view project, std::string_view uid, std::string_view user);
+std::string expand_artifact_path(std::string_view path, std::string_view project,
+                                 std::string_view uid, std::string_view user);
 
 }  // namespace metier

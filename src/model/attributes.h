@@ -18,12 +18,15 @@ namespace metier {
 
 // Replaces the entry of that name in its place, else appends. `value` becomes text as Python's str() makes it and
 // wins over `value_from`; with neither the entry has a name only.
-Result<void> set_env(Function& function, std::string_view name, const Json& value, const Json& value_from = nullptr);
+Result<void> set_env(Function& function, std::string_view name, const Json& value,
+                     const Json& value_from = nullptr);
 // Exactly one of both. A file is dotenv: comments, export, quotes, ${A} of earlier lines.
 // Errors: invalid (both, neither, a line without "="), not_found (the file).
-Result<void> set_envs(Function& function, const JsonObject* variables, const std::optional<std::filesystem::path>& file = {});
+Result<void> set_envs(Function& function, const JsonObject* variables,
+                      const std::optional<std::filesystem::path>& file = {});
 // {name, valueFrom: {secretKeyRef: {name: secret, key: key or name}}}
-Result<void> set_env_from_secret(Function& function, std::string_view name, std::string_view secret, std::string_view key = {});
+Result<void> set_env_from_secret(Function& function, std::string_view name, std::string_view secret,
+                                 std::string_view key = {});
 // The value's text, the source object, or nullopt.
 std::optional<Json> get_env(const Function& function, std::string_view name);
 // The variables of a dotenv text, in order.
@@ -32,7 +35,7 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_dotenv(std::strin
 // --- resources ---------------------------------------------------------------------------------------------
 
 struct LimitArguments {
-  Json mem;   // null, "", 0: not given
+  Json mem;  // null, "", 0: not given
   Json cpu;
   Json gpus;
   std::string gpu_type = "nvidia.com/gpu";
@@ -41,12 +44,16 @@ struct LimitArguments {
 // spec.resources. Errors: invalid with function.spec.resources.(limits|requests).(memory|cpu|gpus); unsupported for
 // spark and dask, which have roles.
 Result<void> with_limits(Function& function, const LimitArguments& arguments);
-Result<void> with_requests(Function& function, const LimitArguments& arguments);  // `gpus` is not read
+Result<void> with_requests(Function& function,
+                           const LimitArguments& arguments);  // `gpus` is not read
 // The same for one role of dask ("scheduler_resources", "worker_resources") and spark ("driver_resources", …).
-Result<void> with_role_limits(Function& function, std::string_view field, const LimitArguments& arguments);
-Result<void> with_role_requests(Function& function, std::string_view field, const LimitArguments& arguments);
+Result<void> with_role_limits(Function& function, std::string_view field,
+                              const LimitArguments& arguments);
+Result<void> with_role_requests(Function& function, std::string_view field,
+                                const LimitArguments& arguments);
 // Sets limits[gpu_type] only; dask: of the workers.
-Result<void> gpus(Function& function, const Json& count, std::string_view gpu_type = "nvidia.com/gpu");
+Result<void> gpus(Function& function, const Json& count,
+                  std::string_view gpu_type = "nvidia.com/gpu");
 // MLRun's rule for quantities, looser than Kubernetes': "12M", "12e6", "50mi" pass, "1g", "1GPU" do not.
 bool is_mlrun_quantity(std::string_view text);
 
@@ -54,8 +61,10 @@ bool is_mlrun_quantity(std::string_view text);
 
 Result<void> with_annotations(Function& function, const JsonObject& annotations);
 // Empty leaves the old value. Errors: invalid unless Always, IfNotPresent or Never.
-Result<void> set_image_pull_configuration(Function& function, std::string_view policy, std::string_view secret_name);
-Result<void> set_state_thresholds(Function& function, const JsonObject& thresholds, bool patch = true);
+Result<void> set_image_pull_configuration(Function& function, std::string_view policy,
+                                          std::string_view secret_name);
+Result<void> set_state_thresholds(Function& function, const JsonObject& thresholds,
+                                  bool patch = true);
 
 struct NodeSelection {
   std::string node_name;
@@ -65,11 +74,14 @@ struct NodeSelection {
 };
 // Each given value replaces the stored one. Errors: invalid for a snake_case key in affinity or tolerations.
 // Selectors are checked at submit; `warnings` (may be null) hears of them now, as MLRun warns.
-Result<void> with_node_selection(Function& function, const NodeSelection& selection, std::vector<std::string>* warnings = nullptr);
+Result<void> with_node_selection(Function& function, const NodeSelection& selection,
+                                 std::vector<std::string>* warnings = nullptr);
 std::vector<std::string> default_priority_classes();
-Result<void> with_priority_class(Function& function, std::string_view name,
-                                 const std::vector<std::string>& valid = default_priority_classes());
-Result<void> with_preemption_mode(Function& function, std::string_view mode);  // allow, constrain, prevent, none
+Result<void> with_priority_class(
+    Function& function, std::string_view name,
+    const std::vector<std::string>& valid = default_priority_classes());
+Result<void> with_preemption_mode(Function& function,
+                                  std::string_view mode);  // allow, constrain, prevent, none
 Result<void> with_security_context(Function& function, const Json& context);
 
 // --- volumes -----------------------------------------------------------------------------------------------
@@ -77,14 +89,18 @@ Result<void> with_security_context(Function& function, const Json& context);
 // A volume replaces the one of its name; a mount the one of its path.
 Result<void> add_volume(Function& function, const Json& volume, const Json& mount);
 // `fallback` is "name:path" of MLRUN_PVC_MOUNT, used when no name is given. Sets disable_auto_mount.
-Result<void> mount_pvc(Function& function, std::string_view pvc_name, std::string_view volume_name = "pipeline",
-                       std::string_view mount_path = "/mnt/pipeline", std::string_view fallback = {});
-Result<void> mount_secret(Function& function, std::string_view secret_name, std::string_view mount_path,
-                          std::string_view volume_name = "secret", const Json& items = nullptr);
+Result<void> mount_pvc(Function& function, std::string_view pvc_name,
+                       std::string_view volume_name = "pipeline",
+                       std::string_view mount_path = "/mnt/pipeline",
+                       std::string_view fallback = {});
+Result<void> mount_secret(Function& function, std::string_view secret_name,
+                          std::string_view mount_path, std::string_view volume_name = "secret",
+                          const Json& items = nullptr);
 Result<void> mount_configmap(Function& function, std::string_view name, std::string_view mount_path,
-                             std::string_view volume_name = "configmap", const Json& items = nullptr);
-Result<void> mount_hostpath(Function& function, std::string_view host_path, std::string_view mount_path,
-                            std::string_view volume_name = "hostpath");
+                             std::string_view volume_name = "configmap",
+                             const Json& items = nullptr);
+Result<void> mount_hostpath(Function& function, std::string_view host_path,
+                            std::string_view mount_path, std::string_view volume_name = "hostpath");
 struct S3Arguments {
   std::string secret_name;
   std::string access_key;
@@ -99,14 +115,16 @@ Result<void> mount_s3(Function& function, const S3Arguments& arguments);
 // --- code and build ----------------------------------------------------------------------------------------
 
 // Either a file or a text, kept as base64 in spec.build.functionSourceCode. `with_doc` fills entry_points.
-Result<void> with_code(Function& function, const std::optional<std::filesystem::path>& file, std::optional<std::string_view> body,
-                       bool with_doc = true);
+Result<void> with_code(Function& function, const std::optional<std::filesystem::path>& file,
+                       std::optional<std::string_view> body, bool with_doc = true);
 // Deduplicated, order kept; file lines first; comments removed. `overwrite` starts anew.
 Result<void> with_requirements(Function& function, const std::vector<std::string>& requirements,
-                               const std::optional<std::filesystem::path>& file = {}, bool overwrite = false);
+                               const std::optional<std::filesystem::path>& file = {},
+                               bool overwrite = false);
 Result<void> with_commands(Function& function, const Json& commands, bool overwrite = false);
-Result<void> with_source_archive(Function& function, std::string_view source, std::string_view workdir = {},
-                                 std::string_view handler = {}, bool pull_at_runtime = true, std::string_view target_dir = {});
+Result<void> with_source_archive(Function& function, std::string_view source,
+                                 std::string_view workdir = {}, std::string_view handler = {},
+                                 bool pull_at_runtime = true, std::string_view target_dir = {});
 // The image becomes the base image when something must be built on it (requirements, commands, a source that is not
 // loaded at run).
 void prepare_image_for_deploy(Function& function);

@@ -10,9 +10,13 @@ namespace metier {
 namespace {
 
 constexpr std::size_t kMostFunctions = 10'000;
-constexpr std::size_t kMostSignature = 1U << 16U;  // bytes: what is longer is no signature, and looking must stay linear
+constexpr std::size_t kMostSignature =
+    1U << 16U;  // bytes: what is longer is no signature, and looking must stay linear
 
-bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || (static_cast<unsigned char>(c) & 0x80U) != 0; }
+bool is_word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' ||
+         (static_cast<unsigned char>(c) & 0x80U) != 0;
+}
 
 struct Definition {
   std::string keyword;  // "def", "async def", "class"
@@ -31,11 +35,10 @@ class Scanner {
   std::vector<Definition> scan() {
     while (at_ < code_.size() && found_.size() < kMostFunctions) {
       const std::size_t start = at_;
-      while (at_ < code_.size() && (code_[at_] == ' ' || code_[at_] == '\t')) {
-        ++at_;
-      }
+      while (at_ < code_.size() && (code_[at_] == ' ' || code_[at_] == '\t')) { ++at_; }
       const std::size_t indent = at_ - start;
-      if (code_.substr(at_).starts_with("# mlrun:handler") || code_.substr(at_).starts_with("#mlrun:handler")) {
+      if (code_.substr(at_).starts_with("# mlrun:handler") ||
+          code_.substr(at_).starts_with("#mlrun:handler")) {
         markers_.push_back(line_);
       }
       definition(indent);
@@ -48,19 +51,17 @@ class Scanner {
  private:
   std::string_view word_at(std::size_t at) const {
     std::size_t end = at;
-    while (end < code_.size() && is_word(code_[end])) {
-      ++end;
-    }
+    while (end < code_.size() && is_word(code_[end])) { ++end; }
     return code_.substr(at, end - at);
   }
   std::size_t past_blanks(std::size_t at) const {
-    while (at < code_.size() && (code_[at] == ' ' || code_[at] == '\t')) {
-      ++at;
-    }
+    while (at < code_.size() && (code_[at] == ' ' || code_[at] == '\t')) { ++at; }
     return at;
   }
   void move_to(std::size_t at) {
-    line_ += static_cast<std::size_t>(std::count(code_.begin() + static_cast<std::ptrdiff_t>(at_), code_.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+    line_ +=
+        static_cast<std::size_t>(std::count(code_.begin() + static_cast<std::ptrdiff_t>(at_),
+                                            code_.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
     at_ = at;
   }
 
@@ -76,7 +77,8 @@ class Scanner {
         i = i == std::string_view::npos ? code_.size() : i;
       } else if (c == '(' || c == '[' || c == '{') {
         const std::size_t end = end_of_bracket(code_, i);
-        i = end == std::string_view::npos ? code_.size() : end;  // never closed: no Python from here on
+        i = end == std::string_view::npos ? code_.size()
+                                          : end;  // never closed: no Python from here on
       } else if (c == '\\' && i + 1 < code_.size()) {
         i += 2;
       } else {
@@ -91,9 +93,7 @@ class Scanner {
     std::string keyword(word_at(at));
     if (keyword == "async") {
       at = past_blanks(at + 5);
-      if (word_at(at) != "def") {
-        return;
-      }
+      if (word_at(at) != "def") { return; }
       keyword = "async def";
       at += 3;
     } else if (keyword == "def" || keyword == "class") {
@@ -102,27 +102,20 @@ class Scanner {
       return;
     }
     at = past_blanks(at);
-    Definition found{.keyword = keyword, .name = std::string(word_at(at)), .indent = indent, .line = line_};
-    if (found.name.empty()) {
-      return;
-    }
+    Definition found{
+        .keyword = keyword, .name = std::string(word_at(at)), .indent = indent, .line = line_};
+    if (found.name.empty()) { return; }
     at = past_blanks(at + found.name.size());
     if (at < code_.size() && code_[at] == '(') {
       const std::size_t end = end_of_bracket(code_.substr(0, at + kMostSignature), at);
-      if (end == std::string_view::npos) {
-        return;
-      }
+      if (end == std::string_view::npos) { return; }
       found.parameters = code_.substr(at + 1, end - at - 2);
       at = end;
     }
     const std::size_t colon = find_outside(code_.substr(0, at + kMostSignature), ':', at, '\n');
-    if (colon == std::string_view::npos) {
-      return;
-    }
+    if (colon == std::string_view::npos) { return; }
     std::string_view between = trim(code_.substr(at, colon - at));
-    if (between.starts_with("->")) {
-      found.returns = trim(between.substr(2));
-    }
+    if (between.starts_with("->")) { found.returns = trim(between.substr(2)); }
     move_to(colon + 1);
     found.docstring = docstring();
     found_.push_back(std::move(found));
@@ -132,9 +125,7 @@ class Scanner {
   std::string docstring() const {
     std::size_t at = at_;
     for (;;) {
-      while (at < code_.size() && std::string_view(" \t\r\n").contains(code_[at])) {
-        ++at;
-      }
+      while (at < code_.size() && std::string_view(" \t\r\n").contains(code_[at])) { ++at; }
       if (at < code_.size() && code_[at] == '#') {
         at = code_.find('\n', at);
         at = at == std::string_view::npos ? code_.size() : at;
@@ -144,13 +135,12 @@ class Scanner {
     }
     const bool raw = at < code_.size() && (code_[at] == 'r' || code_[at] == 'R');
     at += raw ? 1 : 0;
-    if (at >= code_.size() || (code_[at] != '"' && code_[at] != '\'')) {
-      return {};
-    }
+    if (at >= code_.size() || (code_[at] != '"' && code_[at] != '\'')) { return {}; }
     const std::size_t end = end_of_string(code_, at);
     const std::string_view literal = code_.substr(at, end - at);
     if (raw) {
-      const std::size_t quotes = literal.size() >= 6 && literal.starts_with(std::string(3, literal[0])) ? 3 : 1;
+      const std::size_t quotes =
+          literal.size() >= 6 && literal.starts_with(std::string(3, literal[0])) ? 3 : 1;
       return cleaned(literal.substr(quotes, literal.size() - 2 * quotes));
     }
     const auto text = python_literal(literal);
@@ -161,15 +151,17 @@ class Scanner {
     std::vector<std::string> lines = split_text(text, '\n');
     std::size_t margin = std::string::npos;
     for (std::size_t i = 1; i < lines.size(); ++i) {
-      if (const std::size_t start = lines[i].find_first_not_of(" \t\r"); start != std::string::npos) {
+      if (const std::size_t start = lines[i].find_first_not_of(" \t\r");
+          start != std::string::npos) {
         margin = std::min(margin, start);
       }
     }
     std::string out;
     for (std::size_t i = 0; i < lines.size(); ++i) {
-      const std::string_view line = i == 0                           ? trim(lines[0])
-                                    : margin == std::string::npos || lines[i].size() < margin ? std::string_view{}
-                                                                     : std::string_view(lines[i]).substr(margin);
+      const std::string_view line = i == 0 ? trim(lines[0])
+                                    : margin == std::string::npos || lines[i].size() < margin
+                                        ? std::string_view{}
+                                        : std::string_view(lines[i]).substr(margin);
       out += (i == 0 ? "" : "\n") + std::string(line);
     }
     return std::string(trim(out));
@@ -186,9 +178,7 @@ std::string one_space(std::string_view text) {
   std::string out;
   for (const char c : text) {
     const bool blank = std::isspace(static_cast<unsigned char>(c)) != 0;
-    if (!blank || (!out.empty() && out.back() != ' ')) {
-      out += blank ? ' ' : c;
-    }
+    if (!blank || (!out.empty() && out.back() != ' ')) { out += blank ? ' ' : c; }
   }
   return std::string(trim(out));
 }
@@ -196,14 +186,13 @@ std::string one_space(std::string_view text) {
 // The type as MLRun writes it: text annotations have none, `a.B` is "B", `a.b.C` stays whole.
 std::string type_text(std::string_view annotation) {
   std::string text = one_space(annotation);
-  if (text.empty() || text == "None" || !is_word(text[0]) || std::isdigit(static_cast<unsigned char>(text[0])) != 0 || text.contains('(') ||
+  if (text.empty() || text == "None" || !is_word(text[0]) ||
+      std::isdigit(static_cast<unsigned char>(text[0])) != 0 || text.contains('(') ||
       text.contains(" | ")) {
     return {};
   }
   const std::size_t dots = static_cast<std::size_t>(std::ranges::count(text, '.'));
-  if (!text.contains('[') && dots == 1) {
-    return text.substr(text.find('.') + 1);
-  }
+  if (!text.contains('[') && dots == 1) { return text.substr(text.find('.') + 1); }
   return text;
 }
 
@@ -268,7 +257,8 @@ Signature signature_of(std::string_view raw) {
 }
 
 // reStructuredText fields of a docstring: ":param name: text", ":returns: text", ":rtype: text", ":type name: text".
-void merge_doc(std::string_view docstring, JsonObject& function, Signature& signature, JsonObject& returns) {
+void merge_doc(std::string_view docstring, JsonObject& function, Signature& signature,
+               JsonObject& returns) {
   std::string doc;
   std::string tag;
   std::string value;
@@ -280,7 +270,8 @@ void merge_doc(std::string_view docstring, JsonObject& function, Signature& sign
       returns["type"] = text;
     }
     for (JsonObject& parameter : signature.parameters) {
-      if (string_in(parameter, "name") == value && !text.empty() && (tag == "param" || tag == "type")) {
+      if (string_in(parameter, "name") == value && !text.empty() &&
+          (tag == "param" || tag == "type")) {
         parameter[tag == "param" ? "doc" : "type"] = text;
       }
     }
@@ -295,7 +286,9 @@ void merge_doc(std::string_view docstring, JsonObject& function, Signature& sign
       const std::string head(trim(std::string_view(line).substr(1, colon - 1)));
       const std::size_t blank = head.find_first_of(" \t");
       tag = head.substr(0, blank);
-      value = blank == std::string::npos ? std::string() : std::string(trim(std::string_view(head).substr(head.find_last_of(" \t") + 1)));
+      value = blank == std::string::npos
+                  ? std::string()
+                  : std::string(trim(std::string_view(head).substr(head.find_last_of(" \t") + 1)));
       text = trim(std::string_view(line).substr(colon + 1));
     } else if (!fields) {
       doc += (doc.empty() ? "" : "\n") + line;
@@ -318,15 +311,9 @@ JsonObject entry_of(const Definition& definition) {
     merge_doc(definition.docstring, entry, signature, returns);
   }
   JsonArray parameters;
-  for (JsonObject& parameter : signature.parameters) {
-    parameters.push_back(std::move(parameter));
-  }
-  if (!parameters.empty()) {
-    entry["parameters"] = std::move(parameters);
-  }
-  if (!returns.empty()) {
-    entry["outputs"] = JsonArray{std::move(returns)};
-  }
+  for (JsonObject& parameter : signature.parameters) { parameters.push_back(std::move(parameter)); }
+  if (!parameters.empty()) { entry["parameters"] = std::move(parameters); }
+  if (!returns.empty()) { entry["outputs"] = JsonArray{std::move(returns)}; }
   entry["lineno"] = static_cast<std::int64_t>(definition.line);
   entry["has_varargs"] = signature.varargs;
   entry["has_kwargs"] = signature.kwargs;
@@ -339,11 +326,10 @@ JsonObject find_entry_points(std::string_view code) {
   Scanner scanner(code);
   JsonObject out;
   for (const Definition& definition : scanner.scan()) {
-    const bool marked = std::ranges::find(scanner.markers(), definition.line - 1) != scanner.markers().end();
+    const bool marked =
+        std::ranges::find(scanner.markers(), definition.line - 1) != scanner.markers().end();
     const bool wanted = scanner.markers().empty() ? definition.name[0] != '_' : marked;
-    if (definition.keyword == "def" && wanted) {
-      out[definition.name] = entry_of(definition);
-    }
+    if (definition.keyword == "def" && wanted) { out[definition.name] = entry_of(definition); }
   }
   return out;
 }

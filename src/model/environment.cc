@@ -32,9 +32,7 @@ class DotenvReader {
  public:
   Result<std::vector<std::pair<std::string, std::string>>> read(std::string_view text) {
     text_ = text;
-    while (at_ < text_.size()) {
-      METIER_CHECK(line());
-    }
+    while (at_ < text_.size()) { METIER_CHECK(line()); }
     return std::move(out_);
   }
 
@@ -43,14 +41,10 @@ class DotenvReader {
 
   char peek() const { return at_ < text_.size() ? text_[at_] : '\n'; }
   void skip_blanks() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t')) {
-      ++at_;
-    }
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t')) { ++at_; }
   }
   void skip_line() {
-    while (at_ < text_.size() && text_[at_] != '\n') {
-      ++at_;
-    }
+    while (at_ < text_.size() && text_[at_] != '\n') { ++at_; }
     at_ += at_ < text_.size() ? 1 : 0;
     ++line_;
   }
@@ -62,20 +56,18 @@ class DotenvReader {
       return {};
     }
     std::size_t start = at_;
-    while (at_ < text_.size() && text_[at_] != '=' && text_[at_] != '\n') {
-      ++at_;
-    }
+    while (at_ < text_.size() && text_[at_] != '=' && text_[at_] != '\n') { ++at_; }
     std::string_view name = trim(text_.substr(start, at_ - start));
-    if (name.starts_with("export ")) {
-      name = trim(name.substr(7));
-    }
+    if (name.starts_with("export ")) { name = trim(name.substr(7)); }
     if (peek() != '=' || name.empty()) {
-      return fail(invalid("line " + std::to_string(line_), "a line without '='", "write NAME=value"));
+      return fail(
+          invalid("line " + std::to_string(line_), "a line without '='", "write NAME=value"));
     }
     ++at_;
     METIER_TRY(text, value());
     if (out_.size() >= kMostValues) {
-      return fail(invalid("", "the file has more than " + std::to_string(kMostValues) + " variables"));
+      return fail(
+          invalid("", "the file has more than " + std::to_string(kMostValues) + " variables"));
     }
     known_[std::string(name)] = text;
     out_.emplace_back(std::string(name), std::move(text));
@@ -86,9 +78,7 @@ class DotenvReader {
   Result<std::string> value() {
     skip_blanks();
     const char quote_mark = peek();
-    if (quote_mark == '"' || quote_mark == '\'') {
-      return quoted(quote_mark);
-    }
+    if (quote_mark == '"' || quote_mark == '\'') { return quoted(quote_mark); }
     const std::size_t start = at_;
     std::size_t end = at_;
     while (end < text_.size() && text_[end] != '\n') {
@@ -141,9 +131,7 @@ class DotenvReader {
     while (!text.empty()) {
       const std::size_t start = text.find("${");
       const std::size_t end = start == std::string_view::npos ? start : text.find('}', start);
-      if (end == std::string_view::npos) {
-        break;
-      }
+      if (end == std::string_view::npos) { break; }
       out += text.substr(0, start);
       std::string_view name = text.substr(start + 2, end - start - 2);
       std::string_view fallback;
@@ -167,16 +155,20 @@ class DotenvReader {
 
 }  // namespace
 
-Result<void> set_env(Function& function, std::string_view name, const Json& value, const Json& value_from) {
-  if (name.empty() || name.find('=') != std::string_view::npos || name.find('\0') != std::string_view::npos) {
-    return fail(invalid("spec.env", quote(name) + " is not a name of a variable", "a text without '='"));
+Result<void> set_env(Function& function, std::string_view name, const Json& value,
+                     const Json& value_from) {
+  if (name.empty() || name.find('=') != std::string_view::npos ||
+      name.find('\0') != std::string_view::npos) {
+    return fail(
+        invalid("spec.env", quote(name) + " is not a name of a variable", "a text without '='"));
   }
   JsonObject entry{{"name", name}};
   if (!value.is_null()) {
     entry["value"] = python_text(value);
   } else if (!value_from.is_null()) {
     if (!value_from.is_object()) {
-      return fail(invalid("spec.env." + std::string(name) + ".valueFrom", "expected an object, got a " + std::string(type_name(value_from)),
+      return fail(invalid("spec.env." + std::string(name) + ".valueFrom",
+                          "expected an object, got a " + std::string(type_name(value_from)),
                           "write {secretKeyRef: {name: SECRET, key: KEY}}"));
     }
     entry["valueFrom"] = value_from;
@@ -185,10 +177,13 @@ Result<void> set_env(Function& function, std::string_view name, const Json& valu
   return {};
 }
 
-Result<void> set_envs(Function& function, const JsonObject* variables, const std::optional<std::filesystem::path>& file) {
+Result<void> set_envs(Function& function, const JsonObject* variables,
+                      const std::optional<std::filesystem::path>& file) {
   if ((variables == nullptr) == !file.has_value()) {
-    return fail(invalid("set_envs", std::string("must specify env_vars or file_path, got ") + (file ? "both" : "neither"),
-                        "give exactly one of both"));
+    return fail(invalid(
+        "set_envs",
+        std::string("must specify env_vars or file_path, got ") + (file ? "both" : "neither"),
+        "give exactly one of both"));
   }
   Function changed = function;
   if (variables != nullptr) {
@@ -197,33 +192,27 @@ Result<void> set_envs(Function& function, const JsonObject* variables, const std
     }
   } else {
     auto text = read_file(*file, 1U << 20U);
-    if (!text) {
-      return fail(std::move(text.error()).at("file_path"));
-    }
+    if (!text) { return fail(std::move(text.error()).at("file_path")); }
     auto parsed = parse_dotenv(*text);
-    if (!parsed) {
-      return fail(std::move(parsed.error()).at(file->string()));
-    }
-    for (const auto& [name, value] : *parsed) {
-      METIER_CHECK(set_env(changed, name, Json(value)));
-    }
+    if (!parsed) { return fail(std::move(parsed.error()).at(file->string())); }
+    for (const auto& [name, value] : *parsed) { METIER_CHECK(set_env(changed, name, Json(value))); }
   }
   function = std::move(changed);
   return {};
 }
 
-Result<void> set_env_from_secret(Function& function, std::string_view name, std::string_view secret, std::string_view key) {
+Result<void> set_env_from_secret(Function& function, std::string_view name, std::string_view secret,
+                                 std::string_view key) {
   const std::string_view used = key.empty() ? name : key;
-  return set_env(function, name, nullptr, JsonObject{{"secretKeyRef", JsonObject{{"name", secret}, {"key", used}}}});
+  return set_env(function, name, nullptr,
+                 JsonObject{{"secretKeyRef", JsonObject{{"name", secret}, {"key", used}}}});
 }
 
 std::optional<Json> get_env(const Function& function, std::string_view name) {
   const JsonArray* env = array_in(function.spec(), "env");
   for (const Json& entry : env == nullptr ? JsonArray{} : *env) {
     if (entry.is_object() && string_in(entry.get_object(), "name") == name) {
-      if (const Json* value = entry.get_object().if_contains("value")) {
-        return *value;
-      }
+      if (const Json* value = entry.get_object().if_contains("value")) { return *value; }
       const Json* source = entry.get_object().if_contains("valueFrom");
       return source == nullptr ? Json(nullptr) : *source;
     }
@@ -231,6 +220,8 @@ std::optional<Json> get_env(const Function& function, std::string_view name) {
   return std::nullopt;
 }
 
-Result<std::vector<std::pair<std::string, std::string>>> parse_dotenv(std::string_view text) { return DotenvReader().read(text); }
+Result<std::vector<std::pair<std::string, std::string>>> parse_dotenv(std::string_view text) {
+  return DotenvReader().read(text);
+}
 
 }  // namespace metier

@@ -9,8 +9,8 @@
 namespace metier {
 namespace {
 
-constexpr std::array<std::string_view, 8> kStrippedMetadata = {"hash",        "uid",         "namespace",   "project",
-                                                               "labels",      "annotations", "credentials", "updated"};
+constexpr std::array<std::string_view, 8> kStrippedMetadata = {
+    "hash", "uid", "namespace", "project", "labels", "annotations", "credentials", "updated"};
 
 enum class Shape { text, list, object, env, texts };
 
@@ -20,17 +20,37 @@ struct FieldShape {
 };
 
 // The types of the fields that we read. A null is always fine: it means "not set".
-constexpr FieldShape kSpecShapes[] = {
-    {"command", Shape::text}, {"args", Shape::texts}, {"image", Shape::text}, {"mode", Shape::text}, {"build", Shape::object},
-    {"entry_points", Shape::object}, {"description", Shape::text}, {"workdir", Shape::text}, {"default_handler", Shape::text},
-    {"pythonpath", Shape::text}, {"volumes", Shape::list}, {"volume_mounts", Shape::list}, {"env", Shape::env},
-    {"resources", Shape::object}, {"image_pull_policy", Shape::text}, {"service_account", Shape::text},
-    {"image_pull_secret", Shape::text}, {"node_name", Shape::text}, {"node_selector", Shape::object},
-    {"affinity", Shape::object}, {"priority_class_name", Shape::text}, {"tolerations", Shape::list},
-    {"preemption_mode", Shape::text}, {"security_context", Shape::object}, {"state_thresholds", Shape::object}};
+constexpr FieldShape kSpecShapes[] = {{"command", Shape::text},
+                                      {"args", Shape::texts},
+                                      {"image", Shape::text},
+                                      {"mode", Shape::text},
+                                      {"build", Shape::object},
+                                      {"entry_points", Shape::object},
+                                      {"description", Shape::text},
+                                      {"workdir", Shape::text},
+                                      {"default_handler", Shape::text},
+                                      {"pythonpath", Shape::text},
+                                      {"volumes", Shape::list},
+                                      {"volume_mounts", Shape::list},
+                                      {"env", Shape::env},
+                                      {"resources", Shape::object},
+                                      {"image_pull_policy", Shape::text},
+                                      {"service_account", Shape::text},
+                                      {"image_pull_secret", Shape::text},
+                                      {"node_name", Shape::text},
+                                      {"node_selector", Shape::object},
+                                      {"affinity", Shape::object},
+                                      {"priority_class_name", Shape::text},
+                                      {"tolerations", Shape::list},
+                                      {"preemption_mode", Shape::text},
+                                      {"security_context", Shape::object},
+                                      {"state_thresholds", Shape::object}};
 
 std::string expected(std::string_view what, const Json& got) {
-  return "expected " + std::string(what) + ", got " + (got.is_null() ? "null" : got.is_object() || got.is_int64() || got.is_uint64() ? "an " : "a ") +
+  return "expected " + std::string(what) + ", got " +
+         (got.is_null()                                          ? "null"
+          : got.is_object() || got.is_int64() || got.is_uint64() ? "an "
+                                                                 : "a ") +
          (got.is_null() ? "" : std::string(type_name(got)));
 }
 
@@ -56,19 +76,14 @@ void check_env(const Json& value, const std::string& field, ProblemList& problem
 }
 
 void check_shape(const Json& value, Shape shape, const std::string& field, ProblemList& problems) {
-  if (value.is_null()) {
-    return;
-  }
+  if (value.is_null()) { return; }
   if (shape == Shape::text) {
-    if (!value.is_string()) {
-      problems.add(field, expected("text", value));
-    }
+    if (!value.is_string()) { problems.add(field, expected("text", value)); }
   } else if (shape == Shape::object) {
-    if (!value.is_object()) {
-      problems.add(field, expected("an object", value));
-    }
+    if (!value.is_object()) { problems.add(field, expected("an object", value)); }
   } else if (!value.is_array()) {
-    problems.add(field, expected("a list", value), shape == Shape::env ? "write a list of {name: NAME, value: VALUE}" : "");
+    problems.add(field, expected("a list", value),
+                 shape == Shape::env ? "write a list of {name: NAME, value: VALUE}" : "");
   } else if (shape == Shape::texts) {
     check_texts(value, field, problems);
   } else if (shape == Shape::env) {
@@ -104,11 +119,14 @@ void blank_v3io(JsonObject& spec) {
 
 }  // namespace
 
-Function::Function() : document_{{"kind", ""}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}, {"verbose", false}} {}
+Function::Function()
+    : document_{
+          {"kind", ""}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}, {"verbose", false}} {}
 
 Result<Function> Function::from_json(Json document) {
   if (!document.is_object()) {
-    return fail(invalid("", expected("a function object", document), "a function has kind, metadata and spec"));
+    return fail(invalid("", expected("a function object", document),
+                        "a function has kind, metadata and spec"));
   }
   Function function;
   JsonObject& given = document.get_object();
@@ -137,9 +155,7 @@ Result<Function> Function::from_json(Json document) {
   function.document_ = std::move(given);
   ensure_object(function.document_, "metadata");
   ensure_object(function.document_, "spec");
-  if (!function.document_.contains("verbose")) {
-    function.document_["verbose"] = false;
-  }
+  if (!function.document_.contains("verbose")) { function.document_["verbose"] = false; }
   if (const std::string kind = function.kind(); kind.starts_with("nuclio:")) {
     function.set_kind(kind);
   }
@@ -155,9 +171,7 @@ std::string Function::hash() const { return std::string(string_in(metadata(), "h
 void Function::set_kind(std::string_view kind) {
   const bool sub = kind.starts_with("nuclio:");
   document_["kind"] = sub || kind == "nuclio" ? std::string_view("remote") : kind;
-  if (sub && kind.size() > 7) {
-    spec()["function_kind"] = kind.substr(7);
-  }
+  if (sub && kind.size() > 7) { spec()["function_kind"] = kind.substr(7); }
 }
 
 void Function::set_name(std::string_view name) { metadata()["name"] = normalize_name(name); }
@@ -178,9 +192,7 @@ std::string Function::text(std::string_view dotted) const {
 
 Result<std::string> Function::code() const {
   auto decoded = base64_decode(text("build.functionSourceCode"));
-  if (!decoded) {
-    return fail(std::move(decoded.error()).at("spec.build.functionSourceCode"));
-  }
+  if (!decoded) { return fail(std::move(decoded.error()).at("spec.build.functionSourceCode")); }
   return decoded;
 }
 
@@ -193,14 +205,10 @@ Json Function::to_dict() const {
       continue;
     }
     for (const std::string_view inner : {"build", "credentials"}) {
-      if (JsonObject* object = object_in(*part, inner)) {
-        drop_empty(*object, false);
-      }
+      if (JsonObject* object = object_in(*part, inner)) { drop_empty(*object, false); }
     }
     drop_empty(*part, name == "spec");
-    if (part->empty()) {
-      out.stable_erase(name);
-    }
+    if (part->empty()) { out.stable_erase(name); }
   }
   return out;
 }
@@ -210,14 +218,10 @@ Json Function::to_export() const {
   JsonObject& out = exported.get_object();
   out.stable_erase("status");
   if (JsonObject* metadata = object_in(out, "metadata")) {
-    for (const std::string_view name : kStrippedMetadata) {
-      metadata->stable_erase(name);
-    }
+    for (const std::string_view name : kStrippedMetadata) { metadata->stable_erase(name); }
   }
   if (JsonObject* spec = object_in(out, "spec")) {
-    for (const std::string_view name : stripped_spec_fields(kind())) {
-      spec->stable_erase(name);
-    }
+    for (const std::string_view name : stripped_spec_fields(kind())) { spec->stable_erase(name); }
     blank_v3io(*spec);
     if (spec->contains("disable_auto_mount")) {
       (*spec)["disable_auto_mount"] = false;  // the mounts it spoke of are gone

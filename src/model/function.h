@@ -18,11 +18,11 @@ class Function {
   // Errors: invalid with the field's path and both types ("spec: expected an object, got a list"), all problems at once.
   static Result<Function> from_json(Json document);
 
-  std::string kind() const;     // as stored: "job", "remote" for nuclio, "" for a local one
+  std::string kind() const;  // as stored: "job", "remote" for nuclio, "" for a local one
   std::string name() const;
   std::string project() const;
   std::string tag() const;
-  std::string hash() const;     // metadata.hash as stored, empty before
+  std::string hash() const;  // metadata.hash as stored, empty before
   void set_kind(std::string_view kind);
   void set_name(std::string_view name);  // normalised: lower case, "_" and spaces become "-"
   void set_project(std::string_view project);

@@ -9,46 +9,132 @@
 namespace metier {
 namespace {
 
-constexpr std::array<std::string_view, 9> kKinds = {"handler", "local", "job", "dask", "mpijob",
-                                                    "spark", "remote-spark", "nuclio", "serving"};
+constexpr std::array<std::string_view, 9> kKinds = {
+    "handler", "local", "job", "dask", "mpijob", "spark", "remote-spark", "nuclio", "serving"};
 
-constexpr std::array<std::string_view, 13> kBaseFields = {
-    "command", "args", "image", "mode", "build", "entry_points", "description",
-    "workdir", "default_handler", "pythonpath", "disable_auto_mount", "allow_empty_resources", "reset_on_run"};
+constexpr std::array<std::string_view, 13> kBaseFields = {"command",
+                                                          "args",
+                                                          "image",
+                                                          "mode",
+                                                          "build",
+                                                          "entry_points",
+                                                          "description",
+                                                          "workdir",
+                                                          "default_handler",
+                                                          "pythonpath",
+                                                          "disable_auto_mount",
+                                                          "allow_empty_resources",
+                                                          "reset_on_run"};
 
-constexpr std::array<std::string_view, 24> kPodFields = {
-    "volumes", "volume_mounts", "env", "env_from", "resources", "replicas", "image_pull_policy", "service_account",
-    "image_pull_secret", "node_name", "node_selector", "affinity", "priority_class_name", "tolerations", "preemption_mode",
-    "security_context", "state_thresholds", "serving_spec", "track_models", "parameters", "graph", "filename",
-    "mount_otlp_secret", "auto_mount_injected_env_names"};
+constexpr std::array<std::string_view, 24> kPodFields = {"volumes",
+                                                         "volume_mounts",
+                                                         "env",
+                                                         "env_from",
+                                                         "resources",
+                                                         "replicas",
+                                                         "image_pull_policy",
+                                                         "service_account",
+                                                         "image_pull_secret",
+                                                         "node_name",
+                                                         "node_selector",
+                                                         "affinity",
+                                                         "priority_class_name",
+                                                         "tolerations",
+                                                         "preemption_mode",
+                                                         "security_context",
+                                                         "state_thresholds",
+                                                         "serving_spec",
+                                                         "track_models",
+                                                         "parameters",
+                                                         "graph",
+                                                         "filename",
+                                                         "mount_otlp_secret",
+                                                         "auto_mount_injected_env_names"};
 
 constexpr std::array<std::string_view, 14> kStripped = {
-    "volumes", "volume_mounts", "resources", "replicas", "image_pull_policy", "service_account", "image_pull_secret",
-    "node_name", "node_selector", "affinity", "priority_class_name", "tolerations", "preemption_mode", "security_context"};
+    "volumes",           "volume_mounts",   "resources",           "replicas",
+    "image_pull_policy", "service_account", "image_pull_secret",   "node_name",
+    "node_selector",     "affinity",        "priority_class_name", "tolerations",
+    "preemption_mode",   "security_context"};
 
-constexpr std::array<std::string_view, 24> kStrippedSpark = {
-    "volumes", "volume_mounts", "resources", "replicas", "image_pull_policy", "service_account", "image_pull_secret",
-    "node_name", "node_selector", "affinity", "priority_class_name", "tolerations", "preemption_mode", "security_context",
-    "driver_node_selector", "executor_node_selector", "driver_tolerations", "executor_tolerations", "driver_affinity",
-    "executor_affinity", "driver_volume_mounts", "executor_volume_mounts", "driver_cores", "executor_cores"};
+constexpr std::array<std::string_view, 24> kStrippedSpark = {"volumes",
+                                                             "volume_mounts",
+                                                             "resources",
+                                                             "replicas",
+                                                             "image_pull_policy",
+                                                             "service_account",
+                                                             "image_pull_secret",
+                                                             "node_name",
+                                                             "node_selector",
+                                                             "affinity",
+                                                             "priority_class_name",
+                                                             "tolerations",
+                                                             "preemption_mode",
+                                                             "security_context",
+                                                             "driver_node_selector",
+                                                             "executor_node_selector",
+                                                             "driver_tolerations",
+                                                             "executor_tolerations",
+                                                             "driver_affinity",
+                                                             "executor_affinity",
+                                                             "driver_volume_mounts",
+                                                             "executor_volume_mounts",
+                                                             "driver_cores",
+                                                             "executor_cores"};
 
 constexpr std::array<std::string_view, 2> kMpiFields = {"mpi_args", "clean_pod_policy"};
 constexpr std::array<std::string_view, 11> kDaskFields = {
-    "extra_pip", "remote", "service_type", "nthreads", "kfp_image", "node_port",
-    "min_replicas", "max_replicas", "scheduler_timeout", "scheduler_resources", "worker_resources"};
-constexpr std::array<std::string_view, 27> kSparkFields = {
-    "driver_resources", "executor_resources", "job_type", "python_version", "spark_version", "restart_policy", "deps",
-    "main_class", "spark_conf", "hadoop_conf", "use_default_image", "monitoring", "driver_node_selector",
-    "executor_node_selector", "dynamic_allocation", "driver_tolerations", "executor_tolerations", "driver_affinity",
-    "executor_affinity", "driver_preemption_mode", "executor_preemption_mode", "driver_volume_mounts",
-    "executor_volume_mounts", "driver_java_options", "executor_java_options", "driver_cores", "executor_cores"};
-constexpr std::array<std::string_view, 17> kNuclioFields = {
-    "min_replicas", "max_replicas", "config", "base_spec", "no_cache", "source", "function_kind", "readiness_timeout",
-    "readiness_timeout_before_failure", "function_handler", "nuclio_runtime", "base_image_pull", "service_type",
-    "add_templated_ingress_host_mode", "disable_default_http_trigger", "custom_scaling_metric_specs", "auth"};
+    "extra_pip",       "remote",       "service_type", "nthreads",          "kfp_image",
+    "node_port",       "min_replicas", "max_replicas", "scheduler_timeout", "scheduler_resources",
+    "worker_resources"};
+constexpr std::array<std::string_view, 27> kSparkFields = {"driver_resources",
+                                                           "executor_resources",
+                                                           "job_type",
+                                                           "python_version",
+                                                           "spark_version",
+                                                           "restart_policy",
+                                                           "deps",
+                                                           "main_class",
+                                                           "spark_conf",
+                                                           "hadoop_conf",
+                                                           "use_default_image",
+                                                           "monitoring",
+                                                           "driver_node_selector",
+                                                           "executor_node_selector",
+                                                           "dynamic_allocation",
+                                                           "driver_tolerations",
+                                                           "executor_tolerations",
+                                                           "driver_affinity",
+                                                           "executor_affinity",
+                                                           "driver_preemption_mode",
+                                                           "executor_preemption_mode",
+                                                           "driver_volume_mounts",
+                                                           "executor_volume_mounts",
+                                                           "driver_java_options",
+                                                           "executor_java_options",
+                                                           "driver_cores",
+                                                           "executor_cores"};
+constexpr std::array<std::string_view, 17> kNuclioFields = {"min_replicas",
+                                                            "max_replicas",
+                                                            "config",
+                                                            "base_spec",
+                                                            "no_cache",
+                                                            "source",
+                                                            "function_kind",
+                                                            "readiness_timeout",
+                                                            "readiness_timeout_before_failure",
+                                                            "function_handler",
+                                                            "nuclio_runtime",
+                                                            "base_image_pull",
+                                                            "service_type",
+                                                            "add_templated_ingress_host_mode",
+                                                            "disable_default_http_trigger",
+                                                            "custom_scaling_metric_specs",
+                                                            "auth"};
 constexpr std::array<std::string_view, 11> kServingFields = {
-    "load_mode", "graph_initializer", "function_refs", "models", "default_content_type", "error_stream",
-    "default_class", "secret_sources", "streaming", "api_handler_config", "tracking_policy"};
+    "load_mode",      "graph_initializer", "function_refs",  "models",    "default_content_type",
+    "error_stream",   "default_class",     "secret_sources", "streaming", "api_handler_config",
+    "tracking_policy"};
 
 JsonObject base_defaults() {
   return {{"command", ""}, {"image", ""}, {"description", ""}, {"disable_auto_mount", false}};
@@ -59,8 +145,10 @@ void add_pod_defaults(JsonObject& spec, bool thresholds) {
   spec["priority_class_name"] = "";
   spec["preemption_mode"] = "prevent";
   if (thresholds) {
-    spec["state_thresholds"] = JsonObject{
-        {"pending_scheduled", "1h"}, {"pending_not_scheduled", "-1"}, {"image_pull_backoff", "1h"}, {"executing", "24h"}};
+    spec["state_thresholds"] = JsonObject{{"pending_scheduled", "1h"},
+                                          {"pending_not_scheduled", "-1"},
+                                          {"image_pull_backoff", "1h"},
+                                          {"executing", "24h"}};
   }
   spec["node_selector"] = JsonObject{};
   spec["affinity"] = nullptr;
@@ -69,7 +157,8 @@ void add_pod_defaults(JsonObject& spec, bool thresholds) {
 
 void add_spark_defaults(JsonObject& spec) {
   const auto role = [](std::string_view memory) {
-    return JsonObject{{"requests", JsonObject{{"memory", memory}, {"cpu", "1"}}}, {"limits", JsonObject{{"cpu", "2"}}}};
+    return JsonObject{{"requests", JsonObject{{"memory", memory}, {"cpu", "1"}}},
+                      {"limits", JsonObject{{"cpu", "2"}}}};
   };
   spec["driver_resources"] = role("2g");
   spec["executor_resources"] = role("5g");
@@ -87,9 +176,7 @@ void add_nuclio_defaults(JsonObject& spec, bool serving) {
   spec["max_replicas"] = 4;
   spec["source"] = "";
   spec["base_image_pull"] = false;
-  if (serving) {
-    spec["function_kind"] = "serving_v2";
-  }
+  if (serving) { spec["function_kind"] = "serving_v2"; }
 }
 
 template <class Names>
@@ -106,39 +193,41 @@ Result<KindName> resolve_kind(std::string_view text, std::string_view field) {
     return KindName{.kind = std::string(text), .function_kind = {}};
   }
   if (text == "nuclio" || text.starts_with("nuclio:")) {
-    return KindName{.kind = "remote", .function_kind = std::string(text.size() > 7 ? text.substr(7) : "")};
+    return KindName{.kind = "remote",
+                    .function_kind = std::string(text.size() > 7 ? text.substr(7) : "")};
   }
-  if (text == "serving") {
-    return KindName{.kind = "serving", .function_kind = "serving_v2"};
-  }
+  if (text == "serving") { return KindName{.kind = "serving", .function_kind = "serving_v2"}; }
   if (std::ranges::find(kKinds, text) != kKinds.end()) {
     return KindName{.kind = std::string(text), .function_kind = {}};
   }
   const std::string near = nearest(text, kKinds);
-  return fail(invalid(field, quote(text) + " is unknown" + (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
+  return fail(invalid(field,
+                      quote(text) + " is unknown" +
+                          (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
                       "kinds: " + join(kKinds, " "))
                   .coded("UnknownKind"));
 }
 
 std::string_view canonical_kind(std::string_view kind) {
-  if (kind == "remote" || kind.starts_with("nuclio")) {
-    return "nuclio";
-  }
+  if (kind == "remote" || kind.starts_with("nuclio")) { return "nuclio"; }
   return kind.empty() ? "local" : kind;
 }
 
-bool is_local_kind(std::string_view kind) { return kind.empty() || kind == "local" || kind == "handler"; }
-bool is_nuclio_kind(std::string_view kind) { return canonical_kind(kind) == "nuclio" || kind == "serving"; }
+bool is_local_kind(std::string_view kind) {
+  return kind.empty() || kind == "local" || kind == "handler";
+}
+bool is_nuclio_kind(std::string_view kind) {
+  return canonical_kind(kind) == "nuclio" || kind == "serving";
+}
 bool has_pod_spec(std::string_view kind) { return !is_local_kind(kind); }
 
 JsonObject default_spec(std::string_view kind) {
   JsonObject spec = base_defaults();
-  if (!has_pod_spec(kind)) {
-    return spec;
-  }
+  if (!has_pod_spec(kind)) { return spec; }
   add_pod_defaults(spec, kind != "dask" && !is_nuclio_kind(kind));
   if (kind == "mpijob") {
-    spec["mpi_args"] = JsonArray{"-x", "NCCL_SOCKET_NTHREADS=2", "-x", "NCCL_NSOCKS_PERTHREAD=8", "-x", "NCCL_MIN_NCHANNELS=4"};
+    spec["mpi_args"] = JsonArray{"-x", "NCCL_SOCKET_NTHREADS=2", "-x", "NCCL_NSOCKS_PERTHREAD=8",
+                                 "-x", "NCCL_MIN_NCHANNELS=4"};
     spec["clean_pod_policy"] = "All";
   } else if (kind == "spark") {
     add_spark_defaults(spec);
@@ -155,24 +244,22 @@ JsonObject default_spec(std::string_view kind) {
 }
 
 std::span<const std::string_view> stripped_spec_fields(std::string_view kind) {
-  if (!has_pod_spec(kind)) {
-    return {};
-  }
-  return kind == "spark" ? std::span<const std::string_view>(kStrippedSpark) : std::span<const std::string_view>(kStripped);
+  if (!has_pod_spec(kind)) { return {}; }
+  return kind == "spark" ? std::span<const std::string_view>(kStrippedSpark)
+                         : std::span<const std::string_view>(kStripped);
 }
 
 bool survives_empty(std::string_view field) {
-  return field == "affinity" || field == "tolerations" || field == "node_selector" || field.ends_with("_affinity") ||
-         field.ends_with("_tolerations") || field.ends_with("_node_selector");
+  return field == "affinity" || field == "tolerations" || field == "node_selector" ||
+         field.ends_with("_affinity") || field.ends_with("_tolerations") ||
+         field.ends_with("_node_selector");
 }
 
 std::vector<std::string> known_spec_fields(std::string_view kind) {
   std::vector<std::string> out;
   append(out, kBaseFields);
   out.emplace_back("clone_target_dir");
-  if (has_pod_spec(kind)) {
-    append(out, kPodFields);
-  }
+  if (has_pod_spec(kind)) { append(out, kPodFields); }
   if (kind == "mpijob") {
     append(out, kMpiFields);
   } else if (kind == "dask") {
@@ -183,9 +270,7 @@ std::vector<std::string> known_spec_fields(std::string_view kind) {
     out.emplace_back("provider");
   } else if (is_nuclio_kind(kind)) {
     append(out, kNuclioFields);
-    if (kind == "serving") {
-      append(out, kServingFields);
-    }
+    if (kind == "serving") { append(out, kServingFields); }
   }
   return out;
 }

@@ -44,7 +44,10 @@ Function job(std::string kind = "job") {
 TEST(Function, IsMadeInEveryKindAsMlrunMakesIt) {
   const Json expected = json_of("mlrun-1.12.1-new.json");
   for (const auto& [kind, document] : expected.get_object()) {
-    NewFunction arguments{.name = "my_fn", .project = "p", .kind = std::string(kind), .command = kind == "local" ? "a.py" : "",
+    NewFunction arguments{.name = "my_fn",
+                          .project = "p",
+                          .kind = std::string(kind),
+                          .command = kind == "local" ? "a.py" : "",
                           .image = kind == "local" ? "" : "img"};
     auto made = new_function(arguments, system_random());
     ASSERT_TRUE(made) << kind << ": " << made.error().text();
@@ -57,19 +60,25 @@ TEST(Function, IsMadeOfCodeAsMlrunMakesIt) {
   for (const auto& [key, document] : expected.get_object()) {
     const std::string kind(key);
     const bool notebook = kind == "notebook";
-    CodeToFunction arguments{.name = notebook ? "nb" : "t_x", .project = "p", .filename = kData / (notebook ? "nb.ipynb" : "train.py"),
-                             .handler = notebook || kind == "serving" ? "" : "train", .kind = notebook ? "job" : kind,
+    CodeToFunction arguments{.name = notebook ? "nb" : "t_x",
+                             .project = "p",
+                             .filename = kData / (notebook ? "nb.ipynb" : "train.py"),
+                             .handler = notebook || kind == "serving" ? "" : "train",
+                             .kind = notebook ? "job" : kind,
                              .image = notebook ? "" : "i"};
     auto made = code_to_function(arguments);
     ASSERT_TRUE(made) << kind << ": " << made.error().text();
-    for (const std::string_view field : {"code_origin", "origin_filename"}) {  // we gave a path, the recording a name
+    for (const std::string_view field :
+         {"code_origin", "origin_filename"}) {  // we gave a path, the recording a name
       made->spec()["build"].get_object()[field] = arguments.filename.filename().string();
     }
     if (made->spec().contains("filename")) {
       made->spec()["filename"] = arguments.filename.filename().string();
     }
     Json wanted = document;
-    if (kind == "serving" || kind == "nuclio:mlrun") {  // MLRun appends a wrapper that imports mlrun; our processor needs none
+    if (kind == "serving" ||
+        kind ==
+            "nuclio:mlrun") {  // MLRun appends a wrapper that imports mlrun; our processor needs none
       Json& theirs = wanted.at("spec").at("build").at("functionSourceCode");
       ASSERT_TRUE(base64_decode(std::string_view(theirs.get_string()))->starts_with(*made->code()));
       theirs = made->text("build.functionSourceCode");
@@ -79,7 +88,8 @@ TEST(Function, IsMadeOfCodeAsMlrunMakesIt) {
 }
 
 TEST(Function, FilesOfMlrunRoundTripWithoutADifference) {
-  for (const std::string kind : {"local", "job", "mpijob", "spark", "remote-spark", "dask", "nuclio", "serving", "nuclio-mlrun"}) {
+  for (const std::string kind : {"local", "job", "mpijob", "spark", "remote-spark", "dask",
+                                 "nuclio", "serving", "nuclio-mlrun"}) {
     const std::string written = text_of("export-" + kind + ".yaml");
     auto read = parse_function(written, "yaml");
     ASSERT_TRUE(read) << kind << ": " << read.error().text();
@@ -89,8 +99,10 @@ TEST(Function, FilesOfMlrunRoundTripWithoutADifference) {
   }
   auto full = parse_function(text_of("full.yaml"), "yaml");
   ASSERT_TRUE(full);
-  EXPECT_EQ(sorted(*parse_yaml(*export_text(*full, ".yaml", Strip::no))), sorted(*parse_yaml(text_of("full.yaml"))));
-  EXPECT_EQ(sorted(*parse_json(*export_text(*full, ".json", Strip::no))), sorted(*parse_yaml(text_of("full.yaml"))));
+  EXPECT_EQ(sorted(*parse_yaml(*export_text(*full, ".yaml", Strip::no))),
+            sorted(*parse_yaml(text_of("full.yaml"))));
+  EXPECT_EQ(sorted(*parse_json(*export_text(*full, ".json", Strip::no))),
+            sorted(*parse_yaml(text_of("full.yaml"))));
 }
 
 TEST(Function, HashIsMlruns) {
@@ -105,29 +117,38 @@ TEST(Function, HashIsMlruns) {
 }
 
 TEST(Function, KeepsWhatItDoesNotKnow) {
-  auto function = Function::from_json(*parse_json(R"({"kind":"job","x":1,"metadata":{"name":"a","y":[2]},"spec":{"z":{"q":null}}})"));
+  auto function = Function::from_json(*parse_json(
+      R"({"kind":"job","x":1,"metadata":{"name":"a","y":[2]},"spec":{"z":{"q":null}}})"));
   ASSERT_TRUE(function);
-  EXPECT_EQ(dump_json(function->to_dict()), R"({"kind":"job","x":1,"metadata":{"name":"a","y":[2]},"spec":{"z":{"q":null}},"verbose":false})");
+  EXPECT_EQ(
+      dump_json(function->to_dict()),
+      R"({"kind":"job","x":1,"metadata":{"name":"a","y":[2]},"spec":{"z":{"q":null}},"verbose":false})");
 }
 
 TEST(Function, NamesFieldAndBothTypes) {
   const auto error = [](std::string_view text) {
     auto function = Function::from_json(*parse_json(text));
-    return function ? std::string("accepted") : function.error().text() + "|" + function.error().fix;
+    return function ? std::string("accepted")
+                    : function.error().text() + "|" + function.error().fix;
   };
   EXPECT_EQ(error(R"({"spec":[]})"), "spec: expected an object, got a list|");
-  EXPECT_EQ(error(R"({"spec":{"env":{}}})"), "spec.env: expected a list, got an object|write a list of {name: NAME, value: VALUE}");
-  EXPECT_EQ(error(R"({"spec":{"env":[{"value":"x"}]}})"), "spec.env[0].name: name is missing|write {name: NAME, value: VALUE}");
+  EXPECT_EQ(error(R"({"spec":{"env":{}}})"),
+            "spec.env: expected a list, got an object|write a list of {name: NAME, value: VALUE}");
+  EXPECT_EQ(error(R"({"spec":{"env":[{"value":"x"}]}})"),
+            "spec.env[0].name: name is missing|write {name: NAME, value: VALUE}");
   EXPECT_EQ(error(R"({"metadata":"x","spec":{"command":3}})"),
-            "2 problems|metadata: expected an object, got a text\nspec.command: expected text, got an integer");
-  EXPECT_EQ(error(R"([])"), "expected a function object, got a list|a function has kind, metadata and spec");
+            "2 problems|metadata: expected an object, got a text\nspec.command: expected text, got "
+            "an integer");
+  EXPECT_EQ(error(R"([])"),
+            "expected a function object, got a list|a function has kind, metadata and spec");
 }
 
 TEST(Kinds, SuggestTheNearest) {
   auto kind = resolve_kind("mpi-job", "--kind");
   ASSERT_FALSE(kind);
   EXPECT_EQ(kind.error().text(), "--kind: 'mpi-job' is unknown, did you mean 'mpijob'?");
-  EXPECT_EQ(kind.error().fix, "kinds: handler local job dask mpijob spark remote-spark nuclio serving");
+  EXPECT_EQ(kind.error().fix,
+            "kinds: handler local job dask mpijob spark remote-spark nuclio serving");
   EXPECT_EQ(resolve_kind("nuclio:mlrun")->kind, "remote");
   EXPECT_EQ(resolve_kind("nuclio:mlrun")->function_kind, "mlrun");
   EXPECT_FALSE(resolve_kind("Job"));
@@ -141,7 +162,8 @@ TEST(NewFunction, ResolvesKindAndName) {
   EXPECT_EQ(made({}).kind(), "handler");
   EXPECT_EQ(made({}).name().size(), 12U);
   EXPECT_EQ(made({.command = "http://x/y"}).kind(), "remote");
-  EXPECT_EQ(made({.name = "a", .kind = "nuclio", .handler = "m:h"}).text("function_handler"), "m:h");
+  EXPECT_EQ(made({.name = "a", .kind = "nuclio", .handler = "m:h"}).text("function_handler"),
+            "m:h");
   EXPECT_FALSE(new_function({.name = "a", .kind = "serving", .handler = "h"}, system_random()));
   EXPECT_FALSE(new_function({.command = "a.py", .image = "i"}, system_random()));
   EXPECT_FALSE(new_function({.name = "a/b", .kind = "job"}, system_random()));
@@ -149,7 +171,11 @@ TEST(NewFunction, ResolvesKindAndName) {
 }
 
 TEST(NewFunction, MovesTheImageUnderWhatMustBeBuilt) {
-  auto made = new_function({.name = "a", .kind = "job", .image = "i", .requirements = {"pandas", "# no", "pandas", "x>1 # why"}}, system_random());
+  auto made = new_function({.name = "a",
+                            .kind = "job",
+                            .image = "i",
+                            .requirements = {"pandas", "# no", "pandas", "x>1 # why"}},
+                           system_random());
   ASSERT_TRUE(made);
   EXPECT_EQ(made->text("image"), "");
   EXPECT_EQ(made->text("build.base_image"), "i");
@@ -164,7 +190,8 @@ TEST(Names, UrisReadAndWrite) {
   EXPECT_EQ(run_uri(*parse_run_uri("p@0a#3:t")), "p@0a#3:t");
   EXPECT_EQ(run_uri(*parse_run_uri("p@0a")), "p@0a#0");
   EXPECT_FALSE(parse_run_uri("p@0a#x"));
-  EXPECT_EQ(store_uri(*parse_store_uri("store://models/p/a_b#0:v1@tree^uid", "d")), "store://models/p/a_b#0:v1@tree^uid");
+  EXPECT_EQ(store_uri(*parse_store_uri("store://models/p/a_b#0:v1@tree^uid", "d")),
+            "store://models/p/a_b#0:v1@tree^uid");
   EXPECT_EQ(store_uri(*parse_store_uri("store://p/key", "d")), "store://artifacts/p/key");
   EXPECT_EQ(store_uri(*parse_store_uri("store://key@t", "d")), "store://artifacts/d/key@t");
   EXPECT_FALSE(parse_store_uri("s3://a", "d"));
@@ -174,11 +201,16 @@ TEST(Names, OfRunsAndTheirResources) {
   EXPECT_EQ(default_run_name("my_fn", "mod.train"), "my-fn-train");
   EXPECT_EQ(default_run_name("fn", "Cls::do it"), "fn-do-it");
   EXPECT_EQ(default_run_name("fn", ""), "fn");
-  const std::string name = resource_name("A_very long.name that never ends and goes on and on and on until it is cut", "uid", 0, 1);
+  const std::string name = resource_name(
+      "A_very long.name that never ends and goes on and on and on until it is cut", "uid", 0, 1);
   EXPECT_LE(name.size() + std::string("-worker-99999").size(), 63U);
   EXPECT_TRUE(is_dns_label(name));
-  EXPECT_EQ(name, resource_name("A_very long.name that never ends and goes on and on and on until it is cut", "uid", 0, 1));
-  EXPECT_NE(name, resource_name("A_very long.name that never ends and goes on and on and on until it is cut", "uid", 0, 2));
+  EXPECT_EQ(name, resource_name(
+                      "A_very long.name that never ends and goes on and on and on until it is cut",
+                      "uid", 0, 1));
+  EXPECT_NE(name, resource_name(
+                      "A_very long.name that never ends and goes on and on and on until it is cut",
+                      "uid", 0, 2));
   EXPECT_TRUE(is_dns_label(resource_name("...", "u", 0, 1)));
 }
 
@@ -189,18 +221,22 @@ TEST(Environment, ReplacesInPlace) {
   ASSERT_TRUE(set_env(f, "A", 2.5));
   ASSERT_TRUE(set_env_from_secret(f, "S", "x"));
   ASSERT_TRUE(set_env(f, "N", nullptr));
-  EXPECT_EQ(dump_json(*f.find("env")), R"([{"name":"A","value":"2.5"},{"name":"B","value":"True"},)"
-                                       R"({"name":"S","valueFrom":{"secretKeyRef":{"name":"x","key":"S"}}},{"name":"N"}])");
+  EXPECT_EQ(dump_json(*f.find("env")),
+            R"([{"name":"A","value":"2.5"},{"name":"B","value":"True"},)"
+            R"({"name":"S","valueFrom":{"secretKeyRef":{"name":"x","key":"S"}}},{"name":"N"}])");
   EXPECT_EQ(get_env(f, "B")->get_string(), "True");
   EXPECT_FALSE(get_env(f, "C"));
   EXPECT_FALSE(set_env(f, "A=B", 1));
 }
 
 TEST(Environment, ReadsDotenvAsPythonDotenvDoes) {
-  auto read = parse_dotenv("A=1\n# c\nexport B=\"x y # z\"\nC='q'  # t\nD=${A}x\nE=a b # tail\n\nF=\nG=\"l\\n1\"\nH=a#b\n");
+  auto read = parse_dotenv(
+      "A=1\n# c\nexport B=\"x y # z\"\nC='q'  # t\nD=${A}x\nE=a b # "
+      "tail\n\nF=\nG=\"l\\n1\"\nH=a#b\n");
   ASSERT_TRUE(read);
-  const std::vector<std::pair<std::string, std::string>> expected = {{"A", "1"}, {"B", "x y # z"}, {"C", "q"}, {"D", "1x"},
-                                                                     {"E", "a b"}, {"F", ""}, {"G", "l\n1"}, {"H", "a#b"}};
+  const std::vector<std::pair<std::string, std::string>> expected = {
+      {"A", "1"},   {"B", "x y # z"}, {"C", "q"},    {"D", "1x"},
+      {"E", "a b"}, {"F", ""},        {"G", "l\n1"}, {"H", "a#b"}};
   EXPECT_EQ(*read, expected);
   EXPECT_EQ(parse_dotenv("A=1\nBAD\n").error().text(), "line 2: a line without '='");
   Function f = job();
@@ -214,7 +250,8 @@ TEST(Limits, PatchKeepsAndPlainReplaces) {
   Function f = job();
   ASSERT_TRUE(with_limits(f, {.mem = "1G", .gpus = 1}));
   ASSERT_TRUE(with_limits(f, {.cpu = 2, .patch = true}));
-  EXPECT_EQ(dump_json(*f.find("resources")), R"({"limits":{"memory":"1G","nvidia.com/gpu":1,"cpu":2}})");
+  EXPECT_EQ(dump_json(*f.find("resources")),
+            R"({"limits":{"memory":"1G","nvidia.com/gpu":1,"cpu":2}})");
   ASSERT_TRUE(with_limits(f, {.cpu = 2}));
   EXPECT_EQ(dump_json(*f.find("resources")), R"({"limits":{"cpu":2}})");
   ASSERT_TRUE(gpus(f, 3, "amd.com/gpu"));
@@ -233,7 +270,8 @@ TEST(Limits, RefuseWhatIsNoQuantity) {
     EXPECT_EQ(result.error().field, "function.spec.resources.limits.memory");
     EXPECT_EQ(result.error().kind, ErrorKind::invalid);
   }
-  for (const std::string_view good : {"12M", "12Mi", "12e6", "1.2.3", "5nn", "-1", "500m", "1E-3"}) {
+  for (const std::string_view good :
+       {"12M", "12Mi", "12e6", "1.2.3", "5nn", "-1", "500m", "1E-3"}) {
     EXPECT_TRUE(is_mlrun_quantity(good)) << good;
   }
   EXPECT_FALSE(f.find("resources"));  // a refused call changes nothing
@@ -251,17 +289,20 @@ TEST(Mounts, CollapseByNameAndPath) {
   Function f = job();
   ASSERT_TRUE(mount_hostpath(f, "/c", "/a"));
   ASSERT_TRUE(mount_hostpath(f, "/d", "/a"));
-  EXPECT_EQ(dump_json(*f.find("volumes")), R"([{"name":"hostpath","hostPath":{"path":"/d","type":""}}])");
+  EXPECT_EQ(dump_json(*f.find("volumes")),
+            R"([{"name":"hostpath","hostPath":{"path":"/d","type":""}}])");
   EXPECT_EQ(dump_json(*f.find("volume_mounts")), R"([{"mountPath":"/a","name":"hostpath"}])");
   ASSERT_TRUE(mount_pvc(f, "", "v", "/x", "claim:/data"));
-  EXPECT_EQ(dump_json(f.find("volumes")->get_array()[1]), R"({"name":"v","persistentVolumeClaim":{"claimName":"claim"}})");
+  EXPECT_EQ(dump_json(f.find("volumes")->get_array()[1]),
+            R"({"name":"v","persistentVolumeClaim":{"claimName":"claim"}})");
   EXPECT_TRUE(bool_in(f.spec(), "disable_auto_mount"));
   EXPECT_FALSE(mount_pvc(f, ""));
   EXPECT_FALSE(mount_s3(f, {.secret_name = "s", .access_key = "a"}));
   ASSERT_TRUE(mount_s3(f, {.secret_name = "s", .prefix = "P_"}));
-  EXPECT_EQ(dump_json(*f.find("env")),
-            R"([{"name":"P_AWS_ACCESS_KEY_ID","valueFrom":{"secretKeyRef":{"name":"s","key":"AWS_ACCESS_KEY_ID"}}},)"
-            R"({"name":"P_AWS_SECRET_ACCESS_KEY","valueFrom":{"secretKeyRef":{"name":"s","key":"AWS_SECRET_ACCESS_KEY"}}}])");
+  EXPECT_EQ(
+      dump_json(*f.find("env")),
+      R"([{"name":"P_AWS_ACCESS_KEY_ID","valueFrom":{"secretKeyRef":{"name":"s","key":"AWS_ACCESS_KEY_ID"}}},)"
+      R"({"name":"P_AWS_SECRET_ACCESS_KEY","valueFrom":{"secretKeyRef":{"name":"s","key":"AWS_SECRET_ACCESS_KEY"}}}])");
 }
 
 TEST(Placement, ChecksWhatMlrunChecks) {
@@ -275,7 +316,8 @@ TEST(Placement, ChecksWhatMlrunChecks) {
   std::vector<std::string> warnings;
   ASSERT_TRUE(with_node_selection(f, {.node_selector = JsonObject{{"a/b/c", "x"}}}, &warnings));
   EXPECT_EQ(warnings.size(), 1U);
-  EXPECT_FALSE(with_node_selection(f, {.tolerations = JsonArray{JsonObject{{"toleration_seconds", 5}}}}));
+  EXPECT_FALSE(
+      with_node_selection(f, {.tolerations = JsonArray{JsonObject{{"toleration_seconds", 5}}}}));
   EXPECT_FALSE(with_node_selection(f, {.affinity = JsonObject{{"node_affinity", 5}}}));
   ASSERT_TRUE(set_state_thresholds(f, JsonObject{{"executing", "2h"}}));
   EXPECT_EQ(f.text("state_thresholds.pending_scheduled"), "1h");
@@ -284,7 +326,8 @@ TEST(Placement, ChecksWhatMlrunChecks) {
   EXPECT_FALSE(set_state_thresholds(f, JsonObject{{"executing", "10s"}}));
   EXPECT_FALSE(set_state_thresholds(f, JsonObject{{"executing", 5}}));
   Function dask = job("dask");
-  EXPECT_EQ(set_state_thresholds(dask, JsonObject{{"executing", "2h"}}).error().kind, ErrorKind::unsupported);
+  EXPECT_EQ(set_state_thresholds(dask, JsonObject{{"executing", "2h"}}).error().kind,
+            ErrorKind::unsupported);
 }
 
 TEST(Code, EitherFileOrText) {
@@ -304,10 +347,13 @@ TEST(Code, EitherFileOrText) {
 }
 
 TEST(EntryPoints, SurviveWhatIsNoPython) {
-  for (const std::string_view text : {"def", "def (", "def a(", "def a(\"", "def a(x=[", "'''", "def a(b: '", "class", "async def", "def a()->", "(((((", "\\", "def a(*,**): x"}) {
+  for (const std::string_view text :
+       {"def", "def (", "def a(", "def a(\"", "def a(x=[", "'''", "def a(b: '", "class",
+        "async def", "def a()->", "(((((", "\\", "def a(*,**): x"}) {
     find_entry_points(text);
   }
-  EXPECT_EQ(top_level_names("x = '''\ndef no(): pass\n'''\ndef yes(): pass\nclass C:\n  def m(self): pass\n"),
+  EXPECT_EQ(top_level_names(
+                "x = '''\ndef no(): pass\n'''\ndef yes(): pass\nclass C:\n  def m(self): pass\n"),
             (std::vector<std::string>{"yes", "C"}));
   EXPECT_EQ(find_entry_points("def a(): pass\n# mlrun:handler\ndef b(): pass\n").size(), 1U);
 }
@@ -328,9 +374,7 @@ TEST(Parsers, SurviveDamage) {
         case 1: text.erase(at, 1 + random() % 20); break;
         default: text.insert(at, text.substr(random() % text.size(), random() % 40)); break;
       }
-      if (text.empty()) {
-        text = "x";
-      }
+      if (text.empty()) { text = "x"; }
     }
     return text;
   };
@@ -355,15 +399,11 @@ TEST(Parsers, SurviveDamage) {
 TEST(Parsers, StayLinear) {
   std::string brackets(1U << 20U, '(');
   std::string definitions;
-  for (int i = 0; i < 60'000; ++i) {
-    definitions += "def a\n";
-  }
+  for (int i = 0; i < 60'000; ++i) { definitions += "def a\n"; }
   find_entry_points(brackets);
   find_entry_points(definitions);
   std::string unclosed;
-  for (int i = 0; i < 60'000; ++i) {
-    unclosed += "def a(x)\n";
-  }
+  for (int i = 0; i < 60'000; ++i) { unclosed += "def a(x)\n"; }
   find_entry_points(unclosed);
   find_entry_points("def a(" + definitions);
   find_entry_points("def a(x=" + std::string(100'000, '[') + "): pass");
@@ -373,18 +413,19 @@ TEST(Parsers, StayLinear) {
 TEST(Notebook, RefusesWhatItCannotMean) {
   EXPECT_FALSE(read_notebook("{}"));
   EXPECT_FALSE(read_notebook("x"));
-  EXPECT_FALSE(read_notebook(R"({"cells":[{"cell_type":"code","source":"%nuclio frobnicate x"}]})"));
+  EXPECT_FALSE(
+      read_notebook(R"({"cells":[{"cell_type":"code","source":"%nuclio frobnicate x"}]})"));
 }
 
 TEST(RunStates, FollowTheGraph) {
-  constexpr RunState kAll[] = {RunState::created, RunState::pending, RunState::running, RunState::completed, RunState::error,
-                               RunState::aborting, RunState::aborted, RunState::unknown, RunState::skipped, RunState::pending_retry};
+  constexpr RunState kAll[] = {RunState::created,      RunState::pending, RunState::running,
+                               RunState::completed,    RunState::error,   RunState::aborting,
+                               RunState::aborted,      RunState::unknown, RunState::skipped,
+                               RunState::pending_retry};
   for (const RunState from : kAll) {
     EXPECT_EQ(run_state_from(to_string(from)), from);
     for (const RunState to : kAll) {
-      if (is_terminal(from)) {
-        EXPECT_EQ(may_follow(from, to), from == to);
-      }
+      if (is_terminal(from)) { EXPECT_EQ(may_follow(from, to), from == to); }
     }
     EXPECT_TRUE(is_terminal(from) || may_follow(from, RunState::error));
   }
@@ -403,34 +444,48 @@ TEST(ValidateRun, NamesEveryProblem) {
     auto checked = validate_run(*run);
     return checked ? std::string() : checked.error().text();
   };
-  EXPECT_EQ(error(R"({"metadata":{"name":"a"},"spec":{"parameters":{"x":{"y":[1,9223372036854775807]}}}})"), "");
-  EXPECT_EQ(error(R"({"metadata":{"name":"a"},"spec":{"parameters":{"x":{"y":[1,9223372036854775808]}}}})"),
-            "spec.parameters.x.y[1]: '9223372036854775808' is larger than 2^63 - 1");
-  EXPECT_EQ(error(R"({"metadata":{"name":"a"},"spec":{"inputs":{"x":1}}})"), "spec.inputs.x: expected a URL as text, got a integer");
+  EXPECT_EQ(
+      error(
+          R"({"metadata":{"name":"a"},"spec":{"parameters":{"x":{"y":[1,9223372036854775807]}}}})"),
+      "");
+  EXPECT_EQ(
+      error(
+          R"({"metadata":{"name":"a"},"spec":{"parameters":{"x":{"y":[1,9223372036854775808]}}}})"),
+      "spec.parameters.x.y[1]: '9223372036854775808' is larger than 2^63 - 1");
+  EXPECT_EQ(error(R"({"metadata":{"name":"a"},"spec":{"inputs":{"x":1}}})"),
+            "spec.inputs.x: expected a URL as text, got a integer");
   EXPECT_EQ(error(R"({"metadata":{"name":"a/b"}})"), "metadata.name: 'a/b' is not a run name");
-  EXPECT_EQ(error(R"({"metadata":{"name":"a"},"spec":{"retry":{"count":-1}}})"), "spec.retry.count: '-1' is not a number of retries");
+  EXPECT_EQ(error(R"({"metadata":{"name":"a"},"spec":{"retry":{"count":-1}}})"),
+            "spec.retry.count: '-1' is not a number of retries");
   EXPECT_EQ(error(R"({"metadata":{"name":""},"spec":{"inputs":[]}})"), "2 problems");
 }
 
 TEST(ValidateRun, ChecksHyperParametersWithoutBuildingThem) {
   const auto error = [](std::string_view spec) {
-    auto run = metier::Run::from_json(*parse_json(R"({"metadata":{"name":"a"},"spec":)" + std::string(spec) + "}"));
+    auto run = metier::Run::from_json(
+        *parse_json(R"({"metadata":{"name":"a"},"spec":)" + std::string(spec) + "}"));
     auto checked = validate_run(*run);
     return checked ? std::string() : checked.error().text();
   };
-  EXPECT_EQ(error(R"({"hyperparams":{"a":[1,2],"b":[3]},"hyper_param_options":{"selector":"max.x.y","stop_condition":"x >= 1"}})"), "");
+  EXPECT_EQ(
+      error(
+          R"({"hyperparams":{"a":[1,2],"b":[3]},"hyper_param_options":{"selector":"max.x.y","stop_condition":"x >= 1"}})"),
+      "");
   EXPECT_EQ(error(R"({"hyperparams":{"a":[]}})"), "spec.hyperparams.a: the list is empty");
-  EXPECT_EQ(error(R"({"hyperparams":{"a":[1,2],"b":[3]},"hyper_param_options":{"strategy":"list"}})"),
-            "spec.hyperparams.b: has 1 values, the first list has 2");
-  EXPECT_EQ(error(R"({"hyper_param_options":{"strategy":"gird"}})"), "spec.hyper_param_options.strategy: 'gird' is unknown, did you mean 'grid'?");
-  EXPECT_EQ(error(R"({"hyper_param_options":{"selector":"best.x"}})"), "spec.hyper_param_options.selector: 'best.x' is not a selector");
-  EXPECT_EQ(error(R"({"hyper_param_options":{"max_errors":-1}})"), "spec.hyper_param_options.max_errors: '-1' is not such a number");
+  EXPECT_EQ(
+      error(R"({"hyperparams":{"a":[1,2],"b":[3]},"hyper_param_options":{"strategy":"list"}})"),
+      "spec.hyperparams.b: has 1 values, the first list has 2");
+  EXPECT_EQ(error(R"({"hyper_param_options":{"strategy":"gird"}})"),
+            "spec.hyper_param_options.strategy: 'gird' is unknown, did you mean 'grid'?");
+  EXPECT_EQ(error(R"({"hyper_param_options":{"selector":"best.x"}})"),
+            "spec.hyper_param_options.selector: 'best.x' is not a selector");
+  EXPECT_EQ(error(R"({"hyper_param_options":{"max_errors":-1}})"),
+            "spec.hyper_param_options.max_errors: '-1' is not such a number");
   std::string many = "[0";
-  for (int i = 1; i < 1000; ++i) {
-    many += "," + std::to_string(i);
-  }
-  EXPECT_EQ(error(R"({"hyperparams":{"a":)" + many + R"(],"b":)" + many + R"(],"c":)" + many + "]}}"),
-            "spec.hyperparams: there are more than 100000 combinations");
+  for (int i = 1; i < 1000; ++i) { many += "," + std::to_string(i); }
+  EXPECT_EQ(
+      error(R"({"hyperparams":{"a":)" + many + R"(],"b":)" + many + R"(],"c":)" + many + "]}}"),
+      "spec.hyperparams: there are more than 100000 combinations");
 }
 
 TEST(Merge, FollowsMlrunsRules) {
@@ -439,9 +494,14 @@ TEST(Merge, FollowsMlrunsRules) {
   ASSERT_TRUE(set_env(f, "B", "1"));
   ASSERT_TRUE(with_limits(f, {.cpu = "1"}));
   ASSERT_TRUE(mount_hostpath(f, "/a", "/a"));
-  ASSERT_TRUE(merge_override(f, parse_json(R"({"metadata":{"credentials":{"access_key":"k"}},"spec":{"env":[{"name":"B","value":"2"},{"name":"C","value":"3"}],
-    "resources":{"limits":{},"requests":{}},"image":"","replicas":3,"volume_mounts":[{"name":"hostpath","mountPath":"/b"}],"command":"no.py"}})")->get_object()));
-  EXPECT_EQ(dump_json(*f.find("env")), R"([{"name":"A","value":"1"},{"name":"B","value":"2"},{"name":"C","value":"3"}])");
+  ASSERT_TRUE(merge_override(
+      f,
+      parse_json(
+          R"({"metadata":{"credentials":{"access_key":"k"}},"spec":{"env":[{"name":"B","value":"2"},{"name":"C","value":"3"}],
+    "resources":{"limits":{},"requests":{}},"image":"","replicas":3,"volume_mounts":[{"name":"hostpath","mountPath":"/b"}],"command":"no.py"}})")
+          ->get_object()));
+  EXPECT_EQ(dump_json(*f.find("env")),
+            R"([{"name":"A","value":"1"},{"name":"B","value":"2"},{"name":"C","value":"3"}])");
   EXPECT_EQ(dump_json(*f.find("resources")), R"({"limits":{"cpu":"1"}})");
   EXPECT_EQ(f.text("image"), "i");
   EXPECT_EQ(f.text("command"), "");
@@ -455,7 +515,8 @@ TEST(ValidateFunction, WarnsOfUnknownFieldsWithTheNearest) {
   f.spec()["replcas"] = 3;
   std::vector<std::string> warnings;
   EXPECT_TRUE(validate_function(f, &warnings));
-  EXPECT_EQ(warnings, std::vector<std::string>{"spec.replcas: unknown field, did you mean replicas?"});
+  EXPECT_EQ(warnings,
+            std::vector<std::string>{"spec.replcas: unknown field, did you mean replicas?"});
   f.spec()["resources"] = JsonObject{{"limits", JsonObject{{"memory", "2GB"}}}};
   f.spec()["replicas"] = -1;
   auto checked = validate_function(f);
@@ -479,9 +540,12 @@ TEST(Artifact, ReadsItsParts) {
 
 TEST(Project, NeedsADnsName) {
   EXPECT_FALSE(Project::from_json(*parse_json(R"({"metadata":{"name":"My_Project"}})")));
-  auto project = Project::from_json(*parse_json(R"({"metadata":{"name":"p"},"spec":{"x":1},"status":{"state":"deleting"}})"));
+  auto project = Project::from_json(
+      *parse_json(R"({"metadata":{"name":"p"},"spec":{"x":1},"status":{"state":"deleting"}})"));
   ASSERT_TRUE(project);
-  EXPECT_EQ(dump_json(project->document()), R"({"metadata":{"name":"p"},"spec":{"x":1},"status":{"state":"online"},"kind":"project"})");
+  EXPECT_EQ(
+      dump_json(project->document()),
+      R"({"metadata":{"name":"p"},"spec":{"x":1},"status":{"state":"online"},"kind":"project"})");
 }
 
 TEST(Text, FindsTheNearest) {

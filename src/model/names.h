@@ -61,6 +61,7 @@ std::string store_uri(const StoreUri& uri);
 std::string default_run_name(std::string_view function, std::string_view handler);
 // The name of everything made for a run: `<run name>-<8 hex of sha256(uid, iteration, attempt)>`, the run
 // name cut so that the longest derived name (`…-worker-<n>`) is at most 63 characters.
-std::string resource_name(std::string_view run_name, std::string_view uid, std::int64_t iteration, std::int64_t attempt);
+std::string resource_name(std::string_view run_name, std::string_view uid, std::int64_t iteration,
+                          std::int64_t attempt);
 
 }  // namespace metier

@@ -12,10 +12,10 @@ namespace metier {
 
 struct NotebookCode {
   std::string code;
-  std::vector<std::string> commands;                       // %nuclio cmd
-  std::vector<std::pair<std::string, std::string>> env;    // %nuclio env A=1
-  JsonObject config;                                       // %nuclio config spec.build.baseImage = "x": dotted key → value
-  std::string handler;                                     // %nuclio handler NAME
+  std::vector<std::string> commands;                     // %nuclio cmd
+  std::vector<std::pair<std::string, std::string>> env;  // %nuclio env A=1
+  JsonObject config;    // %nuclio config spec.build.baseImage = "x": dotted key → value
+  std::string handler;  // %nuclio handler NAME
 };
 
 // Keeps code cells between "# mlrun: start-code [name]" and "end-code [name]" (all cells without such marks); leaves

@@ -12,21 +12,22 @@ namespace metier {
 namespace {
 
 Result<void> need_pods(const Function& function, std::string_view what) {
-  if (has_pod_spec(function.kind())) {
-    return {};
-  }
+  if (has_pod_spec(function.kind())) { return {}; }
   return fail(Error{.kind = ErrorKind::unsupported,
-                    .message = "kind " + quote(canonical_kind(function.kind())) + " has no pods, so no " + std::string(what),
+                    .message = "kind " + quote(canonical_kind(function.kind())) +
+                               " has no pods, so no " + std::string(what),
                     .field = "kind",
                     .fix = "use kind job"});
 }
 
-Result<void> one_of(std::string_view value, std::span<const std::string_view> allowed, std::string_view field) {
-  if (std::ranges::find(allowed, value) != allowed.end()) {
-    return {};
-  }
+Result<void> one_of(std::string_view value, std::span<const std::string_view> allowed,
+                    std::string_view field) {
+  if (std::ranges::find(allowed, value) != allowed.end()) { return {}; }
   const std::string near = nearest(value, allowed);
-  return fail(invalid(field, quote(value) + " is unknown" + (near.empty() ? "" : ", did you mean " + quote(near) + "?"), "one of " + join(allowed)));
+  return fail(invalid(
+      field,
+      quote(value) + " is unknown" + (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
+      "one of " + join(allowed)));
 }
 
 // Kubernetes' objects are camelCase; a snake_case key is Python's form and would be ignored.
@@ -39,7 +40,9 @@ Result<void> check_camel_case(const Json& value, const std::string& field) {
     for (const auto& member : value.get_object()) {
       const std::string_view key = member.key();
       if (key.contains('_') && !key.contains('/') && !key.contains('.')) {
-        return fail(invalid(field + "." + std::string(key), quote(key) + " is not Kubernetes' form of the name", "write it in camelCase"));
+        return fail(invalid(field + "." + std::string(key),
+                            quote(key) + " is not Kubernetes' form of the name",
+                            "write it in camelCase"));
       }
       if (key != "matchLabels") {  // its keys are the user's
         METIER_CHECK(check_camel_case(member.value(), field + "." + std::string(key)));
@@ -50,17 +53,17 @@ Result<void> check_camel_case(const Json& value, const std::string& field) {
 }
 
 Result<void> expect_object(const Json& value, std::string_view field) {
-  if (value.is_object()) {
-    return {};
-  }
+  if (value.is_object()) { return {}; }
   return fail(invalid(field, "expected an object, got a " + std::string(type_name(value))));
 }
 
 void warn_of_selector(const JsonObject& selector, std::vector<std::string>* warnings) {
   for (const auto& pair : selector) {
     auto key = check_label_key(pair.key(), "spec.node_selector");
-    auto value = pair.value().is_string() ? check_label_value(std::string_view(pair.value().get_string()), "spec.node_selector." + std::string(pair.key()))
-                                          : Result<void>(fail(invalid("spec.node_selector", "expected text values")));
+    auto value = pair.value().is_string()
+                     ? check_label_value(std::string_view(pair.value().get_string()),
+                                         "spec.node_selector." + std::string(pair.key()))
+                     : Result<void>(fail(invalid("spec.node_selector", "expected text values")));
     if (warnings != nullptr && (!key || !value)) {
       warnings->push_back((!key ? key.error() : value.error()).text());
     }
@@ -77,16 +80,15 @@ Result<void> with_annotations(Function& function, const JsonObject& annotations)
   return {};
 }
 
-Result<void> set_image_pull_configuration(Function& function, std::string_view policy, std::string_view secret_name) {
+Result<void> set_image_pull_configuration(Function& function, std::string_view policy,
+                                          std::string_view secret_name) {
   constexpr std::array<std::string_view, 3> kPolicies = {"Always", "IfNotPresent", "Never"};
   METIER_CHECK(need_pods(function, "image pull policy"));
   if (!policy.empty()) {
     METIER_CHECK(one_of(policy, kPolicies, "spec.image_pull_policy"));
     function.spec()["image_pull_policy"] = policy;
   }
-  if (!secret_name.empty()) {
-    function.spec()["image_pull_secret"] = secret_name;
-  }
+  if (!secret_name.empty()) { function.spec()["image_pull_secret"] = secret_name; }
   return {};
 }
 
@@ -95,28 +97,28 @@ Result<void> set_state_thresholds(Function& function, const JsonObject& threshol
   const std::string_view kind = canonical_kind(stored_kind);
   METIER_CHECK(need_pods(function, "state thresholds"));
   if (kind == "dask" || is_nuclio_kind(kind)) {
-    return fail(Error{.kind = ErrorKind::unsupported,
-                      .message = "kind " + quote(kind) + " has no state thresholds: nothing of it ends by itself",
-                      .field = "spec.state_thresholds"});
+    return fail(Error{
+        .kind = ErrorKind::unsupported,
+        .message = "kind " + quote(kind) + " has no state thresholds: nothing of it ends by itself",
+        .field = "spec.state_thresholds"});
   }
   METIER_CHECK(check_state_thresholds(thresholds, "spec.state_thresholds"));
   JsonObject& stored = ensure_object(function.spec(), "state_thresholds");
-  if (!patch) {
-    stored.clear();
-  }
-  for (const auto& threshold : thresholds) {
-    stored[threshold.key()] = threshold.value();
-  }
+  if (!patch) { stored.clear(); }
+  for (const auto& threshold : thresholds) { stored[threshold.key()] = threshold.value(); }
   return {};
 }
 
-Result<void> with_node_selection(Function& function, const NodeSelection& selection, std::vector<std::string>* warnings) {
+Result<void> with_node_selection(Function& function, const NodeSelection& selection,
+                                 std::vector<std::string>* warnings) {
   METIER_CHECK(need_pods(function, "node selection"));
   const std::string stored_kind = function.kind();
   const std::string_view kind = canonical_kind(stored_kind);
   if (kind == "spark" && !selection.node_name.empty()) {
-    return fail(Error{.kind = ErrorKind::unsupported, .message = "kind 'spark' cannot be pinned to a node by name",
-                      .field = "spec.node_name", .fix = "use a node selector"});
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = "kind 'spark' cannot be pinned to a node by name",
+                      .field = "spec.node_name",
+                      .fix = "use a node selector"});
   }
   if (!selection.node_selector.is_null()) {
     METIER_CHECK(expect_object(selection.node_selector, "spec.node_selector"));
@@ -128,32 +130,29 @@ Result<void> with_node_selection(Function& function, const NodeSelection& select
   }
   if (!selection.tolerations.is_null()) {
     if (!selection.tolerations.is_array()) {
-      return fail(invalid("spec.tolerations", "expected a list, got a " + std::string(type_name(selection.tolerations))));
+      return fail(invalid("spec.tolerations", "expected a list, got a " +
+                                                  std::string(type_name(selection.tolerations))));
     }
     METIER_CHECK(check_camel_case(selection.tolerations, "spec.tolerations"));
   }
   JsonObject& spec = function.spec();
-  if (!selection.node_name.empty()) {
-    spec["node_name"] = selection.node_name;
-  }
-  if (!selection.node_selector.is_null()) {
-    spec["node_selector"] = selection.node_selector;
-  }
-  if (!selection.affinity.is_null()) {
-    spec["affinity"] = selection.affinity;
-  }
-  if (!selection.tolerations.is_null()) {
-    spec["tolerations"] = selection.tolerations;
-  }
+  if (!selection.node_name.empty()) { spec["node_name"] = selection.node_name; }
+  if (!selection.node_selector.is_null()) { spec["node_selector"] = selection.node_selector; }
+  if (!selection.affinity.is_null()) { spec["affinity"] = selection.affinity; }
+  if (!selection.tolerations.is_null()) { spec["tolerations"] = selection.tolerations; }
   return {};
 }
 
-std::vector<std::string> default_priority_classes() { return {"igz-workload-low", "igz-workload-medium", "igz-workload-high"}; }
+std::vector<std::string> default_priority_classes() {
+  return {"igz-workload-low", "igz-workload-medium", "igz-workload-high"};
+}
 
-Result<void> with_priority_class(Function& function, std::string_view name, const std::vector<std::string>& valid) {
+Result<void> with_priority_class(Function& function, std::string_view name,
+                                 const std::vector<std::string>& valid) {
   METIER_CHECK(need_pods(function, "priority class"));
   if (std::ranges::find(valid, name) == valid.end()) {
-    return fail(invalid("spec.priority_class_name", quote(name) + " is not a priority class of this site",
+    return fail(invalid("spec.priority_class_name",
+                        quote(name) + " is not a priority class of this site",
                         valid.empty() ? "the site allows none" : "one of " + join(valid)));
   }
   function.spec()["priority_class_name"] = name;
@@ -173,7 +172,8 @@ Result<void> with_security_context(Function& function, const Json& context) {
   const std::string stored_kind = function.kind();
   const std::string_view kind = canonical_kind(stored_kind);
   if (kind == "spark" || kind == "remote-spark") {
-    return fail(invalid("spec.security_context", "kind " + quote(kind) + " takes no security context"));
+    return fail(
+        invalid("spec.security_context", "kind " + quote(kind) + " takes no security context"));
   }
   METIER_CHECK(expect_object(context, "spec.security_context"));
   METIER_CHECK(check_camel_case(context, "spec.security_context"));

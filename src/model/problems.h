@@ -11,7 +11,9 @@ class ProblemList {
  public:
   static constexpr std::size_t kMost = 20;
   void add(Error error);
-  void add(std::string_view field, std::string message, std::string fix = {}) { add(invalid(field, std::move(message), std::move(fix))); }
+  void add(std::string_view field, std::string message, std::string fix = {}) {
+    add(invalid(field, std::move(message), std::move(fix)));
+  }
   bool empty() const { return errors_.empty(); }
   // Nothing when there are none; the error itself when there is one; else one error "N problems" with the first's
   // field and a line for each in `fix`.

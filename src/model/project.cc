@@ -14,14 +14,17 @@ const JsonObject& section(const JsonObject& document, std::string_view name) {
 }  // namespace
 
 Project::Project(std::string_view name)
-    : document_{{"kind", "project"},
-                {"metadata", JsonObject{{"name", name}, {"labels", JsonObject{}}, {"annotations", JsonObject{}}}},
-                {"spec", JsonObject{{"description", ""}, {"desired_state", "online"}}},
-                {"status", JsonObject{{"state", "online"}}}} {}
+    : document_{
+          {"kind", "project"},
+          {"metadata",
+           JsonObject{{"name", name}, {"labels", JsonObject{}}, {"annotations", JsonObject{}}}},
+          {"spec", JsonObject{{"description", ""}, {"desired_state", "online"}}},
+          {"status", JsonObject{{"state", "online"}}}} {}
 
 Result<Project> Project::from_json(Json document) {
   if (!document.is_object()) {
-    return fail(invalid("", "expected a project object, got a " + std::string(type_name(document))));
+    return fail(
+        invalid("", "expected a project object, got a " + std::string(type_name(document))));
   }
   JsonObject& given = document.get_object();
   for (const std::string_view name : {"metadata", "spec", "status"}) {
@@ -40,9 +43,15 @@ Result<Project> Project::from_json(Json document) {
 }
 
 std::string Project::name() const { return std::string(string_in(metadata(), "name")); }
-std::string Project::artifact_path() const { return std::string(string_in(spec(), "artifact_path")); }
-std::string Project::default_image() const { return std::string(string_in(spec(), "default_image")); }
-const JsonObject& Project::node_selector() const { return section(spec(), "default_function_node_selector"); }
+std::string Project::artifact_path() const {
+  return std::string(string_in(spec(), "artifact_path"));
+}
+std::string Project::default_image() const {
+  return std::string(string_in(spec(), "default_image"));
+}
+const JsonObject& Project::node_selector() const {
+  return section(spec(), "default_function_node_selector");
+}
 JsonObject& Project::metadata() { return ensure_object(document_, "metadata"); }
 JsonObject& Project::spec() { return ensure_object(document_, "spec"); }
 const JsonObject& Project::metadata() const { return section(document_, "metadata"); }

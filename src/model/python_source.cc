@@ -27,9 +27,7 @@ class LiteralReader {
   static constexpr int kDepth = 32;
 
   void skip() {
-    while (at_ < text_.size() && std::string_view(" \t\r\n").contains(text_[at_])) {
-      ++at_;
-    }
+    while (at_ < text_.size() && std::string_view(" \t\r\n").contains(text_[at_])) { ++at_; }
   }
   bool take(char c) {
     skip();
@@ -42,9 +40,7 @@ class LiteralReader {
 
   std::optional<Json> read(int depth) {
     skip();
-    if (depth > kDepth || at_ >= text_.size()) {
-      return std::nullopt;
-    }
+    if (depth > kDepth || at_ >= text_.size()) { return std::nullopt; }
     switch (text_[at_]) {
       case '"':
       case '\'': return text();
@@ -57,7 +53,8 @@ class LiteralReader {
 
   std::optional<Json> text() {
     const std::size_t end = end_of_string(text_, at_);
-    const std::size_t quotes = text_.substr(at_).starts_with(std::string(3, text_[at_])) && end - at_ >= 6 ? 3 : 1;
+    const std::size_t quotes =
+        text_.substr(at_).starts_with(std::string(3, text_[at_])) && end - at_ >= 6 ? 3 : 1;
     std::string_view body = text_.substr(at_ + quotes, end - at_ - 2 * quotes);
     at_ = end;
     std::string out;
@@ -84,13 +81,9 @@ class LiteralReader {
     JsonArray out;
     bool comma = false;
     while (!take(close)) {
-      if (!out.empty() && !comma) {
-        return std::nullopt;
-      }
+      if (!out.empty() && !comma) { return std::nullopt; }
       auto item = read(depth + 1);
-      if (!item) {
-        return std::nullopt;
-      }
+      if (!item) { return std::nullopt; }
       out.push_back(std::move(*item));
       comma = take(',');
     }
@@ -105,13 +98,9 @@ class LiteralReader {
     bool comma = true;
     while (!take('}')) {
       auto key = comma ? read(depth + 1) : std::nullopt;
-      if (!key || !key->is_string() || !take(':')) {
-        return std::nullopt;
-      }
+      if (!key || !key->is_string() || !take(':')) { return std::nullopt; }
       auto value = read(depth + 1);
-      if (!value) {
-        return std::nullopt;
-      }
+      if (!value) { return std::nullopt; }
       out[key->get_string()] = std::move(*value);
       comma = take(',');
     }
@@ -120,24 +109,25 @@ class LiteralReader {
 
   std::optional<Json> word() {
     const std::size_t start = at_;
-    while (at_ < text_.size() && !std::string_view(",)]}: \t\r\n").contains(text_[at_])) {
-      ++at_;
-    }
+    while (at_ < text_.size() && !std::string_view(",)]}: \t\r\n").contains(text_[at_])) { ++at_; }
     std::string written(text_.substr(start, at_ - start));
     if (written == "None") { return Json(nullptr); }
     if (written == "True" || written == "False") { return Json(written == "True"); }
     std::erase(written, '_');
-    const std::string_view digits = written.starts_with('+') ? std::string_view(written).substr(1) : std::string_view(written);
+    const std::string_view digits =
+        written.starts_with('+') ? std::string_view(written).substr(1) : std::string_view(written);
     std::int64_t integer = 0;
     const char* end = digits.data() + digits.size();
-    if (const auto got = std::from_chars(digits.data(), end, integer); got.ec == std::errc{} && got.ptr == end) {
+    if (const auto got = std::from_chars(digits.data(), end, integer);
+        got.ec == std::errc{} && got.ptr == end) {
       return Json(integer);
     }
     double number = 0;
     if (digits.empty() || std::string_view("in").contains(digits[0])) {
       return std::nullopt;  // inf and nan are names
     }
-    if (const auto got = std::from_chars(digits.data(), end, number); got.ec == std::errc{} && got.ptr == end) {
+    if (const auto got = std::from_chars(digits.data(), end, number);
+        got.ec == std::errc{} && got.ptr == end) {
       return Json(number);
     }
     return std::nullopt;
@@ -189,12 +179,8 @@ std::size_t end_of_bracket(std::string_view text, std::size_t at) {
 std::size_t find_outside(std::string_view text, char mark, std::size_t at, char stop) {
   for (std::size_t i = at; i < text.size();) {
     const char c = text[i];
-    if (c == mark) {
-      return i;
-    }
-    if (c == stop) {
-      return std::string_view::npos;
-    }
+    if (c == mark) { return i; }
+    if (c == stop) { return std::string_view::npos; }
     if (c == '"' || c == '\'') {
       i = end_of_string(text, i);
     } else if (c == '#') {
@@ -209,6 +195,8 @@ std::size_t find_outside(std::string_view text, char mark, std::size_t at, char 
   return std::string_view::npos;
 }
 
-std::optional<Json> python_literal(std::string_view text) { return LiteralReader(trim(text)).read_all(); }
+std::optional<Json> python_literal(std::string_view text) {
+  return LiteralReader(trim(text)).read_all();
+}
 
 }  // namespace metier

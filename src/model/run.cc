@@ -11,18 +11,20 @@
 namespace metier {
 namespace {
 
-constexpr std::array<std::pair<RunState, std::string_view>, 10> kStates = {{{RunState::created, "created"},
-                                                                            {RunState::pending, "pending"},
-                                                                            {RunState::running, "running"},
-                                                                            {RunState::completed, "completed"},
-                                                                            {RunState::error, "error"},
-                                                                            {RunState::aborting, "aborting"},
-                                                                            {RunState::aborted, "aborted"},
-                                                                            {RunState::unknown, "unknown"},
-                                                                            {RunState::skipped, "skipped"},
-                                                                            {RunState::pending_retry, "pendingRetry"}}};
+constexpr std::array<std::pair<RunState, std::string_view>, 10> kStates = {
+    {{RunState::created, "created"},
+     {RunState::pending, "pending"},
+     {RunState::running, "running"},
+     {RunState::completed, "completed"},
+     {RunState::error, "error"},
+     {RunState::aborting, "aborting"},
+     {RunState::aborted, "aborted"},
+     {RunState::unknown, "unknown"},
+     {RunState::skipped, "skipped"},
+     {RunState::pending_retry, "pendingRetry"}}};
 
-constexpr std::array<std::string_view, 4> kThresholds = {"pending_scheduled", "pending_not_scheduled", "image_pull_backoff", "executing"};
+constexpr std::array<std::string_view, 4> kThresholds = {
+    "pending_scheduled", "pending_not_scheduled", "image_pull_backoff", "executing"};
 
 const JsonObject& section(const JsonObject& document, std::string_view name) {
   static const JsonObject kNone;
@@ -32,36 +34,39 @@ const JsonObject& section(const JsonObject& document, std::string_view name) {
 
 void check_inputs(const JsonObject& spec, ProblemList& problems) {
   const Json* inputs = spec.if_contains("inputs");
-  if (inputs == nullptr || inputs->is_null()) {
-    return;
-  }
+  if (inputs == nullptr || inputs->is_null()) { return; }
   if (!inputs->is_object()) {
-    problems.add("spec.inputs", "expected an object of key to URL, got a " + std::string(type_name(*inputs)), "write {key: url}");
+    problems.add("spec.inputs",
+                 "expected an object of key to URL, got a " + std::string(type_name(*inputs)),
+                 "write {key: url}");
     return;
   }
   for (const auto& input : inputs->get_object()) {
     if (!input.value().is_string()) {
-      problems.add("spec.inputs." + std::string(input.key()), "expected a URL as text, got a " + std::string(type_name(input.value())));
+      problems.add("spec.inputs." + std::string(input.key()),
+                   "expected a URL as text, got a " + std::string(type_name(input.value())));
     }
   }
 }
 
 void check_retry(const JsonObject& spec, ProblemList& problems) {
   const JsonObject* retry = object_in(spec, "retry");
-  if (retry == nullptr) {
-    return;
-  }
+  if (retry == nullptr) { return; }
   if (const Json* count = retry->if_contains("count"); count != nullptr && !count->is_null()) {
     if (!count->is_int64() || count->get_int64() < 0 || count->get_int64() > 1000) {
-      problems.add("spec.retry.count", quote(dump_json(*count)) + " is not a number of retries", "0 to 1000");
+      problems.add("spec.retry.count", quote(dump_json(*count)) + " is not a number of retries",
+                   "0 to 1000");
     }
   }
   const JsonObject* backoff = object_in(*retry, "backoff");
   const Json* delay = backoff == nullptr ? nullptr : backoff->if_contains("base_delay");
   if (delay != nullptr && !delay->is_null()) {
-    const auto parsed = delay->is_string() ? parse_duration(delay->get_string().c_str()) : std::nullopt;
+    const auto parsed =
+        delay->is_string() ? parse_duration(delay->get_string().c_str()) : std::nullopt;
     if (!parsed || *parsed < std::chrono::seconds(30)) {
-      problems.add("spec.retry.backoff.base_delay", quote(dump_json(*delay)) + " is not a delay of at least 30 s", "write \"30s\", \"2m\", …");
+      problems.add("spec.retry.backoff.base_delay",
+                   quote(dump_json(*delay)) + " is not a delay of at least 30 s",
+                   "write \"30s\", \"2m\", …");
     }
   }
 }
@@ -70,24 +75,21 @@ void check_retry(const JsonObject& spec, ProblemList& problems) {
 
 std::string_view to_string(RunState state) {
   for (const auto& [known, text] : kStates) {
-    if (known == state) {
-      return text;
-    }
+    if (known == state) { return text; }
   }
   return "unknown";
 }
 
 std::optional<RunState> run_state_from(std::string_view text) {
   for (const auto& [state, known] : kStates) {
-    if (known == text) {
-      return state;
-    }
+    if (known == text) { return state; }
   }
   return std::nullopt;
 }
 
 bool is_terminal(RunState state) {
-  return state == RunState::completed || state == RunState::error || state == RunState::aborted || state == RunState::skipped;
+  return state == RunState::completed || state == RunState::error || state == RunState::aborted ||
+         state == RunState::skipped;
 }
 
 bool may_follow(RunState from, RunState to) {
@@ -97,9 +99,7 @@ bool may_follow(RunState from, RunState to) {
   if (from == RunState::aborting) {  // either the abort works or it fails
     return to == RunState::aborting || to == RunState::aborted || to == RunState::error;
   }
-  if (to == RunState::created) {
-    return from == RunState::created || from == RunState::unknown;
-  }
+  if (to == RunState::created) { return from == RunState::created || from == RunState::unknown; }
   if (to == RunState::aborted) {  // only by way of aborting, which nobody can skip
     return false;
   }
@@ -109,11 +109,16 @@ bool may_follow(RunState from, RunState to) {
   return true;
 }
 
-Run::Run() : document_{{"kind", "run"}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}, {"status", JsonObject{{"state", "created"}}}} {}
+Run::Run()
+    : document_{{"kind", "run"},
+                {"metadata", JsonObject{}},
+                {"spec", JsonObject{}},
+                {"status", JsonObject{{"state", "created"}}}} {}
 
 Result<Run> Run::from_json(Json document) {
   if (!document.is_object()) {
-    return fail(invalid("", "expected a run object, got a " + std::string(type_name(document)), "a run has metadata, spec and status"));
+    return fail(invalid("", "expected a run object, got a " + std::string(type_name(document)),
+                        "a run has metadata, spec and status"));
   }
   ProblemList problems;
   JsonObject& given = document.get_object();
@@ -126,15 +131,14 @@ Result<Run> Run::from_json(Json document) {
   for (const std::string_view key : {"uid", "name", "project"}) {
     const Json* value = section(given, "metadata").if_contains(key);
     if (value != nullptr && !value->is_null() && !value->is_string()) {
-      problems.add("metadata." + std::string(key), "expected text, got a " + std::string(type_name(*value)));
+      problems.add("metadata." + std::string(key),
+                   "expected text, got a " + std::string(type_name(*value)));
     }
   }
   METIER_CHECK(std::move(problems).result());
   Run run;
   run.document_ = std::move(given);
-  if (string_in(run.document_, "kind").empty()) {
-    run.document_["kind"] = "run";
-  }
+  if (string_in(run.document_, "kind").empty()) { run.document_["kind"] = "run"; }
   for (const std::string_view name : {"metadata", "spec", "status"}) {
     ensure_object(run.document_, name);
   }
@@ -156,8 +160,12 @@ void Run::set_uid(std::string_view uid) { metadata()["uid"] = uid; }
 void Run::set_name(std::string_view name) { metadata()["name"] = name; }
 void Run::set_project(std::string_view project) { metadata()["project"] = project; }
 void Run::set_state(RunState state) { status()["state"] = to_string(state); }
-std::string Run::label(std::string_view key) const { return std::string(string_in(section(metadata(), "labels"), key)); }
-void Run::set_label(std::string_view key, std::string_view value) { ensure_object(metadata(), "labels")[key] = value; }
+std::string Run::label(std::string_view key) const {
+  return std::string(string_in(section(metadata(), "labels"), key));
+}
+void Run::set_label(std::string_view key, std::string_view value) {
+  ensure_object(metadata(), "labels")[key] = value;
+}
 
 JsonObject& Run::metadata() { return ensure_object(document_, "metadata"); }
 JsonObject& Run::spec() { return ensure_object(document_, "spec"); }
@@ -172,9 +180,7 @@ Json Run::to_dict() const {
     if (JsonObject* part = object_in(out, name)) {
       JsonObject kept;
       for (auto& member : *part) {
-        if (!is_empty_value(member.value())) {
-          kept[member.key()] = std::move(member.value());
-        }
+        if (!is_empty_value(member.value())) { kept[member.key()] = std::move(member.value()); }
       }
       *part = std::move(kept);
     }
@@ -184,15 +190,19 @@ Json Run::to_dict() const {
 
 Result<void> check_integers(const Json& value, std::string_view field) {
   if (value.is_uint64() && value.get_uint64() > static_cast<std::uint64_t>(INT64_MAX)) {
-    return fail(invalid(field, quote(std::to_string(value.get_uint64())) + " is larger than 2^63 - 1", "pass it as text"));
+    return fail(invalid(field,
+                        quote(std::to_string(value.get_uint64())) + " is larger than 2^63 - 1",
+                        "pass it as text"));
   }
   if (value.is_object()) {
     for (const auto& member : value.get_object()) {
-      METIER_CHECK(check_integers(member.value(), std::string(field) + "." + std::string(member.key())));
+      METIER_CHECK(
+          check_integers(member.value(), std::string(field) + "." + std::string(member.key())));
     }
   } else if (value.is_array()) {
     for (std::size_t i = 0; i < value.get_array().size(); ++i) {
-      METIER_CHECK(check_integers(value.get_array()[i], std::string(field) + "[" + std::to_string(i) + "]"));
+      METIER_CHECK(
+          check_integers(value.get_array()[i], std::string(field) + "[" + std::to_string(i) + "]"));
     }
   }
   return {};
@@ -204,21 +214,23 @@ Result<void> check_state_thresholds(const JsonObject& thresholds, std::string_vi
     const std::string path = std::string(field) + "." + std::string(entry.key());
     if (std::ranges::find(kThresholds, std::string_view(entry.key())) == kThresholds.end()) {
       const std::string near = nearest(entry.key(), kThresholds);
-      problems.add(path, quote(entry.key()) + " is unknown" + (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
+      problems.add(path,
+                   quote(entry.key()) + " is unknown" +
+                       (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
                    "one of " + join(kThresholds));
       continue;
     }
-    if (entry.value().is_null()) {
-      continue;
-    }
+    if (entry.value().is_null()) { continue; }
     if (!entry.value().is_string()) {
-      problems.add(path, "expected text, got a " + std::string(type_name(entry.value())), "write \"1h\", \"30m\" or \"-1\" for never");
+      problems.add(path, "expected text, got a " + std::string(type_name(entry.value())),
+                   "write \"1h\", \"30m\" or \"-1\" for never");
       continue;
     }
     const std::string_view text = entry.value().get_string();
     const auto duration = parse_duration(text);
     if (text != "-1" && (!duration || *duration < std::chrono::minutes(1))) {
-      problems.add(path, quote(text) + " is not a duration of at least one minute", "write \"1h\", \"30m\" or \"-1\" for never");
+      problems.add(path, quote(text) + " is not a duration of at least one minute",
+                   "write \"1h\", \"30m\" or \"-1\" for never");
     }
   }
   return std::move(problems).result();
@@ -238,7 +250,9 @@ Result<void> validate_run(const Run& run) {
   const Json* parameters = spec.if_contains("parameters");
   if (parameters != nullptr && !parameters->is_null()) {
     if (!parameters->is_object()) {
-      problems.add("spec.parameters", "expected an object, got a " + std::string(type_name(*parameters)), "write {name: value}");
+      problems.add("spec.parameters",
+                   "expected an object, got a " + std::string(type_name(*parameters)),
+                   "write {name: value}");
     } else if (auto checked = check_integers(*parameters, "spec.parameters"); !checked) {
       problems.add(std::move(checked.error()));
     }

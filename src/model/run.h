@@ -10,11 +10,22 @@
 
 namespace metier {
 
-enum class RunState { created, pending, running, completed, error, aborting, aborted, unknown, skipped, pending_retry };
+enum class RunState {
+  created,
+  pending,
+  running,
+  completed,
+  error,
+  aborting,
+  aborted,
+  unknown,
+  skipped,
+  pending_retry
+};
 std::string_view to_string(RunState state);  // "pendingRetry" for pending_retry
 std::optional<RunState> run_state_from(std::string_view text);
-bool is_terminal(RunState state);            // completed, error, aborted, skipped
-bool may_follow(RunState from, RunState to); // the allowed graph; a terminal state never changes
+bool is_terminal(RunState state);             // completed, error, aborted, skipped
+bool may_follow(RunState from, RunState to);  // the allowed graph; a terminal state never changes
 
 class Run {
  public:
@@ -24,8 +35,8 @@ class Run {
   std::string uid() const;
   std::string name() const;
   std::string project() const;
-  std::int64_t iteration() const;   // metadata.iteration or metadata.iter
-  RunState state() const;           // created when absent, unknown when not one of ours
+  std::int64_t iteration() const;  // metadata.iteration or metadata.iter
+  RunState state() const;          // created when absent, unknown when not one of ours
   void set_uid(std::string_view uid);
   void set_name(std::string_view name);
   void set_project(std::string_view project);

@@ -13,9 +13,7 @@ class JobKind final : public Kind {
 
   Result<void> validate(const Subject& subject) const override {
     METIER_CHECK(validate_subject(subject));
-    if (subject.run == nullptr) {
-      return {};
-    }
+    if (subject.run == nullptr) { return {}; }
     METIER_TRY(resources, lower(subject, Site{}));
     METIER_CHECK(pod_from(resources.front()));
     return {};
@@ -27,7 +25,8 @@ class JobKind final : public Kind {
     return std::vector<Resource>{std::move(pod)};
   }
 
-  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources, Time now) const override {
+  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
+                      Time now) const override {
     return observe_single_pod(subject, resources, now);
   }
 

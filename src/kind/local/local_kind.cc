@@ -9,13 +9,17 @@
 namespace metier {
 namespace {
 
-bool is_python(std::string_view file) { return file.ends_with(".py") || file.ends_with(".ipynb") || file.ends_with(".pyc"); }
+bool is_python(std::string_view file) {
+  return file.ends_with(".py") || file.ends_with(".ipynb") || file.ends_with(".pyc");
+}
 
 // Programs run as they are: a handler, inline code or a source that is loaded at run needs the runner.
 bool is_program(const Subject& subject) {
   const Function& function = subject.function;
   const std::string command = function.text("command");
-  if (command.empty() || !handler_of(subject).empty() || !function.text("build.functionSourceCode").empty() || !function.text("build.source").empty()) {
+  if (command.empty() || !handler_of(subject).empty() ||
+      !function.text("build.functionSourceCode").empty() ||
+      !function.text("build.source").empty()) {
     return false;
   }
   return function.text("mode") == "pass" || !is_python(command.substr(0, command.find(' ')));
@@ -26,9 +30,7 @@ Result<CommandLine> host_command(const Subject& subject) {
   METIER_TRY(line, program_command(subject));
   std::istringstream words(line.command.front());
   std::vector<std::string> command;
-  for (std::string word; words >> word;) {
-    command.push_back(std::move(word));
-  }
+  for (std::string word; words >> word;) { command.push_back(std::move(word)); }
   if (command.empty()) {
     return fail(invalid("spec.command", "the command is empty", "name a program"));
   }
@@ -48,9 +50,7 @@ class LocalKind final : public Kind {
 
   Result<void> validate(const Subject& subject) const override {
     METIER_CHECK(validate_subject(subject));
-    if (subject.run == nullptr) {
-      return {};
-    }
+    if (subject.run == nullptr) { return {}; }
     METIER_TRY(resources, lower(subject, Site{}));
     METIER_CHECK(pod_from(resources.front()));
     return {};
@@ -64,12 +64,15 @@ class LocalKind final : public Kind {
     return std::vector<Resource>{std::move(pod)};
   }
 
-  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources, Time now) const override {
+  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
+                      Time now) const override {
     return observe_single_pod(subject, resources, now);
   }
 
  private:
-  KindTraits traits_{.name = "local", .summary = "a process on this machine, in your folder", .executes = Executes::on_host};
+  KindTraits traits_{.name = "local",
+                     .summary = "a process on this machine, in your folder",
+                     .executes = Executes::on_host};
 };
 
 }  // namespace

@@ -24,28 +24,36 @@ class DeploymentKind final : public Kind {
     pod.metadata.name = subject.function.name();
     pod.metadata.name_space = project_of(subject, site);
     pod.metadata.labels = resource_labels(subject, site);
-    JsonObject container{{"name", "base"}, {"image", image_of(subject, site)}, {"command", JsonArray(line.command.begin(), line.command.end())},
-                         {"env", container_env(subject, site)}, {"ports", JsonArray{JsonObject{{"containerPort", 8080}}}}};
-    pod.body["spec"] = JsonObject{{"restartPolicy", "Always"}, {"containers", JsonArray{std::move(container)}}};
+    JsonObject container{{"name", "base"},
+                         {"image", image_of(subject, site)},
+                         {"command", JsonArray(line.command.begin(), line.command.end())},
+                         {"env", container_env(subject, site)},
+                         {"ports", JsonArray{JsonObject{{"containerPort", 8080}}}}};
+    pod.body["spec"] =
+        JsonObject{{"restartPolicy", "Always"}, {"containers", JsonArray{std::move(container)}}};
     Resource service{.api_version = "v1", .kind = "Service"};
     service.metadata.name = pod.metadata.name;
     service.metadata.name_space = pod.metadata.name_space;
     service.metadata.labels = pod.metadata.labels;
-    service.body["spec"] = JsonObject{{"selector", JsonObject{{"mlrun/function", pod.metadata.labels["mlrun/function"]}}},
-                                      {"ports", JsonArray{JsonObject{{"port", 8080}, {"targetPort", 8080}}}}};
+    service.body["spec"] = JsonObject{
+        {"selector", JsonObject{{"mlrun/function", pod.metadata.labels["mlrun/function"]}}},
+        {"ports", JsonArray{JsonObject{{"port", 8080}, {"targetPort", 8080}}}}};
     return std::vector<Resource>{std::move(pod), std::move(service)};
   }
 
-  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources, Time now) const override {
+  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
+                      Time now) const override {
     Observation seen = observe_single_pod(subject, resources, now);
     if (seen.state == RunState::running) {
-      seen.endpoints.push_back({.name = "http", .service = subject.function.name(), .port = "8080", .path = "/"});
+      seen.endpoints.push_back(
+          {.name = "http", .service = subject.function.name(), .port = "8080", .path = "/"});
     }
     return seen;
   }
 
  private:
-  KindTraits traits_{.name = "test-deployment", .summary = "for tests", .deploys = true, .abortable = false};
+  KindTraits traits_{
+      .name = "test-deployment", .summary = "for tests", .deploys = true, .abortable = false};
 };
 
 }  // namespace

@@ -16,11 +16,15 @@ class UnavailableKind final : public Kind {
   }
 
   Result<std::vector<Resource>> lower(const Subject&, const Site&) const override {
-    return fail(Error{.kind = ErrorKind::unsupported, .message = std::string(traits_.unavailable), .field = "kind",
-                      .fix = "kinds that run here: metier kinds", .code = "EngineMissing"});
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = std::string(traits_.unavailable),
+                      .field = "kind",
+                      .fix = "kinds that run here: metier kinds",
+                      .code = "EngineMissing"});
   }
 
-  Observation observe(const Subject& subject, std::span<const ResourceStatus>, Time) const override {
+  Observation observe(const Subject& subject, std::span<const ResourceStatus>,
+                      Time) const override {
     Observation seen;
     seen.state = subject.run == nullptr ? RunState::unknown : subject.run->state();
     return seen;
@@ -33,22 +37,48 @@ class UnavailableKind final : public Kind {
 }  // namespace
 
 std::vector<std::unique_ptr<Kind>> make_unavailable_kinds() {
-  const KindTraits kAll[] = {
-      {.name = "dask", .summary = "a Dask cluster, called from your process", .executes = Executes::by_call, .deploys = true, .abortable = false,
-       .nested_hyperparams = false, .available = false,
-       .unavailable = "kind 'dask' can be described and stored, but this build has no Dask controller to run it"},
-      {.name = "mpijob", .summary = "MPI ranks over several pods", .available = false,
-       .unavailable = "kind 'mpijob' can be described and stored, but this build has no MPI controller to run it"},
-      {.name = "spark", .summary = "a Spark application: driver and executors", .available = false,
-       .unavailable = "kind 'spark' can be described and stored, but this build has no Spark controller to run it"},
-      {.name = "remote-spark", .summary = "a driver pod for an existing Spark cluster", .available = false,
-       .unavailable = "kind 'remote-spark' can be described and stored, but this build cannot reach a Spark cluster yet"},
-      {.name = "nuclio", .summary = "a real-time function behind triggers", .executes = Executes::by_call, .deploys = true, .abortable = false,
-       .nested_hyperparams = false, .available = false,
-       .unavailable = "kind 'nuclio' can be described and stored, but this build has no real-time processor to deploy it"},
-      {.name = "serving", .summary = "a graph of models and steps behind triggers", .executes = Executes::by_call, .deploys = true,
-       .abortable = false, .nested_hyperparams = false, .available = false,
-       .unavailable = "kind 'serving' can be described and stored, but this build has no serving graph to deploy it"}};
+  const KindTraits kAll[] = {{.name = "dask",
+                              .summary = "a Dask cluster, called from your process",
+                              .executes = Executes::by_call,
+                              .deploys = true,
+                              .abortable = false,
+                              .nested_hyperparams = false,
+                              .available = false,
+                              .unavailable = "kind 'dask' can be described and stored, but this "
+                                             "build has no Dask controller to run it"},
+                             {.name = "mpijob",
+                              .summary = "MPI ranks over several pods",
+                              .available = false,
+                              .unavailable = "kind 'mpijob' can be described and stored, but this "
+                                             "build has no MPI controller to run it"},
+                             {.name = "spark",
+                              .summary = "a Spark application: driver and executors",
+                              .available = false,
+                              .unavailable = "kind 'spark' can be described and stored, but this "
+                                             "build has no Spark controller to run it"},
+                             {.name = "remote-spark",
+                              .summary = "a driver pod for an existing Spark cluster",
+                              .available = false,
+                              .unavailable = "kind 'remote-spark' can be described and stored, but "
+                                             "this build cannot reach a Spark cluster yet"},
+                             {.name = "nuclio",
+                              .summary = "a real-time function behind triggers",
+                              .executes = Executes::by_call,
+                              .deploys = true,
+                              .abortable = false,
+                              .nested_hyperparams = false,
+                              .available = false,
+                              .unavailable = "kind 'nuclio' can be described and stored, but this "
+                                             "build has no real-time processor to deploy it"},
+                             {.name = "serving",
+                              .summary = "a graph of models and steps behind triggers",
+                              .executes = Executes::by_call,
+                              .deploys = true,
+                              .abortable = false,
+                              .nested_hyperparams = false,
+                              .available = false,
+                              .unavailable = "kind 'serving' can be described and stored, but this "
+                                             "build has no serving graph to deploy it"}};
   std::vector<std::unique_ptr<Kind>> out;
   for (const KindTraits& traits : kAll) {
     out.push_back(std::make_unique<UnavailableKind>(traits));
