@@ -80,6 +80,8 @@ Result<int> get_runs(Command& command) {
     const auto since = parse_duration(arguments.value("--since"));
     if (!since) { return fail(invalid("--since", quote(arguments.value("--since")) + " is not a duration", "write 30m, 12h or 1d")); }
     query += "&start_time_from=" + net::percent_encode(to_iso(system_clock().now() - *since));
+  } else {
+    query += kAllRuns;
   }
   METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size={}{}", command.project, limit, query)));
   if (show_document(command, answer)) { return 0; }
@@ -113,7 +115,7 @@ Result<int> get_functions(Command& command) {
   std::string query;
   if (command.arguments.has("--name")) { query += "&name=" + net::percent_encode(command.arguments.value("--name")); }
   if (command.arguments.has("--kind")) { query += "&kind=" + net::percent_encode(command.arguments.value("--kind")); }
-  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/functions?page=1&page-size={}{}", command.project, limit, query)));
+  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/functions?tag=latest&page=1&page-size={}{}", command.project, limit, query)));
   if (show_document(command, answer)) { return 0; }
   const auto* functions = items_of(answer, {"funcs", "functions"});
   Table table{{{"NAME"}, {"KIND"}, {"TAG", 2}, {"STATE", 3}, {"UPDATED", 1}, {"HASH", 4}}, {}};
@@ -392,7 +394,7 @@ Result<int> why_main(Command& command) {
     screen.out("\n");
     for (const auto& fix : *fixes) {
       if (fix.is_array() && fix.as_array().size() >= 2) {
-        screen.out(fmt::format("  {:<20} {}\n", printable(value_text(fix.as_array()[0])), printable(value_text(fix.as_array()[1]))));
+        screen.out(fmt::format("  {:<22} {}\n", printable(value_text(fix.as_array()[0])), printable(value_text(fix.as_array()[1]))));
       }
     }
   }

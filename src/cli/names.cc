@@ -42,7 +42,7 @@ Result<JsonObject> whole_run(Command& command, std::string_view uid) {
 }  // namespace
 
 Result<JsonArray> list_runs(Command& command, const std::string& query, std::int64_t limit) {
-  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size={}{}", command.project, limit, query)));
+  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size={}{}{}", command.project, limit, kAllRuns, query)));
   const auto* runs = answer.is_object() ? array_in(answer.as_object(), "runs") : nullptr;
   if (runs == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no runs"); }
   return *runs;

@@ -229,8 +229,10 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
       if (!lines.empty()) { screen.say(lines); }
     }
     const auto message = string_in(*failure, "message");
-    screen.say(fmt::format("  {}{}", printable(string_in(*failure, "type")), message.empty() ? "" : ": " + printable_lines(message)));
-    screen.say("");
+    if (const auto type = string_in(*failure, "type"); !type.empty()) {
+      screen.say(fmt::format("  {}{}", printable(type), message.empty() ? "" : ": " + printable_lines(message)));
+      screen.say("");
+    }
     show_called_from(screen, *failure);
     if (const auto hint = string_in(*failure, "hint"); !hint.empty()) { screen.say("  " + screen.paint(Role::care, "hint: " + printable(hint))); }
   } else if (const auto error = string_in(status, "error"); error.find('\n') != std::string_view::npos) {

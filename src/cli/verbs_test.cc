@@ -286,7 +286,7 @@ TEST_F(Verbs, WhyPrintsCauseFactsAndFixes) {
   const auto said = metier({"why", "big"});
   EXPECT_EQ(said.code, 0) << said.err;
   EXPECT_EQ(said.out,
-            "big waits for memory\n\n  asked        memory 24 GiB   from requests\n\n  make room            metier abort etl\n"
+            "big waits for memory\n\n  asked        memory 24 GiB   from requests\n\n  make room              metier abort etl\n"
             "reason InsufficientMemory · metier help InsufficientMemory\n");
 }
 

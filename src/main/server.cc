@@ -8,6 +8,7 @@
 
 #include <boost/asio/signal_set.hpp>
 #include <charconv>
+#include <filesystem>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -280,6 +281,8 @@ class Server final {
     METIER_CHECK(make_folders(options_.socket.substr(0, options_.socket.rfind('/')), ::geteuid() == 0 ? 0755 : 0700));
     METIER_TRY(unix_port, server_->listen(unix_listen));
     static_cast<void>(unix_port);
+    std::error_code ignored;
+    std::filesystem::remove(options_.data + "/url", ignored);
     if (options_.listen.empty()) { return {}; }
     const std::size_t colon = options_.listen.rfind(':');
     net::ListenOptions tcp;
@@ -294,6 +297,9 @@ class Server final {
     tcp.tls_key = options_.tls_key;
     METIER_TRY(bound, server_->listen(tcp));
     log_.info("listening", {{"address", Json(tcp.host)}, {"port", Json(bound)}});
+    // For `metier env`: --listen may have left the choice of the port to the kernel.
+    const std::string scheme = options_.tls_cert.empty() ? "http://" : "https://";
+    METIER_CHECK(write_file(options_.data + "/url", scheme + tcp.host + ":" + std::to_string(bound) + "\n", 0600));
     return {};
   }
 
