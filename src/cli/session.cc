@@ -72,8 +72,7 @@ std::string variable(const Environment& environment, const std::string& name) {
 Result<Places> find_places(const Environment& environment, bool root) {
   Places out;
   out.data = variable(environment, "METIER_DATA");
-  const bool given = !out.data.empty();
-  if (!given && root) { out.data = "/var/lib/metier"; }
+  if (out.data.empty() && root) { out.data = "/var/lib/metier"; }
   if (out.data.empty()) {
     const auto base = variable(environment, "XDG_DATA_HOME");
     const auto home = variable(environment, "HOME");
@@ -88,7 +87,8 @@ Result<Places> find_places(const Environment& environment, bool root) {
   std::error_code ec;
   out.data = fs::absolute(out.data, ec).lexically_normal().string();
   while (out.data.size() > 1 && out.data.ends_with('/')) { out.data.pop_back(); }
-  out.socket = !given && root ? "/run/metier/metier.sock" : out.data + "/metier.sock";
+  // Also when it is named: `metier server --data /var/lib/metier` is the same server.
+  out.socket = root && out.data == "/var/lib/metier" ? "/run/metier/metier.sock" : out.data + "/metier.sock";
   return out;
 }
 

@@ -122,6 +122,7 @@ class Engine final {
   Async<Result<void>> finish(LivePtr live, Observation seen);
   Async<Result<Moved>> move(LivePtr live, StateChange change, std::function<void(Plan&)> edit, std::vector<TimelineRow> rows);
   Async<Result<void>> edit_plan(LivePtr live, std::function<void(Plan&)> edit);
+  static JsonObject facts_of_pods(const Live& live);
   void set_thresholds(Live& live, const Observation& seen);
 
   // engine_life.cc

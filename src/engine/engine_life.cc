@@ -130,6 +130,7 @@ Async<Result<std::string>> Engine::abort(std::string project, std::string uid, s
     edit(live->plan);
     live->state = RunState::aborting;
   }
+  METIER_FAILPOINT("run/abort_committed");
   events_.publish({.type = "dev.metier.run.state", .project = project, .uid = uid, .name = moved->name, .state = "aborting", .reason = "AbortedByUser", .at = now});
   scope_.spawn("abort " + uid, abort_task(live, project, uid, task.name, text));
   co_return task.name;
@@ -247,6 +248,7 @@ Async<void> Engine::retry_now(LivePtr live) {
     co_return;
   }
   if (!moved->changed) { co_return; }
+  METIER_FAILPOINT("run/retry_committed");
   live->plan = std::move(next);
   live->state = RunState::pending;
   live->resources.clear();
@@ -370,6 +372,7 @@ Async<void> Engine::clean(std::string key) {
     again();
     co_return;
   }
+  METIER_FAILPOINT("run/cleanup_removed");
   auto stored = co_await ground_.store.write([&](Records& tx) -> Result<void> {
     METIER_TRY(now, read_plan(tx, project, uid));
     if (!now) { return {}; }
@@ -411,6 +414,7 @@ Async<Result<void>> Engine::forget(std::string project, std::string uid) {
 }
 
 Async<void> Engine::recover() {
+  METIER_FAILPOINT("run/recover");
   const Records& records = ground_.store.records();
   RunFilter filter;
   filter.states = {"created", "pending", "running", "aborting", "pendingRetry", "unknown"};

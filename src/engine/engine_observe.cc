@@ -1,5 +1,6 @@
 // Follows runs: what the cluster reports becomes states, what the journal says becomes records.
 #include <algorithm>
+#include <array>
 
 #include "base/failpoint.h"
 #include "engine/engine_impl.h"
@@ -23,6 +24,24 @@ std::string failure_sentence(const Json& failure) {
   const std::string message(string_at(failure, "message"));
   if (type.empty()) { return message; }
   return message.empty() ? type : type + ": " + message;
+}
+
+// What the pods of a run have to say, into its status: what could not be enforced, what it used.
+void add_facts(Run& run, const JsonObject& facts) {
+  for (const auto& [key, value] : facts) { run.status()[key] = value; }
+}
+
+// A secret that user code logs as a result or raises does not leave by the run's record.
+void mask_records(const Masker& masker, std::vector<Json>& records) {
+  if (masker.empty()) { return; }
+  for (Json& record : records) {
+    JsonObject* body = record.is_object() ? object_in(record.get_object(), "body") : nullptr;
+    if (body == nullptr) { continue; }
+    const std::string_view op = string_in(record.get_object(), "op");
+    for (auto&& member : *body) {
+      if (op == "failure" || (op == "patch_run" && member.key().starts_with("status."))) { masker.mask(member.value()); }
+    }
+  }
 }
 
 }  // namespace
@@ -66,6 +85,30 @@ RetryRule retry_of(const Run& run) {
 
 bool is_interruption(std::string_view reason) {
   return reason == "Preempted" || reason == "Evicted" || reason == "Drained" || reason == "HostRebooted" || reason == "ShimLost" || reason == "NodeLost";
+}
+
+JsonObject Engine::facts_of_pods(const Live& live) {
+  JsonArray conditions;
+  std::set<std::string> said;
+  std::int64_t peak = 0;
+  std::int64_t cpu = 0;
+  for (const auto& [key, status] : live.resources) {
+    if (key.kind != "Pod") { continue; }
+    const PodStatus pod = pod_status_from_json(status.status);
+    for (const Condition& condition : pod.conditions) {
+      constexpr std::array kUsual{"PodScheduled", "Initialized", "ContainersReady", "Ready", "EnvironmentReady"};
+      if (!condition.status || std::ranges::find(kUsual, condition.type) != kUsual.end() || !said.insert(condition.type).second) { continue; }
+      conditions.push_back(JsonObject{{"type", condition.type}, {"message", condition.message}});
+    }
+    for (const ContainerStatus& container : pod.containers) {
+      peak = std::max(peak, container.peak_memory);
+      cpu += container.cpu_us;
+    }
+  }
+  JsonObject out;
+  if (!conditions.empty()) { out["conditions"] = std::move(conditions); }
+  if (peak > 0) { out["usage"] = JsonObject{{"peak_memory", peak}, {"cpu_seconds", static_cast<double>(cpu) / 1e6}}; }
+  return out;
 }
 
 Engine::LivePtr Engine::adopt(Plan plan, Function function, Run run) {
@@ -177,6 +220,7 @@ Async<bool> Engine::observe_once(LivePtr live) {
   change.text = seen.message;
   change.host = seen.host;
   change.attempt = live->plan.attempt;
+  change.edit = [facts = facts_of_pods(*live)](Run& run) { add_facts(run, facts); };
   if (seen.state == RunState::running) {
     METIER_FAILPOINT("run/S11_running");
     if (change.text.empty()) { change.text = "Job is running in the background, pod: " + live->plan.name(); }
@@ -225,6 +269,7 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
         break;
       }
       more = batch->more;
+      mask_records(masker_of(project, uid), batch->records);
       if (batch->next == live->journal_offsets[pod]) { break; }
       const std::uint64_t next = batch->next;
       const std::string offset_key = live->key() + "/" + pod;
@@ -246,6 +291,7 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
         return done;
       });
       if (!applied) { co_return fail(std::move(applied.error())); }
+      METIER_FAILPOINT("run/journal_applied");
       live->journal_offsets[pod] = next;
       if (!applied->failure.is_null()) { live->plan.failure = applied->failure; }
       if (!applied->claimed.empty()) { live->plan.claimed = applied->claimed; }
@@ -370,6 +416,10 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
       change.to = moved->now;
     }
   }
+  change.edit = [edit = std::move(change.edit), facts = facts_of_pods(*live)](Run& run) {
+    add_facts(run, facts);
+    if (edit) { edit(run); }
+  };
   const std::string ended_at = to_iso(now);
   auto moved = co_await move(live, std::move(change), [ended_at](Plan& plan) {
     plan.ended = true;

@@ -347,6 +347,7 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
 }
 
 Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
+  METIER_FAILPOINT("run/apply");
   auto applied = co_await ground_.cluster.apply(std::move(resources));
   if (applied) {
     poke(live);
@@ -366,6 +367,11 @@ Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
 }
 
 Result<std::vector<Resource>> Engine::render(SubmitRequest request) {
+  // The same input gives the same objects.
+  if (request.task.is_object() && string_at(request.task, "metadata.uid").empty()) {
+    const std::string text = dump_json(request.task) + dump_json(request.function) + request.function_url;
+    ensure_object(request.task.get_object(), "metadata")["uid"] = sha256_hex(text).substr(0, 32);
+  }
   METIER_TRY(prepared, prepare(request, ""));
   return std::move(prepared.resources);
 }

@@ -53,7 +53,7 @@ constexpr auto kCauses = std::to_array<CauseText>({
 std::string fact(const std::map<std::string, Quantity, std::less<>>& amounts) {
   std::string out;
   for (const auto& [name, amount] : amounts) {
-    if (amount.milli() == 0) { continue; }
+    if (amount.milli() == 0 || name == "pods") { continue; }
     if (!out.empty()) { out += " · "; }
     out += name == "memory" ? "memory " + human_bytes(amount.units()) : name == "cpu" ? "cpu " + amount.cpu_text() : name + " " + std::to_string(amount.units());
   }
@@ -84,7 +84,7 @@ const ContainerStatus* worst_container(const PodStatus& pod) {
 void standard_fix(Why& out, const Run& run) {
   const std::string id = run.uid().substr(0, 8);
   if (const CauseText* text = find_cause(out.code)) { out.fixes.push_back({std::string(text->fix), ""}); }
-  out.fixes.push_back({"read its log", "metier logs " + id});
+  if (out.code != "AbortedByUser") { out.fixes.push_back({"read its log", "metier logs " + id}); }
 }
 
 Why pending(const WhyFacts& facts) {

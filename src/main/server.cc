@@ -145,7 +145,7 @@ class Server final {
     if (!port) { co_return fail(std::move(port.error())); }
     if (gate_) {
       auto kept = gate_->hold(kRunListener, server_->listener_fd(kRunListener));
-      if (kept) { asio::co_spawn(executor_, gate_->watch(), asio::bind_cancellation_slot(gate_stop_.slot(), [](std::exception_ptr) {})); }
+      if (kept) { scope_.spawn("gate", gate_->watch()); }
     }
     const std::string text = std::to_string(*port);
     if (!*known || **known != text) {
@@ -352,6 +352,7 @@ class Server final {
       const auto left = last_use_ + std::chrono::seconds(60) - now;
       if (left <= std::chrono::seconds(0)) {
         log_.info("nobody uses this private server any more");
+        for_good_ = true;
         break;
       }
       const std::uint64_t seen = changed.generation();
@@ -363,7 +364,9 @@ class Server final {
 
   Async<void> stop() {
     if (server_) { co_await server_->close(std::chrono::milliseconds(500)); }
-    gate_stop_.emit(asio::cancellation_type::terminal);
+    if (gate_ && for_good_) { gate_->quit(); }
+    auto watched = co_await scope_.close(std::chrono::seconds(1));
+    if (!watched) { log_.warn("the gate's watch did not end in time"); }
     if (builds_) { co_await builds_->stop(); }
     if (engine_) { co_await engine_->stop(); }
     if (cluster_) {
@@ -391,8 +394,9 @@ class Server final {
   std::string python_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<net::Server> server_;
-  asio::cancellation_signal gate_stop_;
+  Scope scope_{executor_};
   std::unique_ptr<Gate> gate_;
+  bool for_good_ = false;  // no pod lives and no client: the gate may end too
   std::unique_ptr<Environments> environments_;
   std::unique_ptr<PodEnvironments> pod_environments_;
   std::unique_ptr<ProcessDriver> driver_;
