@@ -15,7 +15,7 @@ struct RecordsApi {
   Store& store;
   const Clock& clock;
   std::string artifact_path;                                                            // template for client-spec
-  std::string api_url;                                                                  // of this server, for client-spec
+  std::function<std::string()> api_url;                                                 // of this server, for client-spec
   std::function<bool(const std::string& project, const std::string& uid)> held;         // the engine decides the state
   std::function<void(const std::string& project, const std::string& uid, const std::string& name, const std::string& state)> run_changed;
   std::function<Async<Result<void>>(std::string project, std::string uid)> forget_run;  // its resources and logs

@@ -23,7 +23,7 @@ void add_service_routes(Router& router, const RecordsApi& api) {
         {"nuclio_version", "1.15.10"},
         {"mpijob_crd_version", "v1"},
         {"artifact_path", api.artifact_path},
-        {"api_url", api.api_url},
+        {"api_url", api.api_url ? api.api_url() : std::string()},
         {"docker_registry", "registry.invalid"},
         {"auto_mount_type", "none"},
         {"force_run_local", nullptr},

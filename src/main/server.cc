@@ -234,6 +234,7 @@ class Server final {
       METIER_CHECK(write_file(file, access.token + "\n", 0600));
       METIER_CHECK(sync_folder(options_.data));
     }
+    token_ = access.token;
     return access;
   }
 
@@ -253,8 +254,7 @@ class Server final {
       engine_->secrets_changed(project);
       cluster_->secret_changed(project, name);
     };
-    records_api_ = std::make_unique<api::RecordsApi>(api::RecordsApi{*store_, clock_, options_.data + "/projects/{{project}}/artifacts/{{run.uid}}", run_url, {}, {}, {}, {}, {}});
-    if (!options_.listen.empty()) { records_api_->api_url = (options_.tls_cert.empty() ? "http://" : "https://") + options_.listen; }
+    records_api_ = std::make_unique<api::RecordsApi>(api::RecordsApi{*store_, clock_, options_.data + "/projects/{{project}}/artifacts/{{run.uid}}", [this, run_url] { return tcp_url_.empty() ? run_url : tcp_url_; }, {}, {}, {}, {}, {}});
     records_api_->held = [this](const std::string& project, const std::string& uid) { return engine_->holds(project, uid); };
     records_api_->run_changed = [this](const std::string& project, const std::string& uid, const std::string& name, const std::string& state) {
       engine_->run_changed(project, uid, name, state);
@@ -271,6 +271,15 @@ class Server final {
     api::add_log_routes(*router_, *api_);
     api::add_metier_routes(*router_, *api_);
     api::add_record_routes(*router_, *records_api_);
+    router_->add(api::Api::metier, "GET", "/server", "where this server listens, for the owner of its socket", [this](api::Call& call) { return about(call); });
+  }
+
+  // Address and token of the TCP listener: told over the socket to the server's own user only.
+  Async<net::Response> about(api::Call& call) {
+    const bool owner = call.request.peer.unix_socket && (call.request.peer.uid == 0 || call.request.peer.uid == static_cast<std::int64_t>(::geteuid()));
+    JsonObject out{{"version", api::version()}, {"socket", options_.socket}, {"url", tcp_url_}};
+    if (owner) { out["token"] = token_; }
+    co_return api::ok_json(Json(std::move(out)));
   }
 
   Result<void> listen() {
@@ -296,6 +305,7 @@ class Server final {
     tcp.tls_certificate = options_.tls_cert;
     tcp.tls_key = options_.tls_key;
     METIER_TRY(bound, server_->listen(tcp));
+    tcp_url_ = (tcp.tls_certificate.empty() ? "http://" : "https://") + tcp.host + ":" + std::to_string(bound);
     log_.info("listening", {{"address", Json(tcp.host)}, {"port", Json(bound)}});
     // For `metier env`: --listen may have left the choice of the port to the kernel.
     const std::string scheme = options_.tls_cert.empty() ? "http://" : "https://";
@@ -392,6 +402,8 @@ class Server final {
   KindRegistry kinds_ = builtin_kinds();
   std::string lib_;
   std::string python_;
+  std::string tcp_url_;  // of the TCP listener, empty without one
+  std::string token_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<net::Server> server_;
   Scope scope_{executor_};

@@ -97,7 +97,7 @@ def test_hyper_parameters_of_a_job(mlrun: Any, project: Any, code: Path) -> None
         handler="train",
         local=False,
         hyperparams={"lr": [0.01, 0.03, 0.02]},
-        selector="max.accuracy",
+        hyper_param_options=mlrun.model.HyperParamOptions(selector="max.accuracy"),
     )
     assert run.status.results["best_iteration"] == 2
     assert len(run.status.iterations) == 4

@@ -239,7 +239,8 @@ def summarize(context: Context, runs: list[JsonDict], *, selector: tuple[str, st
         context.logger.warning(f"no iteration has a number as result '{selector[1]}', there is no best iteration")
     context.log_artifact(art.TableArtifact("iteration_results", table[1:], header=[str(name) for name in table[0]]))
     context.log_artifact(
-        art.PlotlyArtifact("parallel_coordinates", hyper_report.parallel_coordinates(table, context.name), viewer="chart"),
+        # Kind plot, not plotly: the SDK cannot even read a plotly artifact's record where that package is missing.
+        art.PlotArtifact("parallel_coordinates", hyper_report.parallel_coordinates(table, context.name)),
     )
     failed = sum(1 for one in runs if one["status"]["state"] == "error")
     if failed:

@@ -13,7 +13,7 @@ class RoutesTest : public StoreFixture {
   void SetUp() override {
     StoreFixture::SetUp();
     open();
-    RecordsApi api{.store = *store_, .clock = system_clock(), .artifact_path = "/data/{{project}}/artifacts/{{run.uid}}", .api_url = "http://127.0.0.1:1"};
+    RecordsApi api{.store = *store_, .clock = system_clock(), .artifact_path = "/data/{{project}}/artifacts/{{run.uid}}", .api_url = [] { return std::string("http://127.0.0.1:1"); }};
     api.held = [this](const std::string&, const std::string& uid) { return uid == held_; };
     api.forget_run = [](std::string, std::string) -> Async<Result<void>> { co_return Result<void>{}; };
     Access access;
