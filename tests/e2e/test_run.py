@@ -154,7 +154,8 @@ def test_abort_and_interrupts(server: Server, folder: Path) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    assert server.metier("get", "runs").stdout.count("running") == 1
+    listed = json.loads(server.metier("get", "runs", "-o", "json").stdout)["runs"]
+    assert {r["metadata"]["name"]: r["status"]["state"] for r in listed}["sleeper"] == "running"
     done = server.metier("abort", "sleeper")
     assert done.returncode == 0, done.stderr
     listed = server.metier("get", "runs", "-o", "json")

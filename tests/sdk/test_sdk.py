@@ -82,7 +82,7 @@ def test_runs_locally_and_as_handler(mlrun: Any, project: Any, code: Path, tmp_p
     run = function.run(handler="train", params={"lr": 0.01}, local=True)
     assert run.status.results["accuracy"] == pytest.approx(0.91)
 
-    def handler(context: Any, p1: int = 1) -> None:
+    def handler(context, p1: int = 1):  # type: ignore[no-untyped-def]  # mlrun resolves the hints
         context.log_result("twice", p1 * 2)
 
     run = mlrun.new_function("h", project="sdk").run(handler=handler, params={"p1": 21})
@@ -139,8 +139,9 @@ def test_what_is_missing_says_so(mlrun: Any, project: Any, code: Path) -> None:
 
 def test_deletes_runs_functions_and_the_project(mlrun: Any, project: Any) -> None:
     db = mlrun.get_run_db()
-    for run in db.list_runs(project="sdk"):
-        db.del_run(run["metadata"]["uid"], "sdk")
+    newest = db.list_runs(project="sdk")[0]
+    db.del_run(newest["metadata"]["uid"], "sdk")
+    db.del_runs(project="sdk")
     assert len(db.list_runs(project="sdk")) == 0
     db.delete_project("sdk", deletion_strategy="cascade")
     assert "sdk" not in db.list_projects(format_="name_only")
