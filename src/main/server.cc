@@ -234,7 +234,6 @@ class Server final {
       METIER_CHECK(write_file(file, access.token + "\n", 0600));
       METIER_CHECK(sync_folder(options_.data));
     }
-    token_ = access.token;
     return access;
   }
 
@@ -271,15 +270,6 @@ class Server final {
     api::add_log_routes(*router_, *api_);
     api::add_metier_routes(*router_, *api_);
     api::add_record_routes(*router_, *records_api_);
-    router_->add(api::Api::metier, "GET", "/server", "where this server listens, for the owner of its socket", [this](api::Call& call) { return about(call); });
-  }
-
-  // Address and token of the TCP listener: told over the socket to the server's own user only.
-  Async<net::Response> about(api::Call& call) {
-    const bool owner = call.request.peer.unix_socket && (call.request.peer.uid == 0 || call.request.peer.uid == static_cast<std::int64_t>(::geteuid()));
-    JsonObject out{{"version", api::version()}, {"socket", options_.socket}, {"url", tcp_url_}};
-    if (owner) { out["token"] = token_; }
-    co_return api::ok_json(Json(std::move(out)));
   }
 
   Result<void> listen() {
@@ -308,8 +298,7 @@ class Server final {
     tcp_url_ = (tcp.tls_certificate.empty() ? "http://" : "https://") + tcp.host + ":" + std::to_string(bound);
     log_.info("listening", {{"address", Json(tcp.host)}, {"port", Json(bound)}});
     // For `metier env`: --listen may have left the choice of the port to the kernel.
-    const std::string scheme = options_.tls_cert.empty() ? "http://" : "https://";
-    METIER_CHECK(write_file(options_.data + "/url", scheme + tcp.host + ":" + std::to_string(bound) + "\n", 0600));
+    METIER_CHECK(write_file(options_.data + "/url", tcp_url_ + "\n", 0600));
     return {};
   }
 
@@ -403,7 +392,6 @@ class Server final {
   std::string lib_;
   std::string python_;
   std::string tcp_url_;  // of the TCP listener, empty without one
-  std::string token_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<net::Server> server_;
   Scope scope_{executor_};
