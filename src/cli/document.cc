@@ -164,7 +164,7 @@ Result<void> check_variable(std::string_view name, std::string_view kind) {
   return {};
 }
 
-Result<void> add_environment(const Arguments& arguments, std::string_view kind, JsonObject& spec) {
+Result<void> add_environment(const Arguments& arguments, const Caller& caller, std::string_view kind, JsonObject& spec) {
   std::set<std::string> seen;
   for (const auto& text : arguments.values("--env")) {
     METIER_TRY(pair, parse_pair("-e", text));
@@ -185,7 +185,8 @@ Result<void> add_environment(const Arguments& arguments, std::string_view kind, 
       if (c == '-' || c == '.') { c = '_'; }
     }
     if (!seen.insert(variable).second) { return fail(invalid("--secret", quote(variable) + " is given twice")); }
-    JsonObject reference{{"name", name}, {"key", key}};
+    // A name alone is a key of the project's own secret, as MLRun stores project secrets.
+    JsonObject reference{{"name", colon == std::string::npos ? "mlrun-project-secrets-" + caller.project : name}, {"key", key}};
     ensure_array(spec, "env").push_back(JsonObject{{"name", variable}, {"valueFrom", JsonObject{{"secretKeyRef", std::move(reference)}}}});
   }
   return {};
@@ -456,7 +457,7 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
   const auto& metadata = *object_in(function, "metadata");
   METIER_CHECK(add_resources(arguments, spec));
   METIER_CHECK(add_replicas(arguments, out.kind, spec));
-  METIER_CHECK(add_environment(arguments, out.kind, spec));
+  METIER_CHECK(add_environment(arguments, caller, out.kind, spec));
   METIER_CHECK(add_volumes(arguments, caller, out.kind, spec));
   METIER_CHECK(add_requirements(arguments, spec));
   if (!arguments.rest().empty()) {

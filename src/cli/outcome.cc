@@ -89,8 +89,7 @@ Cell result_cell(const JsonObject& run) {
   }
   if (const auto* results = object_in(status, "results"); results != nullptr && !results->empty()) { return {joined_results(*results, 2), joined_results(*results, 99)}; }
   if (state == "completed") { return {}; }
-  const auto reason = string_in(status, "reason");
-  return {std::string(reason.empty() ? first_line(string_in(status, "status_text")) : reason)};
+  return {std::string(string_in(status, "reason"))};
 }
 
 Cell age_cell(std::string_view iso, Time now) {

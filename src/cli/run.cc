@@ -13,6 +13,7 @@
 #include "cli/document.h"
 #include "cli/follow.h"
 #include "cli/outcome.h"
+#include "cli/secrets.h"
 
 namespace metier::cli {
 namespace {
@@ -71,6 +72,25 @@ void announce(Command& command, const Submission& submission) {
 
 void warn(Command& command, const Submission& submission) {
   for (const auto& warning : submission.warnings) { command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning)); }
+}
+
+// A secret that is not there is told before anything starts, not when the pod cannot start.
+Result<void> check_secrets(Command& command) {
+  const auto wanted = command.arguments.values("--secret");
+  if (wanted.empty()) { return {}; }
+  METIER_TRY(project, project_secrets(command));
+  METIER_TRY(named, secret_keys(command));
+  for (const auto& text : wanted) {
+    const auto colon = text.find(':');
+    const auto name = text.substr(0, colon);
+    const auto it = named.find(name);
+    const bool known = colon == std::string::npos ? std::ranges::find(project, name) != project.end()
+                                                  : it != named.end() && std::ranges::find(it->second, text.substr(colon + 1)) != it->second.end();
+    if (known) { continue; }
+    return fail(Error{.kind = ErrorKind::not_found, .message = fmt::format("no secret {} in project {}", quote(text), command.project), .field = "--secret",
+                      .fix = fmt::format("metier secret set {} -P {}", text, command.project), .code = "SecretMissing"});
+  }
+  return {};
 }
 
 Result<JsonObject> submit_job(Command& command, const Submission& submission) {
@@ -257,6 +277,7 @@ Result<int> run_main(Command& command) {
   METIER_TRY(submission, make_submission(command.arguments, caller));
   auto& screen = command.screen;
   warn(command, submission);
+  METIER_CHECK(check_secrets(command));
   if (submission.kind == "handler") {
     if (command.arguments.has("--detach")) { return fail(invalid("--detach", "a handler runs in this terminal", "choose --kind local or job")); }
     if (command.arguments.has("--file")) { return fail(invalid("--kind", "handler runs a file, not a function document", "name the file: metier run FILE:HANDLER")); }

@@ -13,6 +13,7 @@
 #include "base/yaml.h"
 #include "cli/embedded_header.h"
 #include "cli/outcome.h"
+#include "cli/secrets.h"
 #include "net/url.h"
 
 namespace metier::cli {
@@ -116,21 +117,6 @@ Result<Json> apply_objects(Command& command, JsonArray objects) {
   return command.session.call("POST", "/api/metier/v1/objects?project=" + net::percent_encode(command.project), JsonObject{{"items", std::move(objects)}});
 }
 
-// Keys of the Secrets of a project: secret → its keys. Values never come back.
-Result<std::map<std::string, std::vector<std::string>>> secret_keys(Command& command) {
-  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" + net::percent_encode(command.project)));
-  std::map<std::string, std::vector<std::string>> out;
-  const auto* items = objects.is_object() ? array_in(objects.as_object(), "items") : nullptr;
-  for (const auto& item : items == nullptr ? JsonArray{} : *items) {
-    auto& keys = out[std::string(string_at(item, "metadata.name"))];
-    const auto* metadata = item.is_object() ? object_in(item.as_object(), "metadata") : nullptr;
-    const auto* annotations = metadata == nullptr ? nullptr : object_in(*metadata, "annotations");
-    const auto listed = parse_json(annotations == nullptr ? "[]" : string_in(*annotations, "metier.dev/keys", "[]"));
-    for (const auto& key : listed && listed->is_array() ? listed->as_array() : JsonArray{}) { keys.push_back(value_text(key)); }
-  }
-  return out;
-}
-
 // A Secret is stored whole and its values cannot be read back: a change of one of several keys would lose the others.
 Result<void> check_only_key(Command& command, const std::string& name, const std::string& key) {
   METIER_TRY(known, secret_keys(command));
@@ -162,10 +148,9 @@ Result<int> secret_set(Command& command, const std::string& name, const std::str
 }
 
 Result<int> secret_list(Command& command) {
-  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/secret-keys?provider=kubernetes", command.project)));
+  METIER_TRY(own, project_secrets(command));
   JsonArray names;
-  const auto* keys = answer.is_object() ? array_in(answer.as_object(), "secret_keys") : nullptr;
-  for (const auto& key : keys == nullptr ? JsonArray{} : *keys) { names.push_back(key); }
+  for (const auto& name : own) { names.push_back(boost::json::string(name)); }
   METIER_TRY(known, secret_keys(command));
   for (const auto& [name, listed] : known) {
     for (const auto& key : listed) { names.push_back(boost::json::string(name + ":" + key)); }
@@ -201,6 +186,28 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
 }
 
 }  // namespace
+
+Result<std::vector<std::string>> project_secrets(Command& command) {
+  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/secret-keys?provider=kubernetes", command.project)));
+  std::vector<std::string> out;
+  const auto* keys = answer.is_object() ? array_in(answer.as_object(), "secret_keys") : nullptr;
+  for (const auto& key : keys == nullptr ? JsonArray{} : *keys) { out.push_back(value_text(key)); }
+  return out;
+}
+
+Result<std::map<std::string, std::vector<std::string>>> secret_keys(Command& command) {
+  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" + net::percent_encode(command.project)));
+  std::map<std::string, std::vector<std::string>> out;
+  const auto* items = objects.is_object() ? array_in(objects.as_object(), "items") : nullptr;
+  for (const auto& item : items == nullptr ? JsonArray{} : *items) {
+    auto& keys = out[std::string(string_at(item, "metadata.name"))];
+    const auto* metadata = item.is_object() ? object_in(item.as_object(), "metadata") : nullptr;
+    const auto* annotations = metadata == nullptr ? nullptr : object_in(*metadata, "annotations");
+    const auto listed = parse_json(annotations == nullptr ? "[]" : string_in(*annotations, "metier.dev/keys", "[]"));
+    for (const auto& key : listed && listed->is_array() ? listed->as_array() : JsonArray{}) { keys.push_back(value_text(key)); }
+  }
+  return out;
+}
 
 Result<int> apply_main(Command& command) {
   const auto file = command.arguments.value("--file");
