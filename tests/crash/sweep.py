@@ -10,11 +10,12 @@ import base64
 import contextlib
 import http.client
 import re
+import subprocess
 import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from support.server import Server, kill_tree_of
 
@@ -24,13 +25,14 @@ TERMINAL = {"completed", "error", "aborted"}
 
 CODE = f"""
 import os, time
-def work(context, marker: str = "", code: int = 0):
+def work(context, marker: str = "", code: int = 0, seconds: float = 0):
     with open(marker, "a") as f:
         f.write(context.uid + "\\n")
     for i in range({LINES}):
         print("line", i, flush=i % 50 == 0)
     context.log_result("lines", {LINES})
     context.log_artifact("note", body=b"kept", local_path="note.txt")
+    time.sleep(seconds)
     if code:
         os._exit(code)
 """
@@ -126,7 +128,67 @@ def check(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> No
         trial.problems.append(f"{len(live)} pods still live")
 
 
-def run_trial(folder: Path, point: str, code: int = 0, term: str = "kill") -> Trial:
+def submit(server: Server, trial: Trial, body: dict[str, Any]) -> None:
+    """Submits and notes whether it was acknowledged; a server that dies meanwhile is what the trial is about."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        answer = server.call("POST", "/api/v1/submit_job", body, timeout=20)
+        trial.acknowledged = answer.status == 200
+        if answer.status not in (200, 400, 503):
+            trial.problems.append(f"submit answered {answer.status}: {answer.body[:200]!r}")
+
+
+# What happens between an armed start and the kill. Each gets the server and a slow job's uid when it needs one.
+def plain(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
+    """One job from submit to its end."""
+    submit(server, trial, submit_body(uid, marker, code))
+    with contextlib.suppress(OSError, http.client.HTTPException, KeyError, ValueError):
+        wait_for_terminal(server, uid, 10)
+
+
+def aborted(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
+    """The same, and beside it an abort of a job that would not end."""
+    other = uuid.uuid4().hex
+    body = submit_body(other, marker.with_name("slow"), 0)
+    body["task"]["spec"]["parameters"]["seconds"] = 600
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        server.call("POST", "/api/v1/submit_job", body, timeout=20)
+        server.call("POST", f"/api/v1/projects/default/runs/{other}/abort", {}, timeout=20)
+    with contextlib.suppress(OSError, http.client.HTTPException, KeyError, ValueError):
+        wait_for_terminal(server, other, 10)
+    plain(server, trial, uid, marker, code)
+
+
+def cleaned(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
+    """The same, until its resources are removed (the server keeps them for no time)."""
+    plain(server, trial, uid, marker, code)
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(OSError, http.client.HTTPException, KeyError, ValueError):
+        while time.monotonic() < deadline:
+            if not server.call("GET", "/api/metier/v1/pods?project=default").json()["pods"]:
+                return
+
+
+def filled(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
+    """Enough writes for a checkpoint, then a job."""
+    text = "x" * 200_000
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        for i in range(80):
+            body = {"metadata": {"name": "filler"}, "spec": {"parameters": {"text": text}}, "status": {"state": "completed"}}
+            server.call("POST", f"/api/v1/projects/default/runs/filler{i}", body, timeout=20)
+    plain(server, trial, uid, marker, code)
+
+
+def recovered(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
+    """A job that an earlier server began; this one dies while it takes it over."""
+    plain(server, trial, uid, marker, code)
+
+
+SCENARIOS = (plain, aborted, cleaned, recovered, filled)
+
+
+def run_trial(
+    folder: Path, point: str, scenario: Callable[..., None] = plain, code: int = 0, term: str = "kill"
+) -> Trial:
     """One sweep step: the server dies at `point`, a new one finds what is left."""
     trial = Trial(point)
     server = Server(folder / "data")
@@ -134,23 +196,28 @@ def run_trial(folder: Path, point: str, code: int = 0, term: str = "kill") -> Tr
     marker = folder / "marker"
     uid = uuid.uuid4().hex
     arm = {"METIER_FAILPOINTS": f"{point}={term}", "METIER_FAILPOINTS_LOG": str(reached)}
+    if scenario is cleaned:
+        arm["METIER_RESOURCE_TTL"] = "0s"
     try:
+        if scenario is recovered:
+            server.start()
+            submit(server, trial, submit_body(uid, marker, code))
+            server.kill()
         started = True
         try:
             server.start(env=arm)
         except (AssertionError, KeyError):
             started = False  # died while starting: the point lies there
         if started:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                answer = server.call("POST", "/api/v1/submit_job", submit_body(uid, marker, code), timeout=20)
-                trial.acknowledged = answer.status == 200
-                if answer.status not in (200, 400, 503):
-                    trial.problems.append(f"submit answered {answer.status}: {answer.body[:200]!r}")
-            with contextlib.suppress(OSError, http.client.HTTPException, KeyError, ValueError):
-                wait_for_terminal(server, uid, 10)
+            acknowledged = trial.acknowledged
+            scenario(server, trial, uid, marker, code)
+            trial.acknowledged = trial.acknowledged or acknowledged
         trial.reached = reached.exists() and point in reached.read_text().split()
         assert server.process is not None
-        trial.killed = server.process.poll() is not None
+        # The connection breaks a moment before the process can be reaped.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(5 if trial.reached else 0)
+            trial.killed = True
         if not trial.killed:
             server.kill()
         server.start()

@@ -195,21 +195,8 @@ Async<void> ProcessDriver::lost(EntryPtr entry, Fd lock) {
   const auto record = read_pod_record(state);
   // A state that did not survive the power loss: then the lock's own age tells.
   const bool rebooted = record ? record->boot != boot_ : older_than_boot(folder + "/lock");
-  const auto mains = record ? record->mains : entry->mains;
-  int struck = 0;
-  if (!rebooted) {
-    auto pause = std::chrono::milliseconds(1);
-    const auto until = clock_.steady() + std::chrono::seconds(10);
-    while (clock_.steady() < until) {
-      auto left = pod_processes(entry->id, mains);
-      for (const int pid : cgroups_->members(entry->id)) { left.push_back(pid); }
-      if (left.empty()) { break; }
-      for (const int pid : left) { struck += ::kill(pid, SIGKILL) == 0 ? 1 : 0; }
-      co_await sleep_for(executor_, pause);
-      if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { co_return; }
-      pause = std::min(pause * 2, std::chrono::milliseconds(100));
-    }
-  }
+  const int struck = rebooted ? 0 : co_await strike(entry->id, record ? record->mains : entry->mains);
+  if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { co_return; }
   const auto reason = rebooted ? "HostRebooted" : folder_lost ? "FolderLost" : "ShimLost";
   const auto message = rebooted      ? std::string("the machine was restarted while the pod ran")
                        : folder_lost ? std::string("the pod's folder was removed while it ran")
@@ -220,6 +207,37 @@ Async<void> ProcessDriver::lost(EntryPtr entry, Fd lock) {
     if (!written) { options_.log.error("exit is not recorded", {{"pod", Json(entry->id)}, {"why", Json(written.error().message)}}); }
   }
   hear(entry, text);
+}
+
+// Ends every process of a pod that has no shim; how many were struck.
+Async<int> ProcessDriver::strike(std::string id, std::vector<KnownMain> mains) {
+  int struck = 0;
+  auto pause = std::chrono::milliseconds(1);
+  const auto until = clock_.steady() + std::chrono::seconds(10);
+  while (clock_.steady() < until) {
+    auto left = pod_processes(id, mains);
+    for (const int pid : cgroups_->members(id)) { left.push_back(pid); }
+    if (left.empty()) { break; }
+    for (const int pid : left) { struck += ::kill(pid, SIGKILL) == 0 ? 1 : 0; }
+    co_await sleep_for(executor_, pause);
+    if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { break; }
+    pause = std::min(pause * 2, std::chrono::milliseconds(100));
+  }
+  co_return struck;
+}
+
+// A server that died between asking for a pod and the shim's first step. The shim writes `state` before it
+// releases the pod, so without one no user code has run; holding the lock until the folder is gone keeps a shim
+// that is still on its way from starting it. After a restart of the machine nothing of this can be known.
+Async<bool> ProcessDriver::never_began(std::string id) {
+  bool held = false;
+  const auto lock = take_lock(id, held);
+  const auto folder = paths(id).folder;
+  std::error_code ec;
+  if (held || !lock || fs::exists(folder + "/state", ec) || older_than_boot(folder + "/spec")) { co_return false; }
+  (void)co_await strike(id, {});
+  remove_traces(id);
+  co_return true;
 }
 
 Async<Result<void>> ProcessDriver::recover(std::string id, PodHandle handle) {
@@ -251,6 +269,11 @@ Async<Result<void>> ProcessDriver::recover(std::string id, PodHandle handle) {
   }
   entries_[id] = entry;
   if (load_exit(entry)) { co_return Result<void>{}; }
+  const bool empty = co_await never_began(id);
+  if (empty) {
+    entries_.erase(id);
+    co_return unknown(id);
+  }
   if (!scope_.spawn("pod " + id, resume(entry))) {
     entries_.erase(id);
     co_return fail(ErrorKind::unavailable, "the server is stopping");

@@ -73,6 +73,8 @@ class ProcessDriver final : public PodDriver, public PodSignals {
   Result<Fd> connect(const std::string& id) const;
   Fd take_lock(const std::string& id, bool& held) const;
   bool load_exit(const EntryPtr& entry);
+  Async<int> strike(std::string id, std::vector<KnownMain> mains);
+  Async<bool> never_began(std::string id);
   Async<void> lost(EntryPtr entry, Fd lock);
   void hear(const EntryPtr& entry, std::string_view text);
   void publish(const EntryPtr& entry);
