@@ -366,6 +366,8 @@ class Server final {
     if (gate_ && for_good_) { gate_->quit(); }
     auto watched = co_await scope_.close(std::chrono::seconds(1));
     if (!watched) { log_.warn("the gate's watch did not end in time"); }
+    // With nothing alive nobody will call: the gate may go too. Else it keeps the socket of living pods.
+    if (gate_ && (!engine_ || engine_->live_runs() == 0)) { gate_->quit(); }
     if (builds_) { co_await builds_->stop(); }
     if (engine_) { co_await engine_->stop(); }
     if (cluster_) {
