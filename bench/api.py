@@ -38,7 +38,14 @@ def run_body(uid: str, name: str) -> dict[str, Any]:
     labels = {"kind": "job", "owner": "bench", "host": "node-1", "mlrun/client_version": "1.12.1"}
     return {
         "kind": "run",
-        "metadata": {"uid": uid, "name": name, "project": "default", "iteration": 0, "labels": labels, "annotations": {}},
+        "metadata": {
+            "uid": uid,
+            "name": name,
+            "project": "default",
+            "iteration": 0,
+            "labels": labels,
+            "annotations": {},
+        },
         "spec": {
             "function": "default/bench@0123456789abcdef0123456789abcdef01234567",
             "handler": "train",

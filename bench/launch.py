@@ -50,7 +50,9 @@ def fresh_python(python: str, imports: str) -> float:
     times = []
     for _ in range(max(3, REPEAT // 3)):
         started = time.time()
-        out = subprocess.run([python, "-c", f"{imports}import time; print(time.time())"], capture_output=True, text=True)
+        out = subprocess.run(
+            [python, "-c", f"{imports}import time; print(time.time())"], capture_output=True, text=True
+        )
         times.append((float(out.stdout.split()[-1]) - started) * 1000)
     return median(times)
 

@@ -23,7 +23,11 @@ CLIENTS = 8
 def submit(server: Server, program: str) -> None:
     metadata = {"name": "noop", "project": "default"}
     body = {
-        "function": {"kind": "job", "metadata": metadata, "spec": {"image": "none", "command": program, "mode": "pass"}},
+        "function": {
+            "kind": "job",
+            "metadata": metadata,
+            "spec": {"image": "none", "command": program, "mode": "pass"},
+        },
         "task": {"metadata": {**metadata, "uid": uuid.uuid4().hex}, "spec": {}},
     }
     answer = server.call("POST", "/api/v1/submit_job", body)

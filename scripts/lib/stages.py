@@ -123,7 +123,9 @@ STAGES = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/test")
-    parser.add_argument("--all", action="store_true", help="add what is slow: full sweeps, every engine and SDK version")
+    parser.add_argument(
+        "--all", action="store_true", help="add what is slow: full sweeps, every engine and SDK version"
+    )
     parser.add_argument("--setup-seconds", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("stages", nargs="*", help="only stages whose name contains one of these")
     options = parser.parse_args()

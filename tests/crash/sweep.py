@@ -173,7 +173,11 @@ def filled(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> N
     text = "x" * 200_000
     with contextlib.suppress(OSError, http.client.HTTPException):
         for i in range(80):
-            body = {"metadata": {"name": "filler"}, "spec": {"parameters": {"text": text}}, "status": {"state": "completed"}}
+            body = {
+                "metadata": {"name": "filler"},
+                "spec": {"parameters": {"text": text}},
+                "status": {"state": "completed"},
+            }
             server.call("POST", f"/api/v1/projects/default/runs/filler{i}", body, timeout=20)
     plain(server, trial, uid, marker, code)
 

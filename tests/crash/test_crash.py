@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.server import Server, kill_tree_of, running
+
 from crash.sweep import (
     LINES,
     SCENARIOS,
@@ -23,7 +25,6 @@ from crash.sweep import (
     submit_body,
     wait_for_terminal,
 )
-from support.server import Server, kill_tree_of, running
 
 POINTS = declared_points("src")
 
@@ -72,7 +73,7 @@ def test_server_killed_with_many_runs_in_flight(tmp_path: Path) -> None:
         server.kill()
         server.start()
         assert acknowledged
-        for uid, marker, code in acknowledged:
+        for uid, _, _ in acknowledged:
             wait_for_terminal(server, uid)
         for uid, marker, code in acknowledged:
             trial = Trial("in flight", acknowledged=True)
@@ -111,7 +112,7 @@ def test_helpers_killed_while_a_run_is_alive(victim: str, tmp_path: Path) -> Non
             if entry.name.isdigit():
                 try:
                     command = (entry / "cmdline").read_text(errors="replace")
-                    where = (entry / "environ").read_text(errors="replace") + command + os.readlink(entry / "cwd")
+                    where = (entry / "environ").read_text(errors="replace") + command + str((entry / "cwd").readlink())
                 except OSError:
                     continue
                 # A forked pod has its zygote's command line; the zygote itself is the server's child.

@@ -114,7 +114,9 @@ def test_lists_runs_artifacts_functions(mlrun: Any, project: Any) -> None:
 def test_sets_secrets_that_jobs_see(mlrun: Any, project: Any, server: Server, tmp_path: Path) -> None:
     project.set_secrets({"API_KEY": "s3cr3t-value"}, provider="kubernetes")
     path = server.data.parent / "secret.py"
-    path.write_text("def f(context):\n    value = context.get_secret('API_KEY')\n    print('key is', value)\n    return len(value)\n")
+    path.write_text(
+        "def f(context):\n    value = context.get_secret('API_KEY')\n    print('key is', value)\n    return len(value)\n"
+    )
     function = mlrun.code_to_function("secretive", project="sdk", filename=str(path), kind="job", image="mlrun/mlrun")
     run = function.run(handler="f", local=False)
     assert run.output("return") == 12

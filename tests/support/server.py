@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 BINARY = os.environ.get("METIER_BINARY", str(Path(__file__).resolve().parents[2] / "build" / "dev" / "metier"))
@@ -52,7 +53,7 @@ class Server:
             **self.extra,
         }
 
-    def start(self, *options: str, env: dict[str, str] | None = None) -> "Server":
+    def start(self, *options: str, env: dict[str, str] | None = None) -> Server:
         read, write = os.pipe()
         os.set_inheritable(write, True)
         self.data.mkdir(parents=True, exist_ok=True)

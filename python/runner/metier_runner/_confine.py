@@ -70,13 +70,15 @@ def _namespaces(launch: dict[str, Any]) -> None:
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
     if hostname:
-        name = os.fsencode(hostname)
-        _call("hostname", hostname, _libc.sethostname(name, ctypes.c_size_t(len(name))))
+        encoded = os.fsencode(hostname)
+        _call("hostname", hostname, _libc.sethostname(encoded, ctypes.c_size_t(len(encoded))))
 
 
 def _open_beneath(folder: int, path: str) -> int:
     how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
-    return _call("mount", path, _libc.syscall(ctypes.c_long(SYS_OPENAT2), ctypes.c_int(folder), os.fsencode(path), how, ctypes.c_size_t(len(how))))
+    return _call(
+        "mount", path, _libc.syscall(ctypes.c_long(SYS_OPENAT2), ctypes.c_int(folder), os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    )
 
 
 def _bind(mount: dict[str, Any]) -> None:
@@ -121,7 +123,11 @@ def _drop_privileges() -> None:
 
 def take_log(launch: dict[str, Any]) -> None:
     """Stdout and stderr become the pod's log, stdin is empty; every other descriptor but the shim's is closed."""
-    log = os.open(os.path.join(launch["folder"], launch.get("log") or "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    log = os.open(
+        os.path.join(launch["folder"], launch.get("log") or "log"),
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+        0o600,
+    )
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(log, 1)
@@ -150,5 +156,3 @@ def close_others(keep: set[int]) -> None:
                 os.close(descriptor)
             except OSError:
                 continue
-
-

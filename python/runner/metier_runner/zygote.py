@@ -287,7 +287,7 @@ def reseed() -> None:
         torch.seed()
     uuid = sys.modules.get("uuid")
     if uuid is not None:
-        uuid._last_timestamp = None
+        uuid._last_timestamp = None  # type: ignore[attr-defined]
 
 
 def exit_code(error: SystemExit) -> int:
