@@ -43,12 +43,17 @@ bool answers(const std::string& path) {
   return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
 }
 
+// What a server said last: its "error: …" and what follows it, else its last line.
 std::string last_lines(const std::string& path) {
   auto text = read_file(path);
   if (!text) { return {}; }
   std::string_view tail = *text;
-  if (tail.size() > 600) { tail = tail.substr(tail.size() - 600); }
+  if (tail.size() > 2000) { tail = tail.substr(tail.size() - 2000); }
   while (tail.ends_with('\n')) { tail.remove_suffix(1); }
+  constexpr std::string_view kError = "error: ";
+  if (const auto at = tail.rfind(kError); at != std::string_view::npos && (at == 0 || tail[at - 1] == '\n')) {
+    return std::string(tail.substr(at + kError.size()));
+  }
   const auto newline = tail.rfind('\n');
   return std::string(newline == std::string_view::npos ? tail : tail.substr(newline + 1));
 }

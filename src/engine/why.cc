@@ -83,7 +83,7 @@ const ContainerStatus* worst_container(const PodStatus& pod) {
 
 void standard_fix(Why& out, const Run& run) {
   const std::string id = run.uid().substr(0, 8);
-  if (const CauseText* text = find_cause(out.code)) { out.fixes.push_back({std::string(text->fix), ""}); }
+  if (const CauseText* text = find_cause(out.code); text != nullptr && out.fixes.empty()) { out.fixes.push_back({std::string(text->fix), ""}); }
   if (out.code != "AbortedByUser") { out.fixes.push_back({"read its log", "metier logs " + id}); }
 }
 
