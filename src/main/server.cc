@@ -79,6 +79,11 @@ class Server final {
     if (!folder) { co_return fail(std::move(folder.error())); }
     if (::geteuid() == 0) { ::chmod(options_.data.c_str(), 0711); }  // pods of other users pass through to what is theirs
     auto store = Store::open(executor_, {.folder = options_.data, .clock = &clock_, .log = log_});
+    // A server that was just killed holds its lock until the kernel has taken it apart.
+    for (int i = 0; i < 20 && !store && store.error().kind == ErrorKind::conflict; ++i) {
+      co_await sleep_for(executor_, std::chrono::milliseconds(50));
+      store = Store::open(executor_, {.folder = options_.data, .clock = &clock_, .log = log_});
+    }
     if (!store) { co_return fail(std::move(store.error())); }
     store_ = std::move(*store);
     auto lib = unpack_bundle(options_.data, bundle());
@@ -97,6 +102,11 @@ class Server final {
     if (!tokens) { co_return fail(std::move(tokens.error())); }
     auto opened = co_await cluster_->open();
     if (!opened) { co_return fail(std::move(opened.error()).in("cluster")); }
+    if (!python_.empty()) {
+      // The first run finds its interpreter with the imports done.
+      auto warm = driver_->zygotes().prewarm(environment_id({.python = python_, .requirements = {}, .commands = {}}), python_);
+      if (!warm) { log_.info("no zygote ahead of the first run", {{"why", Json(warm.error().text())}}); }
+    }
     auto engine = co_await engine_->start();
     if (!engine) { co_return fail(std::move(engine.error())); }
     auto access = make_access();
