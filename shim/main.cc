@@ -1,11 +1,6 @@
 // metier-shim --folder FOLDER --spec FD [--ctl FD] [--adopt PID --hold FD]
 // Exit codes, seen by who started it (the pod's own end is in its folder): 0 started (cold: the first process
 // has left), 110 wrong arguments or spec, 111 another shim has this pod, 112 memory.
-#include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
@@ -14,6 +9,11 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "pod.h"
 #include "record.h"
@@ -32,7 +32,11 @@ struct Arguments {
 
 [[noreturn]] void refuse(int control, int code, const char* what, int error) {
   shim::Text text;
-  text.add("{\"v\":1,\"t\":\"refused\",\"what\":").json(what).add(",\"errno\":").add(error).add("}");
+  text.add("{\"v\":1,\"t\":\"refused\",\"what\":")
+      .json(what)
+      .add(",\"errno\":")
+      .add(error)
+      .add("}");
   if (control >= 0) { ::send(control, text.c_str(), text.size(), MSG_NOSIGNAL); }
   ::_exit(code);
 }
@@ -41,14 +45,22 @@ bool read_arguments(int argc, char** argv, Arguments& out) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const char* name = argv[i];
     const char* value = argv[i + 1];
-    if (equal(name, "--folder")) { out.folder = value; }
-    else if (equal(name, "--spec")) { out.spec = static_cast<int>(shim::number_of(value)); }
-    else if (equal(name, "--ctl")) { out.control = static_cast<int>(shim::number_of(value)); }
-    else if (equal(name, "--adopt")) { out.adopt = static_cast<int>(shim::number_of(value)); }
-    else if (equal(name, "--hold")) { out.hold = static_cast<int>(shim::number_of(value)); }
-    else { return false; }
+    if (equal(name, "--folder")) {
+      out.folder = value;
+    } else if (equal(name, "--spec")) {
+      out.spec = static_cast<int>(shim::number_of(value));
+    } else if (equal(name, "--ctl")) {
+      out.control = static_cast<int>(shim::number_of(value));
+    } else if (equal(name, "--adopt")) {
+      out.adopt = static_cast<int>(shim::number_of(value));
+    } else if (equal(name, "--hold")) {
+      out.hold = static_cast<int>(shim::number_of(value));
+    } else {
+      return false;
+    }
   }
-  return argc % 2 == 1 && out.folder[0] != '\0' && out.spec >= 0 && (out.adopt == 0) == (out.hold < 0);
+  return argc % 2 == 1 && out.folder[0] != '\0' && out.spec >= 0 &&
+         (out.adopt == 0) == (out.hold < 0);
 }
 
 // Closes every descriptor that is not ours, whoever left it open.
@@ -64,7 +76,9 @@ void keep_only(const Arguments& arguments) {
       ::syscall(SYS_close_range, from, ~0U, 0U);
       return;
     }
-    if (next > static_cast<int>(from)) { ::syscall(SYS_close_range, from, static_cast<unsigned>(next) - 1, 0U); }
+    if (next > static_cast<int>(from)) {
+      ::syscall(SYS_close_range, from, static_cast<unsigned>(next) - 1, 0U);
+    }
     ::fcntl(next, F_SETFD, FD_CLOEXEC);
     from = static_cast<unsigned>(next) + 1;
   }
@@ -77,7 +91,9 @@ int listen_here() {
   std::snprintf(address.sun_path, sizeof address.sun_path, "ctl.sock");
   ::unlink("ctl.sock");
   const auto old = ::umask(0177);
-  const bool bound = fd >= 0 && ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 && ::listen(fd, 64) == 0;
+  const bool bound = fd >= 0 &&
+                     ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
+                     ::listen(fd, 64) == 0;
   ::umask(old);
   return bound ? fd : -1;
 }

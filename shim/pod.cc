@@ -1,9 +1,5 @@
 #include "pod.h"
 
-#include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -13,6 +9,10 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
 
 #include "record.h"
 #include "tree.h"
@@ -23,7 +23,8 @@ namespace {
 constexpr std::size_t kMaxMessage = 160U << 10U;
 constexpr std::size_t kMaxExecs = 256;
 constexpr std::int64_t kLongestBackoff = 300'000;
-constexpr std::int64_t kHealthy = 600'000;  // a container that ran so long starts with the first back-off again
+constexpr std::int64_t kHealthy =
+    600'000;  // a container that ran so long starts with the first back-off again
 constexpr int kKeptLogs = 3;
 
 const char* phase_name(Phase phase) {
@@ -172,7 +173,8 @@ void Pod::adopt(int pid, int hold) {
     answer[n > 0 ? n : 0] = '\0';
     if (std::strncmp(answer, "error ", 6) == 0) {
       run.failure.error = EIO;
-      if (std::sscanf(answer, "error %19s %d %107[^\n]", run.failure.step, &run.failure.error, run.failure.detail) < 2) {
+      if (std::sscanf(answer, "error %19s %d %107[^\n]", run.failure.step, &run.failure.error,
+                      run.failure.detail) < 2) {
         std::snprintf(run.failure.step, sizeof run.failure.step, "zygote");
       }
     }
@@ -218,7 +220,10 @@ void Pod::container_ended(std::size_t i, const Ended& end) {
     bool live = false;  // is anything else running, or yet to run?
     const bool broken = stopping_ || (init && (run.code != 0 || run.signal != 0));
     for (std::size_t k = 0; k < spec_.containers.size(); ++k) {
-      if (runs_[k].phase == Phase::running || (!broken && (runs_[k].restart_at != 0 || runs_[k].starts == 0))) { live = true; }
+      if (runs_[k].phase == Phase::running ||
+          (!broken && (runs_[k].restart_at != 0 || runs_[k].starts == 0))) {
+        live = true;
+      }
     }
     if (!live) { finish(end.pid); }
   }
@@ -238,8 +243,17 @@ void Pod::exec_ended(std::size_t i, const Ended& end) {
   ::fdatasync(exec.log);
   ::close(exec.log);
   Text text;
-  text.add("{\"v\":1,\"t\":\"exec\",\"id\":").json(exec.id).add(",\"code\":").add(end.code).add(",\"signal\":").add(end.signal);
-  text.add(",\"started_us\":").add(exec.started_us).add(",\"finished_us\":").add(wall_us()).add("}");
+  text.add("{\"v\":1,\"t\":\"exec\",\"id\":")
+      .json(exec.id)
+      .add(",\"code\":")
+      .add(end.code)
+      .add(",\"signal\":")
+      .add(end.signal);
+  text.add(",\"started_us\":")
+      .add(exec.started_us)
+      .add(",\"finished_us\":")
+      .add(wall_us())
+      .add("}");
   char name[64];
   std::snprintf(name, sizeof name, "exec.%s.exit", exec.id);
   write_record(name, text, Durable::yes);
@@ -254,7 +268,8 @@ void Pod::exec_ended(std::size_t i, const Ended& end) {
 bool Pod::take_end(Ended& end, pid_t pid) {
   siginfo_t info{};
   rusage usage{};
-  const long error = ::syscall(SYS_waitid, pid == 0 ? P_ALL : P_PID, pid, &info, WEXITED | WNOWAIT | WNOHANG, &usage);
+  const long error = ::syscall(SYS_waitid, pid == 0 ? P_ALL : P_PID, pid, &info,
+                               WEXITED | WNOWAIT | WNOHANG, &usage);
   if (error != 0 || info.si_pid == 0) { return false; }
   end = Ended{};
   end.pid = info.si_pid;
@@ -264,7 +279,8 @@ bool Pod::take_end(Ended& end, pid_t pid) {
     end.signal = info.si_status;
     end.core = info.si_code == CLD_DUMPED;
   }
-  end.cpu_us = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000LL + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+  end.cpu_us = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000LL +
+               usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
   end.max_rss_kib = usage.ru_maxrss;
   return true;
 }
@@ -309,7 +325,10 @@ void Pod::advance() {
       if (stopping_) { return; }
     }
     // An init container must have ended well before the next one starts.
-    if (init && !(run.phase == Phase::terminated && run.code == 0 && run.signal == 0 && run.restart_at == 0)) { return; }
+    if (init && !(run.phase == Phase::terminated && run.code == 0 && run.signal == 0 &&
+                  run.restart_at == 0)) {
+      return;
+    }
   }
 }
 
@@ -339,7 +358,10 @@ void Pod::exec(char* text, char* end) {
   if (count == 0 || count + 4 > words.size()) { return; }
   const Container* container = nullptr;
   for (const auto& one : spec_.containers) {
-    if (!one.init && (container == nullptr ? words[1][0] == '\0' || equal(words[1], one.name) : false)) { container = &one; }
+    if (!one.init &&
+        (container == nullptr ? words[1][0] == '\0' || equal(words[1], one.name) : false)) {
+      container = &one;
+    }
   }
   Ended failed{0, 128, 0, false, 0, 0};
   auto& exec = execs_.push();
@@ -356,7 +378,9 @@ void Pod::exec(char* text, char* end) {
   List<const char*> env;
   for (std::size_t i = 0; i < count; ++i) { args.push() = words[4 + i]; }
   args.push() = nullptr;
-  for (std::size_t i = 0; i + 1 < container->env->size(); ++i) { env.push() = (*container->env)[i]; }
+  for (std::size_t i = 0; i + 1 < container->env->size(); ++i) {
+    env.push() = (*container->env)[i];
+  }
   for (std::size_t i = 4 + count; i < words.size(); ++i) { env.push() = words[i]; }
   env.push() = nullptr;
   Launch launch;
@@ -377,8 +401,10 @@ void Pod::exec(char* text, char* end) {
     const auto failure = result_of(result);
     if (failure.error != 0) {
       char line[256];
-      const int size = std::snprintf(line, sizeof line, "metier: %s %s: %s\n", failure.step, failure.detail, std::strerror(failure.error));
-      [[maybe_unused]] const auto written = ::write(execs_[execs_.size() - 1].log, line, static_cast<std::size_t>(size));
+      const int size = std::snprintf(line, sizeof line, "metier: %s %s: %s\n", failure.step,
+                                     failure.detail, std::strerror(failure.error));
+      [[maybe_unused]] const auto written =
+          ::write(execs_[execs_.size() - 1].log, line, static_cast<std::size_t>(size));
       // Its end (127) comes by SIGCHLD as any other's.
     }
   } else {
@@ -392,14 +418,19 @@ void Pod::request(int connection) {
   if (n <= 0) {
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) { return; }
     for (std::size_t i = 0; i < connections_.size(); ++i) {
-      if (connections_[i] == connection) { connections_.drop(i); break; }
+      if (connections_[i] == connection) {
+        connections_.drop(i);
+        break;
+      }
     }
     ::close(connection);
     return;
   }
   message[n] = '\0';
   char* end = message + n;
-  const auto next = [end](char* at) { return at + std::strlen(at) + 1 < end ? at + std::strlen(at) + 1 : end; };
+  const auto next = [end](char* at) {
+    return at + std::strlen(at) + 1 < end ? at + std::strlen(at) + 1 : end;
+  };
   char* first = next(message);
   char* second = next(first);
   char* third = next(second);
@@ -409,7 +440,9 @@ void Pod::request(int connection) {
     stop(0, second, third);
   } else if (equal(message, "signal")) {
     for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
-      if (runs_[i].phase == Phase::running) { ::kill(runs_[i].pid, static_cast<int>(number_of(first))); }
+      if (runs_[i].phase == Phase::running) {
+        ::kill(runs_[i].pid, static_cast<int>(number_of(first)));
+      }
     }
   } else if (equal(message, "exec")) {
     exec(first, end);
@@ -438,11 +471,17 @@ void Pod::render(Text& out, const char* type) {
     out.add(",\"pid\":").add(run.pid).add(",\"ticks\":").add(run.ticks);
     out.add(",\"started_us\":").add(run.started_us).add(",\"finished_us\":").add(run.finished_us);
     out.add(",\"code\":").add(run.code).add(",\"signal\":").add(run.signal);
-    out.add(",\"core\":").add(run.core ? "true" : "false").add(",\"oom\":").add(run.oom ? "true" : "false");
+    out.add(",\"core\":")
+        .add(run.core ? "true" : "false")
+        .add(",\"oom\":")
+        .add(run.oom ? "true" : "false");
     out.add(",\"cpu_us\":").add(run.cpu_us).add(",\"max_rss_kib\":").add(run.max_rss_kib);
     if (run.failure.error != 0) {
       out.add(",\"step\":").json(run.failure.step).add(",\"detail\":").json(run.failure.detail);
-      out.add(",\"errno\":").add(run.failure.error).add(",\"error\":").json(std::strerror(run.failure.error));
+      out.add(",\"errno\":")
+          .add(run.failure.error)
+          .add(",\"error\":")
+          .json(std::strerror(run.failure.error));
     }
     out.add("}");
   }
@@ -549,7 +588,8 @@ void Pod::live(int listener, int control, int adopted, int hold) {
       const int connection = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
       ucred peer{};
       socklen_t size = sizeof peer;
-      const bool known = connection >= 0 && ::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0;
+      const bool known =
+          connection >= 0 && ::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0;
       if (known && (peer.uid == ::geteuid() || peer.uid == 0) && connections_.size() < 32) {
         connections_.push() = connection;
         Text text;

@@ -1,12 +1,12 @@
 #include "record.h"
 
+#include <fcntl.h>
+#include <unistd.h>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
-#include <unistd.h>
 
 namespace shim {
 namespace {
@@ -52,7 +52,8 @@ int slurp(const char* path, char* out, std::size_t room) {
 
 int write_record(const char* name, const Text& body, Durable durable) {
   char header[64];
-  std::snprintf(header, sizeof header, "METIER1 %zu %08x\n", body.size(), crc32c(body.c_str(), body.size()));
+  std::snprintf(header, sizeof header, "METIER1 %zu %08x\n", body.size(),
+                crc32c(body.c_str(), body.size()));
   char temporary[96];
   std::snprintf(temporary, sizeof temporary, ".%s.new", name);
   const int fd = ::open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -106,9 +107,7 @@ long long start_ticks(int pid) {
   char text[1024];
   if (slurp(path, text, sizeof text) <= 0) { return 0; }
   const char* at = std::strrchr(text, ')');
-  for (int field = 2; at != nullptr && field < 22; ++field) {
-    at = std::strchr(at + 1, ' ');
-  }
+  for (int field = 2; at != nullptr && field < 22; ++field) { at = std::strchr(at + 1, ' '); }
   return at == nullptr ? 0 : std::strtoll(at, nullptr, 10);
 }
 

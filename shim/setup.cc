@@ -1,10 +1,5 @@
 #include "setup.h"
 
-#include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
@@ -16,6 +11,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 namespace shim {
 namespace {
@@ -76,7 +76,8 @@ int open_sub_path(int source, const char* sub_path) {
     return -1;
   }
   int parent = open_beneath(source, ".");
-  for (char* part = std::strtok(path, "/"); part != nullptr && parent >= 0; part = std::strtok(nullptr, "/")) {
+  for (char* part = std::strtok(path, "/"); part != nullptr && parent >= 0;
+       part = std::strtok(nullptr, "/")) {
     if (::mkdirat(parent, part, 0777) != 0 && errno != EEXIST) { return -1; }
     ::close(parent);
     // From the source again, so that ".." and links stay judged against it.
@@ -93,7 +94,9 @@ void make_target(const char* target, bool folder) {
   struct stat info{};
   if (::stat(target, &info) == 0) { return; }
   char path[4096];
-  if (std::snprintf(path, sizeof path, "%s", target) >= static_cast<int>(sizeof path)) { fail("mount", target, ENAMETOOLONG); }
+  if (std::snprintf(path, sizeof path, "%s", target) >= static_cast<int>(sizeof path)) {
+    fail("mount", target, ENAMETOOLONG);
+  }
   for (char* at = path + 1; *at != '\0'; ++at) {
     if (*at != '/') { continue; }
     *at = '\0';
@@ -114,14 +117,21 @@ void make_read_only(const char* target) {
     std::uint64_t set, clear, propagation, userns;
   } attributes{1 /* MOUNT_ATTR_RDONLY */, 0, 0, 0};
   constexpr long kMountSetattr = 442;
-  if (::syscall(kMountSetattr, AT_FDCWD, target, 0x8000U /* AT_RECURSIVE */, &attributes, sizeof attributes) == 0) { return; }
+  if (::syscall(kMountSetattr, AT_FDCWD, target, 0x8000U /* AT_RECURSIVE */, &attributes,
+                sizeof attributes) == 0) {
+    return;
+  }
   if (errno != ENOSYS) { fail("mount", target, errno); }
-  if (::mount(nullptr, target, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr) != 0) { fail("mount", target, errno); }
+  if (::mount(nullptr, target, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr) != 0) {
+    fail("mount", target, errno);
+  }
 }
 
 void make_mounts(const Spec& spec, const Container& container) {
   if (!spec.mount_namespace) { return; }
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) { fail("mount", "/", errno); }
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) {
+    fail("mount", "/", errno);
+  }
   for (const auto& mount : spec.mounts) {
     if (mount.container[0] != '\0' && !equal(mount.container, container.name)) { continue; }
     int source = ::open(mount.source, O_PATH | O_CLOEXEC);
@@ -135,7 +145,9 @@ void make_mounts(const Spec& spec, const Container& container) {
     make_target(mount.target, S_ISDIR(info.st_mode));
     char path[40];
     std::snprintf(path, sizeof path, "/proc/self/fd/%d", source);
-    if (::mount(path, mount.target, nullptr, MS_BIND | MS_REC, nullptr) != 0) { fail("mount", mount.target, errno); }
+    if (::mount(path, mount.target, nullptr, MS_BIND | MS_REC, nullptr) != 0) {
+      fail("mount", mount.target, errno);
+    }
     ::close(source);
     if (mount.read_only) { make_read_only(mount.target); }
   }
@@ -143,17 +155,22 @@ void make_mounts(const Spec& spec, const Container& container) {
 
 void take_identity(const Spec& spec) {
   // Until past the kernel's last one, or at once where it is not permitted.
-  for (int capability = 0; capability < 64 && ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; ++capability) {}
+  for (int capability = 0; capability < 64 && ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0;
+       ++capability) {}
   ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   if (spec.has_identity) {
-    if (::setgroups(spec.groups.size(), spec.groups.begin()) != 0 && errno != EPERM) { fail("groups", "setgroups", errno); }
+    if (::setgroups(spec.groups.size(), spec.groups.begin()) != 0 && errno != EPERM) {
+      fail("groups", "setgroups", errno);
+    }
     if (::setresgid(spec.gid, spec.gid, spec.gid) != 0) { fail("identity", "setresgid", errno); }
     if (::setresuid(spec.uid, spec.uid, spec.uid) != 0) { fail("identity", "setresuid", errno); }
   }
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct none[2] = {};
   if (::syscall(SYS_capset, &header, none) != 0) { fail("capabilities", "capset", errno); }
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) { fail("capabilities", "no_new_privs", errno); }
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+    fail("capabilities", "no_new_privs", errno);
+  }
   ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
@@ -162,7 +179,8 @@ void take_descriptors(const Launch& launch) {
   if (null < 0 || ::dup2(null, 0) < 0 || ::dup2(launch.log, 1) < 0 || ::dup2(launch.log, 2) < 0) {
     fail("descriptors", "dup2", errno);
   }
-  ::syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);  // ours are close-on-exec anyway
+  ::syscall(SYS_close_range, 3U, ~0U,
+            4U /* CLOSE_RANGE_CLOEXEC */);  // ours are close-on-exec anyway
 }
 
 void default_signals() {
@@ -187,7 +205,8 @@ void default_signals() {
     const char* end = ::strchrnul(path, ':');
     char full[4096];
     const int size = end == path ? std::snprintf(full, sizeof full, "./%s", program)
-                                 : std::snprintf(full, sizeof full, "%.*s/%s", static_cast<int>(end - path), path, program);
+                                 : std::snprintf(full, sizeof full, "%.*s/%s",
+                                                 static_cast<int>(end - path), path, program);
     if (size < static_cast<int>(sizeof full)) {
       ::execve(full, launch.args, launch.env);
       if (errno != ENOENT && errno != ENOTDIR) { error = errno; }
@@ -215,7 +234,9 @@ void become(const Launch& launch) {
   make_mounts(spec, *launch.container);
   for (const auto& limit : spec.rlimits) {
     const rlimit64 value{limit.soft, limit.hard};
-    if (::prlimit64(0, static_cast<__rlimit_resource>(limit.resource), &value, nullptr) != 0) { fail("rlimit", "prlimit", errno); }
+    if (::prlimit64(0, static_cast<__rlimit_resource>(limit.resource), &value, nullptr) != 0) {
+      fail("rlimit", "prlimit", errno);
+    }
   }
   ::umask(spec.umask);
   take_identity(spec);

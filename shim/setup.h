@@ -8,7 +8,7 @@ namespace shim {
 
 struct Failure {
   int error = 0;
-  char step[20] = {};    // "mount", "exec"
+  char step[20] = {};     // "mount", "exec"
   char detail[108] = {};  // the path it was about
 };
 
@@ -20,7 +20,8 @@ struct Launch {
   const char* cwd = "";
   int log = -1;     // becomes stdout and stderr
   int result = -1;  // pipe: a Failure, or nothing
-  int go = -1;      // pipe: one byte releases the child; end of file (the shim died) ends it. -1: do not wait
+  int go =
+      -1;  // pipe: one byte releases the child; end of file (the shim died) ends it. -1: do not wait
 };
 
 [[noreturn]] void become(const Launch& launch);

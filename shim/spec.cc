@@ -1,10 +1,10 @@
 #include "spec.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <sys/stat.h>
-#include <unistd.h>
 
 namespace shim {
 namespace {
@@ -34,19 +34,46 @@ T* make() {
 }
 
 bool set_container(Container& container, const char* key, const char* value) {
-  if (equal(key, "arg")) { container.args->push() = value; return true; }
-  if (equal(key, "env")) { container.env->push() = value; return true; }
-  if (equal(key, "cwd")) { container.cwd = value; return true; }
-  if (equal(key, "log")) { container.log = value; return true; }
+  if (equal(key, "arg")) {
+    container.args->push() = value;
+    return true;
+  }
+  if (equal(key, "env")) {
+    container.env->push() = value;
+    return true;
+  }
+  if (equal(key, "cwd")) {
+    container.cwd = value;
+    return true;
+  }
+  if (equal(key, "log")) {
+    container.log = value;
+    return true;
+  }
   return false;
 }
 
 bool set_mount(Mount& mount, const char* key, const char* value) {
-  if (equal(key, "source")) { mount.source = value; return true; }
-  if (equal(key, "sub_path")) { mount.sub_path = value; return true; }
-  if (equal(key, "target")) { mount.target = value; return true; }
-  if (equal(key, "read_only")) { mount.read_only = equal(value, "1"); return true; }
-  if (equal(key, "of")) { mount.container = value; return true; }
+  if (equal(key, "source")) {
+    mount.source = value;
+    return true;
+  }
+  if (equal(key, "sub_path")) {
+    mount.sub_path = value;
+    return true;
+  }
+  if (equal(key, "target")) {
+    mount.target = value;
+    return true;
+  }
+  if (equal(key, "read_only")) {
+    mount.read_only = equal(value, "1");
+    return true;
+  }
+  if (equal(key, "of")) {
+    mount.container = value;
+    return true;
+  }
   return false;
 }
 
@@ -60,32 +87,83 @@ bool set_rlimit(Spec& spec, const char* value) {
 }
 
 bool set_pod(Spec& spec, const char* key, const char* value) {
-  if (equal(key, "id")) { spec.id = value; return true; }
-  if (equal(key, "restart")) {
-    spec.restart = equal(value, "always") ? Restart::always : equal(value, "on_failure") ? Restart::on_failure : Restart::never;
+  if (equal(key, "id")) {
+    spec.id = value;
     return true;
   }
-  if (equal(key, "grace_ms")) { spec.grace_ms = number_of(value); return true; }
-  if (equal(key, "deadline_ms")) { spec.deadline_ms = number_of(value); return true; }
-  if (equal(key, "backoff_ms")) { spec.backoff_ms = number_of(value); return true; }
-  if (equal(key, "mount_namespace")) { spec.mount_namespace = equal(value, "1"); return true; }
-  if (equal(key, "user_namespace")) { spec.user_namespace = equal(value, "1"); return true; }
-  if (equal(key, "hostname")) { spec.hostname = value; return true; }
-  if (equal(key, "uid")) { spec.uid = static_cast<unsigned>(number_of(value)); spec.has_identity = true; return true; }
-  if (equal(key, "gid")) { spec.gid = static_cast<unsigned>(number_of(value)); return true; }
-  if (equal(key, "group")) { spec.groups.push() = static_cast<unsigned>(number_of(value)); return true; }
-  if (equal(key, "umask")) { spec.umask = static_cast<unsigned>(number_of(value)); return true; }
-  if (equal(key, "cgroup")) { spec.cgroups.push() = value; return true; }
-  if (equal(key, "cgroup_kill")) { spec.cgroup_kill = value; return true; }
-  if (equal(key, "oom_file")) { spec.oom_file = value; return true; }
-  if (equal(key, "oom_score")) { spec.oom_score = value; return true; }
+  if (equal(key, "restart")) {
+    spec.restart = equal(value, "always")       ? Restart::always
+                   : equal(value, "on_failure") ? Restart::on_failure
+                                                : Restart::never;
+    return true;
+  }
+  if (equal(key, "grace_ms")) {
+    spec.grace_ms = number_of(value);
+    return true;
+  }
+  if (equal(key, "deadline_ms")) {
+    spec.deadline_ms = number_of(value);
+    return true;
+  }
+  if (equal(key, "backoff_ms")) {
+    spec.backoff_ms = number_of(value);
+    return true;
+  }
+  if (equal(key, "mount_namespace")) {
+    spec.mount_namespace = equal(value, "1");
+    return true;
+  }
+  if (equal(key, "user_namespace")) {
+    spec.user_namespace = equal(value, "1");
+    return true;
+  }
+  if (equal(key, "hostname")) {
+    spec.hostname = value;
+    return true;
+  }
+  if (equal(key, "uid")) {
+    spec.uid = static_cast<unsigned>(number_of(value));
+    spec.has_identity = true;
+    return true;
+  }
+  if (equal(key, "gid")) {
+    spec.gid = static_cast<unsigned>(number_of(value));
+    return true;
+  }
+  if (equal(key, "group")) {
+    spec.groups.push() = static_cast<unsigned>(number_of(value));
+    return true;
+  }
+  if (equal(key, "umask")) {
+    spec.umask = static_cast<unsigned>(number_of(value));
+    return true;
+  }
+  if (equal(key, "cgroup")) {
+    spec.cgroups.push() = value;
+    return true;
+  }
+  if (equal(key, "cgroup_kill")) {
+    spec.cgroup_kill = value;
+    return true;
+  }
+  if (equal(key, "oom_file")) {
+    spec.oom_file = value;
+    return true;
+  }
+  if (equal(key, "oom_score")) {
+    spec.oom_score = value;
+    return true;
+  }
   if (equal(key, "rlimit")) { return set_rlimit(spec, value); }
   return false;
 }
 
 bool load(int fd, char*& data, std::size_t& size) {
   struct stat info{};
-  if (::fstat(fd, &info) != 0 || info.st_size <= 0 || static_cast<std::size_t>(info.st_size) > kMaxSpec) { return false; }
+  if (::fstat(fd, &info) != 0 || info.st_size <= 0 ||
+      static_cast<std::size_t>(info.st_size) > kMaxSpec) {
+    return false;
+  }
   size = static_cast<std::size_t>(info.st_size);
   data = static_cast<char*>(grown(nullptr, size + 1));
   std::size_t got = 0;
@@ -133,9 +211,10 @@ bool read_spec(int fd, Spec& spec, const char*& why) {
       continue;
     }
     why = key;
-    const bool known = in == In::container ? set_container(spec.containers[spec.containers.size() - 1], key, value)
-                       : in == In::mount   ? set_mount(spec.mounts[spec.mounts.size() - 1], key, value)
-                                           : set_pod(spec, key, value);
+    const bool known =
+        in == In::container ? set_container(spec.containers[spec.containers.size() - 1], key, value)
+        : in == In::mount   ? set_mount(spec.mounts[spec.mounts.size() - 1], key, value)
+                            : set_pod(spec, key, value);
     if (!known) { return false; }
   }
   why = "spec: no container, or one without a command";

@@ -49,7 +49,7 @@ struct Spec {
   unsigned gid = 0;
   List<unsigned> groups;
   unsigned umask = 022;
-  List<const char*> cgroups;  // files cgroup.procs: v1 one per controller, v2 one
+  List<const char*> cgroups;     // files cgroup.procs: v1 one per controller, v2 one
   const char* cgroup_kill = "";  // file cgroup.kill (v2)
   const char* oom_file = "";     // memory.oom_control or memory.events
   const char* oom_score = "";    // text for /proc/self/oom_score_adj of the pod's processes

@@ -1,9 +1,9 @@
 #include "text.h"
 
+#include <unistd.h>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <unistd.h>
 
 namespace shim {
 
@@ -35,7 +35,8 @@ Text& Text::add(long long number) {
   char digits[24];
   std::size_t at = sizeof digits;
   const bool negative = number < 0;
-  unsigned long long rest = negative ? 0ULL - static_cast<unsigned long long>(number) : static_cast<unsigned long long>(number);
+  unsigned long long rest = negative ? 0ULL - static_cast<unsigned long long>(number)
+                                     : static_cast<unsigned long long>(number);
   do {
     digits[--at] = static_cast<char>('0' + rest % 10);
     rest /= 10;
@@ -59,7 +60,9 @@ Text& Text::json(const char* text) {
   return add("\"", 1);
 }
 
-long long number_of(const char* text) { return text == nullptr ? 0 : std::strtoll(text, nullptr, 10); }
+long long number_of(const char* text) {
+  return text == nullptr ? 0 : std::strtoll(text, nullptr, 10);
+}
 bool equal(const char* a, const char* b) { return std::strcmp(a, b) == 0; }
 
 std::int64_t wall_us() {

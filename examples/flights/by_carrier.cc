@@ -34,7 +34,8 @@ METIER_HANDLER(by_carrier, [](metier::Context& context) {
   // The file comes zipped; popen keeps this example free of libraries.
   const std::string command = path.size() > 4 && path.substr(path.size() - 4) == ".zip"
                                   ? "python3 -c 'import sys,zipfile;z=zipfile.ZipFile(sys.argv[1]);"
-                                    "sys.stdout.buffer.write(z.read(z.namelist()[0]))' '" + path + "'"
+                                    "sys.stdout.buffer.write(z.read(z.namelist()[0]))' '" +
+                                        path + "'"
                                   : "cat '" + path + "'";
   std::FILE* lines = popen(command.c_str(), "r");
   if (lines == nullptr) { return metier::error("flights cannot be read"); }
@@ -52,7 +53,8 @@ METIER_HANDLER(by_carrier, [](metier::Context& context) {
   if (pclose(lines) != 0 || total == 0) { return metier::error("flights has no departures"); }
   std::string worst;
   for (const auto& [carrier, sum] : carriers) {
-    if (worst.empty() || sum.minutes / sum.flights > carriers[worst].minutes / carriers[worst].flights) {
+    if (worst.empty() ||
+        sum.minutes / sum.flights > carriers[worst].minutes / carriers[worst].flights) {
       worst = carrier;
     }
   }

@@ -19,9 +19,10 @@ struct EngineApi {
   ProjectObjects& objects;
   RuntimeResources& resources;
   Builds& builds;
-  std::function<Json()> environments;       // list, may be empty
-  std::function<void(const std::string& project, const std::string& name)> secrets_changed;  // pods that wait go on; may be empty
-  const Router* router = nullptr;           // for /openapi.json
+  std::function<Json()> environments;  // list, may be empty
+  std::function<void(const std::string& project, const std::string& name)>
+      secrets_changed;             // pods that wait go on; may be empty
+  const Router* router = nullptr;  // for /openapi.json
   Time started{};
 };
 

@@ -9,7 +9,9 @@ Async<net::Response> get_log(EngineApi& api, Call& call) {
   METIER_API_TRY(size, call.number("size", -1, -1, INT64_MAX));
   METIER_API_TRY(attempt, call.number("attempt", 0, 0, 1'000'000));
   METIER_API_TRY(wait, call.flag("wait", true));
-  METIER_API_TRY(slice, co_await api.engine.log(call.at("project"), call.at("uid"), static_cast<std::uint64_t>(offset), size, attempt, wait));
+  METIER_API_TRY(slice,
+                 co_await api.engine.log(call.at("project"), call.at("uid"),
+                                         static_cast<std::uint64_t>(offset), size, attempt, wait));
   net::Response response = ok_text(std::move(slice.bytes));
   response.headers.emplace_back("x-mlrun-run-state", slice.state);
   response.headers.emplace_back("x-metier-log-size", std::to_string(slice.size));
@@ -23,19 +25,24 @@ Async<net::Response> get_size(EngineApi& api, Call& call) {
 
 Async<net::Response> post_log(EngineApi& api, Call& call) {
   METIER_API_TRY(append, call.flag("append", true));
-  METIER_API_CHECK(api.engine.append_log(call.at("project"), call.at("uid"), call.request.body, append));
+  METIER_API_CHECK(
+      api.engine.append_log(call.at("project"), call.at("uid"), call.request.body, append));
   co_return ok_json(JsonObject{});
 }
 
 }  // namespace
 
 void add_log_routes(Router& router, EngineApi& api) {
-  const auto bind = [&api](Async<net::Response> (*handler)(EngineApi&, Call&)) { return [&api, handler](Call& call) { return handler(api, call); }; };
+  const auto bind = [&api](Async<net::Response> (*handler)(EngineApi&, Call&)) {
+    return [&api, handler](Call& call) { return handler(api, call); };
+  };
   for (const char* path : {"/projects/{project}/logs/{uid}", "/log/{project}/{uid}"}) {
     router.add(Api::v1, "GET", path, "bytes of a run's log", bind(get_log));
-    router.add(Api::v1, "POST", path, "append to the log of a run that the client holds", bind(post_log));
+    router.add(Api::v1, "POST", path, "append to the log of a run that the client holds",
+               bind(post_log));
   }
-  router.add(Api::v1, "GET", "/projects/{project}/logs/{uid}/size", "size of a run's log", bind(get_size));
+  router.add(Api::v1, "GET", "/projects/{project}/logs/{uid}/size", "size of a run's log",
+             bind(get_size));
 }
 
 }  // namespace metier::api

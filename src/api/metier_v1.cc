@@ -8,7 +8,10 @@
 namespace metier::api {
 namespace {
 
-std::string project_of(const Call& call) { return call.caller.run_project.empty() ? call.query("project", "default") : call.caller.run_project; }
+std::string project_of(const Call& call) {
+  return call.caller.run_project.empty() ? call.query("project", "default")
+                                         : call.caller.run_project;
+}
 
 Async<net::Response> why(EngineApi& api, Call& call) {
   const std::string project = project_of(call);
@@ -26,10 +29,13 @@ Async<net::Response> timeline(EngineApi& api, Call& call) {
 
 Async<net::Response> lease(EngineApi& api, Call& call) {
   METIER_API_CHECK(co_await api.engine.renew_lease(project_of(call), call.at("uid")));
-  co_return ok_json(JsonObject{{"seconds", std::chrono::duration_cast<std::chrono::seconds>(api.engine.ground().options.lease).count()}});
+  co_return ok_json(JsonObject{{"seconds", std::chrono::duration_cast<std::chrono::seconds>(
+                                               api.engine.ground().options.lease)
+                                               .count()}});
 }
 
-Async<void> stream_events(EngineApi& api, std::string project, std::uint64_t seen, net::BodyWriter& writer) {
+Async<void> stream_events(EngineApi& api, std::string project, std::uint64_t seen,
+                          net::BodyWriter& writer) {
   EventHub& hub = api.engine.events();
   bool open = co_await writer.write(": events of metier\n\n");
   while (open) {
@@ -40,14 +46,16 @@ Async<void> stream_events(EngineApi& api, std::string project, std::uint64_t see
     for (const EngineEvent& event : hub.after(seen, lost)) {
       seen = event.id;
       if (!project.empty() && project != "*" && event.project != project) { continue; }
-      text += fmt::format("id: {}\nevent: {}\ndata: {}\n\n", event.id, event.type, event_json(event));
+      text +=
+          fmt::format("id: {}\nevent: {}\ndata: {}\n\n", event.id, event.type, event_json(event));
     }
     if (lost) { text.insert(0, "event: dev.metier.lost\ndata: {}\n\n"); }
     if (!text.empty()) {
       open = co_await writer.write(std::move(text));
       continue;
     }
-    const bool told = co_await hub.grew().wait(generation, std::chrono::steady_clock::now() + std::chrono::seconds(15));
+    const bool told = co_await hub.grew().wait(
+        generation, std::chrono::steady_clock::now() + std::chrono::seconds(15));
     if (!told) { open = co_await writer.write(": still here\n\n"); }
   }
 }
@@ -55,11 +63,15 @@ Async<void> stream_events(EngineApi& api, std::string project, std::uint64_t see
 Async<net::Response> events(EngineApi& api, Call& call) {
   std::string last(net::header(call.request.headers, "last-event-id"));
   if (last.empty()) { last = call.query("since"); }
-  const std::uint64_t seen = last.empty() ? api.engine.events().last() : std::strtoull(last.c_str(), nullptr, 10);
+  const std::uint64_t seen =
+      last.empty() ? api.engine.events().last() : std::strtoull(last.c_str(), nullptr, 10);
   net::Response response;
   response.headers = {{"content-type", "text/event-stream"}, {"cache-control", "no-store"}};
-  const std::string project = call.caller.run_project.empty() ? call.query("project", "*") : call.caller.run_project;
-  response.stream = [&api, project, seen](net::BodyWriter& writer) { return stream_events(api, project, seen, writer); };
+  const std::string project =
+      call.caller.run_project.empty() ? call.query("project", "*") : call.caller.run_project;
+  response.stream = [&api, project, seen](net::BodyWriter& writer) {
+    return stream_events(api, project, seen, writer);
+  };
   co_return response;
 }
 
@@ -75,17 +87,26 @@ Result<SubmitRequest> subject_of(Call& call) {
   if (request.task.is_null()) { request.task = JsonObject{}; }
   if (const Json* function = body.if_contains("function")) { request.function = *function; }
   request.function_url = string_in(body, "functionUrl");
-  if (const Json* environment = body.if_contains("env"); environment != nullptr && environment->is_object()) { request.environment = *environment; }
+  if (const Json* environment = body.if_contains("env");
+      environment != nullptr && environment->is_object()) {
+    request.environment = *environment;
+  }
   request.working_dir = string_in(body, "cwd");
   request.caller = call.caller;
-  if (const auto python = string_in(body, "python"); !python.empty() && call.caller.over_unix_socket) { request.caller.python = python; }
+  if (const auto python = string_in(body, "python");
+      !python.empty() && call.caller.over_unix_socket) {
+    request.caller.python = python;
+  }
   request.context = net::header(call.request.headers, "x-metier-context");
   return request;
 }
 
 Async<net::Response> render(EngineApi& api, Call& call) {
   METIER_API_TRY(request, subject_of(call));
-  if (request.function.is_object() && string_at(request.function, "kind") == "local" && request.environment.is_null()) { request.environment = JsonObject{}; }
+  if (request.function.is_object() && string_at(request.function, "kind") == "local" &&
+      request.environment.is_null()) {
+    request.environment = JsonObject{};
+  }
   METIER_API_TRY(resources, api.engine.render(std::move(request)));
   JsonArray items;
   for (Resource& resource : resources) {
@@ -99,24 +120,39 @@ Async<net::Response> admit(EngineApi& api, Call& call) {
   METIER_API_TRY(request, subject_of(call));
   METIER_API_TRY(admission, co_await api.engine.admit(std::move(request)));
   JsonArray warnings;
-  for (const Condition& condition : admission.warnings) { warnings.push_back(JsonObject{{"type", condition.type}, {"message", condition.message}}); }
-  const char* verdict = admission.verdict == Admission::Verdict::ok ? "ok" : admission.verdict == Admission::Verdict::never_fits ? "never_fits" : "unsupported";
-  co_return ok_json(JsonObject{{"verdict", verdict}, {"reason", admission.reason}, {"fix", admission.fix}, {"code", admission.code}, {"warnings", std::move(warnings)}});
+  for (const Condition& condition : admission.warnings) {
+    warnings.push_back(JsonObject{{"type", condition.type}, {"message", condition.message}});
+  }
+  const char* verdict = admission.verdict == Admission::Verdict::ok           ? "ok"
+                        : admission.verdict == Admission::Verdict::never_fits ? "never_fits"
+                                                                              : "unsupported";
+  co_return ok_json(JsonObject{{"verdict", verdict},
+                               {"reason", admission.reason},
+                               {"fix", admission.fix},
+                               {"code", admission.code},
+                               {"warnings", std::move(warnings)}});
 }
 
 Async<net::Response> pods(EngineApi& api, Call& call) {
-  METIER_API_TRY(out, co_await api.describe.pods(call.caller.run_project.empty() ? call.query("project", "*") : call.caller.run_project, call.query("run")));
+  METIER_API_TRY(
+      out, co_await api.describe.pods(call.caller.run_project.empty() ? call.query("project", "*")
+                                                                      : call.caller.run_project,
+                                      call.query("run")));
   co_return ok_json(out);
 }
 
 Async<net::Response> environments(EngineApi& api, Call&) {
-  co_return ok_json(JsonObject{{"environments", api.environments ? api.environments() : Json(JsonArray{})}});
+  co_return ok_json(
+      JsonObject{{"environments", api.environments ? api.environments() : Json(JsonArray{})}});
 }
 
 Async<net::Response> apply_objects(EngineApi& api, Call& call) {
   METIER_API_TRY(body, call.json());
   const std::string project = project_of(call);
-  if (!call.caller.run_project.empty()) { co_return error_response(Error{.kind = ErrorKind::denied, .message = "a run may not change its project's objects"}); }
+  if (!call.caller.run_project.empty()) {
+    co_return error_response(
+        Error{.kind = ErrorKind::denied, .message = "a run may not change its project's objects"});
+  }
   JsonArray all;
   if (body.is_array()) { all = body.get_array(); }
   if (body.is_object()) {
@@ -126,11 +162,16 @@ Async<net::Response> apply_objects(EngineApi& api, Call& call) {
       all.push_back(body);
     }
   }
-  if (all.empty()) { co_return error_response(invalid("body", "no object to apply", "send one object, a list, or {\"items\": […]}")); }
+  if (all.empty()) {
+    co_return error_response(
+        invalid("body", "no object to apply", "send one object, a list, or {\"items\": […]}"));
+  }
   JsonArray out;
   for (Json& one : all) {
     METIER_API_TRY(applied, co_await api.objects.apply(project, std::move(one)));
-    if (api.secrets_changed) { api.secrets_changed(project, std::string(string_at(applied, "metadata.name"))); }
+    if (api.secrets_changed) {
+      api.secrets_changed(project, std::string(string_at(applied, "metadata.name")));
+    }
     out.push_back(std::move(applied));
   }
   co_return ok_json(JsonObject{{"items", std::move(out)}});
@@ -144,7 +185,10 @@ Async<net::Response> list_objects(EngineApi& api, Call& call) {
 }
 
 Async<net::Response> remove_object(EngineApi& api, Call& call) {
-  if (!call.caller.run_project.empty()) { co_return error_response(Error{.kind = ErrorKind::denied, .message = "a run may not change its project's objects"}); }
+  if (!call.caller.run_project.empty()) {
+    co_return error_response(
+        Error{.kind = ErrorKind::denied, .message = "a run may not change its project's objects"});
+  }
   METIER_API_CHECK(co_await api.objects.remove(project_of(call), call.at("kind"), call.at("name")));
   co_return ok_json(JsonObject{});
 }
@@ -152,8 +196,10 @@ Async<net::Response> remove_object(EngineApi& api, Call& call) {
 Async<net::Response> local(EngineApi& api, Call& call) {
   const std::int64_t own = static_cast<std::int64_t>(::geteuid());
   if (!call.caller.over_unix_socket || (own != 0 && call.caller.uid != own)) {
-    co_return submit_error(Error{.kind = ErrorKind::denied, .message = "a local run starts on the server's own machine, by its unix socket",
-                                 .fix = "choose --kind job, or call the server of your own user"});
+    co_return submit_error(
+        Error{.kind = ErrorKind::denied,
+              .message = "a local run starts on the server's own machine, by its unix socket",
+              .fix = "choose --kind job, or call the server of your own user"});
   }
   auto request = subject_of(call);
   if (!request) { co_return submit_error(request.error()); }
@@ -163,35 +209,57 @@ Async<net::Response> local(EngineApi& api, Call& call) {
   co_return ok_json(JsonObject{{"data", std::move(*run)}});
 }
 
-Async<net::Response> health(EngineApi&, Call&) { co_return ok_json(JsonObject{{"version", version()}, {"status", "ok"}}); }
+Async<net::Response> health(EngineApi&, Call&) {
+  co_return ok_json(JsonObject{{"version", version()}, {"status", "ok"}});
+}
 
 Async<net::Response> about(EngineApi& api, Call&) {
-  co_return ok_json(JsonObject{{"version", version()}, {"pid", ::getpid()}, {"cluster", api.engine.ground().cluster.name()},
-                               {"data", api.engine.ground().options.data}, {"started", to_iso(api.started)}});
+  co_return ok_json(JsonObject{{"version", version()},
+                               {"pid", ::getpid()},
+                               {"cluster", api.engine.ground().cluster.name()},
+                               {"data", api.engine.ground().options.data},
+                               {"started", to_iso(api.started)}});
 }
 
 Async<net::Response> ready(EngineApi& api, Call&) {
   auto health = co_await api.engine.ground().cluster.probe();
   const bool ok = health && health->usable;
-  co_return ok_json(JsonObject{{"status", ok ? "ok" : "not ready"}, {"reason", !health ? health.error().text() : health->reason}}, ok ? 200 : 503);
+  co_return ok_json(JsonObject{{"status", ok ? "ok" : "not ready"},
+                               {"reason", !health ? health.error().text() : health->reason}},
+                    ok ? 200 : 503);
 }
 
 Async<net::Response> metrics(EngineApi& api, Call&) {
   const Time now = api.engine.ground().clock.now();
   std::string out;
-  out += "# HELP metier_runs_live Runs that have not ended and whose processes are the cluster's.\n# TYPE metier_runs_live gauge\n";
+  out +=
+      "# HELP metier_runs_live Runs that have not ended and whose processes are the cluster's.\n# "
+      "TYPE metier_runs_live gauge\n";
   out += fmt::format("metier_runs_live {}\n", api.engine.live_runs());
-  out += "# HELP metier_events_total State changes since the start.\n# TYPE metier_events_total counter\n";
+  out +=
+      "# HELP metier_events_total State changes since the start.\n# TYPE metier_events_total "
+      "counter\n";
   out += fmt::format("metier_events_total {}\n", api.engine.events().last());
-  out += "# HELP metier_uptime_seconds Since the server started.\n# TYPE metier_uptime_seconds gauge\n";
-  out += fmt::format("metier_uptime_seconds {:.3f}\n", std::chrono::duration<double>(now - api.started).count());
+  out +=
+      "# HELP metier_uptime_seconds Since the server started.\n# TYPE metier_uptime_seconds "
+      "gauge\n";
+  out += fmt::format("metier_uptime_seconds {:.3f}\n",
+                     std::chrono::duration<double>(now - api.started).count());
   auto health = co_await api.engine.ground().cluster.probe();
   if (health) {
-    out += "# HELP metier_node_free Resources of the node that nothing holds.\n# TYPE metier_node_free gauge\n";
-    for (const auto& [name, amount] : health->free) { out += fmt::format("metier_node_free{{resource=\"{}\"}} {}\n", name, static_cast<double>(amount.milli()) / 1000.0); }
-    out += "# HELP metier_node_allocatable Resources of the node.\n# TYPE metier_node_allocatable gauge\n";
+    out +=
+        "# HELP metier_node_free Resources of the node that nothing holds.\n# TYPE "
+        "metier_node_free gauge\n";
+    for (const auto& [name, amount] : health->free) {
+      out += fmt::format("metier_node_free{{resource=\"{}\"}} {}\n", name,
+                         static_cast<double>(amount.milli()) / 1000.0);
+    }
+    out +=
+        "# HELP metier_node_allocatable Resources of the node.\n# TYPE metier_node_allocatable "
+        "gauge\n";
     for (const auto& [name, amount] : health->allocatable) {
-      out += fmt::format("metier_node_allocatable{{resource=\"{}\"}} {}\n", name, static_cast<double>(amount.milli()) / 1000.0);
+      out += fmt::format("metier_node_allocatable{{resource=\"{}\"}} {}\n", name,
+                         static_cast<double>(amount.milli()) / 1000.0);
     }
   }
   net::Response response = ok_text(std::move(out));
@@ -204,20 +272,28 @@ Async<net::Response> openapi(EngineApi& api, Call&) { co_return ok_json(api.rout
 }  // namespace
 
 void add_metier_routes(Router& router, EngineApi& api) {
-  const auto bind = [&api](Async<net::Response> (*handler)(EngineApi&, Call&)) { return [&api, handler](Call& call) { return handler(api, call); }; };
-  router.add(Api::metier, "GET", "/runs/{uid}/why", "why a run is pending, stuck or failed", bind(why));
-  router.add(Api::metier, "GET", "/runs/{uid}/timeline", "a run's phases and events", bind(timeline));
-  router.add(Api::metier, "POST", "/runs/{uid}/lease", "renew the lease of a run that the client holds", bind(lease));
+  const auto bind = [&api](Async<net::Response> (*handler)(EngineApi&, Call&)) {
+    return [&api, handler](Call& call) { return handler(api, call); };
+  };
+  router.add(Api::metier, "GET", "/runs/{uid}/why", "why a run is pending, stuck or failed",
+             bind(why));
+  router.add(Api::metier, "GET", "/runs/{uid}/timeline", "a run's phases and events",
+             bind(timeline));
+  router.add(Api::metier, "POST", "/runs/{uid}/lease",
+             "renew the lease of a run that the client holds", bind(lease));
   router.add(Api::metier, "GET", "/events", "state changes as server-sent events", bind(events));
   router.add(Api::metier, "GET", "/kinds", "kinds, and which are usable here", bind(kinds));
   router.add(Api::metier, "POST", "/render", "the objects that a submit would make", bind(render));
   router.add(Api::metier, "POST", "/admit", "whether a submit would be accepted", bind(admit));
   router.add(Api::metier, "GET", "/pods", "pods of a project", bind(pods));
   router.add(Api::metier, "GET", "/environments", "environments", bind(environments));
-  router.add(Api::metier, "POST", "/objects", "apply Secret, ConfigMap, PersistentVolumeClaim", bind(apply_objects));
+  router.add(Api::metier, "POST", "/objects", "apply Secret, ConfigMap, PersistentVolumeClaim",
+             bind(apply_objects));
   router.add(Api::metier, "GET", "/objects", "objects of a project", bind(list_objects));
-  router.add(Api::metier, "DELETE", "/objects/{kind}/{name}", "remove an object", bind(remove_object));
-  router.add(Api::metier, "POST", "/local", "run a program on this machine, in the caller's folder", bind(local));
+  router.add(Api::metier, "DELETE", "/objects/{kind}/{name}", "remove an object",
+             bind(remove_object));
+  router.add(Api::metier, "POST", "/local", "run a program on this machine, in the caller's folder",
+             bind(local));
   router.add(Api::metier, "GET", "/version", "this server", bind(about));
   router.add(Api::root, "GET", "/healthz", "alive", bind(health));
   router.add(Api::root, "GET", "/readyz", "ready for work", bind(ready));

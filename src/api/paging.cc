@@ -15,9 +15,14 @@ constexpr std::size_t kMostInline = 4096;
 Json stored(const Page& page, std::int64_t next) {
   JsonArray query;
   for (const auto& [name, value] : page.request.query) {
-    if (name != "page" && name != "page-size" && name != "page-token") { query.push_back(JsonArray{Json(name), Json(value)}); }
+    if (name != "page" && name != "page-size" && name != "page-token") {
+      query.push_back(JsonArray{Json(name), Json(value)});
+    }
   }
-  return JsonObject{{"page", next}, {"size", page.size}, {"path", page.request.path}, {"query", std::move(query)}};
+  return JsonObject{{"page", next},
+                    {"size", page.size},
+                    {"path", page.request.path},
+                    {"query", std::move(query)}};
 }
 
 // A token is the list itself, in base64 for addresses: nothing is stored, and it outlives the server. It gives no
@@ -49,12 +54,17 @@ bool restore(Page& page, const Json& known, const std::string& path) {
   if (query == nullptr || string_in(*object, "path") != path) { return false; }
   page.number = int_in(*object, "page").value_or(0);
   page.size = int_in(*object, "size").value_or(0);
-  if (page.number < 1 || page.number > kMostPages || page.size < 1 || page.size > kMostItems) { return false; }
+  if (page.number < 1 || page.number > kMostPages || page.size < 1 || page.size > kMostItems) {
+    return false;
+  }
   page.request.query.clear();
   for (const auto& pair : *query) {
     const auto* two = pair.if_array();
-    if (two == nullptr || two->size() != 2 || !(*two)[0].is_string() || !(*two)[1].is_string()) { return false; }
-    page.request.query.emplace_back(std::string((*two)[0].get_string()), std::string((*two)[1].get_string()));
+    if (two == nullptr || two->size() != 2 || !(*two)[0].is_string() || !(*two)[1].is_string()) {
+      return false;
+    }
+    page.request.query.emplace_back(std::string((*two)[0].get_string()),
+                                    std::string((*two)[1].get_string()));
   }
   return true;
 }
@@ -68,7 +78,10 @@ Result<Page> page_of(const Call& call, const RecordsApi& api) {
   if (const auto token = call.query("page-token"); !token.empty()) {
     const auto known = read_token(token, api);
     if (!known || !restore(page, *known, call.request.path)) {
-      return fail(Error{.kind = ErrorKind::not_found, .message = "this page token is unknown or has ended", .field = "page-token", .fix = "start the list again without it"});
+      return fail(Error{.kind = ErrorKind::not_found,
+                        .message = "this page token is unknown or has ended",
+                        .field = "page-token",
+                        .fix = "start the list again without it"});
     }
     return page;
   }
@@ -80,7 +93,8 @@ Result<Page> page_of(const Call& call, const RecordsApi& api) {
   return page;
 }
 
-Async<Result<void>> finish_page(RecordsApi api, Page page, JsonArray items, std::string list, JsonObject& answer) {
+Async<Result<void>> finish_page(RecordsApi api, Page page, JsonArray items, std::string list,
+                                JsonObject& answer) {
   JsonObject pagination{{"page", nullptr}, {"page-size", nullptr}, {"page-token", nullptr}};
   if (page.number > 0) {
     pagination["page"] = page.number;
@@ -92,7 +106,9 @@ Async<Result<void>> finish_page(RecordsApi api, Page page, JsonArray items, std:
       if (token.size() > kMostInline) {
         token = "s" + system_random().hex(16);
         const auto expires = api.clock.now() + std::chrono::hours(1);
-        auto written = co_await api.store.write_any([&](Records& tx) { return tx.put_setting(std::string(kScope), token, value, expires); });
+        auto written = co_await api.store.write_any([&](Records& tx) {
+          return tx.put_setting(std::string(kScope), token, value, expires);
+        });
         if (!written) { co_return fail(std::move(written.error())); }
       }
       pagination["page-token"] = token;

@@ -25,9 +25,12 @@ std::vector<std::string_view> split(std::string_view path) {
 }
 
 // How many literals of the pattern a path has, when it fits: the pattern with most of them is the one meant.
-std::optional<std::size_t> literals_of(const std::vector<std::string>& pattern, const std::vector<std::string_view>& parts) {
+std::optional<std::size_t> literals_of(const std::vector<std::string>& pattern,
+                                       const std::vector<std::string_view>& parts) {
   const bool tail = !pattern.empty() && pattern.back().ends_with("*}");
-  if (tail ? parts.size() < pattern.size() : parts.size() != pattern.size()) { return std::nullopt; }
+  if (tail ? parts.size() < pattern.size() : parts.size() != pattern.size()) {
+    return std::nullopt;
+  }
   std::size_t literals = 0;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     if (pattern[i].starts_with('{')) { continue; }
@@ -41,7 +44,10 @@ std::optional<std::size_t> literals_of(const std::vector<std::string>& pattern, 
 std::vector<std::pair<Api, std::string_view>> versions(std::string_view path) {
   std::vector<std::pair<Api, std::string_view>> out;
   const auto under = [&](std::string_view prefix, Api api) {
-    if (path == prefix || (path.starts_with(prefix) && path.substr(prefix.size()).starts_with('/'))) { out.emplace_back(api, path.substr(prefix.size())); }
+    if (path == prefix ||
+        (path.starts_with(prefix) && path.substr(prefix.size()).starts_with('/'))) {
+      out.emplace_back(api, path.substr(prefix.size()));
+    }
   };
   under("/api/metier/v1", Api::metier);
   under("/api/v1", Api::v1);
@@ -59,7 +65,8 @@ bool is_loopback_host(std::string_view host) {
   if (host.starts_with('[')) { return host.substr(0, host.find(']') + 1) == "[::1]"; }
   host = host.substr(0, host.find(':'));
   if (host == "localhost") { return true; }
-  return host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string_view::npos;
+  return host.starts_with("127.") &&
+         host.find_first_not_of("0123456789.") == std::string_view::npos;
 }
 
 std::string_view host_only(std::string_view host) {
@@ -77,7 +84,9 @@ std::string lower(std::string_view text) {
 
 std::string_view version() { return "0.1.0"; }
 
-net::Response ok_json(const Json& body, int status) { return net::json_response(status, dump_json(body)); }
+net::Response ok_json(const Json& body, int status) {
+  return net::json_response(status, dump_json(body));
+}
 
 net::Response ok_text(std::string body, int status) {
   net::Response response;
@@ -117,13 +126,15 @@ Result<bool> Call::flag(std::string_view name, bool fallback) const {
   return fail(invalid(name, quote(raw) + " is not a boolean", "write true or false"));
 }
 
-Result<std::int64_t> Call::number(std::string_view name, std::int64_t fallback, std::int64_t least, std::int64_t most) const {
+Result<std::int64_t> Call::number(std::string_view name, std::int64_t fallback, std::int64_t least,
+                                  std::int64_t most) const {
   const auto raw = request.query_value(name);
   if (raw.empty()) { return fallback; }
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(raw.data(), raw.data() + raw.size(), value);
   if (error != std::errc{} || end != raw.data() + raw.size() || value < least || value > most) {
-    return fail(invalid(name, quote(raw) + " is not a whole number in range", fmt::format("from {} to {}", least, most)));
+    return fail(invalid(name, quote(raw) + " is not a whole number in range",
+                        fmt::format("from {} to {}", least, most)));
   }
   return value;
 }
@@ -135,10 +146,15 @@ Result<std::optional<Time>> Call::time(std::string_view name) const {
   if (!parsed) {
     // "+" of the offset arrives as a space when it was not escaped.
     std::string mended(raw);
-    if (const auto space = mended.rfind(' '); space != std::string::npos && space > 11) { mended[space] = '+'; }
+    if (const auto space = mended.rfind(' '); space != std::string::npos && space > 11) {
+      mended[space] = '+';
+    }
     parsed = from_iso(mended);
   }
-  if (!parsed) { return fail(invalid(name, quote(raw) + " is not a time", "write ISO 8601: 2026-11-25T10:00:00+00:00")); }
+  if (!parsed) {
+    return fail(
+        invalid(name, quote(raw) + " is not a time", "write ISO 8601: 2026-11-25T10:00:00+00:00"));
+  }
   return parsed;
 }
 
@@ -158,26 +174,37 @@ Result<Json> Call::json() const {
 
 Result<JsonObject> Call::object() const {
   METIER_TRY(value, json());
-  if (!value.is_object()) { return fail(invalid("body", fmt::format("expected an object, got {}", type_name(value)))); }
+  if (!value.is_object()) {
+    return fail(invalid("body", fmt::format("expected an object, got {}", type_name(value))));
+  }
   return std::move(value.get_object());
 }
 
-void Router::add(Api api, std::string method, std::string pattern, std::string summary, RouteHandler handler) {
+void Router::add(Api api, std::string method, std::string pattern, std::string summary,
+                 RouteHandler handler) {
   const auto parts = split(pattern);
-  Route route{{api, std::move(method), pattern, std::move(summary)}, {parts.begin(), parts.end()}, std::move(handler)};
+  Route route{{api, std::move(method), pattern, std::move(summary)},
+              {parts.begin(), parts.end()},
+              std::move(handler)};
   routes_[api].push_back(std::move(route));
 }
 
-const Router::Route* Router::match(const std::vector<Route>& routes, const std::vector<std::string_view>& parts, const std::string& method,
-                                   std::map<std::string, std::string, std::less<>>& path, std::string& allow) const {
+const Router::Route* Router::match(const std::vector<Route>& routes,
+                                   const std::vector<std::string_view>& parts,
+                                   const std::string& method,
+                                   std::map<std::string, std::string, std::less<>>& path,
+                                   std::string& allow) const {
   const Route* best = nullptr;
   std::size_t best_literals = 0;
   for (const auto& route : routes) {
     const auto literals = literals_of(route.parts, parts);
     if (!literals) { continue; }
-    const bool same = route.info.method == method || (method == "HEAD" && route.info.method == "GET");
+    const bool same =
+        route.info.method == method || (method == "HEAD" && route.info.method == "GET");
     if (!same) {
-      if (allow.find(route.info.method) == std::string::npos) { allow += (allow.empty() ? "" : ", ") + route.info.method; }
+      if (allow.find(route.info.method) == std::string::npos) {
+        allow += (allow.empty() ? "" : ", ") + route.info.method;
+      }
       continue;
     }
     if (best == nullptr || *literals > best_literals) {
@@ -208,39 +235,55 @@ Result<Caller> Router::authenticate(const net::Request& request, bool open) cons
   const auto origin = net::header(request.headers, "origin");
   const auto site = net::header(request.headers, "sec-fetch-site");
   const auto denied = [](std::string message, std::string fix) {
-    return fail(Error{.kind = ErrorKind::denied, .message = std::move(message), .fix = std::move(fix)});
+    return fail(
+        Error{.kind = ErrorKind::denied, .message = std::move(message), .fix = std::move(fix)});
   };
   if (request.peer.unix_socket) {
     caller.over_unix_socket = true;
     caller.uid = request.peer.uid;
-    if (access_.server_uid >= 0 && access_.server_uid != 0 && request.peer.uid != access_.server_uid && request.peer.uid != 0) {
-      return denied("this socket is another user's", "start a server of your own, or set METIER_SERVER");
+    if (access_.server_uid >= 0 && access_.server_uid != 0 &&
+        request.peer.uid != access_.server_uid && request.peer.uid != 0) {
+      return denied("this socket is another user's",
+                    "start a server of your own, or set METIER_SERVER");
     }
     caller.python = net::header(request.headers, "x-metier-python");
     return caller;
   }
   const auto host = net::header(request.headers, "host");
-  const bool known_host = is_loopback_host(host) || std::ranges::find(access_.hosts, std::string(host_only(host))) != access_.hosts.end();
-  if (!known_host) { return denied("Host " + quote(host) + " is not one of this server's names", "name it: metier server --allowed-host NAME"); }
-  if (site == "cross-site") { return denied("a page of another site may not call this server", "use the API from a program"); }
+  const bool known_host =
+      is_loopback_host(host) ||
+      std::ranges::find(access_.hosts, std::string(host_only(host))) != access_.hosts.end();
+  if (!known_host) {
+    return denied("Host " + quote(host) + " is not one of this server's names",
+                  "name it: metier server --allowed-host NAME");
+  }
+  if (site == "cross-site") {
+    return denied("a page of another site may not call this server", "use the API from a program");
+  }
   if (!origin.empty()) {
     const auto at = origin.find("://");
     const auto from = at == std::string_view::npos ? origin : origin.substr(at + 3);
-    if (!is_loopback_host(from) && std::ranges::find(access_.hosts, std::string(host_only(from))) == access_.hosts.end()) {
-      return denied("Origin " + quote(origin) + " may not call this server", "use the API from a program");
+    if (!is_loopback_host(from) &&
+        std::ranges::find(access_.hosts, std::string(host_only(from))) == access_.hosts.end()) {
+      return denied("Origin " + quote(origin) + " may not call this server",
+                    "use the API from a program");
     }
   }
   const auto authorization = net::header(request.headers, "authorization");
-  const auto bearer = authorization.starts_with("Bearer ") ? authorization.substr(7) : std::string_view{};
+  const auto bearer =
+      authorization.starts_with("Bearer ") ? authorization.substr(7) : std::string_view{};
   if (request.peer.listener == access_.run_listener) {
-    const auto scope = access_.run_token && !bearer.empty() ? access_.run_token(bearer) : std::nullopt;
+    const auto scope =
+        access_.run_token && !bearer.empty() ? access_.run_token(bearer) : std::nullopt;
     if (scope) {
       caller.run_project = scope->project;
       caller.run_uid = scope->uid;
       return caller;
     }
     if (open) { return caller; }
-    return fail(Error{.kind = ErrorKind::unauthorized, .message = "no valid run token", .fix = "it ends with its run"});
+    return fail(Error{.kind = ErrorKind::unauthorized,
+                      .message = "no valid run token",
+                      .fix = "it ends with its run"});
   }
   if (open || access_.token.empty() || same_secret(bearer, access_.token)) { return caller; }
   return fail(Error{.kind = ErrorKind::unauthorized,
@@ -261,22 +304,35 @@ Async<net::Response> Router::handle(net::Request request) {
   auto id = std::string(net::header(request.headers, "x-request-id"));
   if (id.empty() || id.size() > 64) { id = fmt::format("{:x}", next_request_++); }
   // What a client reads before it knows anything needs no token.
-  const bool open = route != nullptr && (route->info.pattern == "/client-spec" || route->info.pattern == "/healthz" || route->info.pattern == "/readyz");
+  const bool open =
+      route != nullptr && (route->info.pattern == "/client-spec" ||
+                           route->info.pattern == "/healthz" || route->info.pattern == "/readyz");
   auto caller = authenticate(request, open);
   net::Response response;
   if (!caller) {
     response = error_response(caller.error());
-    log_.info("request refused", {{"method", Json(request.method)}, {"path", Json(request.path)}, {"why", Json(caller.error().message)}});
+    log_.info("request refused", {{"method", Json(request.method)},
+                                  {"path", Json(request.path)},
+                                  {"why", Json(caller.error().message)}});
   } else if (route == nullptr) {
     if (allow.empty()) {
-      response = error_response(Error{.kind = ErrorKind::not_found, .message = fmt::format("no route {} {}", request.method, quote(request.path)), .fix = "see /openapi.json"});
+      response = error_response(
+          Error{.kind = ErrorKind::not_found,
+                .message = fmt::format("no route {} {}", request.method, quote(request.path)),
+                .fix = "see /openapi.json"});
     } else {
-      response = error_response(invalid("method", fmt::format("{} is not served here", quote(request.method)), "allowed: " + allow));
+      response = error_response(invalid("method",
+                                        fmt::format("{} is not served here", quote(request.method)),
+                                        "allowed: " + allow));
       response.status = 405;
       response.headers.emplace_back("allow", allow);
     }
-  } else if (!caller->run_project.empty() && path.contains("project") && path.at("project") != caller->run_project) {
-    response = error_response(Error{.kind = ErrorKind::not_found, .message = fmt::format("no project {}", quote(path.at("project"))), .fix = "a run reaches its own project only"});
+  } else if (!caller->run_project.empty() && path.contains("project") &&
+             path.at("project") != caller->run_project) {
+    response =
+        error_response(Error{.kind = ErrorKind::not_found,
+                             .message = fmt::format("no project {}", quote(path.at("project"))),
+                             .fix = "a run reaches its own project only"});
   } else {
     Call call{std::move(request), std::move(path), std::move(*caller), id};
     response = co_await route->handler(call);
@@ -295,7 +351,8 @@ std::vector<RouteInfo> Router::routes() const {
 }
 
 Json Router::openapi() const {
-  static const std::map<Api, std::string> kPrefix{{Api::v1, "/api/v1"}, {Api::v2, "/api/v2"}, {Api::metier, "/api/metier/v1"}, {Api::root, ""}};
+  static const std::map<Api, std::string> kPrefix{
+      {Api::v1, "/api/v1"}, {Api::v2, "/api/v2"}, {Api::metier, "/api/metier/v1"}, {Api::root, ""}};
   JsonObject paths;
   for (const auto& info : routes()) {
     std::string pattern = info.pattern;
@@ -304,14 +361,22 @@ Json Router::openapi() const {
     JsonArray parameters;
     for (const auto& part : split(pattern)) {
       if (part.starts_with('{')) {
-        parameters.push_back(JsonObject{{"name", std::string(part.substr(1, part.size() - 2))}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}});
+        parameters.push_back(JsonObject{{"name", std::string(part.substr(1, part.size() - 2))},
+                                        {"in", "path"},
+                                        {"required", true},
+                                        {"schema", {{"type", "string"}}}});
       }
     }
-    JsonObject operation{{"summary", info.summary}, {"responses", {{"200", {{"description", "OK"}}}, {"4XX", {{"description", "{\"detail\": {reason, field, fix}}"}}}}}};
+    JsonObject operation{{"summary", info.summary},
+                         {"responses",
+                          {{"200", {{"description", "OK"}}},
+                           {"4XX", {{"description", "{\"detail\": {reason, field, fix}}"}}}}}};
     if (!parameters.empty()) { operation["parameters"] = std::move(parameters); }
     path[lower(info.method)] = std::move(operation);
   }
-  return JsonObject{{"openapi", "3.1.0"}, {"info", {{"title", "metier"}, {"version", version()}}}, {"paths", std::move(paths)}};
+  return JsonObject{{"openapi", "3.1.0"},
+                    {"info", {{"title", "metier"}, {"version", version()}}},
+                    {"paths", std::move(paths)}};
 }
 
 }  // namespace metier::api

@@ -29,10 +29,13 @@ struct Call {
 
   const std::string& at(std::string_view name) const { return path.find(name)->second; }
   std::string query(std::string_view name, std::string_view fallback = {}) const;
-  std::vector<std::string> query_all(std::string_view name) const { return request.query_values(name); }
+  std::vector<std::string> query_all(std::string_view name) const {
+    return request.query_values(name);
+  }
   // MLRun's spellings of booleans (True, yes, 1, on…). Errors: invalid with the parameter's name.
   Result<bool> flag(std::string_view name, bool fallback) const;
-  Result<std::int64_t> number(std::string_view name, std::int64_t fallback, std::int64_t least, std::int64_t most) const;
+  Result<std::int64_t> number(std::string_view name, std::int64_t fallback, std::int64_t least,
+                              std::int64_t most) const;
   Result<std::optional<Time>> time(std::string_view name) const;
   // The body as JSON whatever its content type; `null` and an empty body are null. Errors: invalid with the offset.
   Result<Json> json() const;
@@ -48,8 +51,8 @@ struct RunTokenScope {
 };
 
 struct Access {
-  std::string token;                  // bearer token of TCP listeners; empty: none is asked (--auth none)
-  std::vector<std::string> hosts;     // Host headers allowed on TCP besides loopback literals
+  std::string token;  // bearer token of TCP listeners; empty: none is asked (--auth none)
+  std::vector<std::string> hosts;  // Host headers allowed on TCP besides loopback literals
   std::function<std::optional<RunTokenScope>(std::string_view)> run_token;  // of pods
   std::string run_listener = "runs";  // the listener that accepts run tokens only
   std::int64_t server_uid = -1;
@@ -66,7 +69,8 @@ class Router final {
  public:
   explicit Router(Access access, Logger log) : access_(std::move(access)), log_(std::move(log)) {}
 
-  void add(Api api, std::string method, std::string pattern, std::string summary, RouteHandler handler);
+  void add(Api api, std::string method, std::string pattern, std::string summary,
+           RouteHandler handler);
   Async<net::Response> handle(net::Request request);
   std::vector<RouteInfo> routes() const;
   // OpenAPI 3.1 of the route table.
@@ -79,8 +83,10 @@ class Router final {
     RouteHandler handler;
   };
   Result<Caller> authenticate(const net::Request& request, bool open) const;
-  const Route* match(const std::vector<Route>& routes, const std::vector<std::string_view>& parts, const std::string& method,
-                     std::map<std::string, std::string, std::less<>>& path, std::string& allow) const;
+  const Route* match(const std::vector<Route>& routes, const std::vector<std::string_view>& parts,
+                     const std::string& method,
+                     std::map<std::string, std::string, std::less<>>& path,
+                     std::string& allow) const;
 
   Access access_;
   Logger log_;
@@ -97,16 +103,16 @@ std::string_view version();  // of this program
 }  // namespace metier::api
 
 // In a route handler: the value, or answer with the error.
-#define METIER_API_TRY(name, ...)                                                                          \
-  auto METIER_CONCAT(api_try_, __LINE__) = (__VA_ARGS__);                                                  \
-  if (!METIER_CONCAT(api_try_, __LINE__)) {                                                                \
-    co_return ::metier::api::error_response(METIER_CONCAT(api_try_, __LINE__).error());                    \
-  }                                                                                                        \
+#define METIER_API_TRY(name, ...)                                                       \
+  auto METIER_CONCAT(api_try_, __LINE__) = (__VA_ARGS__);                               \
+  if (!METIER_CONCAT(api_try_, __LINE__)) {                                             \
+    co_return ::metier::api::error_response(METIER_CONCAT(api_try_, __LINE__).error()); \
+  }                                                                                     \
   auto name = std::move(*METIER_CONCAT(api_try_, __LINE__))
-#define METIER_API_CHECK(...)                                                                              \
-  do {                                                                                                     \
-    auto METIER_CONCAT(api_try_, __LINE__) = (__VA_ARGS__);                                                \
-    if (!METIER_CONCAT(api_try_, __LINE__)) {                                                              \
-      co_return ::metier::api::error_response(METIER_CONCAT(api_try_, __LINE__).error());                  \
-    }                                                                                                      \
+#define METIER_API_CHECK(...)                                                             \
+  do {                                                                                    \
+    auto METIER_CONCAT(api_try_, __LINE__) = (__VA_ARGS__);                               \
+    if (!METIER_CONCAT(api_try_, __LINE__)) {                                             \
+      co_return ::metier::api::error_response(METIER_CONCAT(api_try_, __LINE__).error()); \
+    }                                                                                     \
   } while (false)

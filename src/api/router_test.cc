@@ -7,7 +7,8 @@ namespace {
 
 class RouterTest : public testing::Test {
  protected:
-  net::Response ask(Router& router, std::string method, std::string path, net::Headers headers = {}, bool unix_socket = true) {
+  net::Response ask(Router& router, std::string method, std::string path, net::Headers headers = {},
+                    bool unix_socket = true) {
     net::Request request;
     request.method = std::move(method);
     request.path = std::move(path);
@@ -17,7 +18,10 @@ class RouterTest : public testing::Test {
     std::optional<net::Response> out;
     asio::io_context io;
     asio::co_spawn(
-        io, [](Router& r, net::Request q, std::optional<net::Response>& o) -> Async<void> { o = co_await r.handle(std::move(q)); }(router, std::move(request), out),
+        io,
+        [](Router& r, net::Request q, std::optional<net::Response>& o) -> Async<void> {
+          o = co_await r.handle(std::move(q));
+        }(router, std::move(request), out),
         [](std::exception_ptr e) {
           if (e) { std::rethrow_exception(e); }
         });
@@ -54,7 +58,9 @@ TEST_F(RouterTest, TcpNeedsATokenAKnownHostAndNoForeignOrigin) {
   Router router({.token = "secret", .hosts = {"box.example"}}, Logger());
   router.add(Api::v1, "GET", "/x", "", echo("x"));
   router.add(Api::v1, "GET", "/client-spec", "", echo("spec"));
-  const auto with = [&](net::Headers headers, std::string path = "/api/v1/x") { return ask(router, "GET", std::move(path), std::move(headers), false).status; };
+  const auto with = [&](net::Headers headers, std::string path = "/api/v1/x") {
+    return ask(router, "GET", std::move(path), std::move(headers), false).status;
+  };
   EXPECT_EQ(with({{"host", "127.0.0.1:80"}, {"authorization", "Bearer secret"}}), 200);
   EXPECT_EQ(with({{"host", "box.example"}, {"authorization", "Bearer secret"}}), 200);
   EXPECT_EQ(with({{"host", "127.0.0.1"}, {"authorization", "Bearer wrong!"}}), 401);
@@ -62,8 +68,14 @@ TEST_F(RouterTest, TcpNeedsATokenAKnownHostAndNoForeignOrigin) {
   EXPECT_EQ(with({{"host", "127.0.0.1"}}, "/api/v1/client-spec"), 200);
   EXPECT_EQ(with({{"host", "evil.example"}, {"authorization", "Bearer secret"}}), 403);
   EXPECT_EQ(with({{"host", "127.0.0.1.evil.example"}, {"authorization", "Bearer secret"}}), 403);
-  EXPECT_EQ(with({{"host", "localhost"}, {"origin", "https://evil.example"}, {"authorization", "Bearer secret"}}), 403);
-  EXPECT_EQ(with({{"host", "localhost"}, {"sec-fetch-site", "cross-site"}, {"authorization", "Bearer secret"}}), 403);
+  EXPECT_EQ(with({{"host", "localhost"},
+                  {"origin", "https://evil.example"},
+                  {"authorization", "Bearer secret"}}),
+            403);
+  EXPECT_EQ(with({{"host", "localhost"},
+                  {"sec-fetch-site", "cross-site"},
+                  {"authorization", "Bearer secret"}}),
+            403);
 }
 
 TEST_F(RouterTest, ASocketServesItsOwnUserAndRoot) {
@@ -73,15 +85,22 @@ TEST_F(RouterTest, ASocketServesItsOwnUserAndRoot) {
 }
 
 TEST_F(RouterTest, ErrorsNameReasonFieldFix) {
-  const auto response = error_response(invalid("spec.x", "'2GB' is not a quantity", "use 2G").coded("Bad"));
+  const auto response =
+      error_response(invalid("spec.x", "'2GB' is not a quantity", "use 2G").coded("Bad"));
   EXPECT_EQ(response.status, 400);
-  EXPECT_EQ(response.body, R"({"detail":{"reason":"'2GB' is not a quantity","kind":"invalid","field":"spec.x","fix":"use 2G","code":"Bad"}})");
-  EXPECT_EQ(error_response(Error{.kind = ErrorKind::unavailable, .message = "full", .code = "NoSpace"}).status, 507);
+  EXPECT_EQ(
+      response.body,
+      R"({"detail":{"reason":"'2GB' is not a quantity","kind":"invalid","field":"spec.x","fix":"use 2G","code":"Bad"}})");
+  EXPECT_EQ(
+      error_response(Error{.kind = ErrorKind::unavailable, .message = "full", .code = "NoSpace"})
+          .status,
+      507);
 }
 
 TEST_F(RouterTest, ParametersOfEveryMlrunForm) {
   Call call;
-  call.request.query = {{"a", "True"}, {"b", "yes"}, {"c", "off"}, {"d", "maybe"}, {"n", "7x"}, {"t", "2026-11-25T10:00:00 00:00"}};
+  call.request.query = {{"a", "True"},  {"b", "yes"}, {"c", "off"},
+                        {"d", "maybe"}, {"n", "7x"},  {"t", "2026-11-25T10:00:00 00:00"}};
   EXPECT_TRUE(*call.flag("a", false));
   EXPECT_TRUE(*call.flag("b", false));
   EXPECT_FALSE(*call.flag("c", true));
@@ -95,7 +114,8 @@ TEST_F(RouterTest, ParametersOfEveryMlrunForm) {
 TEST_F(RouterTest, TheOpenApiDocumentListsEveryRoute) {
   Router router({}, Logger());
   router.add(Api::v2, "PUT", "/projects/{p}/artifacts/{key*}", "store", echo(""));
-  EXPECT_NE(dump_json(router.openapi()).find("/api/v2/projects/{p}/artifacts/{key}"), std::string::npos);
+  EXPECT_NE(dump_json(router.openapi()).find("/api/v2/projects/{p}/artifacts/{key}"),
+            std::string::npos);
 }
 
 }  // namespace

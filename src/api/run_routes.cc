@@ -11,11 +11,16 @@ namespace {
 
 // Logs and snapshots are files named by the uid: it is a plain name, whatever the client made it of.
 Result<void> check_uid(std::string_view uid) {
-  const auto plain = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto plain = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  };
   const bool fine = !uid.empty() && uid.size() <= 128 && plain(uid.front()) &&
-                    std::ranges::all_of(uid, [&](char c) { return plain(c) || c == '-' || c == '_' || c == '.'; });
+                    std::ranges::all_of(
+                        uid, [&](char c) { return plain(c) || c == '-' || c == '_' || c == '.'; });
   if (fine) { return {}; }
-  return fail(invalid("uid", quote(uid) + " is not a run uid", "at most 128 letters, digits, '-', '_', '.', beginning with a letter or digit"));
+  return fail(
+      invalid("uid", quote(uid) + " is not a run uid",
+              "at most 128 letters, digits, '-', '_', '.', beginning with a letter or digit"));
 }
 
 Result<records::RunWrite> target_of(const RecordsApi& api, const Call& call) {
@@ -31,7 +36,10 @@ Result<RunFilter> filter_of(const Call& call, const std::string& project) {
   if (project != "*") { filter.project = project; }
   for (const auto* name : {"state", "states"}) {
     for (auto& state : call.query_all(name)) {
-      if (!run_state_from(state)) { return fail(invalid(name, quote(state) + " is not a run state", "created, pending, running, completed, error, aborting, aborted…")); }
+      if (!run_state_from(state)) {
+        return fail(invalid(name, quote(state) + " is not a run state",
+                            "created, pending, running, completed, error, aborting, aborted…"));
+      }
       filter.states.push_back(std::move(state));
     }
   }
@@ -43,17 +51,26 @@ Result<RunFilter> filter_of(const Call& call, const std::string& project) {
   METIER_TRY(most, call.number("max-partitions", 0, 0, 1'000'000));
   filter.sort = sort;
   if (!iterations) { filter.only_parents = true; }
-  for (const auto& [name, field] : {std::pair{"start_time_from", &filter.start_from}, {"start_time_to", &filter.start_to},
-                                    {"last_update_time_from", &filter.updated_from}, {"last_update_time_to", &filter.updated_to},
-                                    {"end_time_from", &filter.end_from}, {"end_time_to", &filter.end_to}}) {
+  for (const auto& [name, field] : {std::pair{"start_time_from", &filter.start_from},
+                                    {"start_time_to", &filter.start_to},
+                                    {"last_update_time_from", &filter.updated_from},
+                                    {"last_update_time_to", &filter.updated_to},
+                                    {"end_time_from", &filter.end_from},
+                                    {"end_time_to", &filter.end_to}}) {
     METIER_TRY(time, call.time(name));
     *field = time;
   }
   const auto by = call.query("partition-by");
   if (!by.empty()) {
     const auto order = call.query("partition-sort-by");
-    if (by != "project_and_name") { return fail(invalid("partition-by", quote(by) + " is unknown", "project_and_name")); }
-    if (order != "created" && order != "updated") { return fail(invalid("partition-sort-by", order.empty() ? "is missing" : quote(order) + " is unknown", "created or updated")); }
+    if (by != "project_and_name") {
+      return fail(invalid("partition-by", quote(by) + " is unknown", "project_and_name"));
+    }
+    if (order != "created" && order != "updated") {
+      return fail(invalid("partition-sort-by",
+                          order.empty() ? "is missing" : quote(order) + " is unknown",
+                          "created or updated"));
+    }
     filter.partition = true;
     filter.partition_sort = order;
     filter.rows_per_partition = rows;
@@ -66,8 +83,19 @@ Result<RunFilter> filter_of(const Call& call, const std::string& project) {
 
 // What the SDK shows when nothing is asked: the newest run of each name, of the last seven days.
 void default_filter(RunFilter& filter, const Call& call, Time now) {
-  static constexpr std::array kAsked{"name", "uid", "label", "state", "states", "last", "start_time_from", "start_time_to", "last_update_time_from",
-                                     "last_update_time_to", "end_time_from", "end_time_to", "partition-by"};
+  static constexpr std::array kAsked{"name",
+                                     "uid",
+                                     "label",
+                                     "state",
+                                     "states",
+                                     "last",
+                                     "start_time_from",
+                                     "start_time_to",
+                                     "last_update_time_from",
+                                     "last_update_time_to",
+                                     "end_time_from",
+                                     "end_time_to",
+                                     "partition-by"};
   for (const auto* name : kAsked) {
     if (!call.query(name).empty()) { return; }
   }
@@ -109,69 +137,94 @@ Async<net::Response> list_runs(RecordsApi api, Call& call, bool completed_only) 
 }  // namespace
 
 void add_run_routes(Router& router, const RecordsApi& api) {
-  router.add(Api::v1, "POST", "/projects/{project}/runs/{uid}", "store a run", [api](Call& call) -> Async<net::Response> {
-    METIER_API_TRY(body, call.object());
-    METIER_API_TRY(target, target_of(api, call));
-    const auto now = api.clock.now();
-    METIER_API_TRY(written, co_await api.store.write([&](Records& tx) { return records::store_run(tx, target, std::move(body), now); }));
-    if (target.iteration == 0 && api.run_changed) { api.run_changed(target.project, target.uid, written.name, written.state); }
-    co_return net::json_response(200, "{}");
-  });
+  router.add(Api::v1, "POST", "/projects/{project}/runs/{uid}", "store a run",
+             [api](Call& call) -> Async<net::Response> {
+               METIER_API_TRY(body, call.object());
+               METIER_API_TRY(target, target_of(api, call));
+               const auto now = api.clock.now();
+               METIER_API_TRY(written, co_await api.store.write([&](Records& tx) {
+                 return records::store_run(tx, target, std::move(body), now);
+               }));
+               if (target.iteration == 0 && api.run_changed) {
+                 api.run_changed(target.project, target.uid, written.name, written.state);
+               }
+               co_return net::json_response(200, "{}");
+             });
 
-  router.add(Api::v1, "PATCH", "/projects/{project}/runs/{uid}", "change a run", [api](Call& call) -> Async<net::Response> {
-    METIER_API_TRY(body, call.object());
-    METIER_API_TRY(target, target_of(api, call));
-    // Old clients abort by writing the state.
-    if (const auto* state = body.if_contains("status.state"); state != nullptr && state->is_string() && state->get_string() == "aborted" && target.held) {
-      METIER_API_CHECK(co_await api.abort_run(target.project, target.uid, ""));
-      co_return net::json_response(200, "{}");
-    }
-    const auto now = api.clock.now();
-    METIER_API_TRY(written, co_await api.store.write([&](Records& tx) { return records::patch_run(tx, target, body, now); }));
-    if (target.iteration == 0 && api.run_changed) { api.run_changed(target.project, target.uid, written.name, written.state); }
-    co_return net::json_response(200, "{}");
-  });
+  router.add(Api::v1, "PATCH", "/projects/{project}/runs/{uid}", "change a run",
+             [api](Call& call) -> Async<net::Response> {
+               METIER_API_TRY(body, call.object());
+               METIER_API_TRY(target, target_of(api, call));
+               // Old clients abort by writing the state.
+               if (const auto* state = body.if_contains("status.state");
+                   state != nullptr && state->is_string() && state->get_string() == "aborted" &&
+                   target.held) {
+                 METIER_API_CHECK(co_await api.abort_run(target.project, target.uid, ""));
+                 co_return net::json_response(200, "{}");
+               }
+               const auto now = api.clock.now();
+               METIER_API_TRY(written, co_await api.store.write([&](Records& tx) {
+                 return records::patch_run(tx, target, body, now);
+               }));
+               if (target.iteration == 0 && api.run_changed) {
+                 api.run_changed(target.project, target.uid, written.name, written.state);
+               }
+               co_return net::json_response(200, "{}");
+             });
 
-  router.add(Api::v1, "GET", "/projects/{project}/runs/{uid}", "one run", [api](Call& call) -> Async<net::Response> {
-    METIER_API_TRY(iteration, call.number("iter", 0, 0, 10'000'000));
-    const bool full = call.query("format", "full") == "full";
-    if (!full) {
-      METIER_API_TRY(row, api.store.records().run(call.at("project"), call.at("uid"), iteration));
-      if (row) { co_return net::json_response(200, "{\"data\":" + row->body + "}"); }
-    }
-    METIER_API_TRY(run, records::read_run(api.store.records(), call.at("project"), call.at("uid"), iteration, full));
-    co_return ok_json(JsonObject{{"data", std::move(run)}});
-  });
+  router.add(Api::v1, "GET", "/projects/{project}/runs/{uid}", "one run",
+             [api](Call& call) -> Async<net::Response> {
+               METIER_API_TRY(iteration, call.number("iter", 0, 0, 10'000'000));
+               const bool full = call.query("format", "full") == "full";
+               if (!full) {
+                 METIER_API_TRY(
+                     row, api.store.records().run(call.at("project"), call.at("uid"), iteration));
+                 if (row) { co_return net::json_response(200, "{\"data\":" + row->body + "}"); }
+               }
+               METIER_API_TRY(run, records::read_run(api.store.records(), call.at("project"),
+                                                     call.at("uid"), iteration, full));
+               co_return ok_json(JsonObject{{"data", std::move(run)}});
+             });
 
-  router.add(Api::v1, "GET", "/projects/{project}/runs", "runs", [api](Call& call) { return list_runs(api, call, false); });
-  router.add(Api::v1, "GET", "/projects/{project}/completed_runs", "completed runs", [api](Call& call) { return list_runs(api, call, true); });
+  router.add(Api::v1, "GET", "/projects/{project}/runs", "runs",
+             [api](Call& call) { return list_runs(api, call, false); });
+  router.add(Api::v1, "GET", "/projects/{project}/completed_runs", "completed runs",
+             [api](Call& call) { return list_runs(api, call, true); });
 
-  router.add(Api::v1, "DELETE", "/projects/{project}/runs/{uid}", "delete a run with its iterations", [api](Call& call) -> Async<net::Response> {
-    const auto project = call.at("project");
-    const auto uid = call.at("uid");
-    METIER_API_CHECK(check_uid(uid));
-    METIER_API_TRY(row, api.store.records().run(project, uid, 0));
-    if (row && (row->state == "running" || row->state == "pending")) {
-      co_return error_response(invalid("state", fmt::format("run {} is {}", quote(row->name), row->state), "abort it first: metier abort " + uid.substr(0, 8)));
-    }
-    METIER_API_CHECK(co_await api.forget_run(project, uid));
-    METIER_API_CHECK(co_await api.store.write_any([&](Records& tx) { return tx.delete_run(project, uid); }));
-    co_return net::json_response(200, "{}");
-  });
+  router.add(Api::v1, "DELETE", "/projects/{project}/runs/{uid}",
+             "delete a run with its iterations", [api](Call& call) -> Async<net::Response> {
+               const auto project = call.at("project");
+               const auto uid = call.at("uid");
+               METIER_API_CHECK(check_uid(uid));
+               METIER_API_TRY(row, api.store.records().run(project, uid, 0));
+               if (row && (row->state == "running" || row->state == "pending")) {
+                 co_return error_response(
+                     invalid("state", fmt::format("run {} is {}", quote(row->name), row->state),
+                             "abort it first: metier abort " + uid.substr(0, 8)));
+               }
+               METIER_API_CHECK(co_await api.forget_run(project, uid));
+               METIER_API_CHECK(co_await api.store.write_any(
+                   [&](Records& tx) { return tx.delete_run(project, uid); }));
+               co_return net::json_response(200, "{}");
+             });
 
-  router.add(Api::v1, "DELETE", "/projects/{project}/runs", "delete the runs that a filter finds", [api](Call& call) -> Async<net::Response> {
-    METIER_API_TRY(filter, filter_of(call, call.at("project")));
-    METIER_API_TRY(days, call.number("days_ago", 0, 0, 36'500));
-    filter.only_parents = true;
-    if (days > 0) { filter.start_to = api.clock.now() - std::chrono::days(days); }
-    METIER_API_TRY(rows, api.store.records().runs(filter));
-    for (const auto& row : rows) {
-      if (row.state == "running" || row.state == "pending" || row.state == "aborting") { continue; }
-      METIER_API_CHECK(co_await api.forget_run(row.project, row.uid));
-      METIER_API_CHECK(co_await api.store.write_any([&](Records& tx) { return tx.delete_run(row.project, row.uid); }));
-    }
-    co_return net::json_response(200, "{}");
-  });
+  router.add(Api::v1, "DELETE", "/projects/{project}/runs", "delete the runs that a filter finds",
+             [api](Call& call) -> Async<net::Response> {
+               METIER_API_TRY(filter, filter_of(call, call.at("project")));
+               METIER_API_TRY(days, call.number("days_ago", 0, 0, 36'500));
+               filter.only_parents = true;
+               if (days > 0) { filter.start_to = api.clock.now() - std::chrono::days(days); }
+               METIER_API_TRY(rows, api.store.records().runs(filter));
+               for (const auto& row : rows) {
+                 if (row.state == "running" || row.state == "pending" || row.state == "aborting") {
+                   continue;
+                 }
+                 METIER_API_CHECK(co_await api.forget_run(row.project, row.uid));
+                 METIER_API_CHECK(co_await api.store.write_any(
+                     [&](Records& tx) { return tx.delete_run(row.project, row.uid); }));
+               }
+               co_return net::json_response(200, "{}");
+             });
 }
 
 }  // namespace metier::api

@@ -31,8 +31,10 @@ Result<SubmitRequest> request_of(Call& call) {
   if (const Json* schedule = body.if_contains("schedule")) { request.schedule = *schedule; }
   request.caller = call.caller;
   request.context = net::header(call.request.headers, "x-metier-context");
-  if (!call.caller.run_project.empty() && request.task.is_object() && string_at(request.task, "metadata.project", "default") != call.caller.run_project) {
-    return fail(Error{.kind = ErrorKind::not_found, .message = "no project " + quote(string_at(request.task, "metadata.project")),
+  if (!call.caller.run_project.empty() && request.task.is_object() &&
+      string_at(request.task, "metadata.project", "default") != call.caller.run_project) {
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "no project " + quote(string_at(request.task, "metadata.project")),
                       .fix = "a run reaches its own project only"});
   }
   return request;
@@ -59,17 +61,21 @@ Async<net::Response> get_task(EngineApi& api, Call& call) {
   METIER_API_TRY(document, api.engine.tasks().get(call.at("name")));
   const std::string project = call.path.contains("project") ? call.at("project") : std::string();
   if (!document || (!project.empty() && string_at(*document, "metadata.project") != project)) {
-    co_return error_response(Error{.kind = ErrorKind::not_found, .message = "no background task " + quote(call.at("name"))});
+    co_return error_response(Error{.kind = ErrorKind::not_found,
+                                   .message = "no background task " + quote(call.at("name"))});
   }
   co_return ok_json(*document);
 }
 
 Async<net::Response> list_tasks(EngineApi& api, Call& call) {
-  METIER_API_TRY(tasks, api.engine.tasks().list(call.path.contains("project") ? call.at("project") : std::string()));
+  METIER_API_TRY(tasks, api.engine.tasks().list(call.path.contains("project") ? call.at("project")
+                                                                              : std::string()));
   const std::string state = call.query("state");
   JsonArray out;
   for (Json& task : tasks) {
-    if (state.empty() || string_at(task, "status.state") == state) { out.push_back(std::move(task)); }
+    if (state.empty() || string_at(task, "status.state") == state) {
+      out.push_back(std::move(task));
+    }
   }
   co_return ok_json(JsonObject{{"background_tasks", std::move(out)}});
 }
@@ -103,15 +109,21 @@ Async<net::Response> delete_resources(EngineApi& api, Call& call) {
 Async<net::Response> build_function(EngineApi& api, Call& call) {
   METIER_API_TRY(body, call.object());
   const Json* function = body.if_contains("function");
-  if (function == nullptr || !function->is_object()) { co_return error_response(invalid("function", "the build names no function", "send {\"function\": {…}}")); }
-  METIER_API_TRY(answer, co_await api.builds.begin(*function, bool_in(body, "skip_deployed"), bool_in(body, "force_build")));
+  if (function == nullptr || !function->is_object()) {
+    co_return error_response(
+        invalid("function", "the build names no function", "send {\"function\": {…}}"));
+  }
+  METIER_API_TRY(answer, co_await api.builds.begin(*function, bool_in(body, "skip_deployed"),
+                                                   bool_in(body, "force_build")));
   co_return ok_json(answer);
 }
 
 Async<net::Response> build_status(EngineApi& api, Call& call) {
   METIER_API_TRY(offset, call.number("offset", 0, 0, INT64_MAX));
   METIER_API_TRY(logs, call.flag("logs", true));
-  METIER_API_TRY(status, api.builds.status(call.query("project", "default"), call.query("name"), call.query("tag"), static_cast<std::size_t>(offset), logs));
+  METIER_API_TRY(status,
+                 api.builds.status(call.query("project", "default"), call.query("name"),
+                                   call.query("tag"), static_cast<std::size_t>(offset), logs));
   net::Response response = ok_text(std::move(status.log));
   response.headers.emplace_back("x-mlrun-function-status", status.state);
   response.headers.emplace_back("function_status", status.state);
@@ -124,16 +136,25 @@ Async<net::Response> build_status(EngineApi& api, Call& call) {
 }  // namespace
 
 void add_submit_routes(Router& router, EngineApi& api) {
-  const auto bind = [&api](Async<net::Response> (*handler)(EngineApi&, Call&)) { return [&api, handler](Call& call) { return handler(api, call); }; };
-  for (const char* path : {"/submit_job", "/submit"}) { router.add(Api::v1, "POST", path, "submit a run", bind(submit)); }
+  const auto bind = [&api](Async<net::Response> (*handler)(EngineApi&, Call&)) {
+    return [&api, handler](Call& call) { return handler(api, call); };
+  };
+  for (const char* path : {"/submit_job", "/submit"}) {
+    router.add(Api::v1, "POST", path, "submit a run", bind(submit));
+  }
   router.add(Api::v1, "POST", "/projects/{project}/runs/{uid}/abort", "abort a run", bind(abort));
-  router.add(Api::v1, "GET", "/projects/{project}/background-tasks/{name}", "a background task", bind(get_task));
-  router.add(Api::v1, "GET", "/projects/{project}/background-tasks", "background tasks of a project", bind(list_tasks));
+  router.add(Api::v1, "GET", "/projects/{project}/background-tasks/{name}", "a background task",
+             bind(get_task));
+  router.add(Api::v1, "GET", "/projects/{project}/background-tasks",
+             "background tasks of a project", bind(list_tasks));
   router.add(Api::v1, "GET", "/background-tasks/{name}", "a background task", bind(get_task));
   router.add(Api::v1, "GET", "/background-tasks", "background tasks", bind(list_tasks));
-  router.add(Api::v1, "GET", "/projects/{project}/runtime-resources", "pods and custom resources of runs", bind(list_resources));
-  router.add(Api::v1, "DELETE", "/projects/{project}/runtime-resources", "remove resources of runs", bind(delete_resources));
-  router.add(Api::v1, "POST", "/build/function", "build a function's environment", bind(build_function));
+  router.add(Api::v1, "GET", "/projects/{project}/runtime-resources",
+             "pods and custom resources of runs", bind(list_resources));
+  router.add(Api::v1, "DELETE", "/projects/{project}/runtime-resources", "remove resources of runs",
+             bind(delete_resources));
+  router.add(Api::v1, "POST", "/build/function", "build a function's environment",
+             bind(build_function));
   router.add(Api::v1, "GET", "/build/status", "state and log of a build", bind(build_status));
 }
 

@@ -26,7 +26,8 @@ Async<bool> Signal::wait(std::uint64_t seen, Timer::time_point deadline) {
 bool Scope::spawn(std::string name, Async<void> task) {
   if (closing_) { return false; }
   auto it = live_.emplace(live_.end(), std::move(name));
-  asio::co_spawn(executor_, std::move(task), asio::bind_cancellation_slot(it->stop.slot(), [this, it](std::exception_ptr e) {
+  asio::co_spawn(executor_, std::move(task),
+                 asio::bind_cancellation_slot(it->stop.slot(), [this, it](std::exception_ptr e) {
                    if (e && !error_) { error_ = e; }
                    live_.erase(it);
                    if (live_.empty()) { empty_.cancel(); }
@@ -45,7 +46,9 @@ Async<Result<void>> Scope::close(std::chrono::milliseconds grace) {
     empty_.expires_at(deadline);
     boost::system::error_code ec;
     co_await empty_.async_wait(asio::redirect_error(use_async, ec));
-    if (!ec && !live_.empty()) { co_return fail(ErrorKind::timed_out, "still running: " + live_.front().name); }
+    if (!ec && !live_.empty()) {
+      co_return fail(ErrorKind::timed_out, "still running: " + live_.front().name);
+    }
   }
   co_return Result<void>{};
 }

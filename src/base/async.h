@@ -26,7 +26,8 @@ using Executor = asio::io_context::executor_type;
 template <class T>
 using Async = asio::awaitable<T, Executor>;
 inline constexpr asio::use_awaitable_t<Executor> use_async{};
-using Timer = asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
+                                         asio::wait_traits<std::chrono::steady_clock>, Executor>;
 
 // Sleeps; returns early (and quietly) when the coroutine is cancelled.
 Async<void> sleep_for(Executor executor, std::chrono::steady_clock::duration duration);
@@ -53,7 +54,8 @@ class Signal final {
 // on one executor thread. The Scope must outlive what it could not stop.
 class Scope final {
  public:
-  explicit Scope(Executor executor) : executor_(executor), empty_(executor, Timer::time_point::max()) {}
+  explicit Scope(Executor executor)
+      : executor_(executor), empty_(executor, Timer::time_point::max()) {}
   ~Scope() { assert(live_.empty()); }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;

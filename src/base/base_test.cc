@@ -37,8 +37,10 @@ TEST(Json, RefusesDepthDuplicatesRubbish) {
 }
 
 TEST(Json, DumpsAsPythonDoes) {
-  const auto value = parse_json(R"({"b":[1.0,1e-7,1e16,0.1],"a":"h\u00e9\ud83d\ude00\u007f","c":true})");
-  EXPECT_EQ(dump_python_json(*value), R"({"a": "h\u00e9\ud83d\ude00\u007f", "b": [1.0, 1e-07, 1e+16, 0.1], "c": true})");
+  const auto value =
+      parse_json(R"({"b":[1.0,1e-7,1e16,0.1],"a":"h\u00e9\ud83d\ude00\u007f","c":true})");
+  EXPECT_EQ(dump_python_json(*value),
+            R"({"a": "h\u00e9\ud83d\ude00\u007f", "b": [1.0, 1e-07, 1e+16, 0.1], "c": true})");
 }
 
 TEST(Json, SetsDottedPathsWithLiteralMode) {
@@ -49,9 +51,12 @@ TEST(Json, SetsDottedPathsWithLiteralMode) {
 }
 
 TEST(Yaml, ReadsScalarsAsPyYamlDoes) {
-  const auto value = parse_yaml("a: yes\nb: 1.10\nc: '1.10'\nd: 007\ne: 1e3\nf: ~\ng: 1_000\nh: 0x1f\ni: [x, {y: z}]\n");
+  const auto value = parse_yaml(
+      "a: yes\nb: 1.10\nc: '1.10'\nd: 007\ne: 1e3\nf: ~\ng: 1_000\nh: 0x1f\ni: [x, {y: z}]\n");
   ASSERT_TRUE(value) << value.error().text();
-  EXPECT_EQ(dump_json(*value), R"({"a":true,"b":1.1,"c":"1.10","d":7,"e":"1e3","f":null,"g":1000,"h":31,"i":["x",{"y":"z"}]})");
+  EXPECT_EQ(
+      dump_json(*value),
+      R"({"a":true,"b":1.1,"c":"1.10","d":7,"e":"1e3","f":null,"g":1000,"h":31,"i":["x",{"y":"z"}]})");
 }
 
 TEST(Yaml, RoundTrips) {
@@ -66,7 +71,8 @@ TEST(Yaml, RoundTrips) {
 TEST(Yaml, RefusesBombsTagsAndDuplicates) {
   std::string bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n";
   for (char c = 'b'; c <= 'i'; ++c) {
-    bomb += fmt::format("{0}: &{0} [*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1}]\n", c, static_cast<char>(c - 1));
+    bomb += fmt::format("{0}: &{0} [*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1}]\n", c,
+                        static_cast<char>(c - 1));
   }
   EXPECT_FALSE(parse_yaml(bomb));
   EXPECT_FALSE(parse_yaml("a: &x [*x]\n"));
@@ -82,7 +88,8 @@ TEST(Quantity, ParsesAndRefuses) {
   EXPECT_EQ(Quantity::parse("12e6")->units(), 12000000);
   EXPECT_EQ(Quantity::parse("1.5")->milli(), 1500);
   EXPECT_EQ(Quantity::parse("128974848000m")->units(), 128974848);
-  for (const auto* bad : {"", "2GB", "1g", "1GPU", "x", "1.2.3", "1e99", "NaN", "1,5", " 1", "2G i", "1Zi"}) {
+  for (const auto* bad :
+       {"", "2GB", "1g", "1GPU", "x", "1.2.3", "1e99", "NaN", "1,5", " 1", "2G i", "1Zi"}) {
     EXPECT_FALSE(Quantity::parse(bad)) << bad;
   }
   EXPECT_EQ(Quantity::parse("1536Mi")->bytes_text(), "1536Mi");
@@ -111,11 +118,14 @@ TEST(Clock, ReadsAndWritesIsoTimes) {
 }
 
 TEST(Files, RecordsNoticeDamage) {
-  const auto path = std::filesystem::temp_directory_path() / fmt::format("metier-record-{}", ::getpid());
+  const auto path =
+      std::filesystem::temp_directory_path() / fmt::format("metier-record-{}", ::getpid());
   ASSERT_TRUE(write_record(path, R"({"v":1})"));
   EXPECT_EQ(*read_record(path), R"({"v":1})");
   const auto whole = *read_file(path);
-  for (std::size_t cut = 0; cut < whole.size(); ++cut) { EXPECT_FALSE(record_body(whole.substr(0, cut))) << cut; }
+  for (std::size_t cut = 0; cut < whole.size(); ++cut) {
+    EXPECT_FALSE(record_body(whole.substr(0, cut))) << cut;
+  }
   for (std::size_t at = 0; at < whole.size(); ++at) {
     auto flipped = whole;
     flipped[at] ^= 1;
@@ -129,11 +139,16 @@ TEST(Scope, ClosesAHundredLongWaitsAtOnce) {
   asio::io_context io;
   Scope scope(io.get_executor());
   for (int i = 0; i < 100; ++i) {
-    EXPECT_TRUE(scope.spawn("wait", [](Executor executor) -> Async<void> { co_await sleep_for(executor, std::chrono::hours(1)); }(io.get_executor())));
+    EXPECT_TRUE(scope.spawn("wait", [](Executor executor) -> Async<void> {
+      co_await sleep_for(executor, std::chrono::hours(1));
+    }(io.get_executor())));
   }
   bool closed = false;
   asio::co_spawn(
-      io, [](Scope& s, bool& done) -> Async<void> { done = (co_await s.close(std::chrono::seconds(5))).has_value(); }(scope, closed),
+      io,
+      [](Scope& s, bool& done) -> Async<void> {
+        done = (co_await s.close(std::chrono::seconds(5))).has_value();
+      }(scope, closed),
       [](std::exception_ptr) {});
   io.run();
   EXPECT_TRUE(closed);
@@ -145,11 +160,17 @@ TEST(Signal, WakesEveryWaiterAndHonoursDeadlines) {
   int woken = 0;
   for (int i = 0; i < 3; ++i) {
     asio::co_spawn(
-        io, [](Signal& s, int& n) -> Async<void> { n += co_await s.wait(s.generation()) ? 1 : 0; }(signal, woken), [](std::exception_ptr) {});
+        io,
+        [](Signal& s, int& n) -> Async<void> { n += co_await s.wait(s.generation()) ? 1 : 0; }(
+                                  signal, woken),
+        [](std::exception_ptr) {});
   }
   bool timed = true;
   asio::co_spawn(
-      io, [](Signal& s, bool& result) -> Async<void> { result = co_await s.wait(s.generation() + 0, std::chrono::steady_clock::now()); }(signal, timed),
+      io,
+      [](Signal& s, bool& result) -> Async<void> {
+        result = co_await s.wait(s.generation() + 0, std::chrono::steady_clock::now());
+      }(signal, timed),
       [&](std::exception_ptr) { signal.notify(); });
   io.run();
   EXPECT_EQ(woken, 3);

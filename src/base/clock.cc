@@ -10,8 +10,13 @@ namespace {
 
 class SystemClock final : public Clock {
  public:
-  Time now() const override { return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now()); }
-  std::chrono::steady_clock::time_point steady() const override { return std::chrono::steady_clock::now(); }
+  Time now() const override {
+    return std::chrono::time_point_cast<std::chrono::microseconds>(
+        std::chrono::system_clock::now());
+  }
+  std::chrono::steady_clock::time_point steady() const override {
+    return std::chrono::steady_clock::now();
+  }
 };
 
 // Reads exactly `digits` digits at `i`; -1 when there are none.
@@ -36,9 +41,10 @@ std::string to_iso(Time time) {
   const auto day = std::chrono::floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);
   const std::chrono::hh_mm_ss clock(time - day);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}+00:00", static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
-                     static_cast<unsigned>(date.day()), clock.hours().count(), clock.minutes().count(), clock.seconds().count(),
-                     clock.subseconds().count());
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}+00:00",
+                     static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+                     static_cast<unsigned>(date.day()), clock.hours().count(),
+                     clock.minutes().count(), clock.seconds().count(), clock.subseconds().count());
 }
 
 std::optional<Time> from_iso(std::string_view text) {
@@ -46,14 +52,17 @@ std::optional<Time> from_iso(std::string_view text) {
   const int month = digits_at(text, 5, 2);
   const int day = digits_at(text, 8, 2);
   if (year < 0 || month < 1 || day < 1 || text[4] != '-' || text[7] != '-') { return std::nullopt; }
-  const auto date = std::chrono::year(year) / std::chrono::month(static_cast<unsigned>(month)) / std::chrono::day(static_cast<unsigned>(day));
+  const auto date = std::chrono::year(year) / std::chrono::month(static_cast<unsigned>(month)) /
+                    std::chrono::day(static_cast<unsigned>(day));
   if (!date.ok()) { return std::nullopt; }
   Time time = std::chrono::sys_days(date);
   if (text.size() == 10) { return time; }
   if (text[10] != 'T' && text[10] != ' ') { return std::nullopt; }
   const int hour = digits_at(text, 11, 2);
   const int minute = digits_at(text, 14, 2);
-  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || text[13] != ':') { return std::nullopt; }
+  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || text[13] != ':') {
+    return std::nullopt;
+  }
   time += std::chrono::hours(hour) + std::chrono::minutes(minute);
   std::size_t i = 16;
   if (i < text.size() && text[i] == ':') {
@@ -77,7 +86,10 @@ std::optional<Time> from_iso(std::string_view text) {
   const int offset_hours = digits_at(text, i + 1, 2);
   const std::size_t minutes_at = i + 3 < text.size() && text[i + 3] == ':' ? i + 4 : i + 3;
   const int offset_minutes = minutes_at < text.size() ? digits_at(text, minutes_at, 2) : 0;
-  if (offset_hours < 0 || offset_minutes < 0 || (minutes_at < text.size() && minutes_at + 2 != text.size())) { return std::nullopt; }
+  if (offset_hours < 0 || offset_minutes < 0 ||
+      (minutes_at < text.size() && minutes_at + 2 != text.size())) {
+    return std::nullopt;
+  }
   const auto offset = std::chrono::hours(offset_hours) + std::chrono::minutes(offset_minutes);
   return sign == '+' ? time - offset : time + offset;
 }
@@ -87,7 +99,8 @@ std::optional<Duration> parse_duration(std::string_view text) {
   double total = 0;
   while (!text.empty()) {
     double value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+    const auto [end, error] =
+        std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
     if (error != std::errc{} || value < 0) { return std::nullopt; }
     text.remove_prefix(static_cast<std::size_t>(end - text.data()));
     while (text.starts_with(' ')) { text.remove_prefix(1); }

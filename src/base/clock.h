@@ -14,7 +14,7 @@ using Duration = std::chrono::microseconds;
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual Time now() const = 0;                                     // wall clock: for records and people
+  virtual Time now() const = 0;  // wall clock: for records and people
   virtual std::chrono::steady_clock::time_point steady() const = 0;  // for deadlines and leases
 };
 const Clock& system_clock();

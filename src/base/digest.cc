@@ -42,7 +42,9 @@ class SystemRandom final : public Random {
   void fill(char* out, std::size_t n) override {
     while (n > 0) {
       const auto got = getrandom(out, n, 0);
-      if (got <= 0) { std::abort(); }  // the kernel cannot give random bytes: nothing safe is left to do
+      if (got <= 0) {
+        std::abort();
+      }  // the kernel cannot give random bytes: nothing safe is left to do
       out += got;
       n -= static_cast<std::size_t>(got);
     }
@@ -57,13 +59,16 @@ std::string sha256_hex(std::string_view data) { return digest_hex(EVP_sha256(), 
 std::uint32_t crc32c(std::string_view data) {
   static constexpr auto kTable = crc_table();
   std::uint32_t crc = 0xffffffffU;
-  for (const char c : data) { crc = kTable[(crc ^ static_cast<unsigned char>(c)) & 0xffU] ^ (crc >> 8U); }
+  for (const char c : data) {
+    crc = kTable[(crc ^ static_cast<unsigned char>(c)) & 0xffU] ^ (crc >> 8U);
+  }
   return crc ^ 0xffffffffU;
 }
 
 std::string base64_encode(std::string_view data) {
   std::string out((data.size() + 2) / 3 * 4 + 1, '\0');
-  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(data.data()),
+  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                reinterpret_cast<const unsigned char*>(data.data()),
                                 static_cast<int>(data.size()));
   out.resize(static_cast<std::size_t>(n));
   return out;
@@ -74,9 +79,12 @@ Result<std::string> base64_decode(std::string_view text) {
   for (const char c : text) {
     if (c != '\n' && c != '\r' && c != ' ') { clean += c; }
   }
-  if (clean.size() % 4 != 0) { return fail(ErrorKind::invalid, "not base64: its length is not a multiple of 4"); }
+  if (clean.size() % 4 != 0) {
+    return fail(ErrorKind::invalid, "not base64: its length is not a multiple of 4");
+  }
   std::string out(clean.size() / 4 * 3, '\0');
-  const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(clean.data()),
+  const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                reinterpret_cast<const unsigned char*>(clean.data()),
                                 static_cast<int>(clean.size()));
   if (n < 0) { return fail(ErrorKind::invalid, "not base64"); }
   std::size_t size = static_cast<std::size_t>(n);

@@ -95,7 +95,8 @@ std::optional<Error> reach_failpoint(std::string_view name) {
   } else if (term.action == "delay") {
     std::this_thread::sleep_for(std::chrono::milliseconds(std::atol(term.argument.c_str())));
   } else if (term.action == "error") {
-    return Error{.kind = ErrorKind::unavailable, .message = "failpoint " + std::string(name) + ": " + term.argument};
+    return Error{.kind = ErrorKind::unavailable,
+                 .message = "failpoint " + std::string(name) + ": " + term.argument};
   }
   return std::nullopt;
 }

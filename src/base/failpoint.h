@@ -19,9 +19,9 @@ namespace metier {
 std::optional<Error> reach_failpoint(std::string_view name);
 }
 #define METIER_FAILPOINT(name) static_cast<void>(::metier::reach_failpoint(name))
-#define METIER_FAILPOINT_RETURN(name)                                                        \
-  if (auto failpoint_error = ::metier::reach_failpoint(name)) {                              \
-    return ::metier::fail(std::move(*failpoint_error));                                      \
+#define METIER_FAILPOINT_RETURN(name)                           \
+  if (auto failpoint_error = ::metier::reach_failpoint(name)) { \
+    return ::metier::fail(std::move(*failpoint_error));         \
   }
 #else
 #define METIER_FAILPOINT(name) static_cast<void>(0)

@@ -54,12 +54,15 @@ Error errno_error(std::string_view what, int error) {
 }
 
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t at_most) {
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) { return fail(errno_error(path.string(), errno)); }
   if (S_ISDIR(info.st_mode)) { return fail(ErrorKind::invalid, path.string() + ": is a folder"); }
-  if (!S_ISREG(info.st_mode)) { return fail(ErrorKind::invalid, path.string() + ": is not a regular file"); }
+  if (!S_ISREG(info.st_mode)) {
+    return fail(ErrorKind::invalid, path.string() + ": is not a regular file");
+  }
   if (static_cast<std::size_t>(info.st_size) > at_most) {
-    return fail(ErrorKind::too_large, fmt::format("{}: {} bytes, at most {} are read", path.string(), info.st_size, at_most));
+    return fail(ErrorKind::too_large, fmt::format("{}: {} bytes, at most {} are read",
+                                                  path.string(), info.st_size, at_most));
   }
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) { return fail(errno_error(path.string(), errno)); }
@@ -74,7 +77,10 @@ Result<std::string> read_file(const std::filesystem::path& path, std::size_t at_
     }
     if (n == 0) { break; }
     size += static_cast<std::size_t>(n);
-    if (size > at_most) { return fail(ErrorKind::too_large, fmt::format("{}: more than {} bytes", path.string(), at_most)); }
+    if (size > at_most) {
+      return fail(ErrorKind::too_large,
+                  fmt::format("{}: more than {} bytes", path.string(), at_most));
+    }
     if (size == out.size()) { out.resize(size * 2); }
   }
   out.resize(size);
@@ -95,19 +101,29 @@ std::string record_bytes(std::string_view body) {
 
 Result<std::string> record_body(std::string_view bytes) {
   const auto line_end = bytes.find('\n');
-  if (line_end == std::string_view::npos || line_end > 40 || !bytes.starts_with(kMagic)) { return fail(ErrorKind::invalid, "damaged: no header"); }
+  if (line_end == std::string_view::npos || line_end > 40 || !bytes.starts_with(kMagic)) {
+    return fail(ErrorKind::invalid, "damaged: no header");
+  }
   const std::string header(bytes.substr(kMagic.size(), line_end - kMagic.size()));
   unsigned long long size = 0;
   unsigned crc = 0;
-  if (std::sscanf(header.c_str(), " %llu %x", &size, &crc) != 2) { return fail(ErrorKind::invalid, "damaged: bad header"); }
+  if (std::sscanf(header.c_str(), " %llu %x", &size, &crc) != 2) {
+    return fail(ErrorKind::invalid, "damaged: bad header");
+  }
   const auto body = bytes.substr(line_end + 1);
-  if (body.size() != size) { return fail(ErrorKind::invalid, fmt::format("damaged: {} bytes where the header says {}", body.size(), size)); }
-  if (crc32c(body) != crc) { return fail(ErrorKind::invalid, "damaged: its checksum does not match"); }
+  if (body.size() != size) {
+    return fail(ErrorKind::invalid,
+                fmt::format("damaged: {} bytes where the header says {}", body.size(), size));
+  }
+  if (crc32c(body) != crc) {
+    return fail(ErrorKind::invalid, "damaged: its checksum does not match");
+  }
   return std::string(body);
 }
 
 Result<void> write_record(const std::filesystem::path& path, std::string_view body, unsigned mode) {
-  const auto temporary = path.parent_path() / fmt::format(".{}.{}", path.filename().string(), ::getpid());
+  const auto temporary =
+      path.parent_path() / fmt::format(".{}.{}", path.filename().string(), ::getpid());
   {
     const Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
     if (!fd) { return fail(errno_error(temporary.string(), errno)); }
@@ -145,7 +161,9 @@ Result<void> make_folders(const std::filesystem::path& folder, unsigned mode) {
   if (::mkdir(folder.c_str(), mode) == 0 || errno == EEXIST) { return {}; }
   if (errno != ENOENT) { return fail(errno_error(folder.string(), errno)); }
   METIER_CHECK(make_folders(folder.parent_path(), 0755));
-  if (::mkdir(folder.c_str(), mode) != 0 && errno != EEXIST) { return fail(errno_error(folder.string(), errno)); }
+  if (::mkdir(folder.c_str(), mode) != 0 && errno != EEXIST) {
+    return fail(errno_error(folder.string(), errno));
+  }
   return {};
 }
 

@@ -38,12 +38,14 @@ Error errno_error(std::string_view what, int error);
 
 // Errors: not_found, invalid (a folder, a device), too_large.
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t at_most = 64U << 20U);
-Result<void> write_file(const std::filesystem::path& path, std::string_view data, unsigned mode = 0600);
+Result<void> write_file(const std::filesystem::path& path, std::string_view data,
+                        unsigned mode = 0600);
 
 // A small file that survives power loss and is never half there: temporary name, header (magic, name,
 // length, CRC-32C), fsync, rename, fsync of the folder. Read back by read_record, which treats a bad
 // header or checksum as damaged (invalid) and an absent file as not_found.
-Result<void> write_record(const std::filesystem::path& path, std::string_view body, unsigned mode = 0600);
+Result<void> write_record(const std::filesystem::path& path, std::string_view body,
+                          unsigned mode = 0600);
 Result<std::string> read_record(const std::filesystem::path& path);
 // The bytes of such a file, for programs that write it themselves (the shim uses the same form).
 std::string record_bytes(std::string_view body);

@@ -1,8 +1,8 @@
 #include "base/json.h"
 
-#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <yyjson.h>
+#include <boost/json.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -19,15 +19,19 @@ class Converter {
 
   Result<Json> convert(yyjson_val* value, std::size_t depth) {
     if (depth > limits_.depth) {
-      return fail(Error{.kind = ErrorKind::invalid, .message = fmt::format("JSON is nested deeper than {} levels", limits_.depth)});
+      return fail(
+          Error{.kind = ErrorKind::invalid,
+                .message = fmt::format("JSON is nested deeper than {} levels", limits_.depth)});
     }
     if (++nodes_ > limits_.nodes) {
-      return fail(Error{.kind = ErrorKind::too_large, .message = fmt::format("JSON has more than {} values", limits_.nodes)});
+      return fail(Error{.kind = ErrorKind::too_large,
+                        .message = fmt::format("JSON has more than {} values", limits_.nodes)});
     }
     switch (yyjson_get_type(value)) {
       case YYJSON_TYPE_NULL: return Json(nullptr);
       case YYJSON_TYPE_BOOL: return Json(yyjson_get_bool(value));
-      case YYJSON_TYPE_STR: return Json(std::string_view(yyjson_get_str(value), yyjson_get_len(value)));
+      case YYJSON_TYPE_STR:
+        return Json(std::string_view(yyjson_get_str(value), yyjson_get_len(value)));
       case YYJSON_TYPE_NUM: return number(value);
       case YYJSON_TYPE_ARR: return array(value, depth);
       case YYJSON_TYPE_OBJ: return object(value, depth);
@@ -72,7 +76,9 @@ class Converter {
       if (!converted) { return converted; }
       const std::string_view name(yyjson_get_str(key), yyjson_get_len(key));
       if (!out.emplace(name, std::move(*converted)).second) {
-        return fail(Error{.kind = ErrorKind::invalid, .message = fmt::format("key {} is given twice", quote(name)), .fix = "give each key once"});
+        return fail(Error{.kind = ErrorKind::invalid,
+                          .message = fmt::format("key {} is given twice", quote(name)),
+                          .fix = "give each key once"});
       }
     }
     return Json(std::move(out));
@@ -145,8 +151,12 @@ void append(std::string& out, const Json& value, bool pretty, int indent) {
   switch (value.kind()) {
     case boost::json::kind::null: out += "null"; return;
     case boost::json::kind::bool_: out += value.get_bool() ? "true" : "false"; return;
-    case boost::json::kind::int64: fmt::format_to(std::back_inserter(out), "{}", value.get_int64()); return;
-    case boost::json::kind::uint64: fmt::format_to(std::back_inserter(out), "{}", value.get_uint64()); return;
+    case boost::json::kind::int64:
+      fmt::format_to(std::back_inserter(out), "{}", value.get_int64());
+      return;
+    case boost::json::kind::uint64:
+      fmt::format_to(std::back_inserter(out), "{}", value.get_uint64());
+      return;
     case boost::json::kind::double_: append_double(out, value.get_double()); return;
     case boost::json::kind::string: append_escaped(out, value.get_string()); return;
     case boost::json::kind::array: {
@@ -278,16 +288,20 @@ void append_python(std::string& out, const Json& value) {
 Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.bytes) {
     return fail(Error{.kind = ErrorKind::too_large,
-                      .message = fmt::format("{} bytes of JSON, at most {} are read", text.size(), limits.bytes)});
+                      .message = fmt::format("{} bytes of JSON, at most {} are read", text.size(),
+                                             limits.bytes)});
   }
   if (deeper_than(text, limits.depth)) {
-    return fail(ErrorKind::invalid, fmt::format("JSON is nested deeper than {} levels", limits.depth));
+    return fail(ErrorKind::invalid,
+                fmt::format("JSON is nested deeper than {} levels", limits.depth));
   }
   yyjson_read_err error{};
   // yyjson copies the input when the in-situ flag is absent, so the const_cast never writes.
-  yyjson_doc* doc = yyjson_read_opts(const_cast<char*>(text.data()), text.size(), YYJSON_READ_ALLOW_INF_AND_NAN, nullptr, &error);
+  yyjson_doc* doc = yyjson_read_opts(const_cast<char*>(text.data()), text.size(),
+                                     YYJSON_READ_ALLOW_INF_AND_NAN, nullptr, &error);
   if (doc == nullptr) {
-    return fail(ErrorKind::invalid, fmt::format("not JSON at byte {}: {}", error.pos, error.msg == nullptr ? "empty" : error.msg));
+    return fail(ErrorKind::invalid, fmt::format("not JSON at byte {}: {}", error.pos,
+                                                error.msg == nullptr ? "empty" : error.msg));
   }
   auto out = Converter(limits).convert(yyjson_doc_get_root(doc), 0);
   yyjson_doc_free(doc);
@@ -311,13 +325,15 @@ std::string dump_python_json(const Json& value) {
 std::string python_float(double value) {
   // repr: shortest digits; exponent form when the decimal exponent is < -4 or >= 16.
   char buffer[64];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
+  const auto end =
+      std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
   std::string text(buffer, end.ptr);
   const auto e = text.find('e');
   const int exponent = std::atoi(text.c_str() + e + 1);
   if (exponent < -4 || exponent >= 16) { return text; }  // to_chars writes e-07 as Python does
   char fixed[400];
-  const auto fixed_end = std::to_chars(fixed, fixed + sizeof fixed, value, std::chars_format::fixed);
+  const auto fixed_end =
+      std::to_chars(fixed, fixed + sizeof fixed, value, std::chars_format::fixed);
   std::string out(fixed, fixed_end.ptr);
   if (out.find('.') == std::string::npos) { out += ".0"; }
   return out;
@@ -335,7 +351,8 @@ const JsonArray* array_in(const JsonObject& object, std::string_view key) {
   const auto* value = object.if_contains(key);
   return value == nullptr ? nullptr : value->if_array();
 }
-std::string_view string_in(const JsonObject& object, std::string_view key, std::string_view fallback) {
+std::string_view string_in(const JsonObject& object, std::string_view key,
+                           std::string_view fallback) {
   const auto* value = object.if_contains(key);
   const auto* text = value == nullptr ? nullptr : value->if_string();
   return text == nullptr ? fallback : std::string_view(*text);

@@ -43,7 +43,8 @@ std::string python_float(double value);
 const JsonObject* object_in(const JsonObject& object, std::string_view key);
 JsonObject* object_in(JsonObject& object, std::string_view key);
 const JsonArray* array_in(const JsonObject& object, std::string_view key);
-std::string_view string_in(const JsonObject& object, std::string_view key, std::string_view fallback = {});
+std::string_view string_in(const JsonObject& object, std::string_view key,
+                           std::string_view fallback = {});
 std::optional<std::int64_t> int_in(const JsonObject& object, std::string_view key);
 bool bool_in(const JsonObject& object, std::string_view key, bool fallback = false);
 // The object at `key`, made when absent (or when it is null or of another type).
@@ -52,7 +53,8 @@ JsonArray& ensure_array(JsonObject& object, std::string_view key);
 // The value at a dotted path ("status.state"), or null. No escapes.
 const Json* find_path(const Json& root, std::string_view dotted);
 const Json* find_path(const JsonObject& root, std::string_view dotted);
-std::string_view string_at(const Json& root, std::string_view dotted, std::string_view fallback = {});
+std::string_view string_at(const Json& root, std::string_view dotted,
+                           std::string_view fallback = {});
 // MLRun's PATCH paths: dots split; a backslash toggles literal mode and is dropped
 // ("status.results.\a.b\" is the key "a.b"). Missing parents are made.
 void set_dotted(JsonObject& root, std::string_view path, Json value);

@@ -25,7 +25,9 @@ class FdSink final : public LogSink {
 
 }  // namespace
 
-std::unique_ptr<LogSink> make_log_sink(int fd, LogLevel least) { return std::make_unique<FdSink>(fd, least); }
+std::unique_ptr<LogSink> make_log_sink(int fd, LogLevel least) {
+  return std::make_unique<FdSink>(fd, least);
+}
 
 Logger Logger::with(std::string_view key, Json value) const {
   Logger out = *this;

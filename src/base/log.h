@@ -29,10 +29,18 @@ class Logger final {
   Logger() = default;  // says nothing
   explicit Logger(LogSink* sink) : sink_(sink) {}
   Logger with(std::string_view key, Json value) const;
-  void debug(std::string_view message, LogFields fields = {}) const { write(LogLevel::debug, message, fields); }
-  void info(std::string_view message, LogFields fields = {}) const { write(LogLevel::info, message, fields); }
-  void warn(std::string_view message, LogFields fields = {}) const { write(LogLevel::warn, message, fields); }
-  void error(std::string_view message, LogFields fields = {}) const { write(LogLevel::error, message, fields); }
+  void debug(std::string_view message, LogFields fields = {}) const {
+    write(LogLevel::debug, message, fields);
+  }
+  void info(std::string_view message, LogFields fields = {}) const {
+    write(LogLevel::info, message, fields);
+  }
+  void warn(std::string_view message, LogFields fields = {}) const {
+    write(LogLevel::warn, message, fields);
+  }
+  void error(std::string_view message, LogFields fields = {}) const {
+    write(LogLevel::error, message, fields);
+  }
 
  private:
   void write(LogLevel level, std::string_view message, LogFields fields) const;

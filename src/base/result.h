@@ -71,7 +71,10 @@ inline std::unexpected<Error> fail(ErrorKind kind, std::string message) {
   return fail(Error{.kind = kind, .message = std::move(message)});
 }
 inline Error invalid(std::string_view field, std::string message, std::string fix = {}) {
-  return Error{.kind = ErrorKind::invalid, .message = std::move(message), .field = std::string(field), .fix = std::move(fix)};
+  return Error{.kind = ErrorKind::invalid,
+               .message = std::move(message),
+               .field = std::string(field),
+               .fix = std::move(fix)};
 }
 
 // A value for an error message: single quotes, cut at 63 bytes, control characters escaped.
@@ -82,16 +85,16 @@ std::string quote(std::string_view value);
 // METIER_TRY(name, expression): the value, or return the error.
 #define METIER_CONCAT_(a, b) a##b
 #define METIER_CONCAT(a, b) METIER_CONCAT_(a, b)
-#define METIER_TRY(name, ...)                                                    \
-  auto METIER_CONCAT(try_, __LINE__) = (__VA_ARGS__);                            \
-  if (!METIER_CONCAT(try_, __LINE__)) {                                          \
-    return ::metier::fail(std::move(METIER_CONCAT(try_, __LINE__)).error());     \
-  }                                                                              \
+#define METIER_TRY(name, ...)                                                \
+  auto METIER_CONCAT(try_, __LINE__) = (__VA_ARGS__);                        \
+  if (!METIER_CONCAT(try_, __LINE__)) {                                      \
+    return ::metier::fail(std::move(METIER_CONCAT(try_, __LINE__)).error()); \
+  }                                                                          \
   auto name = std::move(*METIER_CONCAT(try_, __LINE__))
-#define METIER_CHECK(...)                                                        \
-  do {                                                                           \
-    auto METIER_CONCAT(try_, __LINE__) = (__VA_ARGS__);                          \
-    if (!METIER_CONCAT(try_, __LINE__)) {                                        \
-      return ::metier::fail(std::move(METIER_CONCAT(try_, __LINE__)).error());   \
-    }                                                                            \
+#define METIER_CHECK(...)                                                      \
+  do {                                                                         \
+    auto METIER_CONCAT(try_, __LINE__) = (__VA_ARGS__);                        \
+    if (!METIER_CONCAT(try_, __LINE__)) {                                      \
+      return ::metier::fail(std::move(METIER_CONCAT(try_, __LINE__)).error()); \
+    }                                                                          \
   } while (false)

@@ -41,24 +41,39 @@ std::optional<Json> yaml_int(std::string_view text) {
   if (rest.empty()) { return std::nullopt; }
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value, base);
-  if (end != rest.data() + rest.size() || error == std::errc::invalid_argument) { return std::nullopt; }
-  if (error == std::errc::result_out_of_range) { return Json(std::strtod(digits.c_str(), nullptr)); }
+  if (end != rest.data() + rest.size() || error == std::errc::invalid_argument) {
+    return std::nullopt;
+  }
+  if (error == std::errc::result_out_of_range) {
+    return Json(std::strtod(digits.c_str(), nullptr));
+  }
   if (negative) {
     if (value > (1ULL << 63U)) { return Json(-static_cast<double>(value)); }
     return Json(static_cast<std::int64_t>(0 - value));
   }
-  if (value <= static_cast<std::uint64_t>(INT64_MAX)) { return Json(static_cast<std::int64_t>(value)); }
+  if (value <= static_cast<std::uint64_t>(INT64_MAX)) {
+    return Json(static_cast<std::int64_t>(value));
+  }
   return Json(value);
 }
 
 std::optional<Json> yaml_float(std::string_view text) {
-  if (one_of(text, {".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"})) { return Json(std::numeric_limits<double>::infinity()); }
-  if (one_of(text, {"-.inf", "-.Inf", "-.INF"})) { return Json(-std::numeric_limits<double>::infinity()); }
-  if (one_of(text, {".nan", ".NaN", ".NAN"})) { return Json(std::numeric_limits<double>::quiet_NaN()); }
+  if (one_of(text, {".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"})) {
+    return Json(std::numeric_limits<double>::infinity());
+  }
+  if (one_of(text, {"-.inf", "-.Inf", "-.INF"})) {
+    return Json(-std::numeric_limits<double>::infinity());
+  }
+  if (one_of(text, {".nan", ".NaN", ".NAN"})) {
+    return Json(std::numeric_limits<double>::quiet_NaN());
+  }
   // YAML 1.1 floats carry a dot; an exponent carries its sign ("1e3" is text, as PyYAML reads it).
   if (text.find('.') == std::string_view::npos) { return std::nullopt; }
   const auto e = text.find_first_of("eE");
-  if (e != std::string_view::npos && (e + 1 >= text.size() || (text[e + 1] != '+' && text[e + 1] != '-'))) { return std::nullopt; }
+  if (e != std::string_view::npos &&
+      (e + 1 >= text.size() || (text[e + 1] != '+' && text[e + 1] != '-'))) {
+    return std::nullopt;
+  }
   std::string_view rest = text;
   if (rest.starts_with('+')) { rest.remove_prefix(1); }
   double value = 0;
@@ -70,8 +85,12 @@ std::optional<Json> yaml_float(std::string_view text) {
 // True when a plain scalar of this text would be read as something else than text.
 std::optional<Json> plain(std::string_view text) {
   if (text.empty() || one_of(text, {"~", "null", "Null", "NULL"})) { return Json(nullptr); }
-  if (one_of(text, {"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})) { return Json(true); }
-  if (one_of(text, {"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})) { return Json(false); }
+  if (one_of(text, {"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})) {
+    return Json(true);
+  }
+  if (one_of(text, {"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})) {
+    return Json(false);
+  }
   const char c = text.front();
   if ((c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.') {
     if (auto value = yaml_int(text)) { return value; }
@@ -85,8 +104,15 @@ class Converter {
   explicit Converter(const YamlLimits& limits) : limits_(limits) {}
 
   Result<Json> convert(const YAML::Node& node, std::size_t depth) {
-    if (depth > limits_.depth) { return problem(node, fmt::format("nested deeper than {} levels (or an alias of its own ancestor)", limits_.depth)); }
-    if (++nodes_ > limits_.nodes) { return problem(node, fmt::format("more than {} values after aliases are expanded", limits_.nodes)); }
+    if (depth > limits_.depth) {
+      return problem(node,
+                     fmt::format("nested deeper than {} levels (or an alias of its own ancestor)",
+                                 limits_.depth));
+    }
+    if (++nodes_ > limits_.nodes) {
+      return problem(node,
+                     fmt::format("more than {} values after aliases are expanded", limits_.nodes));
+    }
     const auto& tag = node.Tag();
     if (!tag.empty() && tag != "?" && tag != "!" && !tag.starts_with("tag:yaml.org,2002:")) {
       return problem(node, fmt::format("tag {} is not read", quote(tag)));
@@ -122,7 +148,9 @@ class Converter {
     JsonObject out;
     JsonObject merged;
     for (const auto& pair : node) {
-      if (!pair.first.IsScalar() && !pair.first.IsNull()) { return problem(pair.first, "a key that is not text"); }
+      if (!pair.first.IsScalar() && !pair.first.IsNull()) {
+        return problem(pair.first, "a key that is not text");
+      }
       const auto& key = pair.first.Scalar();
       auto value = convert(pair.second, depth + 1);
       if (!value) { return value; }
@@ -139,7 +167,9 @@ class Converter {
         }
         continue;
       }
-      if (!out.emplace(key, std::move(*value)).second) { return problem(pair.first, fmt::format("key {} is given twice", quote(key))); }
+      if (!out.emplace(key, std::move(*value)).second) {
+        return problem(pair.first, fmt::format("key {} is given twice", quote(key)));
+      }
     }
     for (const auto& [k, v] : merged) { out.emplace(k, v); }
     return Json(std::move(out));
@@ -158,12 +188,19 @@ bool needs_quotes(std::string_view text) {
   if (text.empty() || plain(text)) { return true; }
   if (text.front() == ' ' || text.back() == ' ' || text.back() == ':') { return true; }
   if (std::string_view("-?:,[]{}#&*!|>'\"%@`=").find(text.front()) != std::string_view::npos) {
-    const bool dash_word = text.size() > 1 && (text.front() == '-' || text.front() == ':' || text.front() == '?') && text[1] != ' ';
+    const bool dash_word = text.size() > 1 &&
+                           (text.front() == '-' || text.front() == ':' || text.front() == '?') &&
+                           text[1] != ' ';
     if (!dash_word) { return true; }
   }
-  if (text.find(": ") != std::string_view::npos || text.find(" #") != std::string_view::npos) { return true; }
+  if (text.find(": ") != std::string_view::npos || text.find(" #") != std::string_view::npos) {
+    return true;
+  }
   // Dates and base-60 numbers are read as such by YAML 1.1.
-  if (text.front() >= '0' && text.front() <= '9' && text.find_first_not_of("0123456789-:. TZ+_") == std::string_view::npos) { return true; }
+  if (text.front() >= '0' && text.front() <= '9' &&
+      text.find_first_not_of("0123456789-:. TZ+_") == std::string_view::npos) {
+    return true;
+  }
   for (const char c : text) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) { return true; }
   }
@@ -230,7 +267,8 @@ void emit(std::string& out, const Json& value, int indent, bool after_key) {
 
 Result<std::vector<Json>> parse_yaml_all(std::string_view text, const YamlLimits& limits) {
   if (text.size() > limits.bytes) {
-    return fail(ErrorKind::too_large, fmt::format("{} bytes of YAML, at most {} are read", text.size(), limits.bytes));
+    return fail(ErrorKind::too_large,
+                fmt::format("{} bytes of YAML, at most {} are read", text.size(), limits.bytes));
   }
   try {
     std::vector<Json> out;
@@ -241,16 +279,18 @@ Result<std::vector<Json>> parse_yaml_all(std::string_view text, const YamlLimits
     }
     return out;
   } catch (const YAML::Exception& error) {
-    return fail(ErrorKind::invalid, fmt::format("{}:{}: {}", error.mark.line + 1, error.mark.column + 1, error.msg));
+    return fail(ErrorKind::invalid,
+                fmt::format("{}:{}: {}", error.mark.line + 1, error.mark.column + 1, error.msg));
   }
 }
 
 Result<Json> parse_yaml(std::string_view text, const YamlLimits& limits) {
   METIER_TRY(documents, parse_yaml_all(text, limits));
   if (documents.size() != 1) {
-    return fail(Error{.kind = ErrorKind::invalid,
-                      .message = fmt::format("{} YAML documents where one is expected", documents.size()),
-                      .fix = "put each document into a file of its own"});
+    return fail(
+        Error{.kind = ErrorKind::invalid,
+              .message = fmt::format("{} YAML documents where one is expected", documents.size()),
+              .fix = "put each document into a file of its own"});
   }
   return std::move(documents.front());
 }

@@ -30,8 +30,10 @@ Error unknown_flag(const Verb& verb, std::string_view word) {
   std::vector<std::string> names;
   for (const auto& flag : verb.flags) { names.emplace_back(flag.name); }
   const auto close = nearest(word, names);
-  auto text = fmt::format("{} is unknown{}", quote(word), close ? fmt::format(", did you mean {}?", *close) : "");
-  return invalid(verb.name, std::move(text), fmt::format("flags of this verb: metier help {}", verb.name));
+  auto text = fmt::format("{} is unknown{}", quote(word),
+                          close ? fmt::format(", did you mean {}?", *close) : "");
+  return invalid(verb.name, std::move(text),
+                 fmt::format("flags of this verb: metier help {}", verb.name));
 }
 
 // Insertions, deletions, replacements, and two letters exchanged ("jbo", "trian") count one each.
@@ -43,8 +45,11 @@ std::size_t distance(std::string_view a, std::string_view b) {
         d[i][j] = i + j;
         continue;
       }
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) { d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1); }
+      d[i][j] = std::min(
+          {d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      }
     }
   }
   return d[a.size()][b.size()];
@@ -70,7 +75,8 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
 Result<Arguments> Arguments::parse(const Verb& verb, std::span<const std::string> words) {
   Arguments out;
   std::size_t i = 0;
-  const auto store = [&](const Flag& flag, std::optional<std::string> attached, std::string_view as_written) -> Result<void> {
+  const auto store = [&](const Flag& flag, std::optional<std::string> attached,
+                         std::string_view as_written) -> Result<void> {
     if (flag.name == kHelp.name) {
       out.help_ = true;
       return {};
@@ -85,8 +91,10 @@ Result<Arguments> Arguments::parse(const Verb& verb, std::span<const std::string
       return fail(invalid(as_written, "is given twice", fmt::format("give {} once", flag.name)));
     }
     if (!attached) {
-      if (i >= words.size() || words[i] == "--" || (words[i].starts_with("--") && find_flag(verb, words[i]) != nullptr)) {
-        return fail(invalid(as_written, "has no value", fmt::format("write {} {}", as_written, flag.value)));
+      if (i >= words.size() || words[i] == "--" ||
+          (words[i].starts_with("--") && find_flag(verb, words[i]) != nullptr)) {
+        return fail(invalid(as_written, "has no value",
+                            fmt::format("write {} {}", as_written, flag.value)));
       }
       attached = words[i++];
     }
@@ -96,7 +104,9 @@ Result<Arguments> Arguments::parse(const Verb& verb, std::span<const std::string
   while (i < words.size()) {
     const auto& word = words[i++];
     if (word == "--") {
-      if (!verb.takes_rest && i < words.size()) { return fail(invalid(verb.name, "takes nothing behind '--'")); }
+      if (!verb.takes_rest && i < words.size()) {
+        return fail(invalid(verb.name, "takes nothing behind '--'"));
+      }
       out.rest_.assign(words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
       break;
     }
@@ -121,10 +131,13 @@ Result<Arguments> Arguments::parse(const Verb& verb, std::span<const std::string
   if (out.help_) { return out; }
   const auto count = static_cast<int>(out.words_.size());
   if (count < verb.least) {
-    return fail(invalid(verb.name, "something is missing", fmt::format("metier {} {}", verb.name, verb.usage)));
+    return fail(invalid(verb.name, "something is missing",
+                        fmt::format("metier {} {}", verb.name, verb.usage)));
   }
   if (count > verb.most) {
-    return fail(invalid(verb.name, fmt::format("{} is one word too many", quote(out.words_[static_cast<std::size_t>(verb.most)])),
+    return fail(invalid(verb.name,
+                        fmt::format("{} is one word too many",
+                                    quote(out.words_[static_cast<std::size_t>(verb.most)])),
                         fmt::format("metier {} {}", verb.name, verb.usage)));
   }
   return out;
@@ -142,21 +155,29 @@ std::vector<std::string> Arguments::values(std::string_view flag) const {
 
 Result<Pair> parse_pair(std::string_view flag, std::string_view text) {
   const auto equals = text.find('=');
-  if (equals == std::string_view::npos) { return fail(invalid(flag, quote(text) + " has no '='", fmt::format("write {} NAME=VALUE", flag))); }
+  if (equals == std::string_view::npos) {
+    return fail(
+        invalid(flag, quote(text) + " has no '='", fmt::format("write {} NAME=VALUE", flag)));
+  }
   const auto name = text.substr(0, equals);
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  const auto letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  };
   const auto inner = [&](char c) { return letter(c) || (c >= '0' && c <= '9'); };
   if (name.empty() || !letter(name[0]) || !std::ranges::all_of(name, inner)) {
-    return fail(invalid(flag, quote(name) + " is not a name", "names are letters, digits and '_', and do not start with a digit"));
+    return fail(invalid(flag, quote(name) + " is not a name",
+                        "names are letters, digits and '_', and do not start with a digit"));
   }
   return Pair{std::string(name), std::string(text.substr(equals + 1))};
 }
 
-Result<std::int64_t> parse_count(std::string_view flag, std::string_view text, std::int64_t least, std::int64_t most) {
+Result<std::int64_t> parse_count(std::string_view flag, std::string_view text, std::int64_t least,
+                                 std::int64_t most) {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most) {
-    return fail(invalid(flag, quote(text) + " is not accepted", fmt::format("a whole number from {} to {}", least, most)));
+    return fail(invalid(flag, quote(text) + " is not accepted",
+                        fmt::format("a whole number from {} to {}", least, most)));
   }
   return value;
 }

@@ -13,22 +13,22 @@
 namespace metier::cli {
 
 struct Flag {
-  std::string_view name;          // "--kind"
-  char letter = 0;                // 'P' for -P, 0 = none
-  std::string_view value;         // what its value is called in the help; empty = a switch
+  std::string_view name;   // "--kind"
+  char letter = 0;         // 'P' for -P, 0 = none
+  std::string_view value;  // what its value is called in the help; empty = a switch
   std::string_view help;
   bool repeats = false;
 };
 
 struct Verb {
   std::string_view name;
-  std::string_view usage;         // behind "metier NAME "
+  std::string_view usage;  // behind "metier NAME "
   std::string_view summary;
   std::span<const Flag> flags;
   std::span<const std::string_view> examples;
-  int least = 0;                  // positional words
+  int least = 0;  // positional words
   int most = 0;
-  bool takes_rest = false;        // words behind "--" belong to the user's program
+  bool takes_rest = false;  // words behind "--" belong to the user's program
 };
 
 class Arguments final {
@@ -57,7 +57,8 @@ struct Pair {
 };
 Result<Pair> parse_pair(std::string_view flag, std::string_view text);
 // A whole number within bounds. Errors: invalid with the bounds.
-Result<std::int64_t> parse_count(std::string_view flag, std::string_view text, std::int64_t least, std::int64_t most);
+Result<std::int64_t> parse_count(std::string_view flag, std::string_view text, std::int64_t least,
+                                 std::int64_t most);
 
 // The candidate nearest to a word (edit distance at most a third of its length, at least 1), if any.
 std::optional<std::string> nearest(std::string_view word, std::span<const std::string> candidates);

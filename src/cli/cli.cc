@@ -20,7 +20,9 @@ Environment read_environment() {
   for (char** line = environ; line != nullptr && *line != nullptr; ++line) {
     const std::string_view text = *line;
     const auto equals = text.find('=');
-    if (equals != std::string_view::npos && equals > 0) { out.emplace(text.substr(0, equals), text.substr(equals + 1)); }
+    if (equals != std::string_view::npos && equals > 0) {
+      out.emplace(text.substr(0, equals), text.substr(equals + 1));
+    }
   }
   return out;
 }
@@ -52,21 +54,31 @@ Result<void> check_output(const Arguments& arguments, const Verb& verb) {
 }
 
 Result<void> check_project(std::string_view project) {
-  const auto inner = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
-  const bool fits = !project.empty() && project.size() <= 63 && std::ranges::all_of(project, inner) && project.front() != '-' && project.back() != '-';
+  const auto inner = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  };
+  const bool fits = !project.empty() && project.size() <= 63 &&
+                    std::ranges::all_of(project, inner) && project.front() != '-' &&
+                    project.back() != '-';
   if (fits || project == "*") { return {}; }
-  return fail(invalid("-P", quote(project) + " is not the name of a project", "small letters, digits and '-', at most 63, '-' not at the ends"));
+  return fail(invalid("-P", quote(project) + " is not the name of a project",
+                      "small letters, digits and '-', at most 63, '-' not at the ends"));
 }
 
 Error unknown_verb(std::string_view word) {
-  if (const auto text = absent_verb(word); !text.empty()) { return invalid("", fmt::format("{}: {}", word, text)); }
+  if (const auto text = absent_verb(word); !text.empty()) {
+    return invalid("", fmt::format("{}: {}", word, text));
+  }
   std::vector<std::string> names;
   for (const auto& entry : all_verbs()) { names.emplace_back(entry.verb.name); }
   const auto close = nearest(word, names);
-  return invalid("", quote(word) + " is not a verb" + (close ? fmt::format(", did you mean {}?", *close) : ""), "verbs: metier help");
+  return invalid(
+      "", quote(word) + " is not a verb" + (close ? fmt::format(", did you mean {}?", *close) : ""),
+      "verbs: metier help");
 }
 
-int run_verb(const VerbEntry& entry, std::span<const std::string> words, const Environment& environment, const Program& program) {
+int run_verb(const VerbEntry& entry, std::span<const std::string> words,
+             const Environment& environment, const Program& program) {
   auto arguments = Arguments::parse(entry.verb, words);
   if (!arguments) {
     Screen screen(detect_style("auto", environment), STDOUT_FILENO, STDERR_FILENO);
@@ -82,9 +94,15 @@ int run_verb(const VerbEntry& entry, std::span<const std::string> words, const E
   }
   const auto own_project = variable(environment, "METIER_PROJECT");
   Session session(environment, screen, own_path());
-  Command command{.verb = entry.verb, .arguments = *arguments, .session = session, .screen = screen, .program = program, .executable = own_path(),
-                  .project = arguments->value("--project", own_project.empty() ? "default" : own_project),
-                  .output = entry.verb.name == "build" ? "table" : arguments->value("--output", "table")};
+  Command command{
+      .verb = entry.verb,
+      .arguments = *arguments,
+      .session = session,
+      .screen = screen,
+      .program = program,
+      .executable = own_path(),
+      .project = arguments->value("--project", own_project.empty() ? "default" : own_project),
+      .output = entry.verb.name == "build" ? "table" : arguments->value("--output", "table")};
   const auto run = [&]() -> Result<int> {
     METIER_CHECK(check_output(*arguments, entry.verb));
     METIER_CHECK(check_project(command.project));
@@ -112,7 +130,9 @@ int cli_main(int argc, char** argv, const Program& program) {
   if (words[0] == "--version") { words[0] = "version"; }
   if (words[0] == "__complete") {
     Screen screen(detect_style("never", environment), STDOUT_FILENO, STDERR_FILENO);
-    for (const auto& line : complete(std::span(words).subspan(1), environment)) { screen.out(line + "\n"); }
+    for (const auto& line : complete(std::span(words).subspan(1), environment)) {
+      screen.out(line + "\n");
+    }
     return 0;
   }
   const auto* entry = find_verb(words[0]);
@@ -125,8 +145,10 @@ int cli_main(int argc, char** argv, const Program& program) {
     return run_verb(*entry, std::span(words).subspan(1), environment, program);
   } catch (const std::exception& e) {
     Screen screen(detect_style("auto", environment), STDOUT_FILENO, STDERR_FILENO);
-    screen.error(Error{.kind = ErrorKind::internal, .message = fmt::format("internal error in metier {}: {}", program.version, e.what()),
-                       .fix = "report it with the command that you typed"});
+    screen.error(
+        Error{.kind = ErrorKind::internal,
+              .message = fmt::format("internal error in metier {}: {}", program.version, e.what()),
+              .fix = "report it with the command that you typed"});
     return 70;
   }
 }

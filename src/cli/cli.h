@@ -8,7 +8,7 @@ namespace metier::cli {
 
 // What `main` wires in.
 struct Program {
-  ServerMain server;             // `metier server`
+  ServerMain server;  // `metier server`
   std::string version = "0.1.0";
 };
 

@@ -17,9 +17,13 @@ std::vector<std::string> run_names(const Environment& environment, const std::st
   if (!places) { return out; }
   auto endpoint = find_endpoint(environment, *places);
   if (!endpoint) { return out; }
-  net::ClientRequest request{.url = endpoint->url + fmt::format("/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size=50", project),
-                             .timeout = std::chrono::milliseconds(50)};
-  if (const auto token = variable(environment, "METIER_TOKEN"); !token.empty()) { request.headers.emplace_back("authorization", "Bearer " + token); }
+  net::ClientRequest request{
+      .url = endpoint->url +
+             fmt::format("/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size=50", project),
+      .timeout = std::chrono::milliseconds(50)};
+  if (const auto token = variable(environment, "METIER_TOKEN"); !token.empty()) {
+    request.headers.emplace_back("authorization", "Bearer " + token);
+  }
   auto answer = net::make_blocking_client()->send(request);
   auto body = answer ? parse_json(answer->body) : Result<Json>(fail(ErrorKind::unavailable, ""));
   const auto* runs = body && body->is_object() ? array_in(body->as_object(), "runs") : nullptr;
@@ -30,7 +34,8 @@ std::vector<std::string> run_names(const Environment& environment, const std::st
   return out;
 }
 
-std::vector<std::string> candidates(std::span<const std::string> words, const Environment& environment) {
+std::vector<std::string> candidates(std::span<const std::string> words,
+                                    const Environment& environment) {
   std::vector<std::string> out;
   const std::string current = words.empty() ? "" : words.back();
   if (words.size() <= 1) {
@@ -47,12 +52,15 @@ std::vector<std::string> candidates(std::span<const std::string> words, const En
     return out;
   }
   const auto& verb = entry->verb.name;
-  if (verb == "get") { return {"runs", "functions", "artifacts", "pods", "projects", "environments"}; }
+  if (verb == "get") {
+    return {"runs", "functions", "artifacts", "pods", "projects", "environments"};
+  }
   if (verb == "secret") { return {"set", "list", "delete"}; }
   if (verb == "completion") { return {"bash", "zsh", "fish"}; }
   if (verb == "kinds") { return kind_names(); }
   if (verb == "help") { return candidates(words.subspan(1, words.size() - 1), environment); }
-  if (verb == "describe" || verb == "logs" || verb == "why" || verb == "abort" || verb == "delete") {
+  if (verb == "describe" || verb == "logs" || verb == "why" || verb == "abort" ||
+      verb == "delete") {
     const auto project = variable(environment, "METIER_PROJECT");
     return run_names(environment, project.empty() ? "default" : project);
   }
@@ -61,7 +69,8 @@ std::vector<std::string> candidates(std::span<const std::string> words, const En
 
 }  // namespace
 
-std::vector<std::string> complete(std::span<const std::string> words, const Environment& environment) {
+std::vector<std::string> complete(std::span<const std::string> words,
+                                  const Environment& environment) {
   auto out = candidates(words, environment);
   const std::string current = words.empty() ? "" : words.back();
   std::erase_if(out, [&](const std::string& word) { return !word.starts_with(current); });

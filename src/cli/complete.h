@@ -10,6 +10,7 @@
 namespace metier::cli {
 
 // `words` are those behind "metier"; the last one is being typed. Names of runs are asked from a server that already listens.
-std::vector<std::string> complete(std::span<const std::string> words, const Environment& environment);
+std::vector<std::string> complete(std::span<const std::string> words,
+                                  const Environment& environment);
 
 }  // namespace metier::cli

@@ -36,7 +36,9 @@ Result<void> add_parameters(const Arguments& arguments, JsonObject& run_spec) {
   auto& parameters = ensure_object(run_spec, "parameters");
   for (const auto& text : arguments.values("--param")) {
     METIER_TRY(pair, parse_pair("-p", text));
-    if (parameters.contains(pair.name)) { return fail(invalid("-p", quote(pair.name) + " is given twice", "give each parameter once")); }
+    if (parameters.contains(pair.name)) {
+      return fail(invalid("-p", quote(pair.name) + " is given twice", "give each parameter once"));
+    }
     parameters[pair.name] = parameter_value(pair.value);
   }
   return {};
@@ -46,14 +48,20 @@ Result<void> add_inputs(const Arguments& arguments, const Caller& caller, JsonOb
   auto& inputs = ensure_object(run_spec, "inputs");
   for (const auto& text : arguments.values("--input")) {
     METIER_TRY(pair, parse_pair("-i", text));
-    if (inputs.contains(pair.name)) { return fail(invalid("-i", quote(pair.name) + " is given twice", "give each input once")); }
-    if (pair.value.empty()) { return fail(invalid("-i", quote(pair.name) + " has no URL", "write -i NAME=FILE-OR-URL")); }
+    if (inputs.contains(pair.name)) {
+      return fail(invalid("-i", quote(pair.name) + " is given twice", "give each input once"));
+    }
+    if (pair.value.empty()) {
+      return fail(invalid("-i", quote(pair.name) + " has no URL", "write -i NAME=FILE-OR-URL"));
+    }
     auto url = pair.value;
     if (url.find("://") == std::string::npos) {
       url = (fs::path(caller.folder) / url).lexically_normal().string();
       std::error_code ec;
       if (caller.same_machine && !fs::exists(url, ec)) {
-        return fail(Error{.kind = ErrorKind::not_found, .message = pair.value + ": no such file", .field = "-i " + pair.name});
+        return fail(Error{.kind = ErrorKind::not_found,
+                          .message = pair.value + ": no such file",
+                          .field = "-i " + pair.name});
       }
     }
     inputs[pair.name] = url;
@@ -70,12 +78,17 @@ Result<void> check_parameters(const Target& target, const JsonObject& run_spec) 
     if (given == nullptr) { continue; }
     for (const auto& [key, value] : *given) {
       const std::string name(key);
-      if (std::ranges::find(found->parameters, name) != found->parameters.end() || target.text.find(name) != std::string::npos) { continue; }
+      if (std::ranges::find(found->parameters, name) != found->parameters.end() ||
+          target.text.find(name) != std::string::npos) {
+        continue;
+      }
       const auto close = nearest(name, found->parameters);
-      return fail(invalid(given == object_in(run_spec, "inputs") ? "-i " + name : "-p " + name,
-                          fmt::format("{}:{} {}({}) does not take it", fs::path(target.path).filename().string(), found->line, found->name,
-                                      comma(found->parameters, ", ")),
-                          close ? fmt::format("did you mean {}? To allow any: add **kwargs", *close) : "to allow any: add **kwargs"));
+      return fail(invalid(
+          given == object_in(run_spec, "inputs") ? "-i " + name : "-p " + name,
+          fmt::format("{}:{} {}({}) does not take it", fs::path(target.path).filename().string(),
+                      found->line, found->name, comma(found->parameters, ", ")),
+          close ? fmt::format("did you mean {}? To allow any: add **kwargs", *close)
+                : "to allow any: add **kwargs"));
     }
   }
   return {};
@@ -84,7 +97,9 @@ Result<void> check_parameters(const Target& target, const JsonObject& run_spec) 
 Result<void> add_hyper(const Arguments& arguments, JsonObject& run_spec) {
   const auto lists = arguments.values("--hyper");
   for (const char* flag : {"--strategy", "--selector", "--stop"}) {
-    if (lists.empty() && arguments.has(flag)) { return fail(invalid(flag, "needs hyper-parameters", "give -x NAME=JSON-LIST")); }
+    if (lists.empty() && arguments.has(flag)) {
+      return fail(invalid(flag, "needs hyper-parameters", "give -x NAME=JSON-LIST"));
+    }
   }
   if (lists.empty()) { return {}; }
   auto& hyper = ensure_object(run_spec, "hyperparams");
@@ -92,9 +107,13 @@ Result<void> add_hyper(const Arguments& arguments, JsonObject& run_spec) {
     METIER_TRY(pair, parse_pair("-x", text));
     auto value = parse_json(pair.value);
     if (!value || !value->is_array() || value->as_array().empty()) {
-      return fail(invalid("-x", fmt::format("{} is not a list: {}", quote(pair.name), quote(pair.value)), "write a JSON list: -x lr=[0.1,0.2]"));
+      return fail(invalid("-x",
+                          fmt::format("{} is not a list: {}", quote(pair.name), quote(pair.value)),
+                          "write a JSON list: -x lr=[0.1,0.2]"));
     }
-    if (hyper.contains(pair.name)) { return fail(invalid("-x", quote(pair.name) + " is given twice")); }
+    if (hyper.contains(pair.name)) {
+      return fail(invalid("-x", quote(pair.name) + " is given twice"));
+    }
     hyper[pair.name] = std::move(*value);
   }
   auto& options = ensure_object(run_spec, "hyper_param_options");
@@ -108,7 +127,8 @@ Result<void> add_hyper(const Arguments& arguments, JsonObject& run_spec) {
     const auto dot = selector.find('.');
     const auto how = selector.substr(0, dot);
     if (dot != std::string::npos && how != "max" && how != "min") {
-      return fail(invalid("--selector", quote(selector) + " is not accepted", "write max.RESULT or min.RESULT"));
+      return fail(invalid("--selector", quote(selector) + " is not accepted",
+                          "write max.RESULT or min.RESULT"));
     }
     options["selector"] = selector;
   }
@@ -140,90 +160,132 @@ Result<void> add_resources(const Arguments& arguments, JsonObject& spec) {
 }
 
 Result<void> add_replicas(const Arguments& arguments, std::string_view kind, JsonObject& spec) {
-  for (const auto& [flag, field] : {std::pair{"--replicas", "replicas"}, std::pair{"--min", "min_replicas"}, std::pair{"--max", "max_replicas"}}) {
+  for (const auto& [flag, field] :
+       {std::pair{"--replicas", "replicas"}, std::pair{"--min", "min_replicas"},
+        std::pair{"--max", "max_replicas"}}) {
     if (!arguments.has(flag)) { continue; }
-    METIER_TRY(count, parse_count(flag, arguments.value(flag), flag == std::string_view("--min") ? 0 : 1, kMostReplicas));
+    METIER_TRY(count, parse_count(flag, arguments.value(flag),
+                                  flag == std::string_view("--min") ? 0 : 1, kMostReplicas));
     if (count > 1 && !in_pods(kind)) {
-      return fail(invalid(flag, fmt::format("kind {} runs in one process", kind), "choose a kind of several pods: mpijob, spark, dask"));
+      return fail(invalid(flag, fmt::format("kind {} runs in one process", kind),
+                          "choose a kind of several pods: mpijob, spark, dask"));
     }
     spec[field] = count;
   }
   const auto least = int_in(spec, "min_replicas");
   const auto most = int_in(spec, "max_replicas");
-  if (least && most && *least > *most) { return fail(invalid("--min", fmt::format("{} is more than --max {}", *least, *most))); }
+  if (least && most && *least > *most) {
+    return fail(invalid("--min", fmt::format("{} is more than --max {}", *least, *most)));
+  }
   return {};
 }
 
 Result<void> check_variable(std::string_view name, std::string_view kind) {
-  if (name.starts_with("METIER_") || name == "MLRUN_DBPATH" || name == "MLRUN_EXEC_CONFIG" || name == "MLRUN_EXEC_CODE") {
+  if (name.starts_with("METIER_") || name == "MLRUN_DBPATH" || name == "MLRUN_EXEC_CONFIG" ||
+      name == "MLRUN_EXEC_CODE") {
     return fail(invalid("-e", quote(name) + " is reserved for metier", "choose another name"));
   }
   if (!in_pods(kind) && (name.starts_with("LD_") || name == "GCONV_PATH")) {
-    return fail(invalid("-e", quote(name) + " changes how programs are loaded and is allowed in pods only", "choose --kind job"));
+    return fail(
+        invalid("-e", quote(name) + " changes how programs are loaded and is allowed in pods only",
+                "choose --kind job"));
   }
   return {};
 }
 
-Result<void> add_environment(const Arguments& arguments, const Caller& caller, std::string_view kind, JsonObject& spec) {
+Result<void> add_environment(const Arguments& arguments, const Caller& caller,
+                             std::string_view kind, JsonObject& spec) {
   std::set<std::string> seen;
   for (const auto& text : arguments.values("--env")) {
     METIER_TRY(pair, parse_pair("-e", text));
     METIER_CHECK(check_variable(pair.name, kind));
-    if (!seen.insert(pair.name).second) { return fail(invalid("-e", quote(pair.name) + " is given twice")); }
+    if (!seen.insert(pair.name).second) {
+      return fail(invalid("-e", quote(pair.name) + " is given twice"));
+    }
     ensure_array(spec, "env").push_back(JsonObject{{"name", pair.name}, {"value", pair.value}});
   }
   for (const auto& text : arguments.values("--secret")) {
     const auto colon = text.find(':');
     const auto name = text.substr(0, colon);
     const auto key = colon == std::string::npos ? name : text.substr(colon + 1);
-    const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; };
-    if (name.empty() || key.empty() || !std::ranges::all_of(name, fits) || !std::ranges::all_of(key, fits)) {
-      return fail(invalid("--secret", quote(text) + " is not NAME or NAME:KEY", "names are letters, digits, '-', '_' and '.'"));
+    const auto fits = [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
+    };
+    if (name.empty() || key.empty() || !std::ranges::all_of(name, fits) ||
+        !std::ranges::all_of(key, fits)) {
+      return fail(invalid("--secret", quote(text) + " is not NAME or NAME:KEY",
+                          "names are letters, digits, '-', '_' and '.'"));
     }
     std::string variable = key;  // the name in the environment: what a shell can say
     for (auto& c : variable) {
       if (c == '-' || c == '.') { c = '_'; }
     }
-    if (!seen.insert(variable).second) { return fail(invalid("--secret", quote(variable) + " is given twice")); }
+    if (!seen.insert(variable).second) {
+      return fail(invalid("--secret", quote(variable) + " is given twice"));
+    }
     // A name alone is a key of the project's own secret, as MLRun stores project secrets.
-    JsonObject reference{{"name", colon == std::string::npos ? "mlrun-project-secrets-" + caller.project : name}, {"key", key}};
-    ensure_array(spec, "env").push_back(JsonObject{{"name", variable}, {"valueFrom", JsonObject{{"secretKeyRef", std::move(reference)}}}});
+    JsonObject reference{
+        {"name", colon == std::string::npos ? "mlrun-project-secrets-" + caller.project : name},
+        {"key", key}};
+    ensure_array(spec, "env")
+        .push_back(JsonObject{{"name", variable},
+                              {"valueFrom", JsonObject{{"secretKeyRef", std::move(reference)}}}});
   }
   return {};
 }
 
 bool below(std::string_view path, std::string_view folder) {
-  return !folder.empty() && (path == folder || (path.starts_with(folder) && path.size() > folder.size() && path[folder.size()] == '/'));
+  return !folder.empty() &&
+         (path == folder ||
+          (path.starts_with(folder) && path.size() > folder.size() && path[folder.size()] == '/'));
 }
 
 Result<void> check_volume(const Caller& caller, const std::string& host, const std::string& path) {
   for (const auto& side : {host, path}) {
-    if (!side.starts_with('/')) { return fail(invalid("-v", quote(side) + " is not an absolute path", "write -v /HOST/FOLDER:/PATH[:ro]")); }
-    const auto parts = fs::path(side);
-    if (std::ranges::find(parts, "..") != parts.end()) { return fail(invalid("-v", quote(side) + " has a '..'", "write the path it means")); }
-    for (const char* refused : {"/proc", "/sys", "/dev"}) {
-      if (below(side, refused)) { return fail(invalid("-v", quote(side) + " is not allowed", "share a folder of your own")); }
+    if (!side.starts_with('/')) {
+      return fail(invalid("-v", quote(side) + " is not an absolute path",
+                          "write -v /HOST/FOLDER:/PATH[:ro]"));
     }
-    if (side == "/") { return fail(invalid("-v", "the root folder is not allowed", "share a folder in it")); }
+    const auto parts = fs::path(side);
+    if (std::ranges::find(parts, "..") != parts.end()) {
+      return fail(invalid("-v", quote(side) + " has a '..'", "write the path it means"));
+    }
+    for (const char* refused : {"/proc", "/sys", "/dev"}) {
+      if (below(side, refused)) {
+        return fail(invalid("-v", quote(side) + " is not allowed", "share a folder of your own"));
+      }
+    }
+    if (side == "/") {
+      return fail(invalid("-v", "the root folder is not allowed", "share a folder in it"));
+    }
   }
   for (const auto& ours : {caller.data, fs::path(caller.socket).parent_path().string()}) {
-    if (below(host, ours) || below(ours, host)) { return fail(invalid("-v", quote(host) + " holds metier's own records or socket", "share another folder")); }
+    if (below(host, ours) || below(ours, host)) {
+      return fail(invalid("-v", quote(host) + " holds metier's own records or socket",
+                          "share another folder"));
+    }
   }
   std::error_code ec;
   if (caller.same_machine && !fs::exists(host, ec)) {
-    return fail(Error{.kind = ErrorKind::not_found, .message = host + ": no such file or folder", .field = "-v"});
+    return fail(Error{
+        .kind = ErrorKind::not_found, .message = host + ": no such file or folder", .field = "-v"});
   }
   return {};
 }
 
-Result<void> add_volumes(const Arguments& arguments, const Caller& caller, std::string_view kind, JsonObject& spec) {
+Result<void> add_volumes(const Arguments& arguments, const Caller& caller, std::string_view kind,
+                         JsonObject& spec) {
   int index = 0;
   for (const auto& text : arguments.values("--volume")) {
-    if (!in_pods(kind)) { return fail(invalid("-v", fmt::format("kind {} sees this machine's files as they are", kind), "leave -v out")); }
+    if (!in_pods(kind)) {
+      return fail(invalid("-v", fmt::format("kind {} sees this machine's files as they are", kind),
+                          "leave -v out"));
+    }
     const auto first = text.find(':');
     const auto second = first == std::string::npos ? first : text.find(':', first + 1);
     const auto mode = second == std::string::npos ? std::string() : text.substr(second + 1);
-    if (first == std::string::npos || (second != std::string::npos && mode != "ro" && mode != "rw")) {
+    if (first == std::string::npos ||
+        (second != std::string::npos && mode != "ro" && mode != "rw")) {
       return fail(invalid("-v", quote(text) + " is not HOST:PATH or HOST:PATH:ro"));
     }
     auto host = text.substr(0, first);
@@ -232,7 +294,8 @@ Result<void> add_volumes(const Arguments& arguments, const Caller& caller, std::
     while (path.size() > 1 && path.ends_with('/')) { path.pop_back(); }
     METIER_CHECK(check_volume(caller, host, path));
     const auto name = fmt::format("volume-{}", index++);
-    ensure_array(spec, "volumes").push_back(JsonObject{{"name", name}, {"hostPath", JsonObject{{"path", host}}}});
+    ensure_array(spec, "volumes")
+        .push_back(JsonObject{{"name", name}, {"hostPath", JsonObject{{"path", host}}}});
     JsonObject mount{{"name", name}, {"mountPath", path}};
     if (mode == "ro") { mount["readOnly"] = true; }
     ensure_array(spec, "volume_mounts").push_back(std::move(mount));
@@ -254,15 +317,24 @@ Result<void> add_requirements(const Arguments& arguments, JsonObject& spec) {
       auto line = rest.substr(0, end);
       rest.remove_prefix(std::min(end + 1, rest.size()));
       line = line.substr(0, std::min(line.find(" #"), line.size()));
-      while (!line.empty() && (line.back() == ' ' || line.back() == '\r' || line.back() == '\t')) { line.remove_suffix(1); }
-      while (!line.empty() && (line.front() == ' ' || line.front() == '\t')) { line.remove_prefix(1); }
+      while (!line.empty() && (line.back() == ' ' || line.back() == '\r' || line.back() == '\t')) {
+        line.remove_suffix(1);
+      }
+      while (!line.empty() && (line.front() == ' ' || line.front() == '\t')) {
+        line.remove_prefix(1);
+      }
       if (!line.empty() && line[0] != '#') { list.push_back(boost::json::string(line)); }
     }
   }
   const auto python = arguments.value("--python");
   if (!python.empty()) {
-    const bool version = std::ranges::all_of(python, [](char c) { return (c >= '0' && c <= '9') || c == '.'; }) && python.starts_with("3.");
-    if (!version && !python.starts_with('/')) { return fail(invalid("--python", quote(python) + " is neither a version nor a path", "write --python 3.11")); }
+    const bool version =
+        std::ranges::all_of(python, [](char c) { return (c >= '0' && c <= '9') || c == '.'; }) &&
+        python.starts_with("3.");
+    if (!version && !python.starts_with('/')) {
+      return fail(invalid("--python", quote(python) + " is neither a version nor a path",
+                          "write --python 3.11"));
+    }
     ensure_object(spec, "build")["python"] = python;
   }
   if (arguments.has("--image")) { spec["image"] = arguments.value("--image"); }
@@ -273,8 +345,12 @@ Result<void> add_limits_in_time(const Arguments& arguments, JsonObject& run_spec
   if (arguments.has("--timeout")) {
     const auto text = arguments.value("--timeout");
     const auto duration = parse_duration(text);
-    if (!duration || duration->count() <= 0) { return fail(invalid("--timeout", quote(text) + " is not a duration", "write 90s, 10m, 2h or 1d")); }
-    ensure_object(run_spec, "state_thresholds")["executing"] = fmt::format("{}s", std::max<std::int64_t>(duration->count() / 1'000'000, 1));
+    if (!duration || duration->count() <= 0) {
+      return fail(
+          invalid("--timeout", quote(text) + " is not a duration", "write 90s, 10m, 2h or 1d"));
+    }
+    ensure_object(run_spec, "state_thresholds")["executing"] =
+        fmt::format("{}s", std::max<std::int64_t>(duration->count() / 1'000'000, 1));
   }
   if (arguments.has("--retry")) {
     METIER_TRY(count, parse_count("--retry", arguments.value("--retry"), 0, 100));
@@ -287,12 +363,16 @@ Result<void> add_settings(const Arguments& arguments, JsonObject& function) {
   for (const auto& text : arguments.values("--set")) {
     const auto equals = text.find('=');
     const auto path = text.substr(0, equals);
-    if (equals == std::string::npos || !(path.starts_with("spec.") || path.starts_with("metadata.")) || path.ends_with('.') ||
+    if (equals == std::string::npos ||
+        !(path.starts_with("spec.") || path.starts_with("metadata.")) || path.ends_with('.') ||
         path.find("..") != std::string::npos) {
       return fail(invalid("--set", quote(text) + " is not accepted", "write --set spec.PATH=JSON"));
     }
     auto value = parse_json(text.substr(equals + 1));
-    if (!value) { return fail(invalid("--set " + path, "is not JSON: " + value.error().message, "texts need quotes: '\"text\"'")); }
+    if (!value) {
+      return fail(invalid("--set " + path, "is not JSON: " + value.error().message,
+                          "texts need quotes: '\"text\"'"));
+    }
     set_dotted(function, path, std::move(*value));
   }
   return {};
@@ -307,16 +387,24 @@ Result<Target> function_of_file(const Arguments& arguments, Submission& out) {
   const auto name = normalized_name(file.stem().string());
   if (target.kind == FileKind::python || target.kind == FileKind::notebook) {
     if (target.kind == FileKind::notebook && !in_pods(out.kind)) {
-      return fail(invalid("--kind", fmt::format("a notebook runs in pods, not as {}", out.kind), "choose --kind job"));
+      return fail(invalid("--kind", fmt::format("a notebook runs in pods, not as {}", out.kind),
+                          "choose --kind job"));
     }
-    METIER_TRY(function, code_to_function({.name = name, .project = out.project, .filename = target.path, .handler = target.handler,
+    METIER_TRY(function, code_to_function({.name = name,
+                                           .project = out.project,
+                                           .filename = target.path,
+                                           .handler = target.handler,
                                            .kind = out.kind == "handler" ? "local" : out.kind}));
     out.function = std::move(function.document());
     if (!in_pods(out.kind)) { ensure_object(out.function, "spec")["command"] = target.path; }
     out.source_text = target.text;
   } else {
-    METIER_TRY(function, new_function({.name = name, .project = out.project, .kind = out.kind == "handler" ? "local" : out.kind, .command = target.path,
-                                       .mode = target.kind == FileKind::library ? "" : "pass", .handler = target.handler},
+    METIER_TRY(function, new_function({.name = name,
+                                       .project = out.project,
+                                       .kind = out.kind == "handler" ? "local" : out.kind,
+                                       .command = target.path,
+                                       .mode = target.kind == FileKind::library ? "" : "pass",
+                                       .handler = target.handler},
                                       system_random()));
     out.function = std::move(function.document());
   }
@@ -330,7 +418,10 @@ Result<void> function_of_yaml(const std::string& path, Submission& out) {
   if (!text) { return fail(std::move(text).error()); }
   auto document = path.ends_with(".json") ? parse_json(*text) : parse_yaml(*text);
   if (!document) { return fail(std::move(document).error().in(path)); }
-  if (!document->is_object()) { return fail(invalid("", fmt::format("{}: holds a {}, not a function", path, type_name(*document)))); }
+  if (!document->is_object()) {
+    return fail(
+        invalid("", fmt::format("{}: holds a {}, not a function", path, type_name(*document))));
+  }
   const auto kind = string_in(document->as_object(), "kind");
   std::error_code ec;
   out.context = fs::absolute(path, ec).lexically_normal().parent_path().string();
@@ -356,7 +447,8 @@ Result<void> check_function(Submission& out) {
 }  // namespace
 
 const std::vector<std::string>& kind_names() {
-  static const std::vector<std::string> names(metier::kind_names().begin(), metier::kind_names().end());
+  static const std::vector<std::string> names(metier::kind_names().begin(),
+                                              metier::kind_names().end());
   return names;
 }
 
@@ -364,7 +456,10 @@ Result<void> check_kind(std::string_view flag, std::string_view kind) {
   const auto& names = kind_names();
   if (std::ranges::find(names, kind) != names.end()) { return {}; }
   const auto close = nearest(kind, names);
-  return fail(invalid(flag, quote(kind) + " is unknown" + (close ? fmt::format(", did you mean {}?", quote(*close)) : ""), "kinds: " + comma(names, " ")));
+  return fail(invalid(
+      flag,
+      quote(kind) + " is unknown" + (close ? fmt::format(", did you mean {}?", quote(*close)) : ""),
+      "kinds: " + comma(names, " ")));
 }
 
 Result<std::string> check_cpu(std::string_view text) {
@@ -372,10 +467,16 @@ Result<std::string> check_cpu(std::string_view text) {
   const auto plain = [](char c) { return (c >= '0' && c <= '9') || c == '.'; };
   auto number = text;
   if (number.ends_with('m')) { number.remove_suffix(1); }
-  if (number.empty() || !std::ranges::all_of(number, plain)) { return fail(invalid("--cpu", quote(text) + " is not a quantity of cpu", std::string(kForms))); }
+  if (number.empty() || !std::ranges::all_of(number, plain)) {
+    return fail(invalid("--cpu", quote(text) + " is not a quantity of cpu", std::string(kForms)));
+  }
   auto quantity = Quantity::parse(text);
-  if (!quantity) { return fail(invalid("--cpu", quote(text) + " is not a quantity of cpu", std::string(kForms))); }
-  if (quantity->milli() <= 0) { return fail(invalid("--cpu", quote(text) + " is not more than zero", std::string(kForms))); }
+  if (!quantity) {
+    return fail(invalid("--cpu", quote(text) + " is not a quantity of cpu", std::string(kForms)));
+  }
+  if (quantity->milli() <= 0) {
+    return fail(invalid("--cpu", quote(text) + " is not more than zero", std::string(kForms)));
+  }
   return std::string(text);
 }
 
@@ -386,14 +487,20 @@ Result<std::string> check_memory(std::string_view text) {
     const auto stem = text.substr(0, text.size() - (bytes ? 1 : 0));
     const auto decimal = Quantity::parse(stem);
     return fail(invalid("--mem", quote(text) + " is not a quantity",
-                        bytes && decimal && stem.size() > 1 && !stem.ends_with('i') && std::isalpha(static_cast<unsigned char>(stem.back())) != 0
+                        bytes && decimal && stem.size() > 1 && !stem.ends_with('i') &&
+                                std::isalpha(static_cast<unsigned char>(stem.back())) != 0
                             ? fmt::format("use {0} (powers of 10) or {0}i (powers of 2)", stem)
                             : "use 2G (10^9 bytes) or 2Gi (2^30 bytes)"));
   }
-  if (quantity->milli() <= 0) { return fail(invalid("--mem", quote(text) + " is not more than zero", "use 2G (10^9 bytes) or 2Gi (2^30 bytes)")); }
-  if (quantity->units() < (1 << 20)) {
-    return fail(invalid("--mem", fmt::format("{} is {} bytes, too little for any program", quote(text), quantity->units()),
+  if (quantity->milli() <= 0) {
+    return fail(invalid("--mem", quote(text) + " is not more than zero",
                         "use 2G (10^9 bytes) or 2Gi (2^30 bytes)"));
+  }
+  if (quantity->units() < (1 << 20)) {
+    return fail(invalid(
+        "--mem",
+        fmt::format("{} is {} bytes, too little for any program", quote(text), quantity->units()),
+        "use 2G (10^9 bytes) or 2Gi (2^30 bytes)"));
   }
   return std::string(text);
 }
@@ -411,7 +518,8 @@ std::string normalized_name(std::string_view text) {
   std::string out;
   for (const char c : text) {
     const auto lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    const bool fits = std::isalnum(static_cast<unsigned char>(lower)) != 0 && static_cast<unsigned char>(lower) < 0x80;
+    const bool fits = std::isalnum(static_cast<unsigned char>(lower)) != 0 &&
+                      static_cast<unsigned char>(lower) < 0x80;
     out += fits || lower == '.' ? lower : '-';
   }
   const auto edge = [](char c) { return c == '-' || c == '.'; };
@@ -424,18 +532,23 @@ std::string normalized_name(std::string_view text) {
 std::string run_name(std::string_view file, std::string_view handler) {
   const auto stem = normalized_name(fs::path(file).stem().string());
   const auto dot = handler.rfind('.');
-  const auto name = handler.empty() ? std::string() : normalized_name(dot == std::string_view::npos ? handler : handler.substr(dot + 1));
+  const auto name =
+      handler.empty()
+          ? std::string()
+          : normalized_name(dot == std::string_view::npos ? handler : handler.substr(dot + 1));
   return name.empty() || name == stem ? stem : normalized_name(stem + "-" + name);
 }
 
-Result<Submission> make_submission(const Arguments& arguments, const Caller& caller, std::string_view default_kind) {
+Result<Submission> make_submission(const Arguments& arguments, const Caller& caller,
+                                   std::string_view default_kind) {
   Submission out;
   out.project = caller.project;
   out.kind = arguments.value("--kind");
   if (arguments.has("--kind")) { METIER_CHECK(check_kind("--kind", out.kind)); }
   const bool file = arguments.has("--file");
   if (file == !arguments.words().empty()) {
-    return fail(invalid("run", file ? "both a file and -f are given" : "no file is given", "metier run FILE[:HANDLER], or metier run -f function.yaml"));
+    return fail(invalid("run", file ? "both a file and -f are given" : "no file is given",
+                        "metier run FILE[:HANDLER], or metier run -f function.yaml"));
   }
   std::optional<Target> target;
   if (file) {
@@ -447,7 +560,8 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
     target = std::move(found);
   }
   auto& function = out.function;
-  const bool of_an_operator = function.contains("apiVersion");  // MPIJob, SparkApplication: the server translates them
+  const bool of_an_operator =
+      function.contains("apiVersion");  // MPIJob, SparkApplication: the server translates them
   if (!of_an_operator) {
     METIER_TRY(resolved, resolve_kind(out.kind, "--kind"));
     function["kind"] = out.kind == "handler" ? "handler" : resolved.kind;
@@ -472,11 +586,15 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
   out.run = JsonObject{{"kind", "run"}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}};
   auto& run_metadata = *object_in(out.run, "metadata");
   auto& run_spec = *object_in(out.run, "spec");
-  const auto handler = arguments.has("--handler") ? arguments.value("--handler") : target ? target->handler : std::string();
-  if (arguments.has("--handler") && target && !target->handler.empty() && target->handler != handler) {
+  const auto handler = arguments.has("--handler") ? arguments.value("--handler")
+                       : target                   ? target->handler
+                                                  : std::string();
+  if (arguments.has("--handler") && target && !target->handler.empty() &&
+      target->handler != handler) {
     return fail(invalid("--handler", "is given twice, in the file's name too"));
   }
-  const auto default_name = target ? run_name(target->path, handler) : run_name(string_in(metadata, "name", "function"), handler);
+  const auto default_name = target ? run_name(target->path, handler)
+                                   : run_name(string_in(metadata, "name", "function"), handler);
   run_metadata["name"] = normalized_name(arguments.value("--name", default_name));
   run_metadata["project"] = out.project;
   run_metadata["uid"] = new_uid(system_random());

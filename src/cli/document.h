@@ -20,16 +20,17 @@ struct Submission {
 };
 
 struct Caller {
-  std::string folder;       // current folder
-  std::string data;         // data folder: never a volume
+  std::string folder;  // current folder
+  std::string data;    // data folder: never a volume
   std::string socket;
-  std::string project;      // METIER_PROJECT or -P, else "default"
-  bool same_machine = true; // files named by inputs can be looked at
+  std::string project;       // METIER_PROJECT or -P, else "default"
+  bool same_machine = true;  // files named by inputs can be looked at
 };
 
 // Everything `run` and `render` need. Errors: invalid or not_found, field = the flag.
 // `default_kind` when neither --kind nor a function file says one.
-Result<Submission> make_submission(const Arguments& arguments, const Caller& caller, std::string_view default_kind = "local");
+Result<Submission> make_submission(const Arguments& arguments, const Caller& caller,
+                                   std::string_view default_kind = "local");
 
 // Names of all kinds, in the order they are shown.
 const std::vector<std::string>& kind_names();

@@ -19,17 +19,22 @@ class Documents : public ::testing::Test {
     std::string path = fs::temp_directory_path() / "metier-doc-XXXXXX";
     ASSERT_NE(::mkdtemp(path.data()), nullptr);
     folder_ = path;
-    std::ofstream(folder_ + "/train.py") << "def train(context, lr, epochs=1):\n    context.get_param('extra')\n";
+    std::ofstream(folder_ + "/train.py")
+        << "def train(context, lr, epochs=1):\n    context.get_param('extra')\n";
     std::ofstream(folder_ + "/iris.csv") << "1\n";
     std::ofstream(folder_ + "/reqs.txt") << "# comment\nnumpy>=1.0  # why\n\npandas\n";
-    std::ofstream(folder_ + "/function.yaml") << "kind: job\nmetadata: {name: f}\nspec: {image: i, unknown: kept}\n";
+    std::ofstream(folder_ + "/function.yaml")
+        << "kind: job\nmetadata: {name: f}\nspec: {image: i, unknown: kept}\n";
   }
   void TearDown() override { fs::remove_all(folder_); }
 
   Result<Submission> make(std::vector<std::string> words) {
     auto arguments = Arguments::parse(find_verb("run")->verb, words);
     if (!arguments) { return fail(std::move(arguments).error()); }
-    return make_submission(*arguments, Caller{.folder = folder_, .data = "/data/metier", .socket = "/data/metier/metier.sock", .project = "default"});
+    return make_submission(*arguments, Caller{.folder = folder_,
+                                              .data = "/data/metier",
+                                              .socket = "/data/metier/metier.sock",
+                                              .project = "default"});
   }
   Result<Submission> job(std::vector<std::string> more) {
     more.insert(more.begin(), {folder_ + "/train.py:train", "--kind", "job"});
@@ -39,17 +44,44 @@ class Documents : public ::testing::Test {
 };
 
 TEST_F(Documents, BuildsFunctionAndRun) {
-  const auto out = job({"-p", "lr=0.05", "-p", "extra=text", "-i", "epochs=iris.csv", "--cpu", "2", "--mem", "1G", "-e", "A=b", "--secret", "db:pass-word",
-                        "-v", folder_ + ":/data:ro", "--requirements", folder_ + "/reqs.txt", "--timeout", "10m", "--retry", "2", "--set", "spec.x.y=[1]"});
+  const auto out = job({"-p",
+                        "lr=0.05",
+                        "-p",
+                        "extra=text",
+                        "-i",
+                        "epochs=iris.csv",
+                        "--cpu",
+                        "2",
+                        "--mem",
+                        "1G",
+                        "-e",
+                        "A=b",
+                        "--secret",
+                        "db:pass-word",
+                        "-v",
+                        folder_ + ":/data:ro",
+                        "--requirements",
+                        folder_ + "/reqs.txt",
+                        "--timeout",
+                        "10m",
+                        "--retry",
+                        "2",
+                        "--set",
+                        "spec.x.y=[1]"});
   ASSERT_TRUE(out) << out.error().text() << out.error().fix;
   const Json function = out->function;
   const Json run = out->run;
   EXPECT_EQ(string_at(function, "metadata.name"), "train");
-  EXPECT_EQ(base64_decode(string_at(function, "spec.build.functionSourceCode")).value().substr(0, 9), "def train");
-  EXPECT_EQ(dump_json(*find_path(function, "spec.build.requirements")), R"(["numpy>=1.0","pandas"])");
-  EXPECT_EQ(dump_json(*find_path(function, "spec.resources")), R"({"limits":{"cpu":"2","memory":"1G"},"requests":{"cpu":"2","memory":"1G"}})");
-  EXPECT_EQ(dump_json(*find_path(function, "spec.env")),
-            R"([{"name":"A","value":"b"},{"name":"pass_word","valueFrom":{"secretKeyRef":{"name":"db","key":"pass-word"}}}])");
+  EXPECT_EQ(
+      base64_decode(string_at(function, "spec.build.functionSourceCode")).value().substr(0, 9),
+      "def train");
+  EXPECT_EQ(dump_json(*find_path(function, "spec.build.requirements")),
+            R"(["numpy>=1.0","pandas"])");
+  EXPECT_EQ(dump_json(*find_path(function, "spec.resources")),
+            R"({"limits":{"cpu":"2","memory":"1G"},"requests":{"cpu":"2","memory":"1G"}})");
+  EXPECT_EQ(
+      dump_json(*find_path(function, "spec.env")),
+      R"([{"name":"A","value":"b"},{"name":"pass_word","valueFrom":{"secretKeyRef":{"name":"db","key":"pass-word"}}}])");
   EXPECT_EQ(dump_json(*find_path(function, "spec.x.y")), "[1]");
   EXPECT_EQ(string_at(run, "metadata.name"), "train");
   EXPECT_EQ(string_at(run, "spec.handler"), "train");
@@ -73,16 +105,50 @@ TEST_F(Documents, NamesFlagAndRuleOfEveryMistake) {
     std::string_view field;
   };
   const std::vector<Case> cases{
-      {{"-p", "x"}, "-p"}, {{"-p", "=1"}, "-p"}, {{"-p", "1x=2"}, "-p"}, {{"-p", "lr=1", "-p", "lr=2"}, "-p"}, {{"-p", "learning=1"}, "-p learning"},
-      {{"--replicas", "0"}, "--replicas"}, {{"--replicas", "1.5"}, "--replicas"}, {{"--replicas", "99999999999"}, "--replicas"},
-      {{"--min", "3", "--max", "1"}, "--min"}, {{"--cpu", "0"}, "--cpu"}, {{"--cpu", "-1"}, "--cpu"}, {{"--cpu", "1e309"}, "--cpu"}, {{"--cpu", "NaN"}, "--cpu"},
-      {{"--cpu", "1,5"}, "--cpu"}, {{"--cpu", "500M"}, "--cpu"}, {{"--mem", "2"}, "--mem"}, {{"--mem", "2G i"}, "--mem"}, {{"--mem", "1Zi"}, "--mem"},
-      {{"--mem", "-1Gi"}, "--mem"}, {{"--mem", "2GB"}, "--mem"}, {{"-v", "/a"}, "-v"}, {{"-v", "/a:b"}, "-v"}, {{"-v", "/a:/b:rw:x"}, "-v"},
-      {{"-v", "../x:/y"}, "-v"}, {{"-v", "/:/x"}, "-v"}, {{"-v", "/proc:/p"}, "-v"}, {{"-v", "/tmp:/"}, "-v"}, {{"-v", "/data:/d"}, "-v"},
-      {{"-v", "/data/metier/pods:/d"}, "-v"}, {{"-v", "/no/such/folder:/d"}, "-v"}, {{"-e", "A B"}, "-e"}, {{"-e", "=x"}, "-e"}, {{"-e", "1A=x"}, "-e"},
-      {{"-e", "METIER_TOKEN=x"}, "-e"}, {{"--secret", ""}, "--secret"}, {{"--secret", "x:y:z"}, "--secret"}, {{"-x", "lr=1"}, "-x"},
-      {{"--selector", "max.a"}, "--selector"}, {{"--timeout", "soon"}, "--timeout"}, {{"--retry", "-1"}, "--retry"}, {{"--set", "run.x=1"}, "--set"},
-      {{"--set", "spec.x=nojson"}, "--set spec.x"}, {{"-i", "epochs=missing.csv"}, "-i epochs"}, {{"--requirements", "/no/such"}, "--requirements"},
+      {{"-p", "x"}, "-p"},
+      {{"-p", "=1"}, "-p"},
+      {{"-p", "1x=2"}, "-p"},
+      {{"-p", "lr=1", "-p", "lr=2"}, "-p"},
+      {{"-p", "learning=1"}, "-p learning"},
+      {{"--replicas", "0"}, "--replicas"},
+      {{"--replicas", "1.5"}, "--replicas"},
+      {{"--replicas", "99999999999"}, "--replicas"},
+      {{"--min", "3", "--max", "1"}, "--min"},
+      {{"--cpu", "0"}, "--cpu"},
+      {{"--cpu", "-1"}, "--cpu"},
+      {{"--cpu", "1e309"}, "--cpu"},
+      {{"--cpu", "NaN"}, "--cpu"},
+      {{"--cpu", "1,5"}, "--cpu"},
+      {{"--cpu", "500M"}, "--cpu"},
+      {{"--mem", "2"}, "--mem"},
+      {{"--mem", "2G i"}, "--mem"},
+      {{"--mem", "1Zi"}, "--mem"},
+      {{"--mem", "-1Gi"}, "--mem"},
+      {{"--mem", "2GB"}, "--mem"},
+      {{"-v", "/a"}, "-v"},
+      {{"-v", "/a:b"}, "-v"},
+      {{"-v", "/a:/b:rw:x"}, "-v"},
+      {{"-v", "../x:/y"}, "-v"},
+      {{"-v", "/:/x"}, "-v"},
+      {{"-v", "/proc:/p"}, "-v"},
+      {{"-v", "/tmp:/"}, "-v"},
+      {{"-v", "/data:/d"}, "-v"},
+      {{"-v", "/data/metier/pods:/d"}, "-v"},
+      {{"-v", "/no/such/folder:/d"}, "-v"},
+      {{"-e", "A B"}, "-e"},
+      {{"-e", "=x"}, "-e"},
+      {{"-e", "1A=x"}, "-e"},
+      {{"-e", "METIER_TOKEN=x"}, "-e"},
+      {{"--secret", ""}, "--secret"},
+      {{"--secret", "x:y:z"}, "--secret"},
+      {{"-x", "lr=1"}, "-x"},
+      {{"--selector", "max.a"}, "--selector"},
+      {{"--timeout", "soon"}, "--timeout"},
+      {{"--retry", "-1"}, "--retry"},
+      {{"--set", "run.x=1"}, "--set"},
+      {{"--set", "spec.x=nojson"}, "--set spec.x"},
+      {{"-i", "epochs=missing.csv"}, "-i epochs"},
+      {{"--requirements", "/no/such"}, "--requirements"},
   };
   for (const auto& [words, field] : cases) {
     const auto out = job(words);
@@ -94,11 +160,15 @@ TEST_F(Documents, NamesFlagAndRuleOfEveryMistake) {
 }
 
 TEST_F(Documents, ChecksKindsAgainstFlags) {
-  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "Job"}).error().fix, "kinds: handler local job dask mpijob spark remote-spark nuclio serving");
-  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "jbo"}).error().message, "'jbo' is unknown, did you mean 'job'?");
+  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "Job"}).error().fix,
+            "kinds: handler local job dask mpijob spark remote-spark nuclio serving");
+  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "jbo"}).error().message,
+            "'jbo' is unknown, did you mean 'job'?");
   EXPECT_EQ(make({folder_ + "/train.py", "--kind", ""}).error().field, "--kind");
-  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "local", "--replicas", "2"}).error().field, "--replicas");
-  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "local", "-e", "LD_PRELOAD=x"}).error().field, "-e");
+  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "local", "--replicas", "2"}).error().field,
+            "--replicas");
+  EXPECT_EQ(make({folder_ + "/train.py", "--kind", "local", "-e", "LD_PRELOAD=x"}).error().field,
+            "-e");
   EXPECT_TRUE(job({"-e", "LD_PRELOAD=x"}));
   EXPECT_FALSE(make({folder_ + "/train.py", "-f", "x"}));
   EXPECT_FALSE(make({}));

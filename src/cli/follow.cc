@@ -23,12 +23,17 @@ bool is_final(std::string_view state) {
   return state == "completed" || state == "error" || state == "aborted" || state == "skipped";
 }
 
-std::string run_path(std::string_view project, std::string_view uid) { return fmt::format("/api/v1/projects/{}/runs/{}", project, uid); }
+std::string run_path(std::string_view project, std::string_view uid) {
+  return fmt::format("/api/v1/projects/{}/runs/{}", project, uid);
+}
 
 // True to abort. A second interrupt or no answer keeps the run; `detach` tells the two apart.
-bool ask_abort(Command& command, const InterruptCounter& counter, int before, std::string_view uid, bool& detach) {
+bool ask_abort(Command& command, const InterruptCounter& counter, int before, std::string_view uid,
+               bool& detach) {
   [[maybe_unused]] const auto n = ::write(STDERR_FILENO, "\n", 1);
-  const auto question = fmt::format("abort run {}? [y/N] (it goes on in 10 s; Ctrl-C again leaves it running) ", uid.substr(0, 8));
+  const auto question =
+      fmt::format("abort run {}? [y/N] (it goes on in 10 s; Ctrl-C again leaves it running) ",
+                  uid.substr(0, 8));
   [[maybe_unused]] const auto m = ::write(STDERR_FILENO, question.data(), question.size());
   const auto deadline = std::chrono::steady_clock::now() + kAskFor;
   for (;;) {
@@ -36,7 +41,9 @@ bool ask_abort(Command& command, const InterruptCounter& counter, int before, st
       detach = true;
       return false;
     }
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+                          deadline - std::chrono::steady_clock::now())
+                          .count();
     pollfd entry{STDIN_FILENO, POLLIN, 0};
     if (left <= 0) { break; }
     if (::poll(&entry, 1, static_cast<int>(left)) <= 0) { continue; }
@@ -52,12 +59,12 @@ bool ask_abort(Command& command, const InterruptCounter& counter, int before, st
 }  // namespace
 
 struct InterruptCounter::Saved {
-  struct sigaction before {};
+  struct sigaction before{};
 };
 
 InterruptCounter::InterruptCounter() : saved_(std::make_unique<Saved>()) {
   interrupts_seen = 0;
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = [](int) { ++interrupts_seen; };
   ::sigemptyset(&action.sa_mask);  // without SA_RESTART: a wait ends and the counter is looked at
   ::sigaction(SIGINT, &action, &saved_->before);
@@ -77,7 +84,8 @@ Result<void> abort_run(Command& command, const std::string& project, const std::
   return {};
 }
 
-Result<Followed> follow_run(Command& command, const std::string& project, const std::string& uid, std::uint64_t offset, bool log_to_stderr) {
+Result<Followed> follow_run(Command& command, const std::string& project, const std::string& uid,
+                            std::uint64_t offset, bool log_to_stderr) {
   const InterruptCounter counter;
   int handled = 0;
   auto quiet_since = std::chrono::steady_clock::time_point{};
@@ -94,18 +102,27 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       handled = counter.count();
       quiet_since = now;
       if (!detach && ::isatty(STDIN_FILENO) != 0 && command.screen.style().err_terminal) {
-        if (ask_abort(command, counter, handled, uid, detach)) { METIER_CHECK(abort_run(command, project, uid)); }
+        if (ask_abort(command, counter, handled, uid, detach)) {
+          METIER_CHECK(abort_run(command, project, uid));
+        }
       } else if (!detach) {
-        command.screen.say(fmt::format("{} goes on; Ctrl-C again within 10 s leaves it running, metier abort {} ends it", uid.substr(0, 8), uid.substr(0, 8)));
+        command.screen.say(fmt::format(
+            "{} goes on; Ctrl-C again within 10 s leaves it running, metier abort {} ends it",
+            uid.substr(0, 8), uid.substr(0, 8)));
       }
       if (detach) { return Followed{Ending::detached, {}}; }
     }
-    auto answer = command.session.send("GET", fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}", project, uid, offset, kPiece));
+    auto answer = command.session.send(
+        "GET",
+        fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}", project, uid, offset, kPiece));
     if (!answer) {
       if (answer.error().kind == ErrorKind::cancelled) { continue; }
-      const bool away = answer.error().kind == ErrorKind::unavailable || answer.error().kind == ErrorKind::timed_out;
+      const bool away = answer.error().kind == ErrorKind::unavailable ||
+                        answer.error().kind == ErrorKind::timed_out;
       if (!away || ++lost > 100) { return fail(std::move(answer).error()); }
-      ::poll(nullptr, 0, std::min(50 * lost, 1000));  // the server is being restarted; nothing of the run is lost
+      ::poll(
+          nullptr, 0,
+          std::min(50 * lost, 1000));  // the server is being restarted; nothing of the run is lost
       continue;
     }
     lost = 0;

@@ -21,47 +21,89 @@ struct Topic {
 
 // One row per reason code (docs/reference: reason codes).
 constexpr std::array kTopics{
-    Topic{"InsufficientCpu", "The run waits: the cores it asks for are in use by others.", "ask for less (--cpu), or abort what holds them: metier why RUN", 5},
-    Topic{"InsufficientMemory", "The run waits: the memory it asks for is in use by others.", "ask for less (--mem), or abort what holds it: metier why RUN", 5},
-    Topic{"InsufficientGpu", "The run waits: no GPU is free.", "ask for fewer (--gpus), or wait", 5},
-    Topic{"GangIncomplete", "The run's pods start together or not at all, and not all of them fit now.", "ask for fewer replicas, or wait", 5},
-    Topic{"QuotaExceeded", "The project has used up what it may.", "end other runs of the project", 5},
+    Topic{"InsufficientCpu", "The run waits: the cores it asks for are in use by others.",
+          "ask for less (--cpu), or abort what holds them: metier why RUN", 5},
+    Topic{"InsufficientMemory", "The run waits: the memory it asks for is in use by others.",
+          "ask for less (--mem), or abort what holds it: metier why RUN", 5},
+    Topic{"InsufficientGpu", "The run waits: no GPU is free.", "ask for fewer (--gpus), or wait",
+          5},
+    Topic{"GangIncomplete",
+          "The run's pods start together or not at all, and not all of them fit now.",
+          "ask for fewer replicas, or wait", 5},
+    Topic{"QuotaExceeded", "The project has used up what it may.", "end other runs of the project",
+          5},
     Topic{"QueuePaused", "The queue is paused by its operator.", "wait until it is resumed", 5},
-    Topic{"NeverFits", "No node of this cluster could ever run a pod of this size; nothing was started.", "ask for at most what the message says", 5},
-    Topic{"ImageUnknown", "There is no environment of this image's name; the default one was taken or the run refused.", "metier get environments", 5},
-    Topic{"EnvironmentBuilding", "The packages that the run asks for are being installed, once.", "wait; the next run starts at once", 5},
-    Topic{"EnvironmentFailed", "The packages that the run asks for could not be installed.", "see the builder's last lines: metier describe RUN", 5},
-    Topic{"PackageMissing", "The code imports a package that its environment does not have.", "metier run FILE --requirements requirements.txt", 1},
-    Topic{"SecretMissing", "A secret that the run names is not in the project.", "metier secret set NAME[:KEY]", 5},
-    Topic{"VolumeMissing", "A folder or claim that the run mounts is not there.", "create it, or correct -v", 5},
-    Topic{"PortTaken", "A port is held by another process.", "choose another port, or end the process that is named", 5},
-    Topic{"EngineMissing", "The kind needs a program that is not installed on this machine.", "metier kinds --check", 5},
-    Topic{"OperatorMissing", "The Kubernetes cluster lacks the operator of this kind.", "metier kinds --check", 5},
-    Topic{"NodeLost", "The node that ran the pod is gone.", "run it again; --retry does so by itself", 5},
-    Topic{"Preempted", "A run of higher priority took the place.", "run it again; --retry does so by itself", 5},
-    Topic{"OOMKilled", "The kernel killed the process: it used more memory than its limit.", "give it more: --mem", 1},
-    Topic{"DeadlineExceeded", "The run took longer than it may.", "give it more time: --timeout", 1},
-    Topic{"ThresholdExceeded", "The run stayed in one state longer than its threshold.", "raise spec.state_thresholds, or --timeout", 1},
-    Topic{"ClientLost", "The program that held the run went away without ending it.", "run it again", 1},
-    Topic{"ShimLost", "The process that watches the pod was killed; the pod's end is not known.", "run it again; --retry does so by itself", 5},
-    Topic{"HostRebooted", "The machine was restarted while the run went on.", "run it again; --retry does so by itself", 5},
-    Topic{"RankFailed", "One rank failed first; the others were stopped.", "metier logs RUN shows that rank", 1},
-    Topic{"WorkerCrashed", "A worker process ended while it handled an event.", "metier logs FUNCTION", 1},
-    Topic{"HandlerError", "The function raised an exception or ended with an exit code that is not zero.", "metier logs RUN", 1},
-    Topic{"HandlerMissing", "The file has no function of that name.", "metier run FILE:HANDLER with one of those listed", 2},
-    Topic{"InvalidParameter", "A parameter does not fit what the function takes.", "the message names it", 2},
+    Topic{"NeverFits",
+          "No node of this cluster could ever run a pod of this size; nothing was started.",
+          "ask for at most what the message says", 5},
+    Topic{"ImageUnknown",
+          "There is no environment of this image's name; the default one was taken or the run "
+          "refused.",
+          "metier get environments", 5},
+    Topic{"EnvironmentBuilding", "The packages that the run asks for are being installed, once.",
+          "wait; the next run starts at once", 5},
+    Topic{"EnvironmentFailed", "The packages that the run asks for could not be installed.",
+          "see the builder's last lines: metier describe RUN", 5},
+    Topic{"PackageMissing", "The code imports a package that its environment does not have.",
+          "metier run FILE --requirements requirements.txt", 1},
+    Topic{"SecretMissing", "A secret that the run names is not in the project.",
+          "metier secret set NAME[:KEY]", 5},
+    Topic{"VolumeMissing", "A folder or claim that the run mounts is not there.",
+          "create it, or correct -v", 5},
+    Topic{"PortTaken", "A port is held by another process.",
+          "choose another port, or end the process that is named", 5},
+    Topic{"EngineMissing", "The kind needs a program that is not installed on this machine.",
+          "metier kinds --check", 5},
+    Topic{"OperatorMissing", "The Kubernetes cluster lacks the operator of this kind.",
+          "metier kinds --check", 5},
+    Topic{"NodeLost", "The node that ran the pod is gone.",
+          "run it again; --retry does so by itself", 5},
+    Topic{"Preempted", "A run of higher priority took the place.",
+          "run it again; --retry does so by itself", 5},
+    Topic{"OOMKilled", "The kernel killed the process: it used more memory than its limit.",
+          "give it more: --mem", 1},
+    Topic{"DeadlineExceeded", "The run took longer than it may.", "give it more time: --timeout",
+          1},
+    Topic{"ThresholdExceeded", "The run stayed in one state longer than its threshold.",
+          "raise spec.state_thresholds, or --timeout", 1},
+    Topic{"ClientLost", "The program that held the run went away without ending it.",
+          "run it again", 1},
+    Topic{"ShimLost", "The process that watches the pod was killed; the pod's end is not known.",
+          "run it again; --retry does so by itself", 5},
+    Topic{"HostRebooted", "The machine was restarted while the run went on.",
+          "run it again; --retry does so by itself", 5},
+    Topic{"RankFailed", "One rank failed first; the others were stopped.",
+          "metier logs RUN shows that rank", 1},
+    Topic{"WorkerCrashed", "A worker process ended while it handled an event.",
+          "metier logs FUNCTION", 1},
+    Topic{"HandlerError",
+          "The function raised an exception or ended with an exit code that is not zero.",
+          "metier logs RUN", 1},
+    Topic{"HandlerMissing", "The file has no function of that name.",
+          "metier run FILE:HANDLER with one of those listed", 2},
+    Topic{"InvalidParameter", "A parameter does not fit what the function takes.",
+          "the message names it", 2},
     Topic{"BrokerUnavailable", "No broker answers.", "check its address", 5},
     Topic{"NotReady", "No replica is ready.", "metier why FUNCTION", 5},
     Topic{"ScaledToZero", "No replica runs; the next request starts one.", "nothing to do", 0},
     Topic{"AbortedByUser", "Somebody aborted the run.", "run it again", 4},
-    Topic{"StoreUnavailable", "The server cannot write its records (disk full, or a failed write).", "free disk space and restart the server", 5},
+    Topic{"StoreUnavailable", "The server cannot write its records (disk full, or a failed write).",
+          "free disk space and restart the server", 5},
     Topic{"Internal", "A mistake of metier's own.", "report it with the server's log", 70},
-    Topic{"ListensOnAllInterfaces", "The program listens on every address of the machine, not on its pod's.", "bind METIER_POD_IP", 0},
-    Topic{"SlowWorker", "The interpreter cannot load the fast worker; a slower one is used.", "use CPython 3.9 or newer", 0},
+    Topic{"ListensOnAllInterfaces",
+          "The program listens on every address of the machine, not on its pod's.",
+          "bind METIER_POD_IP", 0},
+    Topic{"SlowWorker", "The interpreter cannot load the fast worker; a slower one is used.",
+          "use CPython 3.9 or newer", 0},
     Topic{"RunsAsRoot", "The pod's processes are root's.", "submit as an ordinary user", 0},
-    Topic{"NoMountNamespace", "This machine gives pods no mount namespace: volumes at foreign paths are refused.", "allow user namespaces, or run the server as root", 0},
-    Topic{"RuntimeSubstituted", "The image is not known here; the caller's or the server's interpreter was taken.", "--requirements names the packages", 0},
-    Topic{"FieldIgnored", "A field has no effect on this cluster.", "remove it, or use another cluster", 0},
+    Topic{"NoMountNamespace",
+          "This machine gives pods no mount namespace: volumes at foreign paths are refused.",
+          "allow user namespaces, or run the server as root", 0},
+    Topic{"RuntimeSubstituted",
+          "The image is not known here; the caller's or the server's interpreter was taken.",
+          "--requirements names the packages", 0},
+    Topic{"FieldIgnored", "A field has no effect on this cluster.",
+          "remove it, or use another cluster", 0},
 };
 
 constexpr std::string_view kExitCodes =
@@ -77,7 +119,8 @@ constexpr std::string_view kExitCodes =
     "  130  detached by the second Ctrl-C: the run goes on\n";
 
 std::string flag_line(const Flag& flag) {
-  std::string names = flag.letter != 0 ? fmt::format("-{}, {}", flag.letter, flag.name) : fmt::format("    {}", flag.name);
+  std::string names = flag.letter != 0 ? fmt::format("-{}, {}", flag.letter, flag.name)
+                                       : fmt::format("    {}", flag.name);
   if (!flag.value.empty()) { names += fmt::format(" {}", flag.value); }
   return fmt::format("  {:<32} {}{}\n", names, flag.help, flag.repeats ? " (repeats)" : "");
 }
@@ -97,7 +140,8 @@ _metier() {
 }
 compdef _metier metier
 )";
-constexpr std::string_view kFish = R"(complete -c metier -a '(metier __complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+constexpr std::string_view kFish =
+    R"(complete -c metier -a '(metier __complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 )";
 
 }  // namespace
@@ -120,7 +164,8 @@ std::string verb_help(const VerbEntry& entry, const Screen& screen) {
   const auto& verb = entry.verb;
   std::string out = fmt::format("metier {}: {}\n\n", verb.name, verb.summary);
   for (const auto example : verb.examples) { out += fmt::format("  {}\n", example); }
-  out += fmt::format("\n{}\n  metier {} {}\n", screen.paint_out(Role::name, "usage"), verb.name, verb.usage);
+  out += fmt::format("\n{}\n  metier {} {}\n", screen.paint_out(Role::name, "usage"), verb.name,
+                     verb.usage);
   if (!verb.flags.empty()) { out += "\n" + screen.paint_out(Role::name, "flags") + "\n"; }
   for (const auto& flag : verb.flags) { out += flag_line(flag); }
   return out;
@@ -129,7 +174,10 @@ std::string verb_help(const VerbEntry& entry, const Screen& screen) {
 std::string topic_help(std::string_view topic) {
   if (topic == "exit-codes") { return std::string(kExitCodes); }
   for (const auto& row : kTopics) {
-    if (row.code == topic) { return fmt::format("{}\n  {}\n  {}\n  exit {}\n", row.code, row.meaning, row.fix, row.exit_code); }
+    if (row.code == topic) {
+      return fmt::format("{}\n  {}\n  {}\n  exit {}\n", row.code, row.meaning, row.fix,
+                         row.exit_code);
+    }
   }
   return {};
 }
@@ -148,23 +196,32 @@ Result<int> help_main(Command& command) {
     command.screen.out(text);
     return 0;
   }
-  if (const auto text = absent_verb(word); !text.empty()) { return fail(invalid("help", std::string(text))); }
+  if (const auto text = absent_verb(word); !text.empty()) {
+    return fail(invalid("help", std::string(text)));
+  }
   std::vector<std::string> known{"exit-codes"};
   for (const auto& entry : all_verbs()) { known.emplace_back(entry.verb.name); }
   for (const auto& row : kTopics) { known.emplace_back(row.code); }
   const auto close = nearest(word, known);
-  return fail(invalid("help", quote(word) + " is neither a verb nor a code" + (close ? ", did you mean " + *close + "?" : ""), "metier help"));
+  return fail(invalid("help",
+                      quote(word) + " is neither a verb nor a code" +
+                          (close ? ", did you mean " + *close + "?" : ""),
+                      "metier help"));
 }
 
 Result<int> version_main(Command& command) {
   std::string server;
   auto places = find_places(command.environment(), ::geteuid() == 0);
-  auto endpoint = places ? find_endpoint(command.environment(), *places) : Result<Endpoint>(fail(ErrorKind::unavailable, ""));
+  auto endpoint = places ? find_endpoint(command.environment(), *places)
+                         : Result<Endpoint>(fail(ErrorKind::unavailable, ""));
   if (endpoint) {  // told when it answers at once; nothing is started
     auto client = net::make_blocking_client();
-    auto answer = client->send({.url = endpoint->url + "/api/v1/healthz", .timeout = std::chrono::milliseconds(200)});
+    auto answer = client->send(
+        {.url = endpoint->url + "/api/v1/healthz", .timeout = std::chrono::milliseconds(200)});
     if (answer && answer->status == 200) {
-      if (auto body = parse_json(answer->body); body && body->is_object()) { server = string_in(body->as_object(), "version", "unknown"); }
+      if (auto body = parse_json(answer->body); body && body->is_object()) {
+        server = string_in(body->as_object(), "version", "unknown");
+      }
     }
   }
   if (command.output == "json") {
@@ -180,7 +237,9 @@ Result<int> version_main(Command& command) {
 
 Result<int> completion_main(Command& command) {
   const auto& shell = command.arguments.words()[0];
-  if (shell != "bash" && shell != "zsh" && shell != "fish") { return fail(invalid("completion", quote(shell) + " is unknown", "bash, zsh or fish")); }
+  if (shell != "bash" && shell != "zsh" && shell != "fish") {
+    return fail(invalid("completion", quote(shell) + " is unknown", "bash, zsh or fish"));
+  }
   command.screen.out(shell == "bash" ? kBash : shell == "zsh" ? kZsh : kFish);
   return 0;
 }

@@ -15,7 +15,8 @@ namespace {
 constexpr std::int64_t kSearched = 1000;  // runs looked at for a prefix
 
 bool is_hex(std::string_view text) {
-  return std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  return std::ranges::all_of(
+      text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 std::string_view metadata_of(const Json& item, std::string_view key) {
@@ -27,13 +28,16 @@ Error no_run(Command& command, const std::string& word, const JsonArray& known) 
   std::vector<std::string> names;
   for (const auto& run : known) { names.emplace_back(metadata_of(run, "name")); }
   const auto close = nearest(word, names);
-  return Error{.kind = ErrorKind::not_found,
-               .message = fmt::format("no run {} in project {}{}", quote(word), command.project, close ? fmt::format(", did you mean {}?", quote(*close)) : ""),
-               .fix = "runs: metier get runs -P " + command.project};
+  return Error{
+      .kind = ErrorKind::not_found,
+      .message = fmt::format("no run {} in project {}{}", quote(word), command.project,
+                             close ? fmt::format(", did you mean {}?", quote(*close)) : ""),
+      .fix = "runs: metier get runs -P " + command.project};
 }
 
 Result<JsonObject> whole_run(Command& command, std::string_view uid) {
-  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/runs/{}?format=full", command.project, uid)));
+  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/runs/{}?format=full",
+                                                     command.project, uid)));
   const auto* data = answer.is_object() ? object_in(answer.as_object(), "data") : nullptr;
   if (data == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no run"); }
   return *data;
@@ -42,7 +46,9 @@ Result<JsonObject> whole_run(Command& command, std::string_view uid) {
 }  // namespace
 
 Result<JsonArray> list_runs(Command& command, const std::string& query, std::int64_t limit) {
-  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size={}{}{}", command.project, limit, kAllRuns, query)));
+  METIER_TRY(answer, command.session.get(fmt::format(
+                         "/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size={}{}{}",
+                         command.project, limit, kAllRuns, query)));
   const auto* runs = answer.is_object() ? array_in(answer.as_object(), "runs") : nullptr;
   if (runs == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no runs"); }
   return *runs;
@@ -54,7 +60,8 @@ Result<JsonObject> resolve_run(Command& command, const std::string& word) {
     std::int64_t back = 0;
     const auto [end, error] = std::from_chars(word.data() + 2, word.data() + word.size(), back);
     if (error != std::errc{} || end != word.data() + word.size() || back < 1 || back > kSearched) {
-      return fail(invalid("", quote(word) + " is not a run", "@-1 is the last run, @-2 the one before"));
+      return fail(
+          invalid("", quote(word) + " is not a run", "@-1 is the last run, @-2 the one before"));
     }
     METIER_TRY(runs, list_runs(command, "", back));
     if (static_cast<std::int64_t>(runs.size()) < back) { return fail(no_run(command, word, {})); }
@@ -73,19 +80,25 @@ Result<JsonObject> resolve_run(Command& command, const std::string& word) {
       std::string listed;
       for (std::size_t i = 0; i < found.size() && i < 5; ++i) {
         const auto age = age_cell(string_at(*found[i], "status.start_time"), system_clock().now());
-        listed += fmt::format("{}{}  {}  {} ago", i == 0 ? "" : "\n", metadata_of(*found[i], "uid"), metadata_of(*found[i], "name"), age.text);
+        listed += fmt::format("{}{}  {}  {} ago", i == 0 ? "" : "\n", metadata_of(*found[i], "uid"),
+                              metadata_of(*found[i], "name"), age.text);
       }
-      return fail(Error{.kind = ErrorKind::not_found, .message = fmt::format("{} could be {} runs", quote(word), found.size()), .fix = listed});
+      return fail(Error{.kind = ErrorKind::not_found,
+                        .message = fmt::format("{} could be {} runs", quote(word), found.size()),
+                        .fix = listed});
     }
   }
   return fail(no_run(command, word, known));
 }
 
 Result<JsonObject> resolve_function(Command& command, const std::string& word) {
-  auto answer = command.session.get(fmt::format("/api/v1/projects/{}/functions/{}?tag=latest", command.project, net::percent_encode(word)));
+  auto answer = command.session.get(fmt::format("/api/v1/projects/{}/functions/{}?tag=latest",
+                                                command.project, net::percent_encode(word)));
   if (!answer) { return fail(std::move(answer).error()); }
   const auto* function = answer->is_object() ? object_in(answer->as_object(), "func") : nullptr;
-  if (function == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no function"); }
+  if (function == nullptr) {
+    return fail(ErrorKind::internal, "the server's answer holds no function");
+  }
   return *function;
 }
 

@@ -16,13 +16,18 @@ const JsonObject& status_of(const JsonObject& run) {
   return status == nullptr ? empty : *status;
 }
 
-std::string_view first_line(std::string_view text) { return text.substr(0, std::min(text.find('\n'), text.size())); }
+std::string_view first_line(std::string_view text) {
+  return text.substr(0, std::min(text.find('\n'), text.size()));
+}
 
 std::string joined_results(const JsonObject& results, std::size_t most) {
   std::string out;
   std::size_t shown = 0;
   for (const auto& [key, value] : results) {
-    if (shown++ < most) { out += fmt::format("{}{}={}", out.empty() ? "" : " ", std::string_view(key), value_text(value)); }
+    if (shown++ < most) {
+      out +=
+          fmt::format("{}{}={}", out.empty() ? "" : " ", std::string_view(key), value_text(value));
+    }
   }
   if (shown > most) { out += fmt::format(" +{}", shown - most); }
   return out;
@@ -81,13 +86,17 @@ Cell result_cell(const JsonObject& run) {
   if (state == "error" || state == "aborted") {
     if (const auto* failure = object_in(status, "failure")) {
       auto text = std::string(string_in(*failure, "type"));
-      if (const auto line = int_in(*failure, "line"); line && *line > 0) { text += fmt::format(" {}:{}", string_in(*failure, "file"), *line); }
+      if (const auto line = int_in(*failure, "line"); line && *line > 0) {
+        text += fmt::format(" {}:{}", string_in(*failure, "file"), *line);
+      }
       if (!text.empty()) { return {text, {}, Role::plain}; }
     }
     const auto error = first_line(string_in(status, "error"));
     return {std::string(error.empty() ? string_in(status, "reason") : error), {}, Role::plain};
   }
-  if (const auto* results = object_in(status, "results"); results != nullptr && !results->empty()) { return {joined_results(*results, 2), joined_results(*results, 99)}; }
+  if (const auto* results = object_in(status, "results"); results != nullptr && !results->empty()) {
+    return {joined_results(*results, 2), joined_results(*results, 99)};
+  }
   if (state == "completed") { return {}; }
   return {std::string(string_in(status, "reason"))};
 }
@@ -95,7 +104,8 @@ Cell result_cell(const JsonObject& run) {
 Cell age_cell(std::string_view iso, Time now) {
   const auto at = from_iso(iso);
   if (!at) { return {"–", "-"}; }
-  const auto seconds = std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::seconds>(now - *at).count(), 0);
+  const auto seconds = std::max<std::int64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(now - *at).count(), 0);
   std::string text = seconds < 60      ? fmt::format("{} s", seconds)
                      : seconds < 3600  ? fmt::format("{} min", seconds / 60)
                      : seconds < 86400 ? fmt::format("{} h", seconds / 3600)
@@ -109,7 +119,9 @@ Cell took_cell(const JsonObject& run, Time now) {
   const auto state = string_in(status, "state");
   if (!start || state == "created" || state == "pending") { return {"–", "-"}; }
   auto end = from_iso(string_in(status, "end_time"));
-  if (!end && state != "running" && state != "aborting") { end = from_iso(string_in(status, "last_update")); }
+  if (!end && state != "running" && state != "aborting") {
+    end = from_iso(string_in(status, "last_update"));
+  }
   return {human_duration(std::max(end.value_or(now) - *start, Duration(0)))};
 }
 
@@ -118,11 +130,14 @@ void show_results(Command& command, const JsonObject& run) {
   auto& screen = command.screen;
   if (const auto* results = object_in(status, "results"); results != nullptr && !results->empty()) {
     Table table{{{"result"}, {"value"}}, {}};
-    for (const auto& [key, value] : *results) { table.rows.push_back({{std::string(key)}, {value_text(value)}}); }
+    for (const auto& [key, value] : *results) {
+      table.rows.push_back({{std::string(key)}, {value_text(value)}});
+    }
     if (screen.style().out_terminal) { screen.out("\n"); }
     screen.table(table);
   }
-  if (const auto* artifacts = array_in(status, "artifacts"); artifacts != nullptr && !artifacts->empty()) {
+  if (const auto* artifacts = array_in(status, "artifacts");
+      artifacts != nullptr && !artifacts->empty()) {
     Table table{{{"artifact"}, {"kind", 2}, {"size", 1, true}, {"where"}}, {}};
     for (const auto& entry : *artifacts) {
       if (!entry.is_object()) { continue; }
@@ -137,15 +152,19 @@ void show_results(Command& command, const JsonObject& run) {
     }
     if (screen.style().out_terminal) { screen.out("\n"); }
     screen.table(table);
-  } else if (const auto* uris = object_in(status, "artifact_uris"); uris != nullptr && !uris->empty()) {
+  } else if (const auto* uris = object_in(status, "artifact_uris");
+             uris != nullptr && !uris->empty()) {
     Table table{{{"artifact"}, {"where"}}, {}};
-    for (const auto& [key, value] : *uris) { table.rows.push_back({{std::string(key)}, {value_text(value)}}); }
+    for (const auto& [key, value] : *uris) {
+      table.rows.push_back({{std::string(key)}, {value_text(value)}});
+    }
     if (screen.style().out_terminal) { screen.out("\n"); }
     screen.table(table);
   }
 }
 
-std::string excerpt(const Screen& screen, std::string_view source, std::int64_t line, std::int64_t first_column, std::int64_t end_column) {
+std::string excerpt(const Screen& screen, std::string_view source, std::int64_t line,
+                    std::int64_t first_column, std::int64_t end_column) {
   std::string out;
   while (!source.empty()) {
     const auto end = std::min(source.find('\n'), source.size());
@@ -163,10 +182,17 @@ std::string excerpt(const Screen& screen, std::string_view source, std::int64_t 
     const bool here = number == line;
     const auto mark = here ? screen.paint(Role::live, screen.glyph(Role::live)) : std::string(" ");
     out += fmt::format("  {} {:<4} {}\n", mark, number, printable(code));
-    if (here && end_column > first_column && first_column >= 0 && end_column <= static_cast<std::int64_t>(code.size())) {
-      const std::string space(static_cast<std::size_t>(9 + display_width(code.substr(0, static_cast<std::size_t>(first_column)))), ' ');
-      const auto width = display_width(code.substr(static_cast<std::size_t>(first_column), static_cast<std::size_t>(end_column - first_column)));
-      out += space + screen.paint(Role::bad, std::string(static_cast<std::size_t>(width), '^')) + "\n";
+    if (here && end_column > first_column && first_column >= 0 &&
+        end_column <= static_cast<std::int64_t>(code.size())) {
+      const std::string space(
+          static_cast<std::size_t>(
+              9 + display_width(code.substr(0, static_cast<std::size_t>(first_column)))),
+          ' ');
+      const auto width =
+          display_width(code.substr(static_cast<std::size_t>(first_column),
+                                    static_cast<std::size_t>(end_column - first_column)));
+      out +=
+          space + screen.paint(Role::bad, std::string(static_cast<std::size_t>(width), '^')) + "\n";
     }
   }
   return out;
@@ -185,12 +211,14 @@ void show_called_from(Screen& screen, const JsonObject& failure) {
   if (const auto* calls = array_in(failure, "called_from")) {
     for (const auto& call : *calls) {
       if (!call.is_object() || !text.empty()) { continue; }
-      text = fmt::format("called from {}:{}, in {}", string_in(call.as_object(), "file"), int_in(call.as_object(), "line").value_or(0),
+      text = fmt::format("called from {}:{}, in {}", string_in(call.as_object(), "file"),
+                         int_in(call.as_object(), "line").value_or(0),
                          string_in(call.as_object(), "function"));
     }
   }
   if (const auto hidden = int_in(failure, "hidden_frames"); hidden && *hidden > 0) {
-    text += fmt::format("{}{} frames of python and metier not shown", text.empty() ? "" : " " + screen.dot() + " ", *hidden);
+    text += fmt::format("{}{} frames of python and metier not shown",
+                        text.empty() ? "" : " " + screen.dot() + " ", *hidden);
   }
   if (!text.empty()) { screen.say("  " + screen.paint(Role::aside, text)); }
 }
@@ -206,20 +234,27 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
   const int code = exit_code_of_run(string_in(status, "state"), reason);
   const auto* failure = object_in(status, "failure");
   const auto verb = reason == "OOMKilled" ? "killed" : "failed";
-  const auto what = failure != nullptr && !string_in(*failure, "type").empty() ? std::string(string_in(*failure, "type")) + place_of(status, code)
-                    : !string_in(status, "error").empty()                      ? printable(first_line(string_in(status, "error")))
-                                                                               : std::string(reason.empty() ? "no reason is known" : reason);
-  screen.say(screen.paint(Role::bad, fmt::format("{} {} after {}: {}", screen.glyph(Role::bad), verb, took, what)));
+  const auto what = failure != nullptr && !string_in(*failure, "type").empty()
+                        ? std::string(string_in(*failure, "type")) + place_of(status, code)
+                    : !string_in(status, "error").empty()
+                        ? printable(first_line(string_in(status, "error")))
+                        : std::string(reason.empty() ? "no reason is known" : reason);
+  screen.say(screen.paint(
+      Role::bad, fmt::format("{} {} after {}: {}", screen.glyph(Role::bad), verb, took, what)));
   if (failure != nullptr) {
     const auto line = int_in(*failure, "line").value_or(0);
     if (!string_in(*failure, "file").empty()) {
       screen.say("");
       const auto function = string_in(*failure, "function");
       screen.say(fmt::format("  {}:{}{}", printable(string_in(*failure, "file")), line,
-                             function.empty() || function == "<module>" ? "" : fmt::format(", in {}", printable(function))));
+                             function.empty() || function == "<module>"
+                                 ? ""
+                                 : fmt::format(", in {}", printable(function))));
       std::int64_t first = 0;
       std::int64_t end = 0;
-      if (const auto* columns = array_in(*failure, "columns"); columns != nullptr && columns->size() == 2 && (*columns)[0].is_int64() && (*columns)[1].is_int64()) {
+      if (const auto* columns = array_in(*failure, "columns");
+          columns != nullptr && columns->size() == 2 && (*columns)[0].is_int64() &&
+          (*columns)[1].is_int64()) {
         first = (*columns)[0].as_int64();
         end = (*columns)[1].as_int64();
       }
@@ -229,16 +264,22 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
     }
     const auto message = string_in(*failure, "message");
     if (const auto type = string_in(*failure, "type"); !type.empty()) {
-      screen.say(fmt::format("  {}{}", printable(type), message.empty() ? "" : ": " + printable_lines(message)));
+      screen.say(fmt::format("  {}{}", printable(type),
+                             message.empty() ? "" : ": " + printable_lines(message)));
       screen.say("");
     }
     show_called_from(screen, *failure);
-    if (const auto hint = string_in(*failure, "hint"); !hint.empty()) { screen.say("  " + screen.paint(Role::care, "hint: " + printable(hint))); }
-  } else if (const auto error = string_in(status, "error"); error.find('\n') != std::string_view::npos) {
+    if (const auto hint = string_in(*failure, "hint"); !hint.empty()) {
+      screen.say("  " + screen.paint(Role::care, "hint: " + printable(hint)));
+    }
+  } else if (const auto error = string_in(status, "error");
+             error.find('\n') != std::string_view::npos) {
     screen.say(printable_lines(error.substr(error.find('\n') + 1, 2000)));
   }
-  screen.say(screen.paint(Role::aside, fmt::format("exit {} {} {}metier logs {}", code, screen.dot(),
-                                                   reason.empty() ? "" : fmt::format("reason {} {} ", reason, screen.dot()), uid)));
+  screen.say(screen.paint(
+      Role::aside,
+      fmt::format("exit {} {} {}metier logs {}", code, screen.dot(),
+                  reason.empty() ? "" : fmt::format("reason {} {} ", reason, screen.dot()), uid)));
 }
 
 }  // namespace metier::cli

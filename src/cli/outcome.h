@@ -24,6 +24,7 @@ void show_results(Command& command, const JsonObject& run);
 // The screen of a failure: what, the user's line, the hint, what to do next.
 void show_failure(Command& command, const JsonObject& run, std::string_view took);
 // Lines around the failing one with a pointer and carets. `source` is "  19 code" a line, as the journal has it.
-std::string excerpt(const Screen& screen, std::string_view source, std::int64_t line, std::int64_t first_column, std::int64_t end_column);
+std::string excerpt(const Screen& screen, std::string_view source, std::int64_t line,
+                    std::int64_t first_column, std::int64_t end_column);
 
 }  // namespace metier::cli

@@ -22,13 +22,18 @@ namespace fs = std::filesystem;
 
 // The interpreter that the caller uses: what its own python would be.
 std::string active_python(const Environment& environment) {
-  if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) { return python; }
+  if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) {
+    return python;
+  }
   for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
     const auto prefix = variable(environment, name);
-    if (!prefix.empty() && ::access((prefix + "/bin/python").c_str(), X_OK) == 0) { return prefix + "/bin/python"; }
+    if (!prefix.empty() && ::access((prefix + "/bin/python").c_str(), X_OK) == 0) {
+      return prefix + "/bin/python";
+    }
   }
   const auto listed = variable(environment, "PATH");
-  std::string_view path = listed.empty() ? std::string_view("/usr/bin:/bin") : std::string_view(listed);
+  std::string_view path =
+      listed.empty() ? std::string_view("/usr/bin:/bin") : std::string_view(listed);
   while (!path.empty()) {
     const auto end = std::min(path.find(':'), path.size());
     const auto candidate = std::string(path.substr(0, end)) + "/python3";
@@ -42,9 +47,15 @@ Result<Caller> caller_of(Command& command) {
   METIER_TRY(places, find_places(command.environment(), ::geteuid() == 0));
   METIER_TRY(endpoint, find_endpoint(command.environment(), places));
   std::error_code ec;
-  Caller out{.folder = fs::current_path(ec).string(), .data = places.data, .socket = places.socket, .project = command.project,
+  Caller out{.folder = fs::current_path(ec).string(),
+             .data = places.data,
+             .socket = places.socket,
+             .project = command.project,
              .same_machine = endpoint.unix_socket};
-  if (ec) { return fail(invalid("", "the current folder is not there any more", "cd to a folder that exists")); }
+  if (ec) {
+    return fail(
+        invalid("", "the current folder is not there any more", "cd to a folder that exists"));
+  }
   return out;
 }
 
@@ -66,12 +77,15 @@ std::string name_of(const JsonObject& run) {
 void announce(Command& command, const Submission& submission) {
   auto& screen = command.screen;
   if (screen.style().quiet) { return; }
-  screen.say(fmt::format("{} {}  {}  {}", screen.paint(Role::good, screen.glyph(Role::good)), screen.paint(Role::name, name_of(submission.run)),
-                         submission.kind, screen.paint(Role::aside, short_uid(uid_of(submission.run)))));
+  screen.say(fmt::format("{} {}  {}  {}", screen.paint(Role::good, screen.glyph(Role::good)),
+                         screen.paint(Role::name, name_of(submission.run)), submission.kind,
+                         screen.paint(Role::aside, short_uid(uid_of(submission.run)))));
 }
 
 void warn(Command& command, const Submission& submission) {
-  for (const auto& warning : submission.warnings) { command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning)); }
+  for (const auto& warning : submission.warnings) {
+    command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning));
+  }
 }
 
 // A secret that is not there is told before anything starts, not when the pod cannot start.
@@ -84,36 +98,54 @@ Result<void> check_secrets(Command& command) {
     const auto colon = text.find(':');
     const auto name = text.substr(0, colon);
     const auto it = named.find(name);
-    const bool known = colon == std::string::npos ? std::ranges::find(project, name) != project.end()
-                                                  : it != named.end() && std::ranges::find(it->second, text.substr(colon + 1)) != it->second.end();
+    const bool known =
+        colon == std::string::npos
+            ? std::ranges::find(project, name) != project.end()
+            : it != named.end() &&
+                  std::ranges::find(it->second, text.substr(colon + 1)) != it->second.end();
     if (known) { continue; }
-    return fail(Error{.kind = ErrorKind::not_found, .message = fmt::format("no secret {} in project {}", quote(text), command.project), .field = "--secret",
-                      .fix = fmt::format("metier secret set {} -P {}", text, command.project), .code = "SecretMissing"});
+    return fail(
+        Error{.kind = ErrorKind::not_found,
+              .message = fmt::format("no secret {} in project {}", quote(text), command.project),
+              .field = "--secret",
+              .fix = fmt::format("metier secret set {} -P {}", text, command.project),
+              .code = "SecretMissing"});
   }
   return {};
 }
 
 Result<JsonObject> submit_job(Command& command, const Submission& submission) {
   JsonObject body{{"task", submission.run}, {"function", submission.function}};
-  METIER_TRY(answer, command.session.call("POST", "/api/v1/submit_job", Json(std::move(body)), submit_headers(command, submission)));
+  METIER_TRY(answer, command.session.call("POST", "/api/v1/submit_job", Json(std::move(body)),
+                                          submit_headers(command, submission)));
   const auto* data = answer.is_object() ? object_in(answer.as_object(), "data") : nullptr;
-  if (data == nullptr) { return fail(ErrorKind::internal, "the server's answer to the submit holds no run"); }
+  if (data == nullptr) {
+    return fail(ErrorKind::internal, "the server's answer to the submit holds no run");
+  }
   return *data;
 }
 
-Result<JsonObject> submit_local(Command& command, const Submission& submission, const Caller& caller) {
+Result<JsonObject> submit_local(Command& command, const Submission& submission,
+                                const Caller& caller) {
   METIER_CHECK(command.session.open());
   if (!command.session.endpoint().unix_socket) {
-    return fail(invalid("--kind", "local runs on the server's own machine, by its unix socket; METIER_SERVER is " + command.session.endpoint().url,
-                        "unset METIER_SERVER, or choose --kind job"));
+    return fail(
+        invalid("--kind",
+                "local runs on the server's own machine, by its unix socket; METIER_SERVER is " +
+                    command.session.endpoint().url,
+                "unset METIER_SERVER, or choose --kind job"));
   }
   JsonObject variables;
   for (const auto& [name, value] : command.environment()) {
     if (name != "METIER_TOKEN" && name != "METIER_READY_FD") { variables[name] = value; }
   }
-  JsonObject body{{"task", submission.run}, {"function", submission.function}, {"env", std::move(variables)}, {"cwd", caller.folder},
+  JsonObject body{{"task", submission.run},
+                  {"function", submission.function},
+                  {"env", std::move(variables)},
+                  {"cwd", caller.folder},
                   {"python", active_python(command.environment())}};
-  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/local", Json(std::move(body)), submit_headers(command, submission)));
+  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/local", Json(std::move(body)),
+                                          submit_headers(command, submission)));
   const auto* data = answer.is_object() ? object_in(answer.as_object(), "data") : nullptr;
   if (data == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no run"); }
   return *data;
@@ -122,43 +154,57 @@ Result<JsonObject> submit_local(Command& command, const Submission& submission, 
 std::string took_text(const JsonObject& run, std::chrono::steady_clock::time_point began) {
   const auto cell = took_cell(run, system_clock().now());
   if (cell.text != "–") { return cell.text; }
-  return human_duration(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - began));
+  return human_duration(
+      std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - began));
 }
 
 // "queue 2 ms · place 1 ms · …", on a terminal only: it costs a request.
 void show_phases(Command& command, const std::string& uid) {
   auto& screen = command.screen;
   if (!screen.style().err_terminal || screen.style().quiet) { return; }
-  auto answer = command.session.get(fmt::format("/api/metier/v1/runs/{}/timeline?project={}", uid, command.project));
-  if (!answer || !answer->is_object()) { return; }  // the run is told already: a missing timeline is no failure
+  auto answer = command.session.get(
+      fmt::format("/api/metier/v1/runs/{}/timeline?project={}", uid, command.project));
+  if (!answer || !answer->is_object()) {
+    return;
+  }  // the run is told already: a missing timeline is no failure
   const auto* phases = array_in(answer->as_object(), "phases");
   if (phases == nullptr) { return; }
   std::string text;
   for (const auto& phase : *phases) {
     if (!phase.is_object()) { continue; }
     const auto* ms = phase.as_object().if_contains("ms");
-    const double value = ms == nullptr ? 0 : ms->is_double() ? ms->as_double() : static_cast<double>(int_in(phase.as_object(), "ms").value_or(0));
-    auto part = fmt::format("{} {}", string_in(phase.as_object(), "name"), human_duration(Duration(static_cast<std::int64_t>(value * 1000))));
-    text += (text.empty() ? "" : " " + screen.dot() + " ") + (value > 1000 && string_in(phase.as_object(), "name") != "user" ? screen.paint(Role::care, part) : screen.paint(Role::aside, part));
+    const double value = ms == nullptr ? 0
+                         : ms->is_double()
+                             ? ms->as_double()
+                             : static_cast<double>(int_in(phase.as_object(), "ms").value_or(0));
+    auto part = fmt::format("{} {}", string_in(phase.as_object(), "name"),
+                            human_duration(Duration(static_cast<std::int64_t>(value * 1000))));
+    text += (text.empty() ? "" : " " + screen.dot() + " ") +
+            (value > 1000 && string_in(phase.as_object(), "name") != "user"
+                 ? screen.paint(Role::care, part)
+                 : screen.paint(Role::aside, part));
   }
   if (!text.empty()) { screen.say("  " + text); }
 }
 
 // The cause and the fixes of a failure that is not the user's own.
 void show_cause(Command& command, const std::string& uid) {
-  auto answer = command.session.get(fmt::format("/api/metier/v1/runs/{}/why?project={}", uid, command.project));
+  auto answer = command.session.get(
+      fmt::format("/api/metier/v1/runs/{}/why?project={}", uid, command.project));
   if (!answer || !answer->is_object()) { return; }
   const auto* fixes = array_in(answer->as_object(), "fixes");
   if (fixes == nullptr) { return; }
   for (const auto& fix : *fixes) {
     if (fix.is_array() && fix.as_array().size() == 2) {
-      command.screen.say(fmt::format("  {}: {}", printable(value_text(fix.as_array()[0])), printable(value_text(fix.as_array()[1]))));
+      command.screen.say(fmt::format("  {}: {}", printable(value_text(fix.as_array()[0])),
+                                     printable(value_text(fix.as_array()[1]))));
     }
   }
 }
 
 // The end of a run in the foreground: what came out, and the exit code.
-int conclude(Command& command, const Submission& submission, const JsonObject& run, std::chrono::steady_clock::time_point began) {
+int conclude(Command& command, const Submission& submission, const JsonObject& run,
+             std::chrono::steady_clock::time_point began) {
   auto& screen = command.screen;
   const auto* status = object_in(run, "status");
   const auto state = status == nullptr ? std::string_view() : string_in(*status, "state");
@@ -169,11 +215,14 @@ int conclude(Command& command, const Submission& submission, const JsonObject& r
   const bool document = command.output == "json" || command.output == "yaml";
   if (state == "error") {
     show_failure(command, run, took);
-    if (status != nullptr && object_in(*status, "failure") == nullptr) { show_cause(command, uid_of(run)); }
+    if (status != nullptr && object_in(*status, "failure") == nullptr) {
+      show_cause(command, uid_of(run));
+    }
   } else if (state == "aborted") {
     screen.say(screen.paint(Role::care, fmt::format("! aborted after {}", took)));
   } else if (!screen.style().quiet) {
-    screen.say(screen.paint(Role::good, screen.glyph(Role::good)) + fmt::format(" {} in {}", state, took));
+    screen.say(screen.paint(Role::good, screen.glyph(Role::good)) +
+               fmt::format(" {} in {}", state, took));
     show_phases(command, uid_of(run));
   }
   if (document) {
@@ -184,7 +233,10 @@ int conclude(Command& command, const Submission& submission, const JsonObject& r
     show_results(command, run);
   }
   if (code == 0 && !document) {
-    screen.next({"metier get runs", submission.kind == "local" ? fmt::format("metier run {} --kind job", submission.shown) : "metier logs " + uid,
+    screen.next({"metier get runs",
+                 submission.kind == "local"
+                     ? fmt::format("metier run {} --kind job", submission.shown)
+                     : "metier logs " + uid,
                  "metier describe " + uid});
   }
   return code;
@@ -192,7 +244,9 @@ int conclude(Command& command, const Submission& submission, const JsonObject& r
 
 // The runner's folder or zip, as the server unpacked it.
 std::string runner_path(Command& command) {
-  if (const auto given = variable(command.environment(), "METIER_RUNNER"); !given.empty()) { return given; }
+  if (const auto given = variable(command.environment(), "METIER_RUNNER"); !given.empty()) {
+    return given;
+  }
   return command.session.places().data + "/lib/current";
 }
 
@@ -205,27 +259,37 @@ Result<int> run_handler(Command& command, Submission& submission) {
   auto run = submission.run;
   ensure_object(run, "status")["state"] = "running";
   ensure_object(run, "status")["start_time"] = to_iso(system_clock().now());
-  METIER_CHECK(session.call("POST", fmt::format("/api/v1/projects/{}/runs/{}?iter=0", command.project, uid), Json(run)));
+  METIER_CHECK(session.call(
+      "POST", fmt::format("/api/v1/projects/{}/runs/{}?iter=0", command.project, uid), Json(run)));
   announce(command, submission);
 
   auto variables = command.environment();
   const auto& spec = *object_in(submission.function, "spec");
   if (const auto* list = array_in(spec, "env")) {
-    for (const auto& entry : *list) { variables[std::string(string_in(entry.as_object(), "name"))] = string_in(entry.as_object(), "value"); }
+    for (const auto& entry : *list) {
+      variables[std::string(string_in(entry.as_object(), "name"))] =
+          string_in(entry.as_object(), "value");
+    }
   }
   const auto endpoint = session.endpoint();
-  variables["METIER_SERVER"] = endpoint.unix_socket ? endpoint.url.substr(0, endpoint.url.size() - 1) : endpoint.url;
+  variables["METIER_SERVER"] =
+      endpoint.unix_socket ? endpoint.url.substr(0, endpoint.url.size() - 1) : endpoint.url;
   variables["MLRUN_EXEC_CONFIG"] = dump_json(Json(run));
   variables["MLRUN_DEFAULT_PROJECT"] = command.project;
   const auto known = variable(command.environment(), "PYTHONPATH");
   variables["PYTHONPATH"] = runner_path(command) + (known.empty() ? "" : ":" + known);
   const auto python = active_python(command.environment());
-  std::vector<std::string> words{python, "-m", "metier_runner", "handler", "--name", name_of(submission.run)};
+  std::vector<std::string> words{python,    "-m",     "metier_runner",
+                                 "handler", "--name", name_of(submission.run)};
   const auto* run_spec = object_in(submission.run, "spec");
-  if (const auto handler = run_spec == nullptr ? std::string_view() : string_in(*run_spec, "handler"); !handler.empty()) {
+  if (const auto handler =
+          run_spec == nullptr ? std::string_view() : string_in(*run_spec, "handler");
+      !handler.empty()) {
     words.insert(words.end(), {"--handler", std::string(handler)});
   }
-  if (const auto mode = string_in(spec, "mode"); !mode.empty()) { words.insert(words.end(), {"--mode", std::string(mode)}); }
+  if (const auto mode = string_in(spec, "mode"); !mode.empty()) {
+    words.insert(words.end(), {"--mode", std::string(mode)});
+  }
   words.emplace_back(string_in(spec, "command"));
   if (const auto* more = array_in(spec, "args")) {
     for (const auto& word : *more) { words.push_back(value_text(word)); }
@@ -256,14 +320,21 @@ Result<int> run_handler(Command& command, Submission& submission) {
   ::signal(SIGINT, SIG_DFL);
   METIER_TRY(ended, read_run(command, command.project, uid));
   const auto* ended_status = object_in(ended, "status");
-  const auto state = ended_status == nullptr ? std::string_view() : string_in(*ended_status, "state");
+  const auto state =
+      ended_status == nullptr ? std::string_view() : string_in(*ended_status, "state");
   if (state == "running" || state == "created" || state == "pending") {
     // The interpreter ended without a word: killed, or it could not start.
-    const auto text = WIFSIGNALED(status) ? fmt::format("the interpreter was killed by signal {}", WTERMSIG(status))
-                      : WEXITSTATUS(status) == 127 ? "the interpreter " + python + " cannot be started"
-                                                   : fmt::format("the interpreter ended with exit code {}", WEXITSTATUS(status));
-    JsonObject patch{{"status.state", "error"}, {"status.error", text}, {"status.reason", "HandlerError"}};
-    METIER_CHECK(session.call("PATCH", fmt::format("/api/v1/projects/{}/runs/{}?iter=0", command.project, uid), Json(std::move(patch))));
+    const auto text =
+        WIFSIGNALED(status)
+            ? fmt::format("the interpreter was killed by signal {}", WTERMSIG(status))
+        : WEXITSTATUS(status) == 127
+            ? "the interpreter " + python + " cannot be started"
+            : fmt::format("the interpreter ended with exit code {}", WEXITSTATUS(status));
+    JsonObject patch{
+        {"status.state", "error"}, {"status.error", text}, {"status.reason", "HandlerError"}};
+    METIER_CHECK(session.call(
+        "PATCH", fmt::format("/api/v1/projects/{}/runs/{}?iter=0", command.project, uid),
+        Json(std::move(patch))));
     METIER_TRY(again, read_run(command, command.project, uid));
     ended = std::move(again);
   }
@@ -279,15 +350,24 @@ Result<int> run_main(Command& command) {
   warn(command, submission);
   METIER_CHECK(check_secrets(command));
   if (submission.kind == "handler") {
-    if (command.arguments.has("--detach")) { return fail(invalid("--detach", "a handler runs in this terminal", "choose --kind local or job")); }
-    if (command.arguments.has("--file")) { return fail(invalid("--kind", "handler runs a file, not a function document", "name the file: metier run FILE:HANDLER")); }
+    if (command.arguments.has("--detach")) {
+      return fail(
+          invalid("--detach", "a handler runs in this terminal", "choose --kind local or job"));
+    }
+    if (command.arguments.has("--file")) {
+      return fail(invalid("--kind", "handler runs a file, not a function document",
+                          "name the file: metier run FILE:HANDLER"));
+    }
     return run_handler(command, submission);
   }
   const auto began = std::chrono::steady_clock::now();
   const bool local = submission.kind == "local";
-  auto submitted = local ? submit_local(command, submission, caller) : submit_job(command, submission);
+  auto submitted =
+      local ? submit_local(command, submission, caller) : submit_job(command, submission);
   if (!submitted) { return fail(std::move(submitted).error()); }
-  if (!uid_of(*submitted).empty()) { submission.run["metadata"] = *object_in(*submitted, "metadata"); }
+  if (!uid_of(*submitted).empty()) {
+    submission.run["metadata"] = *object_in(*submitted, "metadata");
+  }
   const auto uid = uid_of(submission.run);
   announce(command, submission);
   const bool document = command.output == "json" || command.output == "yaml";
@@ -297,12 +377,14 @@ Result<int> run_main(Command& command) {
     } else if (command.output == "name" || !screen.style().out_terminal) {
       screen.out(uid + "\n");
     }
-    screen.next({"metier logs -f " + short_uid(uid), "metier why " + short_uid(uid), "metier abort " + short_uid(uid)});
+    screen.next({"metier logs -f " + short_uid(uid), "metier why " + short_uid(uid),
+                 "metier abort " + short_uid(uid)});
     return 0;
   }
   METIER_TRY(followed, follow_run(command, command.project, uid, 0, document));
   if (followed.ending == Ending::detached) {
-    screen.say(fmt::format("! detached: {} goes on. metier logs -f {}", name_of(submission.run), short_uid(uid)));
+    screen.say(fmt::format("! detached: {} goes on. metier logs -f {}", name_of(submission.run),
+                           short_uid(uid)));
     return 130;
   }
   return conclude(command, submission, followed.run, began);
@@ -313,22 +395,29 @@ Result<int> render_main(Command& command) {
   METIER_TRY(submission, make_submission(command.arguments, caller, "job"));
   warn(command, submission);
   if (submission.kind == "handler") {
-    return fail(invalid("--kind", "a handler runs in its caller: there is nothing to render", "choose another kind: metier kinds"));
+    return fail(invalid("--kind", "a handler runs in its caller: there is nothing to render",
+                        "choose another kind: metier kinds"));
   }
-  if (auto* metadata = object_in(submission.run, "metadata")) { (*metadata)["uid"] = std::string(32, '0'); }  // the same input gives the same output
+  if (auto* metadata = object_in(submission.run, "metadata")) {
+    (*metadata)["uid"] = std::string(32, '0');
+  }  // the same input gives the same output
   JsonObject body{{"task", submission.run}, {"function", submission.function}};
   if (command.arguments.has("--api")) { body["api"] = command.arguments.value("--api"); }
-  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/render", Json(std::move(body)), submit_headers(command, submission)));
+  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/render", Json(std::move(body)),
+                                          submit_headers(command, submission)));
   const JsonArray* items = answer.is_array() ? &answer.as_array() : nullptr;
   for (const char* key : {"items", "resources", "objects"}) {
     if (items == nullptr && answer.is_object()) { items = array_in(answer.as_object(), key); }
   }
-  if (items == nullptr) { return fail(ErrorKind::internal, "the server's answer holds no objects"); }
+  if (items == nullptr) {
+    return fail(ErrorKind::internal, "the server's answer holds no objects");
+  }
   if (command.output == "json") {
     command.screen.json(JsonObject{{"apiVersion", "v1"}, {"kind", "List"}, {"items", *items}});
     return 0;
   }
-  command.screen.out(fmt::format("# {}: {} object{}, nothing was applied\n", submission.kind, items->size(), items->size() == 1 ? "" : "s"));
+  command.screen.out(fmt::format("# {}: {} object{}, nothing was applied\n", submission.kind,
+                                 items->size(), items->size() == 1 ? "" : "s"));
   bool first = true;
   for (const auto& item : *items) {
     if (!first) { command.screen.out("---\n"); }

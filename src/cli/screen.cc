@@ -34,7 +34,11 @@ std::string_view code_of(Role role) {
 std::size_t utf8_at(std::string_view text, char32_t& point) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(0);
-  const std::size_t size = first < 0x80 ? 1 : first >= 0xC2 && first < 0xE0 ? 2 : first >= 0xE0 && first < 0xF0 ? 3 : first >= 0xF0 && first < 0xF5 ? 4 : 0;
+  const std::size_t size = first < 0x80                    ? 1
+                           : first >= 0xC2 && first < 0xE0 ? 2
+                           : first >= 0xE0 && first < 0xF0 ? 3
+                           : first >= 0xF0 && first < 0xF5 ? 4
+                                                           : 0;
   if (size == 0 || size > text.size()) { return 0; }
   point = size == 1 ? first : first & (0xFFU >> (size + 1));
   for (std::size_t i = 1; i < size; ++i) {
@@ -46,14 +50,16 @@ std::size_t utf8_at(std::string_view text, char32_t& point) {
 }
 
 int columns_of(char32_t point) {
-  const bool wide = (point >= 0x1100 && point <= 0x115F) || (point >= 0x2E80 && point <= 0xA4CF) || (point >= 0xAC00 && point <= 0xD7A3) ||
-                    (point >= 0xF900 && point <= 0xFAFF) || (point >= 0xFE30 && point <= 0xFE6F) || (point >= 0xFF00 && point <= 0xFF60) ||
+  const bool wide = (point >= 0x1100 && point <= 0x115F) || (point >= 0x2E80 && point <= 0xA4CF) ||
+                    (point >= 0xAC00 && point <= 0xD7A3) || (point >= 0xF900 && point <= 0xFAFF) ||
+                    (point >= 0xFE30 && point <= 0xFE6F) || (point >= 0xFF00 && point <= 0xFF60) ||
                     (point >= 0x1F300 && point <= 0x1FAFF);
   const bool none = (point >= 0x300 && point <= 0x36F) || point == 0x200B || point == 0xFE0F;
   return none ? 0 : wide ? 2 : 1;
 }
 
-std::string value_of(const std::map<std::string, std::string>& environment, const std::string& name) {
+std::string value_of(const std::map<std::string, std::string>& environment,
+                     const std::string& name) {
   const auto it = environment.find(name);
   return it == environment.end() ? std::string() : it->second;
 }
@@ -62,7 +68,8 @@ bool speaks_utf8(const std::map<std::string, std::string>& environment) {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
     auto value = value_of(environment, name);
     if (value.empty()) { continue; }
-    std::ranges::transform(value, value.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    std::ranges::transform(value, value.begin(),
+                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     return value.find("utf-8") != std::string::npos || value.find("utf8") != std::string::npos;
   }
   return false;
@@ -93,16 +100,22 @@ Style detect_style(std::string_view mode, const std::map<std::string, std::strin
   const bool accessible = !value_of(environment, "METIER_ACCESSIBLE").empty();
   const bool refused = !value_of(environment, "NO_COLOR").empty() || dumb;
   const auto force = value_of(environment, "CLICOLOR_FORCE");
-  const bool forced = mode == "always" || (mode != "never" && !force.empty() && force != "0" && value_of(environment, "NO_COLOR").empty());
+  const bool forced = mode == "always" || (mode != "never" && !force.empty() && force != "0" &&
+                                           value_of(environment, "NO_COLOR").empty());
   style.out_colour = forced || (mode != "never" && style.out_terminal && !refused);
   style.err_colour = forced || (mode != "never" && style.err_terminal && !refused);
   style.glyphs = speaks_utf8(environment) && !accessible;
   if (dumb) { style.err_terminal = false; }  // no redraws, no hints
   winsize size{};
-  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) { style.width = size.ws_col; }
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+    style.width = size.ws_col;
+  }
   const auto columns = value_of(environment, "COLUMNS");
   int wanted = 0;
-  if (std::from_chars(columns.data(), columns.data() + columns.size(), wanted).ec == std::errc{} && wanted > 0) { style.width = wanted; }
+  if (std::from_chars(columns.data(), columns.data() + columns.size(), wanted).ec == std::errc{} &&
+      wanted > 0) {
+    style.width = wanted;
+  }
   style.width = std::max(style.width, 20);
   return style;
 }
@@ -124,10 +137,12 @@ std::string printable(std::string_view text) {
   while (!text.empty()) {
     char32_t point = 0;
     const auto n = utf8_at(text, point);
-    const bool control = n != 0 && (point < 0x20 || (point >= 0x7F && point < 0xA0) || (point >= 0x202A && point <= 0x202E) ||
-                                    (point >= 0x2066 && point <= 0x2069));
+    const bool control =
+        n != 0 && (point < 0x20 || (point >= 0x7F && point < 0xA0) ||
+                   (point >= 0x202A && point <= 0x202E) || (point >= 0x2066 && point <= 0x2069));
     if (n == 0 || (control && point < 0x100)) {
-      out += fmt::format("\\x{:02x}", n == 0 ? static_cast<unsigned char>(text[0]) : static_cast<unsigned>(point));
+      out += fmt::format(
+          "\\x{:02x}", n == 0 ? static_cast<unsigned char>(text[0]) : static_cast<unsigned>(point));
     } else if (control) {
       out += fmt::format("\\u{:04x}", static_cast<unsigned>(point));
     } else {
@@ -190,14 +205,19 @@ void Screen::error(const Error& error) {
       fix.remove_prefix(std::min(end + 1, fix.size()));
     }
   }
-  if (!error.code.empty()) { text += "\n" + paint(Role::aside, fmt::format("reason {0} {1} metier help {0}", error.code, dot())); }
+  if (!error.code.empty()) {
+    text +=
+        "\n" + paint(Role::aside, fmt::format("reason {0} {1} metier help {0}", error.code, dot()));
+  }
   say(text);
 }
 
 void Screen::next(const std::vector<std::string>& commands) {
   if (!style_.err_terminal || style_.quiet || commands.empty()) { return; }
   std::string line = "next: ";
-  for (std::size_t i = 0; i < commands.size() && i < 3; ++i) { line += (i == 0 ? "" : " " + dot() + " ") + commands[i]; }
+  for (std::size_t i = 0; i < commands.size() && i < 3; ++i) {
+    line += (i == 0 ? "" : " " + dot() + " ") + commands[i];
+  }
   say(paint(Role::aside, line));
 }
 
@@ -205,7 +225,9 @@ void Screen::table(const Table& table, bool headers) {
   std::string text;
   if (!style_.out_terminal) {  // tabs, full values, no header
     for (const auto& row : table.rows) {
-      for (std::size_t i = 0; i < row.size(); ++i) { text += (i == 0 ? "" : "\t") + printable(row[i].full.empty() ? row[i].text : row[i].full); }
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        text += (i == 0 ? "" : "\t") + printable(row[i].full.empty() ? row[i].text : row[i].full);
+      }
       text += "\n";
     }
     out(text);
@@ -214,7 +236,9 @@ void Screen::table(const Table& table, bool headers) {
   std::vector<int> widths(table.columns.size());
   for (std::size_t i = 0; i < table.columns.size(); ++i) {
     widths[i] = headers ? display_width(table.columns[i].title) : 0;
-    for (const auto& row : table.rows) { widths[i] = std::max(widths[i], display_width(printable(row[i].text))); }
+    for (const auto& row : table.rows) {
+      widths[i] = std::max(widths[i], display_width(printable(row[i].text)));
+    }
   }
   std::vector<bool> shown(table.columns.size(), true);
   const auto total = [&] {
@@ -225,7 +249,11 @@ void Screen::table(const Table& table, bool headers) {
   while (total() > style_.width) {  // drop the least important, then cut the widest
     std::size_t worst = table.columns.size();
     for (std::size_t i = 0; i < table.columns.size(); ++i) {
-      if (shown[i] && table.columns[i].priority > 0 && (worst == table.columns.size() || table.columns[i].priority > table.columns[worst].priority)) { worst = i; }
+      if (shown[i] && table.columns[i].priority > 0 &&
+          (worst == table.columns.size() ||
+           table.columns[i].priority > table.columns[worst].priority)) {
+        worst = i;
+      }
     }
     if (worst < table.columns.size()) {
       shown[worst] = false;
@@ -241,7 +269,8 @@ void Screen::table(const Table& table, bool headers) {
     for (std::size_t i = 0; i < table.columns.size(); ++i) {
       if (!shown[i]) { continue; }
       const auto [cell, role] = cell_of(i);
-      line += (line.empty() ? "" : "   ") + paint_out(role, padded(cut(cell, widths[i]), widths[i], table.columns[i].right));
+      line += (line.empty() ? "" : "   ") +
+              paint_out(role, padded(cut(cell, widths[i]), widths[i], table.columns[i].right));
     }
     while (line.ends_with(' ')) { line.pop_back(); }
     text += line + "\n";
@@ -260,7 +289,8 @@ void Screen::yaml(const Json& value) { out(dump_yaml(value)); }
 
 Result<void> Screen::finish() const {
   if (out_error_ == 0) { return {}; }
-  return fail(invalid("standard output", std::string(std::strerror(out_error_)), "what this command did is not undone"));
+  return fail(invalid("standard output", std::string(std::strerror(out_error_)),
+                      "what this command did is not undone"));
 }
 
 }  // namespace metier::cli

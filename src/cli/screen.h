@@ -20,7 +20,7 @@ struct Style {
   bool err_terminal = false;
   bool out_colour = false;
   bool err_colour = false;
-  bool glyphs = false;     // UTF-8 locale
+  bool glyphs = false;  // UTF-8 locale
   int width = 80;
   bool quiet = false;
 };
@@ -29,12 +29,12 @@ Style detect_style(std::string_view mode, const std::map<std::string, std::strin
 
 struct Column {
   std::string title;
-  int priority = 0;        // the highest go first when the terminal is narrow; 0 never goes
+  int priority = 0;  // the highest go first when the terminal is narrow; 0 never goes
   bool right = false;
 };
 struct Cell {
-  std::string text;        // for a terminal
-  std::string full;        // when piped; empty = the same
+  std::string text;  // for a terminal
+  std::string full;  // when piped; empty = the same
   Role role = Role::plain;
 };
 struct Table {
@@ -58,8 +58,12 @@ class Screen final {
   void json(const Json& value);
   void yaml(const Json& value);
 
-  std::string paint(Role role, std::string_view text) const { return paint(role, text, style_.err_colour); }
-  std::string paint_out(Role role, std::string_view text) const { return paint(role, text, style_.out_colour); }
+  std::string paint(Role role, std::string_view text) const {
+    return paint(role, text, style_.err_colour);
+  }
+  std::string paint_out(Role role, std::string_view text) const {
+    return paint(role, text, style_.out_colour);
+  }
   std::string glyph(Role role) const;  // "✓", or "ok" without UTF-8
   std::string dot() const { return style_.glyphs ? "·" : "-"; }
   // Nothing, or why stdout could not be written.

@@ -24,20 +24,26 @@ std::string written(const Table& table, int width, bool colour = false) {
   ::close(ends[1]);
   std::string out;
   std::array<char, 4096> piece{};
-  for (ssize_t n = 0; (n = ::read(ends[0], piece.data(), piece.size())) > 0;) { out.append(piece.data(), static_cast<std::size_t>(n)); }
+  for (ssize_t n = 0; (n = ::read(ends[0], piece.data(), piece.size())) > 0;) {
+    out.append(piece.data(), static_cast<std::size_t>(n));
+  }
   ::close(ends[0]);
   return out;
 }
 
-const Table kTable{{{"NAME"}, {"AGE", 2}, {"RESULT", 1}}, {{{"train"}, {"4 min", "2026-01-01T00:00:00+00:00"}, {"accuracy=0.9"}}, {{"größe"}, {"1 h"}, {""}}}};
+const Table kTable{{{"NAME"}, {"AGE", 2}, {"RESULT", 1}},
+                   {{{"train"}, {"4 min", "2026-01-01T00:00:00+00:00"}, {"accuracy=0.9"}},
+                    {{"größe"}, {"1 h"}, {""}}}};
 
 TEST(Table, AlignsByWhatIsSeen) {
-  EXPECT_EQ(written(kTable, 80), "NAME    AGE     RESULT\ntrain   4 min   accuracy=0.9\ngröße   1 h\n");
+  EXPECT_EQ(written(kTable, 80),
+            "NAME    AGE     RESULT\ntrain   4 min   accuracy=0.9\ngröße   1 h\n");
 }
 
 TEST(Table, DropsColumnsByPriorityThenCuts) {
   EXPECT_EQ(written(kTable, 24), "NAME    RESULT\ntrain   accuracy=0.9\ngröße\n");
-  EXPECT_EQ(written({{{"NAME"}}, {{{"abcdefghijklmnopqrstuvwxyz"}}}}, 20), "NAME\nabcdefghijklmnopqrs…\n");
+  EXPECT_EQ(written({{{"NAME"}}, {{{"abcdefghijklmnopqrstuvwxyz"}}}}, 20),
+            "NAME\nabcdefghijklmnopqrs…\n");
 }
 
 TEST(Table, IsTabsAndFullValuesWhenPiped) {
@@ -63,8 +69,10 @@ TEST(Excerpt, PointsAtTheExpression) {
   Style style;
   style.glyphs = false;
   const Screen screen(style, 1, 2);
-  EXPECT_EQ(excerpt(screen, "  20     for step in range(3):\n  21         weight -= rate * step", 21, 8, 21),
-            "    20       for step in range(3):\n  > 21           weight -= rate * step\n                 ^^^^^^^^^^^^^\n");
+  EXPECT_EQ(excerpt(screen, "  20     for step in range(3):\n  21         weight -= rate * step",
+                    21, 8, 21),
+            "    20       for step in range(3):\n  > 21           weight -= rate * step\n          "
+            "       ^^^^^^^^^^^^^\n");
 }
 
 TEST(Cells, SayAgesAndResults) {
@@ -72,10 +80,12 @@ TEST(Cells, SayAgesAndResults) {
   EXPECT_EQ(age_cell("2026-01-01T23:56:00+00:00", now).text, "4 min");
   EXPECT_EQ(age_cell("2026-01-01T23:56:00+00:00", now).full, "2026-01-01T23:56:00+00:00");
   EXPECT_EQ(age_cell("", now).text, "–");
-  const auto run = parse_json(R"({"status":{"state":"completed","results":{"accuracy":0.97334,"n":3,"m":1},"start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04.8+00:00"}})");
+  const auto run = parse_json(
+      R"({"status":{"state":"completed","results":{"accuracy":0.97334,"n":3,"m":1},"start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04.8+00:00"}})");
   EXPECT_EQ(result_cell(run->as_object()).text, "accuracy=0.97334 n=3 +1");
   EXPECT_EQ(took_cell(run->as_object(), now).text, "4.80 s");
-  const auto failed = parse_json(R"({"status":{"state":"error","error":"TypeError: x","failure":{"type":"TypeError","file":"train.py","line":21}}})");
+  const auto failed = parse_json(
+      R"({"status":{"state":"error","error":"TypeError: x","failure":{"type":"TypeError","file":"train.py","line":21}}})");
   EXPECT_EQ(result_cell(failed->as_object()).text, "TypeError train.py:21");
 }
 

@@ -27,9 +27,12 @@ constexpr auto kStartPatience = std::chrono::seconds(20);
 // Causes that are the machine's or the cluster's, not the user's code: exit 5.
 const std::set<std::string, std::less<>>& cluster_codes() {
   static const std::set<std::string, std::less<>> codes{
-      "InsufficientCpu", "InsufficientMemory", "InsufficientGpu", "GangIncomplete", "QuotaExceeded", "QueuePaused", "NeverFits",
-      "ImageUnknown", "EnvironmentBuilding", "EnvironmentFailed", "SecretMissing", "VolumeMissing", "PortTaken", "EngineMissing",
-      "OperatorMissing", "NodeLost", "Preempted", "ShimLost", "HostRebooted", "StoreUnavailable", "StartFailed"};
+      "InsufficientCpu",     "InsufficientMemory", "InsufficientGpu", "GangIncomplete",
+      "QuotaExceeded",       "QueuePaused",        "NeverFits",       "ImageUnknown",
+      "EnvironmentBuilding", "EnvironmentFailed",  "SecretMissing",   "VolumeMissing",
+      "PortTaken",           "EngineMissing",      "OperatorMissing", "NodeLost",
+      "Preempted",           "ShimLost",           "HostRebooted",    "StoreUnavailable",
+      "StartFailed"};
   return codes;
 }
 
@@ -51,7 +54,8 @@ std::string last_lines(const std::string& path) {
   if (tail.size() > 2000) { tail = tail.substr(tail.size() - 2000); }
   while (tail.ends_with('\n')) { tail.remove_suffix(1); }
   constexpr std::string_view kError = "error: ";
-  if (const auto at = tail.rfind(kError); at != std::string_view::npos && (at == 0 || tail[at - 1] == '\n')) {
+  if (const auto at = tail.rfind(kError);
+      at != std::string_view::npos && (at == 0 || tail[at - 1] == '\n')) {
     return std::string(tail.substr(at + kError.size()));
   }
   const auto newline = tail.rfind('\n');
@@ -61,9 +65,14 @@ std::string last_lines(const std::string& path) {
 // MLRunNotFoundError('run not found') → run not found
 std::string unquoted(std::string_view text) {
   const auto open = text.find('(');
-  if (open == std::string_view::npos || !text.ends_with(')') || text.substr(0, open).find(' ') != std::string_view::npos) { return std::string(text); }
+  if (open == std::string_view::npos || !text.ends_with(')') ||
+      text.substr(0, open).find(' ') != std::string_view::npos) {
+    return std::string(text);
+  }
   auto inner = text.substr(open + 1, text.size() - open - 2);
-  if (inner.size() >= 2 && (inner[0] == '\'' || inner[0] == '"') && inner.back() == inner[0]) { inner = inner.substr(1, inner.size() - 2); }
+  if (inner.size() >= 2 && (inner[0] == '\'' || inner[0] == '"') && inner.back() == inner[0]) {
+    inner = inner.substr(1, inner.size() - 2);
+  }
   return std::string(inner);
 }
 
@@ -93,7 +102,8 @@ Result<Places> find_places(const Environment& environment, bool root) {
   out.data = fs::absolute(out.data, ec).lexically_normal().string();
   while (out.data.size() > 1 && out.data.ends_with('/')) { out.data.pop_back(); }
   // Also when it is named: `metier server --data /var/lib/metier` is the same server.
-  out.socket = root && out.data == "/var/lib/metier" ? "/run/metier/metier.sock" : out.data + "/metier.sock";
+  out.socket =
+      root && out.data == "/var/lib/metier" ? "/run/metier/metier.sock" : out.data + "/metier.sock";
   return out;
 }
 
@@ -111,7 +121,9 @@ Result<Endpoint> find_endpoint(const Environment& environment, const Places& pla
   if (!url) {
     auto error = std::move(url).error();
     error.field = "METIER_SERVER";
-    if (error.fix.empty()) { error.fix = "write http://HOST:PORT, https://HOST:PORT or the path of a unix socket"; }
+    if (error.fix.empty()) {
+      error.fix = "write http://HOST:PORT, https://HOST:PORT or the path of a unix socket";
+    }
     return fail(std::move(error));
   }
   out.unix_socket = url->scheme == net::Url::Scheme::unix_socket;
@@ -120,7 +132,10 @@ Result<Endpoint> find_endpoint(const Environment& environment, const Places& pla
 }
 
 Session::Session(Environment environment, Screen& screen, std::string program)
-    : environment_(std::move(environment)), screen_(screen), program_(std::move(program)), client_(net::make_blocking_client()) {}
+    : environment_(std::move(environment)),
+      screen_(screen),
+      program_(std::move(program)),
+      client_(net::make_blocking_client()) {}
 
 std::string Session::token() const { return variable(environment_, "METIER_TOKEN"); }
 
@@ -142,7 +157,8 @@ Result<void> Session::start_private_server() {
   if (::pipe2(ready.data(), O_CLOEXEC) != 0) { return fail(errno_error("pipe", errno)); }
   Fd reader(ready[0]);
   Fd writer(ready[1]);
-  const Fd log(::open((places_.data + "/server.log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const Fd log(::open((places_.data + "/server.log").c_str(),
+                      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!log || !null) { return fail(errno_error(places_.data + "/server.log", errno)); }
   const pid_t child = ::fork();
@@ -158,7 +174,8 @@ Result<void> Session::start_private_server() {
     const int fd = ::dup(writer.get());  // without close-on-exec
     ::setenv("METIER_READY_FD", std::to_string(fd).c_str(), 1);
     if (::chdir("/") != 0) { ::_exit(70); }
-    ::execl(program_.c_str(), "metier", "server", "--private", "--data", places_.data.c_str(), static_cast<char*>(nullptr));
+    ::execl(program_.c_str(), "metier", "server", "--private", "--data", places_.data.c_str(),
+            static_cast<char*>(nullptr));
     ::_exit(70);
   }
   int status = 0;
@@ -167,7 +184,9 @@ Result<void> Session::start_private_server() {
   std::array<char, 64> text{};
   pollfd entry{reader.get(), POLLIN, 0};
   const auto deadline = std::chrono::steady_clock::now() + kStartPatience;
-  while (::poll(&entry, 1, static_cast<int>(std::chrono::milliseconds(kStartPatience).count())) < 0 && errno == EINTR) {}
+  while (::poll(&entry, 1, static_cast<int>(std::chrono::milliseconds(kStartPatience).count())) <
+             0 &&
+         errno == EINTR) {}
   const auto n = ::read(reader.get(), text.data(), text.size());
   bool up = n > 0;
   // Ended without "ready": another command's server may have won the start; then it answers soon.
@@ -177,12 +196,14 @@ Result<void> Session::start_private_server() {
     if (!up) { ::usleep(5000); }
   }
   if (!up) {
-    return fail(Error{.kind = ErrorKind::unavailable,
-                      .message = "the server did not start: " + last_lines(places_.data + "/server.log"),
-                      .fix = "its log: " + places_.data + "/server.log"});
+    return fail(
+        Error{.kind = ErrorKind::unavailable,
+              .message = "the server did not start: " + last_lines(places_.data + "/server.log"),
+              .fix = "its log: " + places_.data + "/server.log"});
   }
   if (first && !screen_.style().quiet) {
-    screen_.say(fmt::format("No server is set up: started one for you (ends when idle). Records: {}", places_.data));
+    screen_.say(fmt::format(
+        "No server is set up: started one for you (ends when idle). Records: {}", places_.data));
   }
   return {};
 }
@@ -191,25 +212,40 @@ Error Session::unreachable(Error error) const {
   if (error.kind != ErrorKind::unavailable && error.kind != ErrorKind::timed_out) { return error; }
   if (endpoint_.given) {
     error.message += " (METIER_SERVER)";
-    if (error.fix.empty()) { error.fix = "start it: metier server --listen ADDR:PORT; or work without: unset METIER_SERVER"; }
+    if (error.fix.empty()) {
+      error.fix =
+          "start it: metier server --listen ADDR:PORT; or work without: unset METIER_SERVER";
+    }
   } else if (error.fix.empty()) {
     error.fix = "its log: " + places_.data + "/server.log";
   }
   return error;
 }
 
-Result<net::ClientResponse> Session::send_once(const net::ClientRequest& request) { return client_->send(request); }
+Result<net::ClientResponse> Session::send_once(const net::ClientRequest& request) {
+  return client_->send(request);
+}
 
-Result<Answer> Session::send(std::string method, std::string path, std::string body, net::Headers headers, std::chrono::milliseconds timeout) {
+Result<Answer> Session::send(std::string method, std::string path, std::string body,
+                             net::Headers headers, std::chrono::milliseconds timeout) {
   METIER_CHECK(open());
-  net::ClientRequest request{.method = std::move(method), .url = endpoint_.url + path, .headers = std::move(headers), .body = std::move(body),
-                             .timeout = timeout, .ca_file = variable(environment_, "SSL_CERT_FILE"), .interrupted = interrupted};
+  net::ClientRequest request{.method = std::move(method),
+                             .url = endpoint_.url + path,
+                             .headers = std::move(headers),
+                             .body = std::move(body),
+                             .timeout = timeout,
+                             .ca_file = variable(environment_, "SSL_CERT_FILE"),
+                             .interrupted = interrupted};
   request.headers.emplace_back("user-agent", "metier");
   if (!request.body.empty()) { request.headers.emplace_back("content-type", "application/json"); }
-  if (const auto secret = token(); !secret.empty()) { request.headers.emplace_back("authorization", "Bearer " + secret); }
+  if (const auto secret = token(); !secret.empty()) {
+    request.headers.emplace_back("authorization", "Bearer " + secret);
+  }
   auto response = send_once(request);
-  const bool repeatable = request.method == "GET" || request.method == "PUT" || request.method == "DELETE";
-  if (!response && response.error().kind == ErrorKind::unavailable && repeatable && !endpoint_.given) {
+  const bool repeatable =
+      request.method == "GET" || request.method == "PUT" || request.method == "DELETE";
+  if (!response && response.error().kind == ErrorKind::unavailable && repeatable &&
+      !endpoint_.given) {
     // The server was killed, or ended when idle just now: records and runs are still there.
     if (!answers(places_.socket)) { METIER_CHECK(start_private_server()); }
     response = send_once(request);
@@ -218,8 +254,11 @@ Result<Answer> Session::send(std::string method, std::string path, std::string b
   if (response->status >= 400) {
     auto error = error_of(response->status, response->body);
     if (response->status == 401) {
-      error.message = token().empty() ? "this server wants a token" : "this token is not accepted (METIER_TOKEN, ends in …" +
-                                                                          token().substr(token().size() - std::min<std::size_t>(4, token().size())) + ")";
+      error.message =
+          token().empty()
+              ? "this server wants a token"
+              : "this token is not accepted (METIER_TOKEN, ends in …" +
+                    token().substr(token().size() - std::min<std::size_t>(4, token().size())) + ")";
       error.fix = "on the server's machine: metier env";
     }
     return fail(std::move(error));
@@ -232,8 +271,10 @@ Result<Json> Session::get(std::string path) {
   return parse_json(answer.body.empty() ? "null" : answer.body, {.bytes = 64U << 20U});
 }
 
-Result<Json> Session::call(std::string method, std::string path, const Json& body, net::Headers headers) {
-  METIER_TRY(answer, send(std::move(method), std::move(path), body.is_null() ? std::string() : dump_json(body), std::move(headers),
+Result<Json> Session::call(std::string method, std::string path, const Json& body,
+                           net::Headers headers) {
+  METIER_TRY(answer, send(std::move(method), std::move(path),
+                          body.is_null() ? std::string() : dump_json(body), std::move(headers),
                           std::chrono::seconds(200)));
   return parse_json(answer.body.empty() ? "null" : answer.body, {.bytes = 64U << 20U});
 }
@@ -241,7 +282,8 @@ Result<Json> Session::call(std::string method, std::string path, const Json& bod
 Error error_of(int status, std::string_view body) {
   Error error{.kind = error_kind_of_http(status)};
   const auto document = parse_json(body);
-  const Json* detail = document && document->is_object() ? document->as_object().if_contains("detail") : nullptr;
+  const Json* detail =
+      document && document->is_object() ? document->as_object().if_contains("detail") : nullptr;
   if (detail != nullptr && detail->is_object()) {
     const auto& object = detail->as_object();
     error.message = string_in(object, "reason", string_in(object, "message"));
@@ -249,8 +291,10 @@ Error error_of(int status, std::string_view body) {
     error.fix = string_in(object, "fix");
     error.code = string_in(object, "code");
     // Submit answers 400 whatever it is (the SDK prints that best); the kind says what.
-    for (const auto kind : {ErrorKind::invalid, ErrorKind::not_found, ErrorKind::conflict, ErrorKind::precondition, ErrorKind::unsupported, ErrorKind::denied,
-                            ErrorKind::too_large, ErrorKind::exhausted, ErrorKind::unavailable, ErrorKind::cancelled, ErrorKind::user_code, ErrorKind::internal}) {
+    for (const auto kind : {ErrorKind::invalid, ErrorKind::not_found, ErrorKind::conflict,
+                            ErrorKind::precondition, ErrorKind::unsupported, ErrorKind::denied,
+                            ErrorKind::too_large, ErrorKind::exhausted, ErrorKind::unavailable,
+                            ErrorKind::cancelled, ErrorKind::user_code, ErrorKind::internal}) {
       if (string_in(object, "kind") == to_string(kind)) { error.kind = kind; }
     }
   } else if (detail != nullptr && detail->is_string()) {

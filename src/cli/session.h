@@ -17,16 +17,17 @@ std::string variable(const Environment& environment, const std::string& name);
 
 // Where records and the socket are when nothing says otherwise.
 struct Places {
-  std::string data;     // METIER_DATA, else $XDG_DATA_HOME/metier, ~/.local/share/metier; root: /var/lib/metier
-  std::string socket;   // <data>/metier.sock; root: /run/metier/metier.sock
+  std::string
+      data;  // METIER_DATA, else $XDG_DATA_HOME/metier, ~/.local/share/metier; root: /var/lib/metier
+  std::string socket;  // <data>/metier.sock; root: /run/metier/metier.sock
 };
 // Errors: invalid when neither METIER_DATA nor HOME is set.
 Result<Places> find_places(const Environment& environment, bool root);
 
 struct Endpoint {
-  std::string url;            // "unix:///…/metier.sock:" or "http://h:1"; requests append "/api/…"
+  std::string url;  // "unix:///…/metier.sock:" or "http://h:1"; requests append "/api/…"
   bool unix_socket = true;
-  bool given = false;         // METIER_SERVER said so: nothing is started
+  bool given = false;  // METIER_SERVER said so: nothing is started
 };
 // Errors: invalid for a METIER_SERVER that is no address.
 Result<Endpoint> find_endpoint(const Environment& environment, const Places& places);
@@ -45,10 +46,12 @@ class Session final {
   Result<void> open();
   // One request; 4xx and 5xx are errors with the server's reason, field, fix and code. A private server that ended
   // meanwhile is started again, once, for requests that may be repeated.
-  Result<Answer> send(std::string method, std::string path, std::string body = {}, net::Headers headers = {},
+  Result<Answer> send(std::string method, std::string path, std::string body = {},
+                      net::Headers headers = {},
                       std::chrono::milliseconds timeout = std::chrono::seconds(45));
   Result<Json> get(std::string path);
-  Result<Json> call(std::string method, std::string path, const Json& body, net::Headers headers = {});
+  Result<Json> call(std::string method, std::string path, const Json& body,
+                    net::Headers headers = {});
   // Asked when a signal interrupts a wait; true ends the request as cancelled.
   std::function<bool()> interrupted;
 
@@ -64,7 +67,7 @@ class Session final {
 
   Environment environment_;
   Screen& screen_;
-  std::string program_;     // our own executable
+  std::string program_;  // our own executable
   Places places_;
   Endpoint endpoint_;
   bool opened_ = false;

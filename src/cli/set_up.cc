@@ -22,7 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string in_path(const Environment& environment, const std::string& program) {
-  if (program.find('/') != std::string::npos) { return ::access(program.c_str(), X_OK) == 0 ? program : std::string(); }
+  if (program.find('/') != std::string::npos) {
+    return ::access(program.c_str(), X_OK) == 0 ? program : std::string();
+  }
   const auto path = variable(environment, "PATH");
   std::string_view rest = path;
   while (!rest.empty()) {
@@ -36,7 +38,10 @@ std::string in_path(const Environment& environment, const std::string& program) 
 
 // A word as a shell reads it back.
 std::string shell_word(std::string_view word) {
-  const auto plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-./=+:,@%").find(c) != std::string_view::npos; };
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("_-./=+:,@%").find(c) != std::string_view::npos;
+  };
   if (!word.empty() && std::ranges::all_of(word, plain)) { return std::string(word); }
   std::string out = "'";
   for (const char c : word) { out += c == '\'' ? std::string("'\\''") : std::string(1, c); }
@@ -94,7 +99,9 @@ Result<std::string> secret_value(Command& command, const std::string& name) {
   ssize_t n = 0;
   while ((n = ::read(STDIN_FILENO, piece.data(), piece.size())) > 0) {
     value.append(piece.data(), static_cast<std::size_t>(n));
-    if (value.size() > (1U << 20U)) { return fail(ErrorKind::too_large, "a secret is at most 1 MiB"); }
+    if (value.size() > (1U << 20U)) {
+      return fail(ErrorKind::too_large, "a secret is at most 1 MiB");
+    }
     if (terminal && value.ends_with('\n')) { break; }
   }
   if (terminal) {
@@ -102,7 +109,9 @@ Result<std::string> secret_value(Command& command, const std::string& name) {
     command.screen.say("");
   }
   if (value.ends_with('\n')) { value.pop_back(); }
-  if (value.empty()) { return fail(invalid("secret", "the value is empty", "type it, or give --from-file FILE")); }
+  if (value.empty()) {
+    return fail(invalid("secret", "the value is empty", "type it, or give --from-file FILE"));
+  }
   return value;
 }
 
@@ -114,33 +123,48 @@ std::string line_of(const std::string& file) {
 }
 
 Result<Json> apply_objects(Command& command, JsonArray objects) {
-  return command.session.call("POST", "/api/metier/v1/objects?project=" + net::percent_encode(command.project), JsonObject{{"items", std::move(objects)}});
+  return command.session.call(
+      "POST", "/api/metier/v1/objects?project=" + net::percent_encode(command.project),
+      JsonObject{{"items", std::move(objects)}});
 }
 
 // A Secret is stored whole and its values cannot be read back: a change of one of several keys would lose the others.
 Result<void> check_only_key(Command& command, const std::string& name, const std::string& key) {
   METIER_TRY(known, secret_keys(command));
   const auto it = known.find(name);
-  if (it == known.end() || std::ranges::all_of(it->second, [&](const std::string& other) { return other == key; })) { return {}; }
+  if (it == known.end() ||
+      std::ranges::all_of(it->second, [&](const std::string& other) { return other == key; })) {
+    return {};
+  }
   std::string others;
   for (const auto& other : it->second) { others += (others.empty() ? "" : ", ") + other; }
-  return fail(Error{.kind = ErrorKind::unsupported, .message = fmt::format("secret {} has several keys ({}), and their values cannot be read back", quote(name), others),
+  return fail(Error{.kind = ErrorKind::unsupported,
+                    .message = fmt::format(
+                        "secret {} has several keys ({}), and their values cannot be read back",
+                        quote(name), others),
                     .fix = "apply all of them at once: metier apply -f secret.yaml"});
 }
 
-void say_done(Command& command, std::string_view what, const std::string& name, const std::string& key) {
+void say_done(Command& command, std::string_view what, const std::string& name,
+              const std::string& key) {
   if (command.screen.style().quiet) { return; }
-  command.screen.say(fmt::format("{} secret {}{}{} is {} in project {}", command.screen.glyph(Role::good), name, key.empty() ? "" : ":", key, what, command.project));
+  command.screen.say(fmt::format("{} secret {}{}{} is {} in project {}",
+                                 command.screen.glyph(Role::good), name, key.empty() ? "" : ":",
+                                 key, what, command.project));
 }
 
 Result<int> secret_set(Command& command, const std::string& name, const std::string& key) {
   if (!key.empty()) { METIER_CHECK(check_only_key(command, name, key)); }
   METIER_TRY(value, secret_value(command, key.empty() ? name : name + ":" + key));
   if (key.empty()) {
-    METIER_CHECK(command.session.call("POST", fmt::format("/api/v1/projects/{}/secrets", command.project),
-                                      JsonObject{{"provider", "kubernetes"}, {"secrets", JsonObject{{name, value}}}}));
+    METIER_CHECK(command.session.call(
+        "POST", fmt::format("/api/v1/projects/{}/secrets", command.project),
+        JsonObject{{"provider", "kubernetes"}, {"secrets", JsonObject{{name, value}}}}));
   } else {
-    JsonObject secret{{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", JsonObject{{"name", name}}}, {"stringData", JsonObject{{key, value}}}};
+    JsonObject secret{{"apiVersion", "v1"},
+                      {"kind", "Secret"},
+                      {"metadata", JsonObject{{"name", name}}},
+                      {"stringData", JsonObject{{key, value}}}};
     METIER_CHECK(apply_objects(command, JsonArray{std::move(secret)}));
   }
   say_done(command, "set", name, key);
@@ -161,7 +185,8 @@ Result<int> secret_list(Command& command) {
   }
   for (const auto& name : names) { command.screen.out(printable(value_text(name)) + "\n"); }
   if (names.empty() && !command.screen.style().quiet) {
-    command.screen.say(fmt::format("No secrets in project {} yet. Set one: metier secret set NAME", command.project));
+    command.screen.say(fmt::format("No secrets in project {} yet. Set one: metier secret set NAME",
+                                   command.project));
   }
   return 0;
 }
@@ -176,10 +201,18 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
     if (::read(STDIN_FILENO, &answer, 1) != 1 || (answer != 'y' && answer != 'Y')) { return 4; }
   }
   if (key.empty()) {
-    METIER_CHECK(command.session.call("DELETE", fmt::format("/api/v1/projects/{}/secrets?provider=kubernetes&secret={}", command.project, net::percent_encode(name)), nullptr));
+    METIER_CHECK(command.session.call(
+        "DELETE",
+        fmt::format("/api/v1/projects/{}/secrets?provider=kubernetes&secret={}", command.project,
+                    net::percent_encode(name)),
+        nullptr));
   } else {
     METIER_CHECK(check_only_key(command, name, key));
-    METIER_CHECK(command.session.call("DELETE", fmt::format("/api/metier/v1/objects/Secret/{}?project={}", net::percent_encode(name), net::percent_encode(command.project)), nullptr));
+    METIER_CHECK(command.session.call(
+        "DELETE",
+        fmt::format("/api/metier/v1/objects/Secret/{}?project={}", net::percent_encode(name),
+                    net::percent_encode(command.project)),
+        nullptr));
   }
   say_done(command, "deleted", name, key);
   return 0;
@@ -188,7 +221,8 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
 }  // namespace
 
 Result<std::vector<std::string>> project_secrets(Command& command) {
-  METIER_TRY(answer, command.session.get(fmt::format("/api/v1/projects/{}/secret-keys?provider=kubernetes", command.project)));
+  METIER_TRY(answer, command.session.get(fmt::format(
+                         "/api/v1/projects/{}/secret-keys?provider=kubernetes", command.project)));
   std::vector<std::string> out;
   const auto* keys = answer.is_object() ? array_in(answer.as_object(), "secret_keys") : nullptr;
   for (const auto& key : keys == nullptr ? JsonArray{} : *keys) { out.push_back(value_text(key)); }
@@ -196,15 +230,19 @@ Result<std::vector<std::string>> project_secrets(Command& command) {
 }
 
 Result<std::map<std::string, std::vector<std::string>>> secret_keys(Command& command) {
-  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" + net::percent_encode(command.project)));
+  METIER_TRY(objects, command.session.get("/api/metier/v1/objects?kind=Secret&project=" +
+                                          net::percent_encode(command.project)));
   std::map<std::string, std::vector<std::string>> out;
   const auto* items = objects.is_object() ? array_in(objects.as_object(), "items") : nullptr;
   for (const auto& item : items == nullptr ? JsonArray{} : *items) {
     auto& keys = out[std::string(string_at(item, "metadata.name"))];
     const auto* metadata = item.is_object() ? object_in(item.as_object(), "metadata") : nullptr;
     const auto* annotations = metadata == nullptr ? nullptr : object_in(*metadata, "annotations");
-    const auto listed = parse_json(annotations == nullptr ? "[]" : string_in(*annotations, "metier.dev/keys", "[]"));
-    for (const auto& key : listed && listed->is_array() ? listed->as_array() : JsonArray{}) { keys.push_back(value_text(key)); }
+    const auto listed = parse_json(
+        annotations == nullptr ? "[]" : string_in(*annotations, "metier.dev/keys", "[]"));
+    for (const auto& key : listed && listed->is_array() ? listed->as_array() : JsonArray{}) {
+      keys.push_back(value_text(key));
+    }
   }
   return out;
 }
@@ -219,16 +257,22 @@ Result<int> apply_main(Command& command) {
   JsonArray objects;
   for (auto& document : *documents) {
     if (document.is_object() && string_in(document.as_object(), "kind") == "List") {
-      if (const auto* items = array_in(document.as_object(), "items")) { objects.insert(objects.end(), items->begin(), items->end()); }
+      if (const auto* items = array_in(document.as_object(), "items")) {
+        objects.insert(objects.end(), items->begin(), items->end());
+      }
     } else if (document.is_object()) {
       objects.push_back(std::move(document));
     } else if (!document.is_null()) {
-      return fail(invalid("-f", fmt::format("{} holds a {}, not objects", file, type_name(document))));
+      return fail(
+          invalid("-f", fmt::format("{} holds a {}, not objects", file, type_name(document))));
     }
   }
   if (objects.empty()) { return fail(invalid("-f", file + " holds no object")); }
   std::vector<std::string> names;
-  for (const auto& object : objects) { names.push_back(fmt::format("{}/{}", string_in(object.as_object(), "kind", "?"), string_at(object, "metadata.name", "?"))); }
+  for (const auto& object : objects) {
+    names.push_back(fmt::format("{}/{}", string_in(object.as_object(), "kind", "?"),
+                                string_at(object, "metadata.name", "?")));
+  }
   METIER_TRY(answer, apply_objects(command, std::move(objects)));
   if (command.output == "json") {
     command.screen.json(answer);
@@ -238,7 +282,8 @@ Result<int> apply_main(Command& command) {
     if (command.output == "name") {
       command.screen.out(name + "\n");
     } else if (!command.screen.style().quiet) {
-      command.screen.say(fmt::format("{} {} stored in project {}", command.screen.glyph(Role::good), printable(name), command.project));
+      command.screen.say(fmt::format("{} {} stored in project {}", command.screen.glyph(Role::good),
+                                     printable(name), command.project));
     }
   }
   return 0;
@@ -248,16 +293,21 @@ Result<int> build_main(Command& command) {
   const auto& source = command.arguments.words()[0];
   const auto suffix = fs::path(source).extension().string();
   std::error_code ec;
-  if (!fs::exists(source, ec)) { return fail(Error{.kind = ErrorKind::not_found, .message = source + ": no such file"}); }
+  if (!fs::exists(source, ec)) {
+    return fail(Error{.kind = ErrorKind::not_found, .message = source + ": no such file"});
+  }
   if (suffix != ".cc" && suffix != ".cpp" && suffix != ".cxx" && suffix != ".C") {
-    return fail(invalid("build", source + " is not a C++ source file", "name a .cc, .cpp or .cxx file"));
+    return fail(
+        invalid("build", source + " is not a C++ source file", "name a .cc, .cpp or .cxx file"));
   }
   auto target = command.arguments.value("--output");
   if (target.empty()) { target = fs::path(source).replace_extension(".so").string(); }
   METIER_TRY(include, include_folder(command.environment()));
   std::string compiler;
   std::vector<std::string> candidates{"clang++-19", "g++", "clang++", "c++"};
-  if (const auto given = variable(command.environment(), "CXX"); !given.empty()) { candidates.insert(candidates.begin(), given); }
+  if (const auto given = variable(command.environment(), "CXX"); !given.empty()) {
+    candidates.insert(candidates.begin(), given);
+  }
   for (const auto& candidate : candidates) {
     if (!in_path(command.environment(), candidate).empty()) {
       compiler = candidate;
@@ -265,7 +315,10 @@ Result<int> build_main(Command& command) {
     }
   }
   if (compiler.empty()) {
-    return fail(Error{.kind = ErrorKind::unsupported, .message = "no C++ compiler is installed", .fix = "apt install g++", .code = "EngineMissing"});
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = "no C++ compiler is installed",
+                      .fix = "apt install g++",
+                      .code = "EngineMissing"});
   }
   std::vector<std::string> words{compiler, "-std=c++17"};
   if (command.arguments.has("--debug")) {
@@ -273,14 +326,23 @@ Result<int> build_main(Command& command) {
   } else {
     words.insert(words.end(), {"-O2", "-g1"});
   }
-  words.insert(words.end(), {"-fPIC", "-shared", "-fvisibility=hidden", "-I" + include, source, "-o", target});
+  words.insert(words.end(),
+               {"-fPIC", "-shared", "-fvisibility=hidden", "-I" + include, source, "-o", target});
   words.insert(words.end(), command.arguments.rest().begin(), command.arguments.rest().end());
   std::string line;
   for (const auto& word : words) { line += (line.empty() ? "" : " ") + shell_word(word); }
   command.screen.out(line + "\n");
   METIER_TRY(code, run_program(words));
-  if (code == 127) { return fail(Error{.kind = ErrorKind::unsupported, .message = compiler + " cannot be started", .fix = "apt install g++"}); }
-  if (code != 0) { return fail(Error{.kind = ErrorKind::user_code, .message = fmt::format("{} does not compile", source), .fix = "the compiler's messages are above"}); }
+  if (code == 127) {
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = compiler + " cannot be started",
+                      .fix = "apt install g++"});
+  }
+  if (code != 0) {
+    return fail(Error{.kind = ErrorKind::user_code,
+                      .message = fmt::format("{} does not compile", source),
+                      .fix = "the compiler's messages are above"});
+  }
   command.screen.next({fmt::format("metier run {}:HANDLER --kind job", target)});
   return 0;
 }
@@ -305,28 +367,46 @@ Result<int> server_main(Command& command) {
   options.python = arguments.value("--python", variable(environment, "METIER_PYTHON"));
   options.private_server = arguments.has("--private");
   if (!options.listen.empty()) {
-    auto url = net::parse_url("http://" + (options.listen.ends_with(":0") ? options.listen.substr(0, options.listen.size() - 1) + "1" : options.listen));
-    if (!url || options.listen.find('/') != std::string::npos || options.listen.find(':') == std::string::npos) {
-      return fail(invalid("--listen", quote(options.listen) + " is not ADDR:PORT", "write --listen 127.0.0.1:8080"));
+    auto url =
+        net::parse_url("http://" + (options.listen.ends_with(":0")
+                                        ? options.listen.substr(0, options.listen.size() - 1) + "1"
+                                        : options.listen));
+    if (!url || options.listen.find('/') != std::string::npos ||
+        options.listen.find(':') == std::string::npos) {
+      return fail(invalid("--listen", quote(options.listen) + " is not ADDR:PORT",
+                          "write --listen 127.0.0.1:8080"));
     }
-    const bool loopback = url->host == "localhost" || url->host == "::1" || url->host.starts_with("127.");
+    const bool loopback =
+        url->host == "localhost" || url->host == "::1" || url->host.starts_with("127.");
     if (options.auth == "none" && !loopback && !options.insecure_no_auth) {
-      return fail(invalid("--auth", "none on " + quote(url->host) + " lets everyone on the network run code", "listen on 127.0.0.1, or add --insecure-no-auth"));
+      return fail(invalid("--auth",
+                          "none on " + quote(url->host) + " lets everyone on the network run code",
+                          "listen on 127.0.0.1, or add --insecure-no-auth"));
     }
   }
-  if (options.auth != "token" && options.auth != "none") { return fail(invalid("--auth", quote(options.auth) + " is unknown", "token or none")); }
+  if (options.auth != "token" && options.auth != "none") {
+    return fail(invalid("--auth", quote(options.auth) + " is unknown", "token or none"));
+  }
   if (options.tls_cert.empty() != options.tls_key.empty()) {
-    return fail(invalid(options.tls_cert.empty() ? "--tls-cert" : "--tls-key", "is missing", "TLS needs both, a certificate and its key"));
+    return fail(invalid(options.tls_cert.empty() ? "--tls-cert" : "--tls-key", "is missing",
+                        "TLS needs both, a certificate and its key"));
   }
   if (options.cluster != "embedded") {
-    return fail(Error{.kind = options.cluster == "kubernetes" ? ErrorKind::unsupported : ErrorKind::invalid,
-                      .message = options.cluster == "kubernetes" ? "kubernetes is not in this version" : quote(options.cluster) + " is unknown",
-                      .field = "--cluster", .fix = "leave it out: the embedded cluster is this machine"});
+    return fail(
+        Error{.kind = options.cluster == "kubernetes" ? ErrorKind::unsupported : ErrorKind::invalid,
+              .message = options.cluster == "kubernetes" ? "kubernetes is not in this version"
+                                                         : quote(options.cluster) + " is unknown",
+              .field = "--cluster",
+              .fix = "leave it out: the embedded cluster is this machine"});
   }
   if (options.db != "sqlite") {
-    return fail(Error{.kind = options.db.starts_with("postgresql://") ? ErrorKind::unsupported : ErrorKind::invalid,
-                      .message = options.db.starts_with("postgresql://") ? "PostgreSQL is not in this version" : quote(options.db) + " is unknown",
-                      .field = "--db", .fix = "leave it out: SQLite in the data folder"});
+    return fail(Error{.kind = options.db.starts_with("postgresql://") ? ErrorKind::unsupported
+                                                                      : ErrorKind::invalid,
+                      .message = options.db.starts_with("postgresql://")
+                                     ? "PostgreSQL is not in this version"
+                                     : quote(options.db) + " is unknown",
+                      .field = "--db",
+                      .fix = "leave it out: SQLite in the data folder"});
   }
   if (const auto fd = variable(environment, "METIER_READY_FD"); !fd.empty()) {
     METIER_TRY(number, parse_count("METIER_READY_FD", fd, 0, 1 << 20));
@@ -334,14 +414,17 @@ Result<int> server_main(Command& command) {
     ::fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
     ::unsetenv("METIER_READY_FD");
   }
-  if (!command.program.server) { return fail(ErrorKind::unsupported, "this program has no server"); }
+  if (!command.program.server) {
+    return fail(ErrorKind::unsupported, "this program has no server");
+  }
   return command.program.server(options);
 }
 
 Result<int> env_main(Command& command) {
   METIER_CHECK(command.session.open());
   const auto endpoint = command.session.endpoint();
-  auto server = endpoint.unix_socket ? endpoint.url.substr(0, endpoint.url.size() - 1) : endpoint.url;
+  auto server =
+      endpoint.unix_socket ? endpoint.url.substr(0, endpoint.url.size() - 1) : endpoint.url;
   auto url = endpoint.unix_socket ? std::string() : endpoint.url;
   auto token = command.session.token();
   if (endpoint.unix_socket) {
@@ -364,10 +447,13 @@ Result<int> env_main(Command& command) {
     return 0;
   }
   for (const auto& [name, value] : values) {
-    command.screen.out(fmt::format("export {}={}\n", std::string_view(name), shell_word(std::string_view(value.as_string()))));
+    command.screen.out(fmt::format("export {}={}\n", std::string_view(name),
+                                   shell_word(std::string_view(value.as_string()))));
   }
   if (url.empty()) {
-    command.screen.out("# this server listens on its unix socket only; for other tools: metier server --listen 127.0.0.1:8080\n");
+    command.screen.out(
+        "# this server listens on its unix socket only; for other tools: metier server --listen "
+        "127.0.0.1:8080\n");
   }
   return 0;
 }
@@ -376,17 +462,26 @@ Result<int> secret_main(Command& command) {
   const auto& words = command.arguments.words();
   const auto& what = words[0];
   if (what == "list") { return secret_list(command); }
-  if (what != "set" && what != "delete") { return fail(invalid("secret", quote(what) + " is unknown", "set, list or delete")); }
-  if (words.size() < 2) { return fail(invalid("secret", "no name is given", "metier secret " + what + " NAME[:KEY]")); }
+  if (what != "set" && what != "delete") {
+    return fail(invalid("secret", quote(what) + " is unknown", "set, list or delete"));
+  }
+  if (words.size() < 2) {
+    return fail(invalid("secret", "no name is given", "metier secret " + what + " NAME[:KEY]"));
+  }
   if (words.size() > 2) {
-    return fail(invalid("secret", "a value on the command line is seen by everyone on this machine", "leave it out: it is asked for, or give --from-file FILE"));
+    return fail(invalid("secret", "a value on the command line is seen by everyone on this machine",
+                        "leave it out: it is asked for, or give --from-file FILE"));
   }
   const auto colon = words[1].find(':');
   const auto name = words[1].substr(0, colon);
   const auto key = colon == std::string::npos ? std::string() : words[1].substr(colon + 1);
-  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; };
-  if (name.empty() || !std::ranges::all_of(name, fits) || !std::ranges::all_of(key, fits) || (colon != std::string::npos && key.empty())) {
-    return fail(invalid("secret", quote(words[1]) + " is not NAME or NAME:KEY", "names are letters, digits, '-', '_' and '.'"));
+  const auto fits = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
+  };
+  if (name.empty() || !std::ranges::all_of(name, fits) || !std::ranges::all_of(key, fits) ||
+      (colon != std::string::npos && key.empty())) {
+    return fail(invalid("secret", quote(words[1]) + " is not NAME or NAME:KEY",
+                        "names are letters, digits, '-', '_' and '.'"));
   }
   return what == "set" ? secret_set(command, name, key) : secret_delete(command, name, key);
 }

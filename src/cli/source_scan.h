@@ -17,20 +17,21 @@ struct Found {
   bool is_class = false;
 };
 struct Scan {
-  std::vector<Found> functions;         // top level, in order of the file
-  std::vector<std::string> names;       // top-level assignments and imports: may be callables
-  bool open_ended = false;              // `from x import *`, exec, globals(): anything may be there
-  bool runs_something = false;          // a top-level statement that is neither definition, import nor assignment
+  std::vector<Found> functions;    // top level, in order of the file
+  std::vector<std::string> names;  // top-level assignments and imports: may be callables
+  bool open_ended = false;         // `from x import *`, exec, globals(): anything may be there
+  bool runs_something =
+      false;  // a top-level statement that is neither definition, import nor assignment
 };
 Scan scan_python(std::string_view text);
 
 enum class FileKind { python, notebook, shell, library, program };
 
 struct Target {
-  std::string path;        // absolute
-  std::string handler;     // may be empty
+  std::string path;     // absolute
+  std::string handler;  // may be empty
   FileKind kind = FileKind::python;
-  std::string text;        // of python and notebooks
+  std::string text;  // of python and notebooks
   Scan scan;
 };
 // "FILE[:HANDLER]" or "FILE::HANDLER", the file looked at. Errors: not_found for no such file, invalid for a folder, a FIFO,

@@ -34,7 +34,8 @@ if __name__ == "__main__":
   ASSERT_EQ(scan.functions.size(), 3U);
   EXPECT_EQ(scan.functions[0].name, "train");
   EXPECT_EQ(scan.functions[0].line, 7);
-  EXPECT_EQ(scan.functions[0].parameters, (std::vector<std::string>{"context", "lr", "data", "names"}));
+  EXPECT_EQ(scan.functions[0].parameters,
+            (std::vector<std::string>{"context", "lr", "data", "names"}));
   EXPECT_TRUE(scan.functions[0].any_keyword);
   EXPECT_EQ(scan.functions[1].parameters, (std::vector<std::string>{"a", "b"}));
   EXPECT_TRUE(scan.functions[2].is_class);
@@ -55,7 +56,8 @@ class Files : public ::testing::Test {
     std::string path = fs::temp_directory_path() / "metier-cli-XXXXXX";
     ASSERT_NE(::mkdtemp(path.data()), nullptr);
     folder_ = path;
-    std::ofstream(folder_ + "/train.py") << "def train(context): pass\ndef evaluate(context): pass\n";
+    std::ofstream(folder_ + "/train.py")
+        << "def train(context): pass\ndef evaluate(context): pass\n";
   }
   void TearDown() override { fs::remove_all(folder_); }
   std::string folder_;

@@ -18,7 +18,8 @@ constexpr Flag kFile{"--file", 'f', "FILE", "a function.yaml, MPIJob or SparkApp
 constexpr std::array kRunFlags{
     Flag{"--kind", 'k', "KIND", "handler, local (the default), job, …: metier kinds"},
     Flag{"--param", 'p', "NAME=VALUE", "a parameter; JSON values keep their type", true},
-    Flag{"--input", 'i', "NAME=URL", "an input: a file, or any URL that the function can read", true},
+    Flag{"--input", 'i', "NAME=URL", "an input: a file, or any URL that the function can read",
+         true},
     Flag{"--name", 'n', "NAME", "name of the run (file and handler)"},
     kProject,
     kOutput,
@@ -58,7 +59,11 @@ constexpr std::array<Flag, kRunFlags.size() + kRenderExtra.size()> join_render()
 constexpr auto kRenderFlags = join_render();
 
 constexpr std::array kGetFlags{
-    kProject, kOutput, kNoHeaders, kColor, kQuiet,
+    kProject,
+    kOutput,
+    kNoHeaders,
+    kColor,
+    kQuiet,
     Flag{"--state", 0, "STATE", "only runs in this state", true},
     Flag{"--kind", 'k', "KIND", "only this kind"},
     Flag{"--name", 'n', "NAME", "only this name; ~PART for a part of it"},
@@ -68,18 +73,23 @@ constexpr std::array kGetFlags{
 };
 constexpr std::array kDescribeFlags{kProject, kOutput, kColor, kQuiet};
 constexpr std::array kLogsFlags{
-    kProject, kColor, kQuiet,
+    kProject,
+    kColor,
+    kQuiet,
     Flag{"--follow", 'f', "", "go on until the run has ended"},
     Flag{"--tail", 0, "N", "only the last N lines"},
 };
 constexpr std::array kAbortFlags{kProject, kOutput, kColor, kQuiet};
 constexpr std::array kDeleteFlags{kProject, kYes, kColor, kQuiet};
 constexpr std::array kApplyFlags{kProject, kFile, kOutput, kColor, kQuiet};
-constexpr std::array kKindsFlags{kOutput, kNoHeaders, kColor, kQuiet, kProject, Flag{"--check", 0, "", "is each usable here? if not, why"}};
+constexpr std::array kKindsFlags{
+    kOutput, kNoHeaders, kColor,
+    kQuiet,  kProject,   Flag{"--check", 0, "", "is each usable here? if not, why"}};
 constexpr std::array kBuildFlags{
     Flag{"--output", 'o', "FILE", "the library to write (FILE.so)"},
     Flag{"--debug", 'g', "", "with debug information, without optimisation"},
-    kColor, kQuiet,
+    kColor,
+    kQuiet,
 };
 constexpr std::array kServerFlags{
     Flag{"--listen", 0, "ADDR:PORT", "listen on TCP too (a token is made at first start)"},
@@ -94,54 +104,117 @@ constexpr std::array kServerFlags{
     Flag{"--allowed-host", 0, "NAME", "a name this server is called by", true},
     Flag{"--python", 0, "INTERPRETER", "of the default environment (METIER_PYTHON)"},
     Flag{"--private", 0, "", "end when idle (used by commands that start a server)"},
-    kColor, kQuiet,
+    kColor,
+    kQuiet,
 };
 constexpr std::array kEnvFlags{kOutput, kColor, kQuiet, kProject};
 constexpr std::array kSecretFlags{
-    kProject, kOutput, kYes, kColor, kQuiet,
-    Flag{"--from-file", 0, "FILE", "the value is this file ('-': standard input)"},
+    kProject, kOutput,
+    kYes,     kColor,
+    kQuiet,   Flag{"--from-file", 0, "FILE", "the value is this file ('-': standard input)"},
 };
 constexpr std::array kPlainFlags{kOutput, kColor, kQuiet, kProject};
 
 constexpr std::array<Words, 4> kRunExamples{
-    "metier run train.py:train -p lr=0.1", "metier run train.py:train --kind job --cpu 2 --mem 1G -i data=iris.csv",
-    "metier run train.py:train --kind job -x lr=[0.1,0.2] --selector max.accuracy", "metier run report.sh --kind local -- today"};
-constexpr std::array<Words, 2> kRenderExamples{"metier render train.py:train --kind job --mem 1G", "metier render -f function.yaml -o json"};
-constexpr std::array<Words, 3> kGetExamples{"metier get runs --state error --since 1d", "metier get artifacts -o wide", "metier get runs -o json"};
+    "metier run train.py:train -p lr=0.1",
+    "metier run train.py:train --kind job --cpu 2 --mem 1G -i data=iris.csv",
+    "metier run train.py:train --kind job -x lr=[0.1,0.2] --selector max.accuracy",
+    "metier run report.sh --kind local -- today"};
+constexpr std::array<Words, 2> kRenderExamples{"metier render train.py:train --kind job --mem 1G",
+                                               "metier render -f function.yaml -o json"};
+constexpr std::array<Words, 3> kGetExamples{"metier get runs --state error --since 1d",
+                                            "metier get artifacts -o wide",
+                                            "metier get runs -o json"};
 constexpr std::array<Words, 2> kDescribeExamples{"metier describe train", "metier describe @-1"};
-constexpr std::array<Words, 2> kLogsExamples{"metier logs -f train", "metier logs 4f9a12c7 --tail 20"};
+constexpr std::array<Words, 2> kLogsExamples{"metier logs -f train",
+                                             "metier logs 4f9a12c7 --tail 20"};
 constexpr std::array<Words, 1> kWhyExamples{"metier why train-big"};
 constexpr std::array<Words, 1> kAbortExamples{"metier abort train-big"};
 constexpr std::array<Words, 1> kDeleteExamples{"metier delete 4f9a12c7"};
 constexpr std::array<Words, 1> kApplyExamples{"metier apply -f secret.yaml"};
 constexpr std::array<Words, 2> kKindsExamples{"metier kinds", "metier kinds --check"};
 constexpr std::array<Words, 1> kBuildExamples{"metier build by_carrier.cc"};
-constexpr std::array<Words, 2> kServerExamples{"metier server --listen 127.0.0.1:8080", "metier server --data /srv/metier"};
+constexpr std::array<Words, 2> kServerExamples{"metier server --listen 127.0.0.1:8080",
+                                               "metier server --data /srv/metier"};
 constexpr std::array<Words, 1> kEnvExamples{"eval \"$(metier env)\""};
-constexpr std::array<Words, 3> kSecretExamples{"metier secret set db:password", "metier secret set db:password --from-file -", "metier secret list"};
+constexpr std::array<Words, 3> kSecretExamples{"metier secret set db:password",
+                                               "metier secret set db:password --from-file -",
+                                               "metier secret list"};
 constexpr std::array<Words, 1> kVersionExamples{"metier version"};
-constexpr std::array<Words, 1> kCompletionExamples{"metier completion bash > ~/.local/share/bash-completion/completions/metier"};
-constexpr std::array<Words, 3> kHelpExamples{"metier help run", "metier help exit-codes", "metier help InsufficientMemory"};
+constexpr std::array<Words, 1> kCompletionExamples{
+    "metier completion bash > ~/.local/share/bash-completion/completions/metier"};
+constexpr std::array<Words, 3> kHelpExamples{"metier help run", "metier help exit-codes",
+                                             "metier help InsufficientMemory"};
 
 constexpr std::array kVerbs{
-    VerbEntry{{"run", "FILE[:HANDLER] [-p NAME=VALUE]... [-- ARGS]", "run a function", kRunFlags, kRunExamples, 0, 1, true}, &run_main, "run"},
-    VerbEntry{{"get", "runs|functions|artifacts|pods|projects|environments", "list things", kGetFlags, kGetExamples, 1, 1}, &get_main, "look"},
-    VerbEntry{{"describe", "NAME-OR-UID", "everything about a run or function", kDescribeFlags, kDescribeExamples, 1, 1}, &describe_main, "look"},
-    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N]", "what a run printed", kLogsFlags, kLogsExamples, 1, 1}, &logs_main, "look"},
-    VerbEntry{{"why", "NAME-OR-UID", "why it waits, or why it failed", kDescribeFlags, kWhyExamples, 1, 1}, &why_main, "look"},
-    VerbEntry{{"abort", "NAME-OR-UID", "end a run", kAbortFlags, kAbortExamples, 1, 1}, &abort_main, "run"},
-    VerbEntry{{"delete", "NAME-OR-UID", "remove a run that has ended, or a function", kDeleteFlags, kDeleteExamples, 1, 1}, &delete_main, "run"},
-    VerbEntry{{"render", "FILE[:HANDLER]|-f FILE --kind KIND", "the Kubernetes objects as YAML, nothing applied", kRenderFlags, kRenderExamples, 0, 1, true},
-              &render_main, "look"},
-    VerbEntry{{"apply", "-f FILE", "store a Secret, ConfigMap or PersistentVolumeClaim", kApplyFlags, kApplyExamples, 0, 0}, &apply_main, "set up"},
-    VerbEntry{{"kinds", "[KIND] [--check]", "every kind: what it is for, usable here?", kKindsFlags, kKindsExamples, 0, 1}, &kinds_main, "look"},
-    VerbEntry{{"build", "FILE.cc [-o FILE.so] [-- COMPILER-ARGS]", "compile a native handler", kBuildFlags, kBuildExamples, 1, 1, true}, &build_main, "set up"},
-    VerbEntry{{"server", "[--listen ADDR:PORT]", "the server, in the foreground", kServerFlags, kServerExamples, 0, 0}, &server_main, "set up"},
-    VerbEntry{{"env", "", "shell lines for other tools (MLRUN_DBPATH, …)", kEnvFlags, kEnvExamples, 0, 0}, &env_main, "set up"},
-    VerbEntry{{"secret", "set|list|delete [NAME[:KEY]]", "secrets of a project", kSecretFlags, kSecretExamples, 1, 3}, &secret_main, "set up"},
-    VerbEntry{{"version", "", "version of this program and its server", kPlainFlags, kVersionExamples, 0, 0}, &version_main, "help"},
-    VerbEntry{{"completion", "bash|zsh|fish", "completion for a shell", kPlainFlags, kCompletionExamples, 1, 1}, &completion_main, "help"},
-    VerbEntry{{"help", "[VERB|CODE|exit-codes]", "help on a verb, a reason code or the exit codes", kPlainFlags, kHelpExamples, 0, 1}, &help_main, "help"},
+    VerbEntry{{"run", "FILE[:HANDLER] [-p NAME=VALUE]... [-- ARGS]", "run a function", kRunFlags,
+               kRunExamples, 0, 1, true},
+              &run_main,
+              "run"},
+    VerbEntry{{"get", "runs|functions|artifacts|pods|projects|environments", "list things",
+               kGetFlags, kGetExamples, 1, 1},
+              &get_main,
+              "look"},
+    VerbEntry{{"describe", "NAME-OR-UID", "everything about a run or function", kDescribeFlags,
+               kDescribeExamples, 1, 1},
+              &describe_main,
+              "look"},
+    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N]", "what a run printed", kLogsFlags,
+               kLogsExamples, 1, 1},
+              &logs_main,
+              "look"},
+    VerbEntry{{"why", "NAME-OR-UID", "why it waits, or why it failed", kDescribeFlags, kWhyExamples,
+               1, 1},
+              &why_main,
+              "look"},
+    VerbEntry{{"abort", "NAME-OR-UID", "end a run", kAbortFlags, kAbortExamples, 1, 1},
+              &abort_main,
+              "run"},
+    VerbEntry{{"delete", "NAME-OR-UID", "remove a run that has ended, or a function", kDeleteFlags,
+               kDeleteExamples, 1, 1},
+              &delete_main,
+              "run"},
+    VerbEntry{{"render", "FILE[:HANDLER]|-f FILE --kind KIND",
+               "the Kubernetes objects as YAML, nothing applied", kRenderFlags, kRenderExamples, 0,
+               1, true},
+              &render_main,
+              "look"},
+    VerbEntry{{"apply", "-f FILE", "store a Secret, ConfigMap or PersistentVolumeClaim",
+               kApplyFlags, kApplyExamples, 0, 0},
+              &apply_main,
+              "set up"},
+    VerbEntry{{"kinds", "[KIND] [--check]", "every kind: what it is for, usable here?", kKindsFlags,
+               kKindsExamples, 0, 1},
+              &kinds_main,
+              "look"},
+    VerbEntry{{"build", "FILE.cc [-o FILE.so] [-- COMPILER-ARGS]", "compile a native handler",
+               kBuildFlags, kBuildExamples, 1, 1, true},
+              &build_main,
+              "set up"},
+    VerbEntry{{"server", "[--listen ADDR:PORT]", "the server, in the foreground", kServerFlags,
+               kServerExamples, 0, 0},
+              &server_main,
+              "set up"},
+    VerbEntry{
+        {"env", "", "shell lines for other tools (MLRUN_DBPATH, …)", kEnvFlags, kEnvExamples, 0, 0},
+        &env_main,
+        "set up"},
+    VerbEntry{{"secret", "set|list|delete [NAME[:KEY]]", "secrets of a project", kSecretFlags,
+               kSecretExamples, 1, 3},
+              &secret_main,
+              "set up"},
+    VerbEntry{{"version", "", "version of this program and its server", kPlainFlags,
+               kVersionExamples, 0, 0},
+              &version_main,
+              "help"},
+    VerbEntry{{"completion", "bash|zsh|fish", "completion for a shell", kPlainFlags,
+               kCompletionExamples, 1, 1},
+              &completion_main,
+              "help"},
+    VerbEntry{{"help", "[VERB|CODE|exit-codes]", "help on a verb, a reason code or the exit codes",
+               kPlainFlags, kHelpExamples, 0, 1},
+              &help_main,
+              "help"},
 };
 
 }  // namespace
@@ -156,10 +229,19 @@ const VerbEntry* find_verb(std::string_view name) {
 }
 
 std::string_view absent_verb(std::string_view name) {
-  if (name == "deploy") { return "deployments (nuclio, serving, dask) are not in this version; batch kinds run with: metier run"; }
-  if (name == "invoke") { return "real-time functions are not in this version; batch kinds run with: metier run"; }
-  if (name == "schedule") { return "schedules are not in this version; call metier run from cron or a systemd timer"; }
-  if (name == "workflow") { return "workflows are not in this version; call metier run for each step"; }
+  if (name == "deploy") {
+    return "deployments (nuclio, serving, dask) are not in this version; batch kinds run with: "
+           "metier run";
+  }
+  if (name == "invoke") {
+    return "real-time functions are not in this version; batch kinds run with: metier run";
+  }
+  if (name == "schedule") {
+    return "schedules are not in this version; call metier run from cron or a systemd timer";
+  }
+  if (name == "workflow") {
+    return "workflows are not in this version; call metier run for each step";
+  }
   if (name == "ui") { return "pages of Dask and Spark are not in this version"; }
   return {};
 }

@@ -20,9 +20,9 @@ struct Command {
   Session& session;
   Screen& screen;
   const Program& program;
-  std::string executable;   // our own path, for the server and children
-  std::string project;      // -P, METIER_PROJECT, "default"
-  std::string output;       // -o: table, wide, json, yaml, name
+  std::string executable;  // our own path, for the server and children
+  std::string project;     // -P, METIER_PROJECT, "default"
+  std::string output;      // -o: table, wide, json, yaml, name
   const Environment& environment() const { return session.environment(); }
 };
 
@@ -30,7 +30,7 @@ using VerbMain = Result<int> (*)(Command&);
 struct VerbEntry {
   Verb verb;
   VerbMain main;
-  std::string_view group;   // of the short help
+  std::string_view group;  // of the short help
 };
 std::span<const VerbEntry> all_verbs();
 const VerbEntry* find_verb(std::string_view name);

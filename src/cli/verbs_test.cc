@@ -56,22 +56,29 @@ class Verbs : public ::testing::Test {
   }
 
   Said metier(const std::vector<std::string>& words, const std::string& more_environment = {}) {
-    std::string line = "cd " + folder_ + " && env -i PATH=$PATH HOME=" + folder_ + " METIER_SERVER=" + folder_ + "/metier.sock LANG=C.UTF-8 " + more_environment +
-                       " " METIER_BINARY_DIR "/src/cli/cli_driver";
+    std::string line = "cd " + folder_ + " && env -i PATH=$PATH HOME=" + folder_ +
+                       " METIER_SERVER=" + folder_ + "/metier.sock LANG=C.UTF-8 " +
+                       more_environment + " " METIER_BINARY_DIR "/src/cli/cli_driver";
     for (const auto& word : words) { line += " '" + word + "'"; }
     line += " > out 2> err < /dev/null";
     const int status = std::system(line.c_str());
     return {WEXITSTATUS(status), text_of("out"), text_of("err")};
   }
-  std::string text_of(const std::string& name) { return read_file(folder_ + "/" + name).value_or(std::string()); }
+  std::string text_of(const std::string& name) {
+    return read_file(folder_ + "/" + name).value_or(std::string());
+  }
 
   void script_run(std::string_view status) {
-    answer("POST /api/v1/submit_job", 200, R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train","project":"default"},"status":{"state":"pending"}}})");
+    answer(
+        "POST /api/v1/submit_job", 200,
+        R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train","project":"default"},"status":{"state":"pending"}}})");
     const std::string logs = "GET /api/v1/projects/default/logs/4f9a12c70000000000000000000000aa";
     answer(logs, 200, "fitting\n", {{"x-mlrun-run-state", "running"}});
     answer(logs, 200, "", {{"x-mlrun-run-state", "completed"}});
-    answer("GET /api/v1/projects/default/runs/4f9a12c70000000000000000000000aa", 200,
-           R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train"},"status":)" + std::string(status) + "}}");
+    answer(
+        "GET /api/v1/projects/default/runs/4f9a12c70000000000000000000000aa", 200,
+        R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train"},"status":)" +
+            std::string(status) + "}}");
   }
 
   std::string folder_;
@@ -98,7 +105,9 @@ class Verbs : public ::testing::Test {
     bodies_[route] = request.body;
     for (const auto& [name, value] : request.headers) { headers_[name] = value; }
     auto& queue = answers_[route];
-    if (queue.empty()) { co_return net::json_response(404, R"({"detail":{"reason":"no route )" + route + "\"}}"); }
+    if (queue.empty()) {
+      co_return net::json_response(404, R"({"detail":{"reason":"no route )" + route + "\"}}");
+    }
     auto response = queue.front();
     if (queue.size() > 1) { queue.erase(queue.begin()); }
     co_return response;
@@ -108,15 +117,20 @@ class Verbs : public ::testing::Test {
   std::map<std::string, std::vector<net::Response>> answers_;
   std::map<std::string, std::string> bodies_;
   std::map<std::string, std::string> headers_;
-  net::testing::Loopback server_{[this](net::Request request) { return respond(std::move(request)); }};
+  net::testing::Loopback server_{
+      [this](net::Request request) { return respond(std::move(request)); }};
 };
 
 TEST_F(Verbs, RunStreamsTheLogThenPrintsResults) {
-  script_run(R"({"state":"completed","results":{"accuracy":0.9733},"start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04+00:00",)"
-             R"("artifacts":[{"kind":"model","metadata":{"key":"m"},"spec":{"size":2048}}],"artifact_uris":{"m":"store://models/default/train_m#0:latest"}})");
-  const auto said = metier({"run", "train.py:train", "--kind", "job", "-p", "lr=0.05"}, "VIRTUAL_ENV= METIER_PYTHON=/opt/python");
+  script_run(
+      R"({"state":"completed","results":{"accuracy":0.9733},"start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04+00:00",)"
+      R"("artifacts":[{"kind":"model","metadata":{"key":"m"},"spec":{"size":2048}}],"artifact_uris":{"m":"store://models/default/train_m#0:latest"}})");
+  const auto said = metier({"run", "train.py:train", "--kind", "job", "-p", "lr=0.05"},
+                           "VIRTUAL_ENV= METIER_PYTHON=/opt/python");
   EXPECT_EQ(said.code, 0) << said.err;
-  EXPECT_EQ(said.out, "fitting\naccuracy\t0.9733\nm\tmodel\t2.0 KiB\tstore://models/default/train_m#0:latest\n");
+  EXPECT_EQ(
+      said.out,
+      "fitting\naccuracy\t0.9733\nm\tmodel\t2.0 KiB\tstore://models/default/train_m#0:latest\n");
   EXPECT_EQ(said.err, "✓ train  job  4f9a12c7\n✓ completed in 4.00 s\n");
   const auto body = parse_json(body_of("POST /api/v1/submit_job"));
   ASSERT_TRUE(body);
@@ -137,9 +151,10 @@ TEST_F(Verbs, RunWithJsonHasOneDocumentOnStdout) {
 }
 
 TEST_F(Verbs, AFailureShowsTheUsersLine) {
-  script_run(R"({"state":"error","reason":"HandlerError","error":"TypeError: no","start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:00.34+00:00",)"
-             R"("failure":{"type":"TypeError","message":"can't multiply","file":"train.py","line":21,"function":"train","source":"  20 for x in y:\n  21     w -= rate * x",)"
-             R"("columns":[9,17],"hint":"parameter lr was passed as text","called_from":[{"file":"train.py","line":44,"function":"main"}],"hidden_frames":7}})");
+  script_run(
+      R"({"state":"error","reason":"HandlerError","error":"TypeError: no","start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:00.34+00:00",)"
+      R"("failure":{"type":"TypeError","message":"can't multiply","file":"train.py","line":21,"function":"train","source":"  20 for x in y:\n  21     w -= rate * x",)"
+      R"("columns":[9,17],"hint":"parameter lr was passed as text","called_from":[{"file":"train.py","line":44,"function":"main"}],"hidden_frames":7}})");
   const auto said = metier({"run", "train.py:train", "--kind", "job"});
   EXPECT_EQ(said.code, 1);
   EXPECT_EQ(said.err,
@@ -160,13 +175,16 @@ TEST_F(Verbs, AFailureShowsTheUsersLine) {
 TEST_F(Verbs, AHandlerRunsInThisTerminalByTheRealRunner) {
   const auto found = std::system("python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'");
   if (found != 0) { GTEST_SKIP() << "no python3 here"; }
-  answer("GET /api/v1/projects/default/runs/U", 200, R"({"data":{"metadata":{"uid":"u"},"status":{"state":"completed","results":{"seen":1}}}})");
+  answer(
+      "GET /api/v1/projects/default/runs/U", 200,
+      R"({"data":{"metadata":{"uid":"u"},"status":{"state":"completed","results":{"seen":1}}}})");
   any_uid_ = true;
   answer("POST /api/v1/projects/default/runs/U", 200, "{}");
   answer("PATCH /api/v1/projects/default/runs/U", 200, "{}");
   answer("POST /api/v1/projects/default/logs/U", 200, "{}");
   answer("POST /api/metier/v1/runs/U/lease", 200, "{}");
-  const auto said = metier({"run", "train.py:train", "--kind", "handler", "-p", "lr=0.25"}, "METIER_RUNNER=" METIER_SOURCE_DIR "/python/runner");
+  const auto said = metier({"run", "train.py:train", "--kind", "handler", "-p", "lr=0.25"},
+                           "METIER_RUNNER=" METIER_SOURCE_DIR "/python/runner");
   EXPECT_EQ(said.code, 0) << said.err;
   EXPECT_EQ(said.out, "0.25\nseen\t1\n");
   const auto stored = parse_json(body_of("POST /api/v1/projects/default/runs/U"));
@@ -177,17 +195,24 @@ TEST_F(Verbs, AHandlerRunsInThisTerminalByTheRealRunner) {
 
 TEST_F(Verbs, AKilledInterpreterIsRecordedAsAnError) {
   any_uid_ = true;
-  answer("GET /api/v1/projects/default/runs/U", 200, R"({"data":{"metadata":{"uid":"u"},"status":{"state":"running"}}})");
-  answer("GET /api/v1/projects/default/runs/U", 200, R"({"data":{"metadata":{"uid":"u"},"status":{"state":"error","error":"x"}}})");
+  answer("GET /api/v1/projects/default/runs/U", 200,
+         R"({"data":{"metadata":{"uid":"u"},"status":{"state":"running"}}})");
+  answer("GET /api/v1/projects/default/runs/U", 200,
+         R"({"data":{"metadata":{"uid":"u"},"status":{"state":"error","error":"x"}}})");
   answer("POST /api/v1/projects/default/runs/U", 200, "{}");
   answer("PATCH /api/v1/projects/default/runs/U", 200, "{}");
-  const auto said = metier({"run", "train.py:train", "--kind", "handler"}, "METIER_PYTHON=/no/such/python");
+  const auto said =
+      metier({"run", "train.py:train", "--kind", "handler"}, "METIER_PYTHON=/no/such/python");
   EXPECT_EQ(said.code, 1) << said.err;
-  EXPECT_NE(body_of("PATCH /api/v1/projects/default/runs/U").find("/no/such/python cannot be started"), std::string::npos);
+  EXPECT_NE(
+      body_of("PATCH /api/v1/projects/default/runs/U").find("/no/such/python cannot be started"),
+      std::string::npos);
 }
 
 TEST_F(Verbs, LocalSendsFolderAndEnvironmentOverTheSocket) {
-  answer("POST /api/metier/v1/local", 200, R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train"},"status":{"state":"running"}}})");
+  answer(
+      "POST /api/metier/v1/local", 200,
+      R"({"data":{"metadata":{"uid":"4f9a12c70000000000000000000000aa","name":"train"},"status":{"state":"running"}}})");
   script_run(R"({"state":"completed"})");
   const auto said = metier({"run", "train.py:train"}, "SOME=thing METIER_TOKEN=t0p");
   EXPECT_EQ(said.code, 0) << said.err;
@@ -213,7 +238,8 @@ TEST_F(Verbs, ASecondInterruptDetaches) {
     ::dup2(out.get(), 1);
     ::dup2(err.get(), 2);
     ::setenv("METIER_SERVER", (folder_ + "/metier.sock").c_str(), 1);
-    ::execl(METIER_BINARY_DIR "/src/cli/cli_driver", "metier", "run", (folder_ + "/train.py").c_str(), "--kind", "job", nullptr);
+    ::execl(METIER_BINARY_DIR "/src/cli/cli_driver", "metier", "run",
+            (folder_ + "/train.py").c_str(), "--kind", "job", nullptr);
     ::_exit(99);
   }
   const auto wait_for = [&](std::string_view text) {
@@ -236,16 +262,22 @@ TEST_F(Verbs, TheExitCodeSaysWhoHasToAct) {
   EXPECT_EQ(exit_code_of_run("error", "EnvironmentFailed"), 5);
   EXPECT_EQ(exit_code_of_run("aborted", "AbortedByUser"), 4);
   EXPECT_EQ(exit_code_of_run("error", "Internal"), 70);
-  answer("POST /api/v1/submit_job", 400, R"({"detail":{"reason":"needs 64 GiB in one pod","fix":"ask for at most --mem 27G","code":"NeverFits"}})");
+  answer(
+      "POST /api/v1/submit_job", 400,
+      R"({"detail":{"reason":"needs 64 GiB in one pod","fix":"ask for at most --mem 27G","code":"NeverFits"}})");
   const auto said = metier({"run", "train.py:train", "--kind", "job", "--mem", "64Gi"});
   EXPECT_EQ(said.code, 5);
-  EXPECT_EQ(said.err, "error: needs 64 GiB in one pod\n       ask for at most --mem 27G\nreason NeverFits · metier help NeverFits\n");
+  EXPECT_EQ(said.err,
+            "error: needs 64 GiB in one pod\n       ask for at most --mem 27G\nreason NeverFits · "
+            "metier help NeverFits\n");
 }
 
 TEST_F(Verbs, MistakesAreFoundBeforeTheServerIsAsked) {
   auto said = metier({"run", "train.py:trian"});
   EXPECT_EQ(said.code, 2);
-  EXPECT_EQ(said.err, "error: train.py: no function 'trian'\n       functions in this file: train. Run: metier run train.py:train\nreason HandlerMissing · metier help HandlerMissing\n");
+  EXPECT_EQ(said.err,
+            "error: train.py: no function 'trian'\n       functions in this file: train. Run: "
+            "metier run train.py:train\nreason HandlerMissing · metier help HandlerMissing\n");
   said = metier({"run", "nothing.py"});
   EXPECT_EQ(said.code, 3);
   said = metier({"rnu", "train.py"});
@@ -259,11 +291,15 @@ TEST_F(Verbs, MistakesAreFoundBeforeTheServerIsAsked) {
 }
 
 TEST_F(Verbs, GetRunsPipedIsTabsWithFullUids) {
-  answer("GET /api/v1/projects/default/runs", 200,
-         R"({"runs":[{"metadata":{"name":"train","uid":"4f9a12c70000000000000000000000aa","labels":{"kind":"job"}},)"
-         R"("status":{"state":"completed","start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04+00:00","results":{"a":1}}}]})");
+  answer(
+      "GET /api/v1/projects/default/runs", 200,
+      R"({"runs":[{"metadata":{"name":"train","uid":"4f9a12c70000000000000000000000aa","labels":{"kind":"job"}},)"
+      R"("status":{"state":"completed","start_time":"2026-01-01T00:00:00+00:00","end_time":"2026-01-01T00:00:04+00:00","results":{"a":1}}}]})");
   const auto said = metier({"get", "runs"});
-  EXPECT_EQ(said.out, "train\tjob\tcompleted\t2026-01-01T00:00:00+00:00\t4.00 s\ta=1\t4f9a12c70000000000000000000000aa\n") << said.err;
+  EXPECT_EQ(said.out,
+            "train\tjob\tcompleted\t2026-01-01T00:00:00+00:00\t4.00 "
+            "s\ta=1\t4f9a12c70000000000000000000000aa\n")
+      << said.err;
   EXPECT_EQ(metier({"get", "runs", "-o", "name"}).out, "4f9a12c70000000000000000000000aa\n");
   EXPECT_TRUE(parse_json(metier({"get", "runs", "-o", "json"}).out));
   const auto typo = metier({"get", "rnus"});
@@ -279,14 +315,18 @@ TEST_F(Verbs, AnEmptyListSaysHowToStart) {
 }
 
 TEST_F(Verbs, WhyPrintsCauseFactsAndFixes) {
-  answer("GET /api/v1/projects/default/runs", 200, R"({"runs":[{"metadata":{"name":"big","uid":"91b0c3fd0000000000000000000000aa"}}]})");
-  answer("GET /api/v1/projects/default/runs/91b0c3fd0000000000000000000000aa", 200, R"({"data":{"metadata":{"name":"big","uid":"91b0c3fd0000000000000000000000aa"}}})");
-  answer("GET /api/metier/v1/runs/91b0c3fd0000000000000000000000aa/why", 200,
-         R"({"code":"InsufficientMemory","sentence":"big waits for memory","facts":[["asked","memory 24 GiB","from requests"]],"fixes":[["make room","metier abort etl"]]})");
+  answer("GET /api/v1/projects/default/runs", 200,
+         R"({"runs":[{"metadata":{"name":"big","uid":"91b0c3fd0000000000000000000000aa"}}]})");
+  answer("GET /api/v1/projects/default/runs/91b0c3fd0000000000000000000000aa", 200,
+         R"({"data":{"metadata":{"name":"big","uid":"91b0c3fd0000000000000000000000aa"}}})");
+  answer(
+      "GET /api/metier/v1/runs/91b0c3fd0000000000000000000000aa/why", 200,
+      R"({"code":"InsufficientMemory","sentence":"big waits for memory","facts":[["asked","memory 24 GiB","from requests"]],"fixes":[["make room","metier abort etl"]]})");
   const auto said = metier({"why", "big"});
   EXPECT_EQ(said.code, 0) << said.err;
   EXPECT_EQ(said.out,
-            "big waits for memory\n\n  asked        memory 24 GiB   from requests\n\n  make room              metier abort etl\n"
+            "big waits for memory\n\n  asked        memory 24 GiB   from requests\n\n  make room   "
+            "           metier abort etl\n"
             "reason InsufficientMemory · metier help InsufficientMemory\n");
 }
 
@@ -294,13 +334,17 @@ TEST_F(Verbs, NothingOfThatNameIsExit3) {
   answer("GET /api/v1/projects/default/runs", 200, R"({"runs":[]})");
   const auto said = metier({"logs", "nothing"});
   EXPECT_EQ(said.code, 3);
-  EXPECT_EQ(said.err, "error: no run 'nothing' in project default\n       runs: metier get runs -P default\n");
+  EXPECT_EQ(
+      said.err,
+      "error: no run 'nothing' in project default\n       runs: metier get runs -P default\n");
 }
 
 TEST_F(Verbs, AServerThatIsNotThereIsExit6AndAMalformedOneExit2) {
   auto said = metier({"get", "runs"}, "METIER_SERVER=http://127.0.0.1:1");
   EXPECT_EQ(said.code, 6);
-  EXPECT_NE(said.err.find("no server at http://127.0.0.1:1 (connection refused) (METIER_SERVER)"), std::string::npos) << said.err;
+  EXPECT_NE(said.err.find("no server at http://127.0.0.1:1 (connection refused) (METIER_SERVER)"),
+            std::string::npos)
+      << said.err;
   EXPECT_EQ(metier({"get", "runs"}, "METIER_SERVER=ftp://x").code, 2);
   EXPECT_EQ(metier({"get", "runs"}, "METIER_SERVER=http://x:99999").code, 2);
   EXPECT_EQ(metier({"get", "runs"}, "METIER_SERVER=" + folder_ + "/train.py").code, 6);
@@ -310,7 +354,9 @@ TEST_F(Verbs, EveryVerbHasHelpThatNamesItsFlags) {
   for (const auto& entry : all_verbs()) {
     const auto said = metier({"help", std::string(entry.verb.name)});
     EXPECT_EQ(said.code, 0);
-    for (const auto& flag : entry.verb.flags) { EXPECT_NE(said.out.find(flag.name), std::string::npos) << entry.verb.name << flag.name; }
+    for (const auto& flag : entry.verb.flags) {
+      EXPECT_NE(said.out.find(flag.name), std::string::npos) << entry.verb.name << flag.name;
+    }
     EXPECT_EQ(metier({std::string(entry.verb.name), "--help"}).out, said.out);
   }
   EXPECT_NE(metier({"help", "exit-codes"}).out.find("130"), std::string::npos);
@@ -320,7 +366,9 @@ TEST_F(Verbs, EveryVerbHasHelpThatNamesItsFlags) {
 
 TEST_F(Verbs, AFullOrClosedOutputIsNoCrash) {
   script_run(R"({"state":"completed"})");
-  const auto line = "cd " + folder_ + " && METIER_SERVER=" + folder_ + "/metier.sock " METIER_BINARY_DIR "/src/cli/cli_driver run train.py:train --kind job > /dev/full 2> err";
+  const auto line = "cd " + folder_ + " && METIER_SERVER=" + folder_ +
+                    "/metier.sock " METIER_BINARY_DIR
+                    "/src/cli/cli_driver run train.py:train --kind job > /dev/full 2> err";
   EXPECT_EQ(WEXITSTATUS(std::system(line.c_str())), 2);
   EXPECT_NE(text_of("err").find("standard output"), std::string::npos) << text_of("err");
 }
@@ -340,12 +388,17 @@ TEST_F(Verbs, AValueOfASecretIsNeverAnArgument) {
 
 TEST_F(Verbs, CommandsThatStartAtOnceShareOnePrivateServer) {
   const auto data = folder_ + "/data";
-  const auto line = "cd " + folder_ + " && unset METIER_SERVER && for i in 1 2 3 4; do METIER_DATA=" + data + " " METIER_BINARY_DIR
-                    "/src/cli/cli_driver get runs > out.$i 2> err.$i & pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done";
-  EXPECT_EQ(WEXITSTATUS(std::system(line.c_str())), 0) << text_of("err.1") << text_of("err.2") << text_of("err.3") << text_of("err.4");
+  const auto line = "cd " + folder_ +
+                    " && unset METIER_SERVER && for i in 1 2 3 4; do METIER_DATA=" + data +
+                    " " METIER_BINARY_DIR
+                    "/src/cli/cli_driver get runs > out.$i 2> err.$i & pids=\"$pids $!\"; done; "
+                    "for p in $pids; do wait $p || exit 1; done";
+  EXPECT_EQ(WEXITSTATUS(std::system(line.c_str())), 0)
+      << text_of("err.1") << text_of("err.2") << text_of("err.3") << text_of("err.4");
   EXPECT_EQ(text_of("data/starts"), "start\n");
   const auto all = text_of("err.1") + text_of("err.2") + text_of("err.3") + text_of("err.4");
-  EXPECT_NE(all.find("started one for you (ends when idle). Records: " + data), std::string::npos) << all;
+  EXPECT_NE(all.find("started one for you (ends when idle). Records: " + data), std::string::npos)
+      << all;
 }
 
 TEST_F(Verbs, ServerChecksItsFlagsFirst) {

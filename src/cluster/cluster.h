@@ -18,10 +18,10 @@
 namespace metier {
 
 struct KindHealth {
-  std::string kind;      // "job", "mpijob"
+  std::string kind;  // "job", "mpijob"
   bool usable = true;
-  std::string with;      // "embedded cluster", "Open MPI 4.1.4"
-  std::string note;      // why not and the command that mends it, or a remark
+  std::string with;  // "embedded cluster", "Open MPI 4.1.4"
+  std::string note;  // why not and the command that mends it, or a remark
 };
 struct Health {
   bool usable = true;
@@ -36,7 +36,7 @@ struct Health {
 struct Admission {
   enum class Verdict { ok, never_fits, unsupported };
   Verdict verdict = Verdict::ok;
-  std::string reason;               // one sentence with the numbers
+  std::string reason;  // one sentence with the numbers
   std::string fix;
   std::string code;                 // "NeverFits"
   std::vector<Condition> warnings;  // e.g. a nodeSelector that has no effect here
@@ -46,7 +46,7 @@ struct StopOptions {
   enum class How { graceful, forced, detach };
   How how = How::graceful;
   std::optional<std::chrono::milliseconds> grace;  // else the pod's own
-  std::string reason;                              // becomes the status's reason: "AbortedByUser", "Preempted"
+  std::string reason;  // becomes the status's reason: "AbortedByUser", "Preempted"
   std::string message;
 };
 
@@ -117,19 +117,23 @@ class Cluster {
   virtual Async<Result<void>> stop(Selector selector, StopOptions options) = 0;
   virtual Async<Result<std::vector<ResourceStatus>>> list(Selector selector) = 0;
   // Calls `watcher` for each matching resource as it is now, then for each change, until the handle dies.
-  virtual Result<std::shared_ptr<void>> watch(Selector selector, std::function<void(const ResourceStatus&)> watcher) = 0;
+  virtual Result<std::shared_ptr<void>> watch(
+      Selector selector, std::function<void(const ResourceStatus&)> watcher) = 0;
   // At most `limit` bytes from `offset`. With `wait` it answers only when there are bytes past the offset,
   // the log has ended, or the deadline has passed.
-  virtual Async<Result<LogChunk>> logs(ContainerRef container, std::uint64_t offset, std::size_t limit,
-                                       std::chrono::milliseconds wait) = 0;
+  virtual Async<Result<LogChunk>> logs(ContainerRef container, std::uint64_t offset,
+                                       std::size_t limit, std::chrono::milliseconds wait) = 0;
   virtual Async<Result<ExecResult>> exec(ContainerRef container, ExecSpec spec) = 0;
   virtual Async<Result<Usage>> usage(std::string name_space, std::string pod) = 0;
   virtual Async<Result<std::vector<ClusterEvent>>> events(Selector selector, Time since) = 0;
-  virtual std::optional<QueuePosition> queue_position(const std::string& name_space, const std::string& pod) const = 0;
+  virtual std::optional<QueuePosition> queue_position(const std::string& name_space,
+                                                      const std::string& pod) const = 0;
   // "host:port" of a Service's port, kept reachable as long as the object lives.
-  virtual Async<Result<std::string>> reach(std::string name_space, std::string service, std::string port) = 0;
+  virtual Async<Result<std::string>> reach(std::string name_space, std::string service,
+                                           std::string port) = 0;
   // The folder whose `journal` a pod of this node writes; nullopt when records come over the API instead.
-  virtual std::optional<std::string> work_folder(const std::string& name_space, const std::string& pod) const = 0;
+  virtual std::optional<std::string> work_folder(const std::string& name_space,
+                                                 const std::string& pod) const = 0;
 };
 
 }  // namespace metier

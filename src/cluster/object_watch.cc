@@ -21,14 +21,21 @@ void tell(const std::shared_ptr<ObjectWatch>& watch, const ResourceStatus& statu
 }  // namespace
 
 ResourceStatus status_of(const Resource& object, std::uint64_t revision, bool removed) {
-  return {.key = key_of(object), .uid = object.metadata.uid, .labels = object.metadata.labels, .status = object.status, .removed = removed,
+  return {.key = key_of(object),
+          .uid = object.metadata.uid,
+          .labels = object.metadata.labels,
+          .status = object.status,
+          .removed = removed,
           .revision = revision};
 }
 
-std::shared_ptr<void> watch_objects(ObjectStore& store, Executor executor, Selector selector, std::function<void(const ResourceStatus&)> watcher) {
+std::shared_ptr<void> watch_objects(ObjectStore& store, Executor executor, Selector selector,
+                                    std::function<void(const ResourceStatus&)> watcher) {
   auto watch = std::make_shared<ObjectWatch>();
   watch->watcher = std::move(watcher);
-  for (const auto& object : store.list(selector)) { watch->waiting.push_back(status_of(object, object.version)); }
+  for (const auto& object : store.list(selector)) {
+    watch->waiting.push_back(status_of(object, object.version));
+  }
   const std::weak_ptr<ObjectWatch> weak = watch;
   watch->changes = store.watch(std::move(selector), [weak](const ObjectEvent& event) {
     const auto live = weak.lock();
@@ -43,7 +50,9 @@ std::shared_ptr<void> watch_objects(ObjectStore& store, Executor executor, Selec
   asio::post(executor, [weak] {
     const auto live = weak.lock();
     if (!live) { return; }
-    for (std::size_t i = 0; i < live->waiting.size(); ++i) { tell(live, ResourceStatus(live->waiting[i])); }
+    for (std::size_t i = 0; i < live->waiting.size(); ++i) {
+      tell(live, ResourceStatus(live->waiting[i]));
+    }
     live->waiting.clear();
     live->started = true;
   });

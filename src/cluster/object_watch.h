@@ -11,6 +11,7 @@
 namespace metier {
 
 ResourceStatus status_of(const Resource& object, std::uint64_t revision, bool removed = false);
-std::shared_ptr<void> watch_objects(ObjectStore& store, Executor executor, Selector selector, std::function<void(const ResourceStatus&)> watcher);
+std::shared_ptr<void> watch_objects(ObjectStore& store, Executor executor, Selector selector,
+                                    std::function<void(const ResourceStatus&)> watcher);
 
 }  // namespace metier

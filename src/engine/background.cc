@@ -2,17 +2,23 @@
 
 namespace metier {
 
-BackgroundTasks::Begun BackgroundTasks::begin(const std::string& project, std::string_view kind, std::int64_t timeout_s) const {
+BackgroundTasks::Begun BackgroundTasks::begin(const std::string& project, std::string_view kind,
+                                              std::int64_t timeout_s) const {
   Begun task;
   std::string hex = ground_.random.hex(16);
   for (const std::size_t at : {8U, 13U, 18U, 23U}) { hex.insert(at, "-"); }
   task.name = hex;
   const std::string now = to_iso(ground_.clock.now());
-  task.body = JsonObject{{"kind", "BackgroundTask"},
-                         {"metadata", JsonObject{{"name", task.name}, {"kind", kind}, {"project", project.empty() ? Json(nullptr) : Json(project)},
-                                                 {"created", now}, {"updated", now}, {"timeout", timeout_s}}},
-                         {"spec", JsonObject{}},
-                         {"status", JsonObject{{"state", "running"}, {"error", nullptr}}}};
+  task.body = JsonObject{
+      {"kind", "BackgroundTask"},
+      {"metadata", JsonObject{{"name", task.name},
+                              {"kind", kind},
+                              {"project", project.empty() ? Json(nullptr) : Json(project)},
+                              {"created", now},
+                              {"updated", now},
+                              {"timeout", timeout_s}}},
+      {"spec", JsonObject{}},
+      {"status", JsonObject{{"state", "running"}, {"error", nullptr}}}};
   return task;
 }
 
@@ -38,9 +44,11 @@ Json BackgroundTasks::shown(Json body) const {
   if (!body.is_object() || string_at(body, "status.state") != "running") { return body; }
   const auto created = from_iso(string_at(body, "metadata.created"));
   const Json* timeout = find_path(body, "metadata.timeout");
-  if (created && timeout != nullptr && timeout->is_int64() && ground_.clock.now() - *created > std::chrono::seconds(timeout->get_int64())) {
+  if (created && timeout != nullptr && timeout->is_int64() &&
+      ground_.clock.now() - *created > std::chrono::seconds(timeout->get_int64())) {
     set_dotted(body.get_object(), "status.state", Json("failed"));
-    set_dotted(body.get_object(), "status.error", Json("the task did not end within " + std::to_string(timeout->get_int64()) + " s"));
+    set_dotted(body.get_object(), "status.error",
+               Json("the task did not end within " + std::to_string(timeout->get_int64()) + " s"));
   }
   return body;
 }

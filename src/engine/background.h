@@ -17,7 +17,8 @@ class BackgroundTasks final {
     std::string name;
     Json body;
   };
-  Begun begin(const std::string& project, std::string_view kind, std::int64_t timeout_s = 600) const;
+  Begun begin(const std::string& project, std::string_view kind,
+              std::int64_t timeout_s = 600) const;
   static Result<void> store(Records& tx, const Begun& task, const std::string& project);
   Async<Result<void>> end(std::string name, std::string project, std::string error);
 

@@ -9,7 +9,9 @@ namespace {
 void take(const JsonObject& build, std::string_view key, std::vector<std::string>& into) {
   const Json* value = build.if_contains(key);
   if (value == nullptr) { return; }
-  if (value->is_string() && !value->get_string().empty()) { into.emplace_back(value->get_string()); }
+  if (value->is_string() && !value->get_string().empty()) {
+    into.emplace_back(value->get_string());
+  }
   if (value->is_array()) {
     for (const Json& item : value->get_array()) {
       if (item.is_string()) { into.emplace_back(item.get_string()); }
@@ -58,8 +60,14 @@ Async<Result<Json>> Builds::begin(Json document, bool skip_deployed, bool force)
   const std::string project = function->project();
   auto known = ground_.store.records().project(project);
   if (!known) { co_return fail(std::move(known.error())); }
-  if (!*known) { co_return fail(Error{.kind = ErrorKind::not_found, .message = "no project " + quote(project), .fix = "create it first"}); }
-  if (function->name().empty()) { co_return fail(invalid("metadata.name", "the function has no name")); }
+  if (!*known) {
+    co_return fail(Error{.kind = ErrorKind::not_found,
+                         .message = "no project " + quote(project),
+                         .fix = "create it first"});
+  }
+  if (function->name().empty()) {
+    co_return fail(invalid("metadata.name", "the function has no name"));
+  }
   const std::string tag = function->tag().empty() ? "latest" : function->tag();
   JsonObject& spec = function->spec();
   BuildAsk ask;
@@ -77,7 +85,8 @@ Async<Result<Json>> Builds::begin(Json document, bool skip_deployed, bool force)
     }
   }
   if (ask.python.empty()) { ask.python = ground_.options.default_python; }
-  const bool built_before = string_at(Json(function->document()), "status.state") == "ready" && !image.empty();
+  const bool built_before =
+      string_at(Json(function->document()), "status.state") == "ready" && !image.empty();
   const bool nothing = ask.requirements.empty() && ask.commands.empty();
   const Time now = ground_.clock.now();
   if ((nothing && !force) || (skip_deployed && built_before)) {
@@ -85,12 +94,16 @@ Async<Result<Json>> Builds::begin(Json document, bool skip_deployed, bool force)
     spec["image"] = image;
     function->status()["state"] = "ready";
     const Json body(function->document());
-    auto stored = co_await ground_.store.write([&](Records& tx) { return store_function(tx, body, now); });
+    auto stored =
+        co_await ground_.store.write([&](Records& tx) { return store_function(tx, body, now); });
     if (!stored) { co_return fail(std::move(stored.error())); }
     co_return Json(JsonObject{{"data", body}, {"ready", true}});
   }
   if (builder_ == nullptr) {
-    co_return fail(Error{.kind = ErrorKind::unsupported, .message = "this cluster builds no environments", .field = "spec.build", .fix = "name an image that has the packages"});
+    co_return fail(Error{.kind = ErrorKind::unsupported,
+                         .message = "this cluster builds no environments",
+                         .field = "spec.build",
+                         .fix = "name an image that has the packages"});
   }
   if (target.empty()) { target = ".mlrun/func-" + project + "-" + function->name() + ":" + tag; }
   ensure_object(spec, "build")["image"] = target;
@@ -99,13 +112,16 @@ Async<Result<Json>> Builds::begin(Json document, bool skip_deployed, bool force)
   const std::string key = project + "/" + function->name() + "/" + tag;
   builds_[key] = {.state = "running", .image = target, .log_path = builder_->log_path(ask)};
   const Json body(function->document());
-  auto stored = co_await ground_.store.write([&](Records& tx) { return store_function(tx, body, now); });
+  auto stored =
+      co_await ground_.store.write([&](Records& tx) { return store_function(tx, body, now); });
   if (!stored) { co_return fail(std::move(stored.error())); }
-  scope_.spawn("build " + key, run(key, project, function->name(), tag, std::move(ask), target, body));
+  scope_.spawn("build " + key,
+               run(key, project, function->name(), tag, std::move(ask), target, body));
   co_return Json(JsonObject{{"data", body}, {"ready", false}});
 }
 
-Async<void> Builds::run(std::string key, std::string project, std::string name, std::string tag, BuildAsk ask, std::string image, Json body) {
+Async<void> Builds::run(std::string key, std::string project, std::string name, std::string tag,
+                        BuildAsk ask, std::string image, Json body) {
   const BuildAsk asked = ask;
   auto built = co_await builder_->build(std::move(ask));
   Build& build = builds_[key];
@@ -116,18 +132,26 @@ Async<void> Builds::run(std::string key, std::string project, std::string name, 
   function->status()["state"] = build.state;
   if (built) { function->spec()["image"] = image; }
   const Json done(function->document());
-  const std::string entry = dump_json(JsonObject{{"python", asked.python}, {"requirements", texts(asked.requirements)}, {"commands", texts(asked.commands)}});
+  const std::string entry = dump_json(JsonObject{{"python", asked.python},
+                                                 {"requirements", texts(asked.requirements)},
+                                                 {"commands", texts(asked.commands)}});
   const bool ready = built.has_value();
-  auto stored = co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) -> Result<void> {
-    if (ready) { METIER_CHECK(tx.put_setting("image", image, entry, std::nullopt)); }
-    return store_function(tx, done, now);
-  });
-  if (!stored) { ground_.log.error("built function not stored", {{"function", Json(name)}, {"project", Json(project)}, {"tag", Json(tag)}}); }
+  auto stored =
+      co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) -> Result<void> {
+        if (ready) { METIER_CHECK(tx.put_setting("image", image, entry, std::nullopt)); }
+        return store_function(tx, done, now);
+      });
+  if (!stored) {
+    ground_.log.error("built function not stored",
+                      {{"function", Json(name)}, {"project", Json(project)}, {"tag", Json(tag)}});
+  }
 }
 
-Result<Builds::Status> Builds::status(const std::string& project, const std::string& name, const std::string& tag, std::size_t offset, bool logs) const {
+Result<Builds::Status> Builds::status(const std::string& project, const std::string& name,
+                                      const std::string& tag, std::size_t offset, bool logs) const {
   Status out;
-  const auto found = builds_.find(project + "/" + normalize_name(name) + "/" + (tag.empty() ? "latest" : tag));
+  const auto found =
+      builds_.find(project + "/" + normalize_name(name) + "/" + (tag.empty() ? "latest" : tag));
   if (found != builds_.end()) {
     out.state = found->second.state;
     out.image = found->second.image;
@@ -140,7 +164,10 @@ Result<Builds::Status> Builds::status(const std::string& project, const std::str
     return out;
   }
   METIER_TRY(row, ground_.store.records().function(project, normalize_name(name), tag, ""));
-  if (!row) { return fail(Error{.kind = ErrorKind::not_found, .message = "no function " + quote(project + "/" + name)}); }
+  if (!row) {
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "no function " + quote(project + "/" + name)});
+  }
   METIER_TRY(document, parse_json(row->body));
   out.state = string_at(document, "status.state");
   // A build that a restart cut short is begun again by the next deploy.

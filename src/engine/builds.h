@@ -20,26 +20,30 @@ struct BuildAsk {
 class EnvironmentBuilder {
  public:
   virtual ~EnvironmentBuilder() = default;
-  virtual Async<Result<std::string>> build(BuildAsk ask) = 0;   // the environment's id
-  virtual std::string log_path(const BuildAsk& ask) const = 0;  // text file that grows, may not exist
+  virtual Async<Result<std::string>> build(BuildAsk ask) = 0;  // the environment's id
+  virtual std::string log_path(
+      const BuildAsk& ask) const = 0;  // text file that grows, may not exist
 };
 
 class Builds final {
  public:
-  Builds(Ground& ground, EnvironmentBuilder* builder) : ground_(ground), builder_(builder), scope_(ground.loop) {}
+  Builds(Ground& ground, EnvironmentBuilder* builder)
+      : ground_(ground), builder_(builder), scope_(ground.loop) {}
 
   // {"data": function, "ready": bool}. Errors: invalid, not_found (project), unsupported (source builds).
   Async<Result<Json>> begin(Json function, bool skip_deployed, bool force);
   struct Status {
     std::string state;  // pending, running, ready, error
     std::string image;
-    std::string log;    // from the offset asked for, in characters
+    std::string log;  // from the offset asked for, in characters
   };
-  Result<Status> status(const std::string& project, const std::string& name, const std::string& tag, std::size_t offset, bool logs) const;
+  Result<Status> status(const std::string& project, const std::string& name, const std::string& tag,
+                        std::size_t offset, bool logs) const;
   Async<void> stop();
 
  private:
-  Async<void> run(std::string key, std::string project, std::string name, std::string tag, BuildAsk ask, std::string image, Json function);
+  Async<void> run(std::string key, std::string project, std::string name, std::string tag,
+                  BuildAsk ask, std::string image, Json function);
   struct Build {
     std::string state;
     std::string image;

@@ -16,7 +16,9 @@ void Deadlines::clear(Due what, const std::string& key) {
 }
 
 void Deadlines::clear_all(const std::string& key) {
-  for (const Due what : {Due::threshold, Due::lease, Due::retry, Due::grace, Due::clean}) { clear(what, key); }
+  for (const Due what : {Due::threshold, Due::lease, Due::retry, Due::grace, Due::clean}) {
+    clear(what, key);
+  }
 }
 
 std::optional<Deadlines::Point> Deadlines::next() const {

@@ -8,11 +8,16 @@ namespace metier {
 namespace {
 
 Error no_run(const std::string& project, const std::string& text) {
-  return Error{.kind = ErrorKind::not_found, .message = "no run " + quote(text) + " in project " + quote(project), .fix = "see: metier get runs -P " + project};
+  return Error{.kind = ErrorKind::not_found,
+               .message = "no run " + quote(text) + " in project " + quote(project),
+               .fix = "see: metier get runs -P " + project};
 }
 
-void add_amounts(std::map<std::string, Quantity, std::less<>>& into, const std::map<std::string, Quantity, std::less<>>& more) {
-  for (const auto& [name, amount] : more) { into[name] = Quantity::from_milli(into[name].milli() + amount.milli()); }
+void add_amounts(std::map<std::string, Quantity, std::less<>>& into,
+                 const std::map<std::string, Quantity, std::less<>>& more) {
+  for (const auto& [name, amount] : more) {
+    into[name] = Quantity::from_milli(into[name].milli() + amount.milli());
+  }
 }
 
 }  // namespace
@@ -25,8 +30,13 @@ Result<std::string> Describe::find_run(const std::string& project, const std::st
   if (uids.size() == 1) { return uids.front(); }
   if (uids.size() > 1) {
     std::string some;
-    for (std::size_t i = 0; i < std::min<std::size_t>(uids.size(), 3); ++i) { some += (i > 0 ? ", " : "") + uids[i].substr(0, 12); }
-    return fail(Error{.kind = ErrorKind::conflict, .message = quote(text) + " fits " + std::to_string(uids.size()) + " runs: " + some, .fix = "give more of the uid"});
+    for (std::size_t i = 0; i < std::min<std::size_t>(uids.size(), 3); ++i) {
+      some += (i > 0 ? ", " : "") + uids[i].substr(0, 12);
+    }
+    return fail(
+        Error{.kind = ErrorKind::conflict,
+              .message = quote(text) + " fits " + std::to_string(uids.size()) + " runs: " + some,
+              .fix = "give more of the uid"});
   }
   RunFilter filter;
   filter.project = project;
@@ -85,18 +95,28 @@ Result<Json> Describe::timeline(const std::string& project, const std::string& u
   for (std::int64_t attempt = 1; attempt <= last; ++attempt) {
     const std::vector<Phase> phases = phases_of(rows, attempt, ground_.clock.now());
     if (phases.empty()) { continue; }
-    attempts.push_back(JsonObject{{"attempt", attempt},
-                                  {"phases", to_json(phases)},
-                                  {"start", to_iso(phases.front().from)},
-                                  {"seconds", std::chrono::duration<double>(phases.back().to - phases.front().from).count()}});
+    attempts.push_back(JsonObject{
+        {"attempt", attempt},
+        {"phases", to_json(phases)},
+        {"start", to_iso(phases.front().from)},
+        {"seconds",
+         std::chrono::duration<double>(phases.back().to - phases.front().from).count()}});
   }
   Json newest = attempts.empty() ? Json(JsonArray{}) : attempts.back().get_object()["phases"];
   JsonArray events;
   for (const TimelineRow& one : rows) {
     auto detail = parse_json(one.detail);
-    events.push_back(JsonObject{{"at", to_iso(one.at)}, {"attempt", one.attempt}, {"what", one.what}, {"detail", detail ? std::move(*detail) : Json(nullptr)}});
+    events.push_back(JsonObject{{"at", to_iso(one.at)},
+                                {"attempt", one.attempt},
+                                {"what", one.what},
+                                {"detail", detail ? std::move(*detail) : Json(nullptr)}});
   }
-  Json out = JsonObject{{"uid", uid}, {"project", project}, {"state", row->state}, {"phases", std::move(newest)}, {"attempts", std::move(attempts)}, {"events", std::move(events)}};
+  Json out = JsonObject{{"uid", uid},
+                        {"project", project},
+                        {"state", row->state},
+                        {"phases", std::move(newest)},
+                        {"attempts", std::move(attempts)},
+                        {"events", std::move(events)}};
   engine_.masker_of(project, uid).mask(out);
   return out;
 }
@@ -115,7 +135,9 @@ Async<Result<Json>> Describe::pods(std::string project, std::string uid) {
     Json shown = status.status.is_object() ? status.status : Json(JsonObject{});
     shown.get_object().erase("metier");
     out.push_back(JsonObject{{"name", status.key.name},
-                             {"metadata", JsonObject{{"name", status.key.name}, {"namespace", status.key.name_space}, {"labels", labels_json(status.labels)}}},
+                             {"metadata", JsonObject{{"name", status.key.name},
+                                                     {"namespace", status.key.name_space},
+                                                     {"labels", labels_json(status.labels)}}},
                              {"project", status.key.name_space},
                              {"run", of == status.labels.end() ? "" : of->second},
                              {"kind", kind == status.labels.end() ? "" : kind->second},
@@ -129,9 +151,15 @@ Async<Result<Json>> Describe::kinds() {
   JsonArray out;
   for (const Kind* kind : ground_.kinds.all()) {
     const KindTraits& traits = kind->traits();
-    JsonObject one{{"kind", traits.name}, {"summary", traits.summary}, {"usable", traits.available}, {"with", ""}, {"note", traits.unavailable}, {"deploys", traits.deploys}};
-    if (traits.available && traits.executes == Executes::in_caller) { one["with"] = "the caller's own process"; }
-    if (traits.available && traits.executes == Executes::on_host) { one["with"] = "a process in the caller's folder"; }
+    JsonObject one{{"kind", traits.name},        {"summary", traits.summary},
+                   {"usable", traits.available}, {"with", ""},
+                   {"note", traits.unavailable}, {"deploys", traits.deploys}};
+    if (traits.available && traits.executes == Executes::in_caller) {
+      one["with"] = "the caller's own process";
+    }
+    if (traits.available && traits.executes == Executes::on_host) {
+      one["with"] = "a process in the caller's folder";
+    }
     if (traits.available && traits.executes == Executes::in_pods) {
       one["with"] = std::string(ground_.cluster.name()) + " cluster";
       if (!health) {
@@ -155,7 +183,8 @@ Async<Result<Json>> Describe::kinds() {
   Json conditions = JsonArray{};
   if (health) {
     for (const Condition& condition : health->conditions) {
-      conditions.get_array().push_back(JsonObject{{"type", condition.type}, {"reason", condition.reason}, {"message", condition.message}});
+      conditions.get_array().push_back(JsonObject{
+          {"type", condition.type}, {"reason", condition.reason}, {"message", condition.message}});
     }
   }
   co_return Json(JsonObject{{"kinds", std::move(out)}, {"conditions", std::move(conditions)}});

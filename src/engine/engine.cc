@@ -9,7 +9,8 @@ Engine::Engine(Ground ground)
       scope_(ground_.loop),
       events_(ground_.loop),
       tasks_(ground_),
-      snapshots_(std::make_shared<Snapshots>(ground_.options.data + "/snapshots", ground_.options.snapshot_limit)),
+      snapshots_(std::make_shared<Snapshots>(ground_.options.data + "/snapshots",
+                                             ground_.options.snapshot_limit)),
       deadline_changed_(ground_.loop),
       journals_(make_journal_watch(ground_.loop)) {}
 
@@ -33,7 +34,9 @@ Async<void> Engine::stop() {
   stopping_ = true;
   watch_.reset();
   auto closed = co_await scope_.close(std::chrono::seconds(5));
-  if (!closed) { ground_.log.warn("engine did not stop in time", {{"error", Json(closed.error().text())}}); }
+  if (!closed) {
+    ground_.log.warn("engine did not stop in time", {{"error", Json(closed.error().text())}});
+  }
 }
 
 bool Engine::holds(const std::string& project, const std::string& uid) const {
@@ -44,7 +47,8 @@ bool Engine::holds(const std::string& project, const std::string& uid) const {
 
 bool Engine::idle() const { return live_.empty() && waiting_.empty(); }
 
-std::vector<ResourceStatus> Engine::resources_of(const std::string& project, const std::string& uid) const {
+std::vector<ResourceStatus> Engine::resources_of(const std::string& project,
+                                                 const std::string& uid) const {
   std::vector<ResourceStatus> out;
   const auto live = live_.find(plan_key(project, uid));
   if (live == live_.end()) { return out; }
@@ -60,8 +64,14 @@ std::optional<TokenRun> Engine::check_token(std::string_view token) const {
   return run;
 }
 
-void Engine::run_changed(const std::string& project, const std::string& uid, const std::string& name, const std::string& state) {
-  events_.publish({.type = "dev.metier.run.state", .project = project, .uid = uid, .name = name, .state = state, .at = ground_.clock.now()});
+void Engine::run_changed(const std::string& project, const std::string& uid,
+                         const std::string& name, const std::string& state) {
+  events_.publish({.type = "dev.metier.run.state",
+                   .project = project,
+                   .uid = uid,
+                   .name = name,
+                   .state = state,
+                   .at = ground_.clock.now()});
 }
 
 Masker Engine::masker_of(const std::string& project, const std::string& uid) const {
@@ -70,7 +80,10 @@ Masker Engine::masker_of(const std::string& project, const std::string& uid) con
   if (known == secret_values_.end()) {
     const Records& records = ground_.store.records();
     std::set<std::string> names{"mlrun-project-secrets-" + project};
-    for (const auto& object : ground_.store.objects().list(Selector{.name_space = project, .kind = "Secret"})) { names.insert(object.metadata.name); }
+    for (const auto& object :
+         ground_.store.objects().list(Selector{.name_space = project, .kind = "Secret"})) {
+      names.insert(object.metadata.name);
+    }
     std::vector<std::string> found;
     for (const std::string& secret : names) {
       auto keys = records.secret_keys(project, secret);

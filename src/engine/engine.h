@@ -27,20 +27,20 @@
 namespace metier {
 
 struct SubmitRequest {
-  Json task;                  // run document
-  Json function;              // null, or an override / a whole function
-  std::string function_url;   // "project/name@hash"
+  Json task;                 // run document
+  Json function;             // null, or an override / a whole function
+  std::string function_url;  // "project/name@hash"
   Json schedule;
   Caller caller;
-  Json environment;           // of a host process: the caller's variables, {name: value}
+  Json environment;  // of a host process: the caller's variables, {name: value}
   std::string working_dir;
-  std::string context;        // folder of the function's file (x-metier-context), unix socket only
+  std::string context;  // folder of the function's file (x-metier-context), unix socket only
 };
 
 struct LogSlice {
   std::string bytes;
-  std::uint64_t size = 0;     // of the whole log now
-  std::string state;          // of the run
+  std::uint64_t size = 0;  // of the whole log now
+  std::string state;       // of the run
 };
 
 class Engine final {
@@ -72,12 +72,15 @@ class Engine final {
 
   // Bytes of a run's log. `attempt` 0 = all attempts, one after the other. Waits (at most options.log_wait) for
   // bytes when there are none and the run has not ended.
-  Async<Result<LogSlice>> log(std::string project, std::string uid, std::uint64_t offset, std::int64_t size, std::int64_t attempt, bool wait);
+  Async<Result<LogSlice>> log(std::string project, std::string uid, std::uint64_t offset,
+                              std::int64_t size, std::int64_t attempt, bool wait);
   Async<Result<std::uint64_t>> log_size(std::string project, std::string uid);
-  Result<void> append_log(const std::string& project, const std::string& uid, std::string_view bytes, bool append);
+  Result<void> append_log(const std::string& project, const std::string& uid,
+                          std::string_view bytes, bool append);
 
   // For whoever changes runs by other ways (clients' PATCH): wakes waiters, sends the event.
-  void run_changed(const std::string& project, const std::string& uid, const std::string& name, const std::string& state);
+  void run_changed(const std::string& project, const std::string& uid, const std::string& name,
+                   const std::string& state);
   // True when the engine decides the run's end (its processes are the cluster's): claims of clients do not count.
   bool holds(const std::string& project, const std::string& uid) const;
 
@@ -90,11 +93,12 @@ class Engine final {
   const Ground& ground() const { return ground_; }
   // A token of a run that has not ended.
   std::optional<TokenRun> check_token(std::string_view token) const;
-  bool idle() const;   // nothing lives and nobody waits
+  bool idle() const;  // nothing lives and nobody waits
   std::size_t live_runs() const { return live_.size(); }
 
   // What is known of a run that lives, for `why` and `describe`. Empty when it does not.
-  std::vector<ResourceStatus> resources_of(const std::string& project, const std::string& uid) const;
+  std::vector<ResourceStatus> resources_of(const std::string& project,
+                                           const std::string& uid) const;
   // Everything that is due now; the loop calls it, tests after moving the clock.
   Async<void> run_due();
 
@@ -106,7 +110,8 @@ class Engine final {
   // engine_submit.cc
   Result<Prepared> prepare(const SubmitRequest& request, const std::string& context);
   Result<Function> function_of(const SubmitRequest& request, const std::string& project) const;
-  Result<std::vector<Resource>> lower(const Function& function, const Run& run, const Plan& plan) const;
+  Result<std::vector<Resource>> lower(const Function& function, const Run& run,
+                                      const Plan& plan) const;
   Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
   Site site_of(const std::string& project) const;
   Async<void> apply(LivePtr live, std::vector<Resource> resources);
@@ -120,14 +125,16 @@ class Engine final {
   Async<bool> observe_once(LivePtr live);
   Async<Result<void>> drain_journal(LivePtr live);
   Async<Result<void>> finish(LivePtr live, Observation seen);
-  Async<Result<Moved>> move(LivePtr live, StateChange change, std::function<void(Plan&)> edit, std::vector<TimelineRow> rows);
+  Async<Result<Moved>> move(LivePtr live, StateChange change, std::function<void(Plan&)> edit,
+                            std::vector<TimelineRow> rows);
   Async<Result<void>> edit_plan(LivePtr live, std::function<void(Plan&)> edit);
   static JsonObject facts_of_pods(const Live& live);
   void set_thresholds(Live& live, const Observation& seen);
 
   // engine_life.cc
   Async<void> clock_loop();
-  Async<void> abort_task(LivePtr live, std::string project, std::string uid, std::string task, std::string text);
+  Async<void> abort_task(LivePtr live, std::string project, std::string uid, std::string task,
+                         std::string text);
   Async<void> stop_for(LivePtr live, std::string reason, std::string text);
   Async<void> retry_now(LivePtr live);
   Async<void> lease_lost(std::string key);
@@ -137,7 +144,8 @@ class Engine final {
   void keep_ended_bounded();
 
   // engine_logs.cc
-  std::string log_file(const std::string& project, const std::string& uid, std::int64_t attempt) const;
+  std::string log_file(const std::string& project, const std::string& uid,
+                       std::int64_t attempt) const;
   std::string log_pod(const Plan& plan, std::int64_t attempt) const;
   std::string state_of(const std::string& project, const std::string& uid) const;
 
@@ -150,11 +158,13 @@ class Engine final {
   Deadlines deadlines_;
   Signal deadline_changed_;
   std::unique_ptr<JournalWatch> journals_;
-  std::map<std::string, LivePtr, std::less<>> live_;       // by plan_key
-  std::map<std::string, std::string, std::less<>> ended_;  // plan_key → pod of the log, of runs whose resources still exist
+  std::map<std::string, LivePtr, std::less<>> live_;  // by plan_key
+  std::map<std::string, std::string, std::less<>>
+      ended_;  // plan_key → pod of the log, of runs whose resources still exist
   std::map<std::string, std::size_t, std::less<>> waiting_;  // long polls
   std::shared_ptr<void> watch_;
-  mutable std::map<std::string, std::vector<std::string>, std::less<>> secret_values_;  // by project, for masks
+  mutable std::map<std::string, std::vector<std::string>, std::less<>>
+      secret_values_;  // by project, for masks
   bool stopping_ = false;
 };
 

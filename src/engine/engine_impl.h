@@ -9,23 +9,23 @@ namespace metier {
 struct Engine::Live {
   Plan plan;
   Function function;
-  Run run;                                         // as submitted: what the kind lowers and observes
+  Run run;  // as submitted: what the kind lowers and observes
   std::map<ResourceKey, ResourceStatus> resources;
   RunState state = RunState::pending;
   std::string log_pod;
   std::vector<Part> parts;
-  std::string reason, message;                     // while pending
-  bool committed = false;                          // its transaction is durable
+  std::string reason, message;  // while pending
+  bool committed = false;       // its transaction is durable
   bool working = false;
   bool dirty = false;
   bool done = false;
   bool had_resources = false;
-  int failures = 0;                                // of the store, in a row
-  std::map<std::string, int, std::less<>> journal_watches;  // pod → inotify watch
+  int failures = 0;                                                   // of the store, in a row
+  std::map<std::string, int, std::less<>> journal_watches;            // pod → inotify watch
   std::map<std::string, std::uint64_t, std::less<>> journal_offsets;  // pod → offset
-  std::set<std::string, std::less<>> marks;        // of this attempt
+  std::set<std::string, std::less<>> marks;                           // of this attempt
   std::string claimed_error;
-  std::string threshold;                           // which state threshold runs
+  std::string threshold;  // which state threshold runs
 
   std::string key() const { return plan_key(plan.project, plan.uid); }
 };
@@ -51,7 +51,8 @@ FailureText failure_text(const Observation& seen, const Json& journal_failure);
 struct RetryRule {
   std::int64_t count = 0;
   std::chrono::seconds delay{30};
-  std::chrono::seconds delay_before(std::int64_t attempt) const;  // of attempt 2, 3…: doubled each time, at most 1 h
+  std::chrono::seconds delay_before(
+      std::int64_t attempt) const;  // of attempt 2, 3…: doubled each time, at most 1 h
 };
 RetryRule retry_of(const Run& run);
 

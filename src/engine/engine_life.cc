@@ -24,7 +24,9 @@ Selector of_run(const Plan& plan) {
   return selector;
 }
 
-bool abortable_by_client(std::string_view kind) { return kind.empty() || kind == "handler" || kind == "local"; }
+bool abortable_by_client(std::string_view kind) {
+  return kind.empty() || kind == "handler" || kind == "local";
+}
 
 }  // namespace
 
@@ -33,7 +35,9 @@ Async<void> Engine::clock_loop() {
     const std::uint64_t seen = deadline_changed_.generation();
     const auto next = deadlines_.next();
     const auto now = ground_.clock.steady();
-    const auto wait = next ? std::max<std::chrono::steady_clock::duration>(*next - now, std::chrono::steady_clock::duration::zero()) : std::chrono::minutes(10);
+    const auto wait = next ? std::max<std::chrono::steady_clock::duration>(
+                                 *next - now, std::chrono::steady_clock::duration::zero())
+                           : std::chrono::minutes(10);
     co_await deadline_changed_.wait(seen, std::chrono::steady_clock::now() + wait);
     if (stopping_) { co_return; }
     // When this program was stopped itself, a client had no chance to renew: its lease begins again.
@@ -55,7 +59,9 @@ Async<void> Engine::run_due() {
         break;
       case Due::threshold:
         if (live) {
-          co_await stop_for(live, "ThresholdExceeded", "the run was longer than its threshold " + live->threshold + " allows and was stopped");
+          co_await stop_for(live, "ThresholdExceeded",
+                            "the run was longer than its threshold " + live->threshold +
+                                " allows and was stopped");
         }
         break;
       case Due::grace:
@@ -65,10 +71,13 @@ Async<void> Engine::run_due() {
           const Plan plan = live->plan;
           auto noted = co_await ground_.store.write([plan, now = ground_.clock.now()](Records& tx) {
             return note(tx, plan.project, plan.uid, plan.attempt, now, "event",
-                        JsonObject{{"reason", "ProcessStuck"}, {"message", "a process of the run did not end after SIGKILL"}});
+                        JsonObject{{"reason", "ProcessStuck"},
+                                   {"message", "a process of the run did not end after SIGKILL"}});
           });
           auto ended = co_await finish(live, std::move(seen));
-          if (!noted || !ended) { deadlines_.set(Due::grace, item.key, ground_.clock.steady() + std::chrono::seconds(5)); }
+          if (!noted || !ended) {
+            deadlines_.set(Due::grace, item.key, ground_.clock.steady() + std::chrono::seconds(5));
+          }
         }
         break;
     }
@@ -79,22 +88,29 @@ Async<Result<std::string>> Engine::abort(std::string project, std::string uid, s
   auto run = read_run(ground_.store.records(), project, uid);
   if (!run) { co_return fail(std::move(run.error())); }
   if (!*run) {
-    co_return fail(Error{.kind = ErrorKind::not_found, .message = "no run " + quote(uid) + " in project " + quote(project), .fix = "see: metier get runs -P " + project});
+    co_return fail(Error{.kind = ErrorKind::not_found,
+                         .message = "no run " + quote(uid) + " in project " + quote(project),
+                         .fix = "see: metier get runs -P " + project});
   }
   const RunState state = (*run)->state();
   if (is_terminal(state)) {
-    co_return fail(Error{.kind = ErrorKind::conflict, .message = "the run has ended (" + std::string(to_string(state)) + "), there is nothing to abort"});
+    co_return fail(Error{.kind = ErrorKind::conflict,
+                         .message = "the run has ended (" + std::string(to_string(state)) +
+                                    "), there is nothing to abort"});
   }
   const auto found = live_.find(plan_key(project, uid));
   const LivePtr live = found == live_.end() ? nullptr : found->second;
   if (live && !live->plan.abort_task.empty()) { co_return live->plan.abort_task; }
   if (!live && !abortable_by_client((*run)->label("kind"))) {
-    co_return fail(invalid("kind", "runs of kind " + quote((*run)->label("kind")) + " cannot be aborted", "delete the run"));
+    co_return fail(invalid("kind",
+                           "runs of kind " + quote((*run)->label("kind")) + " cannot be aborted",
+                           "delete the run"));
   }
   if (live) {
     auto kind = ground_.kinds.find(live->plan.kind);
     if (kind && !(*kind)->traits().abortable) {
-      co_return fail(invalid("kind", "runs of kind " + live->plan.kind + " cannot be aborted", "delete the run"));
+      co_return fail(invalid("kind", "runs of kind " + live->plan.kind + " cannot be aborted",
+                             "delete the run"));
     }
   }
   if (text.empty()) { text = "aborted by the user"; }
@@ -124,25 +140,36 @@ Async<Result<std::string>> Engine::abort(std::string project, std::string uid, s
   });
   if (!moved) { co_return fail(std::move(moved.error())); }
   if (!moved->changed) {
-    co_return fail(Error{.kind = ErrorKind::conflict, .message = "the run is " + std::string(to_string(moved->now)) + " and cannot be aborted"});
+    co_return fail(Error{
+        .kind = ErrorKind::conflict,
+        .message = "the run is " + std::string(to_string(moved->now)) + " and cannot be aborted"});
   }
   if (live) {
     edit(live->plan);
     live->state = RunState::aborting;
   }
   METIER_FAILPOINT("run/abort_committed");
-  events_.publish({.type = "dev.metier.run.state", .project = project, .uid = uid, .name = moved->name, .state = "aborting", .reason = "AbortedByUser", .at = now});
+  events_.publish({.type = "dev.metier.run.state",
+                   .project = project,
+                   .uid = uid,
+                   .name = moved->name,
+                   .state = "aborting",
+                   .reason = "AbortedByUser",
+                   .at = now});
   scope_.spawn("abort " + uid, abort_task(live, project, uid, task.name, text));
   co_return task.name;
 }
 
-Async<void> Engine::abort_task(LivePtr live, std::string project, std::string uid, std::string task, std::string text) {
+Async<void> Engine::abort_task(LivePtr live, std::string project, std::string uid, std::string task,
+                               std::string text) {
   if (!live) {
     StateChange change;
     change.to = RunState::aborted;
     change.reason = "AbortedByUser";
     change.text = text;
-    auto moved = co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) { return move_run(tx, project, uid, change, now); });
+    auto moved = co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) {
+      return move_run(tx, project, uid, change, now);
+    });
     if (moved && moved->changed) { run_changed(project, uid, moved->name, "aborted"); }
     auto ended = co_await tasks_.end(task, project, moved ? "" : moved.error().text());
     if (!ended) { ground_.log.warn("abort task not closed", {{"run", Json(uid)}}); }
@@ -157,13 +184,16 @@ Async<void> Engine::abort_task(LivePtr live, std::string project, std::string ui
   std::int64_t grace = 30;
   for (const ResourceKey& key : live->plan.objects) {
     if (auto object = ground_.store.objects().get(key)) {
-      for_each_pod(*object, [&](PodPart& pod) { grace = int_in(pod.spec, "terminationGracePeriodSeconds").value_or(30); });
+      for_each_pod(*object, [&](PodPart& pod) {
+        grace = int_in(pod.spec, "terminationGracePeriodSeconds").value_or(30);
+      });
     }
   }
   auto stopped = co_await ground_.cluster.stop(selector, options);
   if (live->done) { co_return; }
   if (!stopped && stopped.error().kind != ErrorKind::not_found) {
-    ground_.log.warn("stop did not go through", {{"run", Json(live->key())}, {"error", Json(stopped.error().text())}});
+    ground_.log.warn("stop did not go through",
+                     {{"run", Json(live->key())}, {"error", Json(stopped.error().text())}});
   }
   bool lives = false;
   auto left = co_await ground_.cluster.list(selector);
@@ -183,7 +213,9 @@ Async<void> Engine::abort_task(LivePtr live, std::string project, std::string ui
     }
   }
   if (live->done) { co_return; }
-  deadlines_.set(Due::grace, live->key(), ground_.clock.steady() + std::chrono::seconds(grace) + std::chrono::milliseconds(1800));
+  deadlines_.set(
+      Due::grace, live->key(),
+      ground_.clock.steady() + std::chrono::seconds(grace) + std::chrono::milliseconds(1800));
   deadline_changed_.notify();
 }
 
@@ -194,15 +226,18 @@ Async<void> Engine::stop_for(LivePtr live, std::string reason, std::string text)
   change.reason = reason;
   change.text = text;
   change.attempt = live->plan.attempt;
-  auto moved = co_await move(live, std::move(change), [reason, text](Plan& plan) {
-    plan.stop_reason = reason;
-    plan.stop_text = text;
-  }, {});
+  auto moved = co_await move(live, std::move(change),
+                             [reason, text](Plan& plan) {
+                               plan.stop_reason = reason;
+                               plan.stop_text = text;
+                             },
+                             {});
   if (!moved) {
     deadlines_.set(Due::threshold, live->key(), ground_.clock.steady() + std::chrono::seconds(5));
     co_return;
   }
-  scope_.spawn("stop " + live->key(), abort_task(live, live->plan.project, live->plan.uid, "", text));
+  scope_.spawn("stop " + live->key(),
+               abort_task(live, live->plan.project, live->plan.uid, "", text));
 }
 
 Async<void> Engine::retry_now(LivePtr live) {
@@ -221,7 +256,9 @@ Async<void> Engine::retry_now(LivePtr live) {
     seen.message = resources.error().text();
     live->run.spec().erase("retry");
     auto ended = co_await finish(live, std::move(seen));
-    if (!ended) { deadlines_.set(Due::retry, live->key(), ground_.clock.steady() + std::chrono::seconds(5)); }
+    if (!ended) {
+      deadlines_.set(Due::retry, live->key(), ground_.clock.steady() + std::chrono::seconds(5));
+    }
     co_return;
   }
   for (const Resource& resource : *resources) { next.objects.push_back(key_of(resource)); }
@@ -236,7 +273,8 @@ Async<void> Engine::retry_now(LivePtr live) {
   auto moved = co_await ground_.store.write([&](Records& tx) -> Result<Moved> {
     METIER_TRY(out, move_run(tx, next.project, next.uid, change, now));
     if (!out.changed) { return out; }
-    METIER_CHECK(note(tx, next.project, next.uid, next.attempt, now, "attempt", JsonObject{{"pod", next.name()}}));
+    METIER_CHECK(note(tx, next.project, next.uid, next.attempt, now, "attempt",
+                      JsonObject{{"pod", next.name()}}));
     METIER_CHECK(write_plan(tx, next));
     if (in_one) {
       for (const Resource& resource : *resources) { METIER_CHECK(tx.put_object(resource, 0)); }
@@ -269,10 +307,19 @@ Async<Result<void>> Engine::renew_lease(std::string project, std::string uid) {
   if (!deadlines_.has(Due::lease, key)) {
     auto run = read_run(ground_.store.records(), project, uid);
     if (!run) { co_return fail(std::move(run.error())); }
-    if (!*run) { co_return fail(ErrorKind::not_found, "no run " + quote(uid) + " in project " + quote(project)); }
-    if (is_terminal((*run)->state())) { co_return fail(ErrorKind::conflict, "the run has ended: " + std::string(to_string((*run)->state()))); }
-    if (holds(project, uid)) { co_return fail(ErrorKind::conflict, "the server runs this run itself: it needs no lease"); }
-    auto stored = co_await ground_.store.write([key](Records& tx) { return tx.put_setting(std::string(kLease), key, "1", std::nullopt); });
+    if (!*run) {
+      co_return fail(ErrorKind::not_found,
+                     "no run " + quote(uid) + " in project " + quote(project));
+    }
+    if (is_terminal((*run)->state())) {
+      co_return fail(ErrorKind::conflict,
+                     "the run has ended: " + std::string(to_string((*run)->state())));
+    }
+    if (holds(project, uid)) {
+      co_return fail(ErrorKind::conflict, "the server runs this run itself: it needs no lease");
+    }
+    auto stored = co_await ground_.store.write(
+        [key](Records& tx) { return tx.put_setting(std::string(kLease), key, "1", std::nullopt); });
     if (!stored) { co_return fail(std::move(stored.error())); }
   }
   deadlines_.set(Due::lease, key, ground_.clock.steady() + ground_.options.lease);
@@ -287,12 +334,14 @@ Async<void> Engine::lease_lost(std::string key) {
   StateChange change;
   change.to = RunState::error;
   change.reason = "ClientLost";
-  change.text = "the client that ran it has not been heard of for " + human_duration(std::chrono::duration_cast<Duration>(ground_.options.lease));
+  change.text = "the client that ran it has not been heard of for " +
+                human_duration(std::chrono::duration_cast<Duration>(ground_.options.lease));
   change.error = change.text;
-  auto moved = co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) -> Result<Moved> {
-    METIER_CHECK(tx.delete_setting(std::string(kLease), key));
-    return move_run(tx, project, uid, change, now);
-  });
+  auto moved =
+      co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) -> Result<Moved> {
+        METIER_CHECK(tx.delete_setting(std::string(kLease), key));
+        return move_run(tx, project, uid, change, now);
+      });
   if (!moved) {
     deadlines_.set(Due::lease, key, ground_.clock.steady() + std::chrono::seconds(5));
     co_return;
@@ -300,23 +349,27 @@ Async<void> Engine::lease_lost(std::string key) {
   if (moved->changed) { run_changed(project, uid, moved->name, "error"); }
 }
 
-Async<Result<void>> Engine::archive_log(const Plan& plan, std::int64_t attempt, const std::string& pod) {
+Async<Result<void>> Engine::archive_log(const Plan& plan, std::int64_t attempt,
+                                        const std::string& pod) {
   const std::string project = plan.project;
   const std::string target = log_file(project, plan.uid, attempt);
-  struct stat facts {};
+  struct stat facts{};
   if (::lstat(target.c_str(), &facts) == 0) { co_return Result<void>{}; }
   auto folders = make_folders(std::filesystem::path(target).parent_path(), 0700);
   if (!folders) { co_return fail(std::move(folders.error())); }
   if (const auto work = ground_.cluster.work_folder(project, pod)) {
     // The pod's folder is on this disk: its log gets a second name and costs nothing.
     const std::string source = (std::filesystem::path(*work).parent_path() / "log").string();
-    if (::link(source.c_str(), target.c_str()) == 0 || errno == EEXIST) { co_return Result<void>{}; }
+    if (::link(source.c_str(), target.c_str()) == 0 || errno == EEXIST) {
+      co_return Result<void>{};
+    }
   }
   const std::string temporary = target + ".tmp";
   const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!file) { co_return fail(errno_error(temporary, errno)); }
   for (std::uint64_t offset = 0;;) {
-    auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, offset, 1U << 20U, std::chrono::milliseconds(0));
+    auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, offset, 1U << 20U,
+                                               std::chrono::milliseconds(0));
     if (!chunk) {
       if (chunk.error().kind == ErrorKind::not_found) { break; }
       co_return fail(std::move(chunk.error()));
@@ -331,7 +384,9 @@ Async<Result<void>> Engine::archive_log(const Plan& plan, std::int64_t attempt, 
     offset += chunk->bytes.size();
   }
   ::fdatasync(file.get());
-  if (::rename(temporary.c_str(), target.c_str()) != 0) { co_return fail(errno_error(target, errno)); }
+  if (::rename(temporary.c_str(), target.c_str()) != 0) {
+    co_return fail(errno_error(target, errno));
+  }
   co_return Result<void>{};
 }
 
@@ -361,7 +416,8 @@ Async<void> Engine::clean(std::string key) {
   };
   auto archived = co_await archive_log(**plan, (*plan)->attempt, pod);
   if (!archived) {
-    ground_.log.warn("log not kept, its pod stays", {{"run", Json(key)}, {"error", Json(archived.error().text())}});
+    ground_.log.warn("log not kept, its pod stays",
+                     {{"run", Json(key)}, {"error", Json(archived.error().text())}});
     again();
     co_return;
   }
@@ -377,8 +433,12 @@ Async<void> Engine::clean(std::string key) {
     METIER_TRY(now, read_plan(tx, project, uid));
     if (!now) { return {}; }
     now->clean = true;
-    for (const std::string& name : now->names) { METIER_CHECK(tx.delete_setting(std::string(kJournalScope), key + "/" + name)); }
-    if (!now->environment_secret.empty()) { METIER_CHECK(tx.delete_secret(project, now->environment_secret, "")); }
+    for (const std::string& name : now->names) {
+      METIER_CHECK(tx.delete_setting(std::string(kJournalScope), key + "/" + name));
+    }
+    if (!now->environment_secret.empty()) {
+      METIER_CHECK(tx.delete_secret(project, now->environment_secret, ""));
+    }
     for (const ResourceKey& object : now->objects) { METIER_CHECK(tx.remove_object(object)); }
     return write_plan(tx, *now);
   });
@@ -388,7 +448,9 @@ Async<void> Engine::clean(std::string key) {
 Async<Result<void>> Engine::forget(std::string project, std::string uid) {
   const std::string key = plan_key(project, uid);
   if (live_.contains(key)) {
-    co_return fail(Error{.kind = ErrorKind::invalid, .message = "the run has not ended: it is " + state_of(project, uid), .fix = "abort it first: metier abort " + uid});
+    co_return fail(Error{.kind = ErrorKind::invalid,
+                         .message = "the run has not ended: it is " + state_of(project, uid),
+                         .fix = "abort it first: metier abort " + uid});
   }
   auto plan = read_plan(ground_.store.records(), project, uid);
   if (!plan) { co_return fail(std::move(plan.error())); }
@@ -398,16 +460,24 @@ Async<Result<void>> Engine::forget(std::string project, std::string uid) {
     StopOptions options;
     options.how = StopOptions::How::forced;
     auto removed = co_await ground_.cluster.remove(of_run(**plan), options);
-    if (!removed && removed.error().kind != ErrorKind::not_found) { co_return fail(std::move(removed.error())); }
+    if (!removed && removed.error().kind != ErrorKind::not_found) {
+      co_return fail(std::move(removed.error()));
+    }
     const Plan known = **plan;
     auto stored = co_await ground_.store.write([known, key](Records& tx) -> Result<void> {
       METIER_CHECK(forget_plan(tx, known.project, known.uid));
-      if (!known.environment_secret.empty()) { METIER_CHECK(tx.delete_secret(known.project, known.environment_secret, "")); }
-      for (const std::string& name : known.names) { METIER_CHECK(tx.delete_setting(std::string(kJournalScope), key + "/" + name)); }
+      if (!known.environment_secret.empty()) {
+        METIER_CHECK(tx.delete_secret(known.project, known.environment_secret, ""));
+      }
+      for (const std::string& name : known.names) {
+        METIER_CHECK(tx.delete_setting(std::string(kJournalScope), key + "/" + name));
+      }
       return {};
     });
     if (!stored) { co_return fail(std::move(stored.error())); }
-    for (std::int64_t attempt = 1; attempt <= known.attempt; ++attempt) { ::unlink(log_file(project, uid, attempt).c_str()); }
+    for (std::int64_t attempt = 1; attempt <= known.attempt; ++attempt) {
+      ::unlink(log_file(project, uid, attempt).c_str());
+    }
   }
   ::unlink(log_file(project, uid, 1).c_str());
   co_return Result<void>{};
@@ -428,7 +498,10 @@ Async<void> Engine::recover() {
       if (!plan) { continue; }
       if (!*plan) {
         auto lease = records.setting(std::string(kLease), plan_key(row.project, row.uid));
-        if (lease && *lease) { deadlines_.set(Due::lease, plan_key(row.project, row.uid), ground_.clock.steady() + ground_.options.lease); }
+        if (lease && *lease) {
+          deadlines_.set(Due::lease, plan_key(row.project, row.uid),
+                         ground_.clock.steady() + ground_.options.lease);
+        }
         continue;
       }
       auto body = parse_json(row.body);
@@ -438,7 +511,8 @@ Async<void> Engine::recover() {
       Function function;
       Json document = (*plan)->function;
       if (document.is_null()) {
-        auto stored = records.function(row.project, (*plan)->function_name, "", (*plan)->function_hash);
+        auto stored =
+            records.function(row.project, (*plan)->function_name, "", (*plan)->function_hash);
         if (stored && *stored) {
           if (auto text = parse_json((*stored)->body)) { document = std::move(*text); }
         }
@@ -451,14 +525,19 @@ Async<void> Engine::recover() {
       if (auto timeline = records.timeline(row.project, row.uid)) {
         for (const TimelineRow& mark : *timeline) {
           if (mark.what != "phase" || mark.attempt != live->plan.attempt) { continue; }
-          if (auto detail = parse_json(mark.detail)) { live->marks.emplace(string_at(*detail, "name")); }
+          if (auto detail = parse_json(mark.detail)) {
+            live->marks.emplace(string_at(*detail, "name"));
+          }
         }
       }
       found.push_back(live);
       if (live->state == RunState::pending_retry) {
         const auto delay = retry_of(live->run).delay_before(live->plan.attempt + 1);
-        const auto gone = std::chrono::duration_cast<std::chrono::seconds>(ground_.clock.now() - updated);
-        deadlines_.set(Due::retry, live->key(), ground_.clock.steady() + std::clamp<std::chrono::seconds>(delay - gone, std::chrono::seconds(0), delay));
+        const auto gone =
+            std::chrono::duration_cast<std::chrono::seconds>(ground_.clock.now() - updated);
+        deadlines_.set(Due::retry, live->key(),
+                       ground_.clock.steady() + std::clamp<std::chrono::seconds>(
+                                                    delay - gone, std::chrono::seconds(0), delay));
       }
     }
   } else {
@@ -475,9 +554,14 @@ Async<void> Engine::recover() {
     ended_[key] = (*plan)->name();
     const auto at = from_iso((*plan)->ended_at).value_or(ground_.clock.now());
     const auto gone = std::chrono::duration_cast<std::chrono::seconds>(ground_.clock.now() - at);
-    deadlines_.set(Due::clean, key, ground_.clock.steady() + std::clamp<std::chrono::seconds>(ground_.options.resource_ttl - gone, std::chrono::seconds(0), ground_.options.resource_ttl));
+    deadlines_.set(Due::clean, key,
+                   ground_.clock.steady() +
+                       std::clamp<std::chrono::seconds>(ground_.options.resource_ttl - gone,
+                                                        std::chrono::seconds(0),
+                                                        ground_.options.resource_ttl));
   }
-  auto watch = ground_.cluster.watch(Selector{}, [this](const ResourceStatus& status) { heard(status); });
+  auto watch =
+      ground_.cluster.watch(Selector{}, [this](const ResourceStatus& status) { heard(status); });
   if (watch) { watch_ = std::move(*watch); }
   for (const LivePtr& live : found) {
     if (live->done || live->state == RunState::pending_retry) { continue; }
@@ -508,7 +592,8 @@ Async<void> Engine::recover() {
       }
     }
     if (live->state == RunState::aborting) {
-      scope_.spawn("abort " + live->key(), abort_task(live, live->plan.project, live->plan.uid, live->plan.abort_task, live->plan.stop_text));
+      scope_.spawn("abort " + live->key(), abort_task(live, live->plan.project, live->plan.uid,
+                                                      live->plan.abort_task, live->plan.stop_text));
     } else if (!resources.empty()) {
       scope_.spawn("apply " + live->key(), apply(live, std::move(resources)));
     }

@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kMostAtOnce = 4U << 20U;
 
 std::optional<std::uint64_t> size_of(const std::string& path) {
-  struct stat facts {};
+  struct stat facts{};
   if (::stat(path.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) { return std::nullopt; }
   return static_cast<std::uint64_t>(facts.st_size);
 }
@@ -27,7 +27,8 @@ Result<std::string> read_at(const std::string& path, std::uint64_t offset, std::
   std::string text(size, '\0');
   std::size_t have = 0;
   while (have < size) {
-    const ssize_t n = ::pread(file.get(), text.data() + have, size - have, static_cast<off_t>(offset + have));
+    const ssize_t n =
+        ::pread(file.get(), text.data() + have, size - have, static_cast<off_t>(offset + have));
     if (n < 0 && errno == EINTR) { continue; }
     if (n < 0) { return fail(errno_error(path, errno)); }
     if (n == 0) { break; }
@@ -39,7 +40,8 @@ Result<std::string> read_at(const std::string& path, std::uint64_t offset, std::
 
 }  // namespace
 
-std::string Engine::log_file(const std::string& project, const std::string& uid, std::int64_t attempt) const {
+std::string Engine::log_file(const std::string& project, const std::string& uid,
+                             std::int64_t attempt) const {
   std::string path = ground_.options.data + "/logs/" + project + "/" + uid;
   if (attempt > 1) { path += "." + std::to_string(attempt); }
   return path;
@@ -48,19 +50,26 @@ std::string Engine::log_file(const std::string& project, const std::string& uid,
 std::string Engine::log_pod(const Plan& plan, std::int64_t attempt) const {
   const auto live = live_.find(plan_key(plan.project, plan.uid));
   if (live != live_.end() && attempt == plan.attempt) { return live->second->log_pod; }
-  if (const auto ended = ended_.find(plan_key(plan.project, plan.uid)); ended != ended_.end() && attempt == plan.attempt) { return ended->second; }
-  return attempt <= static_cast<std::int64_t>(plan.names.size()) ? plan.names[static_cast<std::size_t>(attempt - 1)] : plan.name();
+  if (const auto ended = ended_.find(plan_key(plan.project, plan.uid));
+      ended != ended_.end() && attempt == plan.attempt) {
+    return ended->second;
+  }
+  return attempt <= static_cast<std::int64_t>(plan.names.size())
+             ? plan.names[static_cast<std::size_t>(attempt - 1)]
+             : plan.name();
 }
 
 std::string Engine::state_of(const std::string& project, const std::string& uid) const {
-  if (const auto live = live_.find(plan_key(project, uid)); live != live_.end()) { return std::string(to_string(live->second->state)); }
+  if (const auto live = live_.find(plan_key(project, uid)); live != live_.end()) {
+    return std::string(to_string(live->second->state));
+  }
   auto row = ground_.store.records().run(project, uid, 0);
   return row && *row ? (*row)->state : std::string();
 }
 
 // One whole log as the pieces that it is made of: files first, at most one pod at the end.
 struct LogPiece {
-  std::string file;   // or
+  std::string file;  // or
   std::string pod;
   std::uint64_t size = 0;
 };
@@ -68,20 +77,24 @@ struct LogPiece {
 namespace {
 
 // Reads [offset, offset + size) over the pieces.
-Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project, std::vector<LogPiece> pieces, std::uint64_t offset, std::size_t size) {
+Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project,
+                                       std::vector<LogPiece> pieces, std::uint64_t offset,
+                                       std::size_t size) {
   std::string out;
   std::uint64_t begin = 0;
   for (const LogPiece& piece : pieces) {
     const std::uint64_t end = begin + piece.size;
     if (offset < end && out.size() < size) {
       const std::uint64_t inside = offset - begin;
-      const std::size_t want = static_cast<std::size_t>(std::min<std::uint64_t>(size - out.size(), piece.size - inside));
+      const std::size_t want =
+          static_cast<std::size_t>(std::min<std::uint64_t>(size - out.size(), piece.size - inside));
       if (!piece.file.empty()) {
         auto text = read_at(piece.file, inside, want);
         if (!text) { co_return fail(std::move(text.error())); }
         out += *text;
       } else {
-        auto chunk = co_await cluster.logs({project, piece.pod, "", 0}, inside, want, std::chrono::milliseconds(0));
+        auto chunk = co_await cluster.logs({project, piece.pod, "", 0}, inside, want,
+                                           std::chrono::milliseconds(0));
         if (!chunk) { co_return fail(std::move(chunk.error())); }
         out += chunk->bytes;
       }
@@ -94,18 +107,23 @@ Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project, st
 
 }  // namespace
 
-Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::uint64_t offset, std::int64_t size, std::int64_t attempt, bool wait) {
+Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::uint64_t offset,
+                                    std::int64_t size, std::int64_t attempt, bool wait) {
   const std::string key = plan_key(project, uid);
   const auto deadline = std::chrono::steady_clock::now() + ground_.options.log_wait;
   struct Waiting {
     std::map<std::string, std::size_t, std::less<>>& table;
     const std::string& key;
-    Waiting(std::map<std::string, std::size_t, std::less<>>& all, const std::string& name) : table(all), key(name) { ++table[key]; }
+    Waiting(std::map<std::string, std::size_t, std::less<>>& all, const std::string& name)
+        : table(all), key(name) {
+      ++table[key];
+    }
     ~Waiting() {
       if (--table[key] == 0) { table.erase(key); }
     }
   } const waiting(waiting_, key);
-  const std::size_t want = size < 0 ? kMostAtOnce : std::min<std::size_t>(static_cast<std::size_t>(size), kMostAtOnce);
+  const std::size_t want =
+      size < 0 ? kMostAtOnce : std::min<std::size_t>(static_cast<std::size_t>(size), kMostAtOnce);
   const Masker masker = masker_of(project, uid);
   while (true) {
     LogSlice slice;
@@ -113,7 +131,9 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     const std::uint64_t seen = signal->generation();
     slice.state = state_of(project, uid);
     if (slice.state.empty()) {
-      co_return fail(Error{.kind = ErrorKind::not_found, .message = "no run " + quote(uid) + " in project " + quote(project), .fix = "see: metier get runs -P " + project});
+      co_return fail(Error{.kind = ErrorKind::not_found,
+                           .message = "no run " + quote(uid) + " in project " + quote(project),
+                           .fix = "see: metier get runs -P " + project});
     }
     const auto state = run_state_from(slice.state).value_or(RunState::unknown);
     const bool over = is_terminal(state);
@@ -131,7 +151,8 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
           continue;
         }
         const std::string pod = log_pod(**plan, n);
-        auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, 0, 0, std::chrono::milliseconds(0));
+        auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, 0, 0,
+                                                   std::chrono::milliseconds(0));
         if (chunk) {
           pieces.push_back({"", pod, chunk->size});
           if (n == (*plan)->attempt) { live_pod = pod; }
@@ -146,7 +167,8 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
       // Neighbours are read too, so that a secret over the border is seen whole.
       const std::uint64_t margin = masker.empty() ? 0 : masker.longest() - 1;
       const std::uint64_t from = offset > margin ? offset - margin : 0;
-      auto text = co_await read_pieces(ground_.cluster, project, pieces, from, static_cast<std::size_t>(offset - from) + want + margin);
+      auto text = co_await read_pieces(ground_.cluster, project, pieces, from,
+                                       static_cast<std::size_t>(offset - from) + want + margin);
       if (!text) { co_return fail(std::move(text.error())); }
       std::size_t known = text->size();
       if (!masker.empty()) {
@@ -159,7 +181,9 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
         co_return slice;
       }
     }
-    if (over || !wait || stopping_ || std::chrono::steady_clock::now() >= deadline) { co_return slice; }
+    if (over || !wait || stopping_ || std::chrono::steady_clock::now() >= deadline) {
+      co_return slice;
+    }
     // Nothing new: wait for bytes of the pod, or for a change of the run.
     if (live_pod.empty()) {
       co_await signal->wait(seen, deadline);
@@ -167,8 +191,10 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     }
     const std::uint64_t before = slice.size - pieces.back().size;
     const std::uint64_t inside = std::max(offset, slice.size) - before;
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    auto more = co_await ground_.cluster.logs({project, live_pod, "", 0}, inside, 1, std::max(left, std::chrono::milliseconds(1)));
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    auto more = co_await ground_.cluster.logs({project, live_pod, "", 0}, inside, 1,
+                                              std::max(left, std::chrono::milliseconds(1)));
     if (!more || (more->bytes.empty() && more->ended)) {
       // The pod has ended (or has not begun): the state will follow.
       if (state_of(project, uid) == slice.state) { co_await signal->wait(seen, deadline); }
@@ -182,17 +208,25 @@ Async<Result<std::uint64_t>> Engine::log_size(std::string project, std::string u
   co_return slice->size;
 }
 
-Result<void> Engine::append_log(const std::string& project, const std::string& uid, std::string_view bytes, bool append) {
-  if (!is_dns_label(project) || uid.empty() || uid.find('/') != std::string::npos || uid.front() == '.') {
+Result<void> Engine::append_log(const std::string& project, const std::string& uid,
+                                std::string_view bytes, bool append) {
+  if (!is_dns_label(project) || uid.empty() || uid.find('/') != std::string::npos ||
+      uid.front() == '.') {
     return fail(invalid("uid", quote(uid) + " is not a uid", "letters, digits, '-', '_', '.'"));
   }
-  if (state_of(project, uid).empty()) { return fail(ErrorKind::not_found, "no run " + quote(uid) + " in project " + quote(project)); }
+  if (state_of(project, uid).empty()) {
+    return fail(ErrorKind::not_found, "no run " + quote(uid) + " in project " + quote(project));
+  }
   if (holds(project, uid)) {
-    return fail(Error{.kind = ErrorKind::conflict, .message = "the log of this run is its pod's output", .fix = "write to stdout in the run"});
+    return fail(Error{.kind = ErrorKind::conflict,
+                      .message = "the log of this run is its pod's output",
+                      .fix = "write to stdout in the run"});
   }
   const std::string path = log_file(project, uid, 1);
   METIER_CHECK(make_folders(std::filesystem::path(path).parent_path(), 0700));
-  const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (append ? O_APPEND : O_TRUNC), 0600));
+  const Fd file(::open(path.c_str(),
+                       O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (append ? O_APPEND : O_TRUNC),
+                       0600));
   if (!file) { return fail(errno_error(path, errno)); }
   for (std::size_t done = 0; done < bytes.size();) {
     const ssize_t n = ::write(file.get(), bytes.data() + done, bytes.size() - done);

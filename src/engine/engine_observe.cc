@@ -15,7 +15,9 @@ std::string sentence_of_end(const Observation& seen) {
   if (!seen.first_failure) { return "the run failed"; }
   const Failure& failure = *seen.first_failure;
   if (!failure.message.empty()) { return failure.message; }
-  if (failure.signal > 0) { return "the process was killed by signal " + std::to_string(failure.signal); }
+  if (failure.signal > 0) {
+    return "the process was killed by signal " + std::to_string(failure.signal);
+  }
   return "the process ended with exit code " + std::to_string(failure.exit_code);
 }
 
@@ -39,7 +41,9 @@ void mask_records(const Masker& masker, std::vector<Json>& records) {
     if (body == nullptr) { continue; }
     const std::string_view op = string_in(record.get_object(), "op");
     for (auto&& member : *body) {
-      if (op == "failure" || (op == "patch_run" && member.key().starts_with("status."))) { masker.mask(member.value()); }
+      if (op == "failure" || (op == "patch_run" && member.key().starts_with("status."))) {
+        masker.mask(member.value());
+      }
     }
   }
 }
@@ -51,7 +55,8 @@ FailureText failure_text(const Observation& seen, const Json& journal_failure) {
   if (out.reason.empty() && seen.first_failure) { out.reason = seen.first_failure->code; }
   // A kill from outside explains more than the exception that may have been written before it.
   const bool killed = seen.first_failure && seen.first_failure->signal > 0;
-  const bool plain = out.reason.empty() || out.reason == "Error" || out.reason == "HandlerError" || out.reason == "ExitCode";
+  const bool plain = out.reason.empty() || out.reason == "Error" || out.reason == "HandlerError" ||
+                     out.reason == "ExitCode";
   if (journal_failure.is_object() && !killed && plain) {
     out.reason = string_at(journal_failure, "code", "HandlerError");
     out.text = failure_sentence(journal_failure);
@@ -76,7 +81,9 @@ RetryRule retry_of(const Run& run) {
     if (delay->is_int64()) { seconds = delay->get_int64(); }
     if (delay->is_double()) { seconds = static_cast<std::int64_t>(delay->get_double()); }
     if (delay->is_string()) {
-      if (const auto parsed = parse_duration(delay->get_string())) { seconds = std::chrono::duration_cast<std::chrono::seconds>(*parsed).count(); }
+      if (const auto parsed = parse_duration(delay->get_string())) {
+        seconds = std::chrono::duration_cast<std::chrono::seconds>(*parsed).count();
+      }
     }
     rule.delay = std::chrono::seconds(std::max<std::int64_t>(30, seconds));
   }
@@ -84,7 +91,8 @@ RetryRule retry_of(const Run& run) {
 }
 
 bool is_interruption(std::string_view reason) {
-  return reason == "Preempted" || reason == "Evicted" || reason == "Drained" || reason == "HostRebooted" || reason == "ShimLost" || reason == "NodeLost";
+  return reason == "Preempted" || reason == "Evicted" || reason == "Drained" ||
+         reason == "HostRebooted" || reason == "ShimLost" || reason == "NodeLost";
 }
 
 JsonObject Engine::facts_of_pods(const Live& live) {
@@ -96,8 +104,12 @@ JsonObject Engine::facts_of_pods(const Live& live) {
     if (key.kind != "Pod") { continue; }
     const PodStatus pod = pod_status_from_json(status.status);
     for (const Condition& condition : pod.conditions) {
-      constexpr std::array kUsual{"PodScheduled", "Initialized", "ContainersReady", "Ready", "EnvironmentReady"};
-      if (!condition.status || std::ranges::find(kUsual, condition.type) != kUsual.end() || !said.insert(condition.type).second) { continue; }
+      constexpr std::array kUsual{"PodScheduled", "Initialized", "ContainersReady", "Ready",
+                                  "EnvironmentReady"};
+      if (!condition.status || std::ranges::find(kUsual, condition.type) != kUsual.end() ||
+          !said.insert(condition.type).second) {
+        continue;
+      }
       conditions.push_back(JsonObject{{"type", condition.type}, {"message", condition.message}});
     }
     for (const ContainerStatus& container : pod.containers) {
@@ -107,7 +119,10 @@ JsonObject Engine::facts_of_pods(const Live& live) {
   }
   JsonObject out;
   if (!conditions.empty()) { out["conditions"] = std::move(conditions); }
-  if (peak > 0) { out["usage"] = JsonObject{{"peak_memory", peak}, {"cpu_seconds", static_cast<double>(cpu) / 1e6}}; }
+  if (peak > 0) {
+    out["usage"] =
+        JsonObject{{"peak_memory", peak}, {"cpu_seconds", static_cast<double>(cpu) / 1e6}};
+  }
   return out;
 }
 
@@ -172,13 +187,19 @@ Async<bool> Engine::observe_once(LivePtr live) {
     if (key.kind != "Pod" || key.name != live->log_pod) { continue; }
     for (const Mark& mark : marks_of(pod_status_from_json(status.status))) {
       if (!live->marks.insert(mark.name).second) { continue; }
-      rows.push_back({.project = live->plan.project, .uid = live->plan.uid, .attempt = live->plan.attempt, .at = now, .what = "phase",
-                      .detail = dump_json(JsonObject{{"name", mark.name}, {"at", to_iso(mark.at)}})});
+      rows.push_back(
+          {.project = live->plan.project,
+           .uid = live->plan.uid,
+           .attempt = live->plan.attempt,
+           .at = now,
+           .what = "phase",
+           .detail = dump_json(JsonObject{{"name", mark.name}, {"at", to_iso(mark.at)}})});
     }
   }
   // After a restart nothing has been heard of its pods yet: that says nothing about them.
   if (statuses.empty() && !live->had_resources) { co_return true; }
-  Observation seen = (*kind)->observe(Subject{live->function, &live->run, live->plan.attempt}, statuses, now);
+  Observation seen =
+      (*kind)->observe(Subject{live->function, &live->run, live->plan.attempt}, statuses, now);
   if (statuses.empty() && live->had_resources) {
     seen.state = RunState::error;
     seen.reason = "NodeLost";
@@ -188,12 +209,15 @@ Async<bool> Engine::observe_once(LivePtr live) {
   live->reason = seen.reason;
   live->message = seen.message;
   for (const Part& part : seen.parts) {
-    if (part.role == "main" || part.role == "launcher" || part.role == "driver") { live->log_pod = part.pod; }
+    if (part.role == "main" || part.role == "launcher" || part.role == "driver") {
+      live->log_pod = part.pod;
+    }
   }
   if (is_terminal(seen.state)) { METIER_FAILPOINT("run/S14_exit_seen"); }
   auto drained = co_await drain_journal(live);
   if (!drained) {
-    ground_.log.warn("journal not applied", {{"run", Json(live->key())}, {"error", Json(drained.error().text())}});
+    ground_.log.warn("journal not applied",
+                     {{"run", Json(live->key())}, {"error", Json(drained.error().text())}});
     co_return false;
   }
   METIER_FAILPOINT("run/S13_results");
@@ -223,7 +247,9 @@ Async<bool> Engine::observe_once(LivePtr live) {
   change.edit = [facts = facts_of_pods(*live)](Run& run) { add_facts(run, facts); };
   if (seen.state == RunState::running) {
     METIER_FAILPOINT("run/S11_running");
-    if (change.text.empty()) { change.text = "Job is running in the background, pod: " + live->plan.name(); }
+    if (change.text.empty()) {
+      change.text = "Job is running in the background, pod: " + live->plan.name();
+    }
   }
   auto moved = co_await move(live, std::move(change), {}, std::move(rows));
   if (!moved) { live->marks.clear(); }
@@ -242,7 +268,9 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
     const auto folder = ground_.cluster.work_folder(project, pod);
     if (!folder) { continue; }
     const auto& status = live->resources.find({project, "Pod", pod});
-    const auto phase = status == live->resources.end() ? std::nullopt : pod_phase_from(string_at(status->second.status, "phase"));
+    const auto phase = status == live->resources.end()
+                           ? std::nullopt
+                           : pod_phase_from(string_at(status->second.status, "phase"));
     if (phase == PodPhase::running && !live->journal_watches.contains(pod)) {
       const std::weak_ptr<Live> weak = live;
       auto watch = journals_->add(*folder, [this, weak] {
@@ -251,7 +279,8 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
       if (watch) { live->journal_watches[pod] = *watch; }
     }
     if (!live->journal_offsets.contains(pod)) {
-      auto known = ground_.store.records().setting(std::string(kJournalScope), live->key() + "/" + pod);
+      auto known =
+          ground_.store.records().setting(std::string(kJournalScope), live->key() + "/" + pod);
       if (!known) { co_return fail(std::move(known.error())); }
       live->journal_offsets[pod] = *known ? std::strtoull((*known)->c_str(), nullptr, 10) : 0;
     }
@@ -262,7 +291,8 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
         if (live->marks.insert("journal-odd").second) {
           const std::string text = batch.error().text();
           auto noted = co_await ground_.store.write([=, now = ground_.clock.now()](Records& tx) {
-            return note(tx, project, uid, attempt, now, "event", JsonObject{{"reason", "JournalRefused"}, {"message", text}});
+            return note(tx, project, uid, attempt, now, "event",
+                        JsonObject{{"reason", "JournalRefused"}, {"message", text}});
           });
           if (!noted) { co_return fail(std::move(noted.error())); }
         }
@@ -273,23 +303,26 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
       if (batch->next == live->journal_offsets[pod]) { break; }
       const std::uint64_t next = batch->next;
       const std::string offset_key = live->key() + "/" + pod;
-      auto applied = co_await ground_.store.write([&, now = ground_.clock.now()](Records& tx) -> Result<JournalApplied> {
-        METIER_TRY(done, apply_journal(tx, project, uid, attempt, batch->records, now));
-        for (const std::string& odd : batch->odd) { done.odd.push_back(odd); }
-        for (const std::string& odd : done.odd) {
-          METIER_CHECK(note(tx, project, uid, attempt, now, "event", JsonObject{{"reason", "FieldIgnored"}, {"message", odd}}));
-        }
-        METIER_CHECK(tx.put_setting(std::string(kJournalScope), offset_key, std::to_string(next), std::nullopt));
-        if (!done.failure.is_null() || !done.claimed.empty()) {
-          METIER_TRY(plan, read_plan(tx, project, uid));
-          if (plan) {
-            if (!done.failure.is_null()) { plan->failure = done.failure; }
-            if (!done.claimed.empty()) { plan->claimed = done.claimed; }
-            METIER_CHECK(write_plan(tx, *plan));
-          }
-        }
-        return done;
-      });
+      auto applied = co_await ground_.store.write(
+          [&, now = ground_.clock.now()](Records& tx) -> Result<JournalApplied> {
+            METIER_TRY(done, apply_journal(tx, project, uid, attempt, batch->records, now));
+            for (const std::string& odd : batch->odd) { done.odd.push_back(odd); }
+            for (const std::string& odd : done.odd) {
+              METIER_CHECK(note(tx, project, uid, attempt, now, "event",
+                                JsonObject{{"reason", "FieldIgnored"}, {"message", odd}}));
+            }
+            METIER_CHECK(tx.put_setting(std::string(kJournalScope), offset_key,
+                                        std::to_string(next), std::nullopt));
+            if (!done.failure.is_null() || !done.claimed.empty()) {
+              METIER_TRY(plan, read_plan(tx, project, uid));
+              if (plan) {
+                if (!done.failure.is_null()) { plan->failure = done.failure; }
+                if (!done.claimed.empty()) { plan->claimed = done.claimed; }
+                METIER_CHECK(write_plan(tx, *plan));
+              }
+            }
+            return done;
+          });
       if (!applied) { co_return fail(std::move(applied.error())); }
       METIER_FAILPOINT("run/journal_applied");
       live->journal_offsets[pod] = next;
@@ -301,7 +334,8 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
   co_return Result<void>{};
 }
 
-Async<Result<Moved>> Engine::move(LivePtr live, StateChange change, std::function<void(Plan&)> edit, std::vector<TimelineRow> rows) {
+Async<Result<Moved>> Engine::move(LivePtr live, StateChange change, std::function<void(Plan&)> edit,
+                                  std::vector<TimelineRow> rows) {
   const Time now = ground_.clock.now();
   const std::string project = live->plan.project;
   const std::string uid = live->plan.uid;
@@ -321,8 +355,13 @@ Async<Result<Moved>> Engine::move(LivePtr live, StateChange change, std::functio
   if (edit) { edit(live->plan); }
   live->state = moved->now;
   if (moved->changed) {
-    events_.publish({.type = "dev.metier.run.state", .project = project, .uid = uid, .name = moved->name, .state = std::string(to_string(moved->now)),
-                     .reason = change.reason, .at = now});
+    events_.publish({.type = "dev.metier.run.state",
+                     .project = project,
+                     .uid = uid,
+                     .name = moved->name,
+                     .state = std::string(to_string(moved->now)),
+                     .reason = change.reason,
+                     .at = now});
   }
   co_return moved;
 }
@@ -378,7 +417,8 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
     change.to = RunState::aborted;
     change.reason = live->plan.stop_reason;
     change.text = live->plan.stop_text;
-    const std::string error = live->plan.stop_reason == "AbortedByUser" ? std::string() : live->plan.stop_text;
+    const std::string error =
+        live->plan.stop_reason == "AbortedByUser" ? std::string() : live->plan.stop_text;
     change.edit = [error](Run& run) {
       if (!error.empty()) { run.status()["error"] = error; }
     };
@@ -394,19 +434,29 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
       const std::int64_t attempt = live->plan.attempt;
       const auto delay = rule.delay_before(attempt + 1);
       change.to = RunState::pending_retry;
-      JsonObject lost{{"attempt", attempt}, {"state", "error"}, {"reason", change.reason}, {"error", change.text}, {"end_time", to_iso(change.finished.value_or(now))}};
+      JsonObject lost{{"attempt", attempt},
+                      {"state", "error"},
+                      {"reason", change.reason},
+                      {"error", change.text},
+                      {"end_time", to_iso(change.finished.value_or(now))}};
       change.edit = [lost, free](Run& run) {
         ensure_array(run.status(), "retries").push_back(lost);
-        if (!free) { run.status()["retry_count"] = int_in(run.status(), "retry_count").value_or(0) + 1; }
+        if (!free) {
+          run.status()["retry_count"] = int_in(run.status(), "retry_count").value_or(0) + 1;
+        }
         run.status().erase("failure");
       };
-      change.text = "attempt " + std::to_string(attempt) + " failed (" + change.text + "); the next one starts in " + human_duration(delay);
+      change.text = "attempt " + std::to_string(attempt) + " failed (" + change.text +
+                    "); the next one starts in " + human_duration(delay);
       change.failure = nullptr;
       auto moved = co_await move(live, std::move(change), {}, {});
       if (!moved) { co_return fail(std::move(moved.error())); }
       if (moved->now == RunState::pending_retry) {
         auto archived = co_await archive_log(live->plan, attempt, live->log_pod);
-        if (!archived) { ground_.log.warn("log of an attempt not kept aside", {{"run", Json(live->key())}, {"error", Json(archived.error().text())}}); }
+        if (!archived) {
+          ground_.log.warn("log of an attempt not kept aside",
+                           {{"run", Json(live->key())}, {"error", Json(archived.error().text())}});
+        }
         deadlines_.clear_all(live->key());
         deadlines_.set(Due::retry, live->key(), ground_.clock.steady() + delay);
         deadline_changed_.notify();
@@ -421,10 +471,12 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
     if (edit) { edit(run); }
   };
   const std::string ended_at = to_iso(now);
-  auto moved = co_await move(live, std::move(change), [ended_at](Plan& plan) {
-    plan.ended = true;
-    plan.ended_at = ended_at;
-  }, {});
+  auto moved = co_await move(live, std::move(change),
+                             [ended_at](Plan& plan) {
+                               plan.ended = true;
+                               plan.ended_at = ended_at;
+                             },
+                             {});
   if (!moved) { co_return fail(std::move(moved.error())); }
   METIER_FAILPOINT("run/S16_terminal");
   live->done = true;
@@ -457,15 +509,20 @@ void Engine::set_thresholds(Live& live, const Observation& seen) {
     for (const auto& [key, status] : live.resources) {
       if (key.kind != "Pod") { continue; }
       const PodStatus pod = pod_status_from_json(status.status);
-      const bool scheduled = std::ranges::any_of(pod.conditions, [](const Condition& c) { return c.type == "PodScheduled" && c.status; });
-      const bool pull = std::ranges::any_of(pod.containers, [](const ContainerStatus& c) { return c.reason == "ImagePullBackOff"; });
+      const bool scheduled = std::ranges::any_of(
+          pod.conditions, [](const Condition& c) { return c.type == "PodScheduled" && c.status; });
+      const bool pull = std::ranges::any_of(
+          pod.containers, [](const ContainerStatus& c) { return c.reason == "ImagePullBackOff"; });
       if (scheduled) { name = pull ? "image_pull_backoff" : "pending_scheduled"; }
     }
   }
   if (name == live.threshold) { return; }
   live.threshold = name;
   static const std::map<std::string, std::string, std::less<>> kDefaults{
-      {"pending_scheduled", "1h"}, {"pending_not_scheduled", "-1"}, {"image_pull_backoff", "1h"}, {"executing", "24h"}};
+      {"pending_scheduled", "1h"},
+      {"pending_not_scheduled", "-1"},
+      {"image_pull_backoff", "1h"},
+      {"executing", "24h"}};
   std::string text = kDefaults.at(name);
   if (const JsonObject* thresholds = object_in(live.run.spec(), "state_thresholds")) {
     if (const auto own = string_in(*thresholds, name); !own.empty()) { text = own; }

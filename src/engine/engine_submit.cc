@@ -13,7 +13,9 @@ constexpr std::string_view kIdempotency = "idempotency";
 
 bool is_uid(std::string_view text) {
   return !text.empty() && text.size() <= 128 && text.front() != '.' &&
-         std::ranges::all_of(text, [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; });
+         std::ranges::all_of(text, [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+         });
 }
 
 std::string annotation(const JsonObject& metadata, std::string_view key) {
@@ -29,7 +31,8 @@ Site Engine::site_of(const std::string& project) const {
   site.api_url = ground_.options.pod_api_url;
   site.default_resources = ground_.options.default_resources;
   site.embedded = ground_.cluster.name() != "kubernetes";
-  if (auto keys = ground_.store.records().secret_keys(project, "mlrun-project-secrets-" + project)) {
+  if (auto keys =
+          ground_.store.records().secret_keys(project, "mlrun-project-secrets-" + project)) {
     for (std::string& key : *keys) {
       if (!key.starts_with("mlrun.")) { site.project_secret_keys.push_back(std::move(key)); }
     }
@@ -37,27 +40,31 @@ Site Engine::site_of(const std::string& project) const {
   return site;
 }
 
-Result<Function> Engine::function_of(const SubmitRequest& request, const std::string& project) const {
+Result<Function> Engine::function_of(const SubmitRequest& request,
+                                     const std::string& project) const {
   std::string url = request.function_url;
   if (url.empty() && request.task.is_object()) { url = string_at(request.task, "spec.function"); }
   const bool has_document = request.function.is_object() && !request.function.get_object().empty();
   if (url.empty()) {
     if (!has_document) {
-      return fail(invalid("function", "the submit names no function", "set task.spec.function, function or functionUrl"));
+      return fail(invalid("function", "the submit names no function",
+                          "set task.spec.function, function or functionUrl"));
     }
     METIER_TRY(function, Function::from_json(request.function));
     return function;
   }
   if (url.find("://") != std::string::npos && !url.starts_with("db://")) {
-    return fail(invalid("functionUrl", quote(url) + " is not in this server's store", "store the function first and give its db:// address"));
+    return fail(invalid("functionUrl", quote(url) + " is not in this server's store",
+                        "store the function first and give its db:// address"));
   }
   METIER_TRY(uri, parse_function_uri(url, project));
   METIER_TRY(row, ground_.store.records().function(uri.project, uri.name, uri.tag, uri.hash));
   if (!row) {
-    return fail(Error{.kind = ErrorKind::not_found,
-                      .message = "no function " + quote(function_uri(uri)),
-                      .field = "spec.function",
-                      .fix = "store it first (fn.save()), or see: metier get functions -P " + uri.project});
+    return fail(
+        Error{.kind = ErrorKind::not_found,
+              .message = "no function " + quote(function_uri(uri)),
+              .field = "spec.function",
+              .fix = "store it first (fn.save()), or see: metier get functions -P " + uri.project});
   }
   METIER_TRY(body, parse_json(row->body));
   METIER_TRY(function, Function::from_json(std::move(body)));
@@ -66,12 +73,14 @@ Result<Function> Engine::function_of(const SubmitRequest& request, const std::st
   return function;
 }
 
-Result<Json> Engine::environment_of(const Function& function, const Run& run, const Caller& caller) const {
+Result<Json> Engine::environment_of(const Function& function, const Run& run,
+                                    const Caller& caller) const {
   JsonObject environment;
   JsonArray requirements;
   JsonArray commands;
   const auto take = [&](const JsonObject& build) {
-    for (const auto& [key, into] : {std::pair{"requirements", &requirements}, std::pair{"commands", &commands}}) {
+    for (const auto& [key, into] :
+         {std::pair{"requirements", &requirements}, std::pair{"commands", &commands}}) {
       const Json* value = build.if_contains(key);
       if (value == nullptr) { continue; }
       if (value->is_string() && !value->get_string().empty()) { into->push_back(*value); }
@@ -97,7 +106,9 @@ Result<Json> Engine::environment_of(const Function& function, const Run& run, co
     if (const auto version = string_in(*build, "python"); !version.empty()) { python = version; }
   }
   for (const JsonObject* metadata : {&function.metadata(), &run.metadata()}) {
-    if (const std::string wish = annotation(*metadata, "metier.dev/python"); !wish.empty()) { python = wish; }
+    if (const std::string wish = annotation(*metadata, "metier.dev/python"); !wish.empty()) {
+      python = wish;
+    }
   }
   if (python.empty() && caller.over_unix_socket) { python = caller.python; }
   if (python.empty()) { python = ground_.options.default_python; }
@@ -107,12 +118,16 @@ Result<Json> Engine::environment_of(const Function& function, const Run& run, co
   return Json(std::move(environment));
 }
 
-Result<std::vector<Resource>> Engine::lower(const Function& function, const Run& run, const Plan& plan) const {
+Result<std::vector<Resource>> Engine::lower(const Function& function, const Run& run,
+                                            const Plan& plan) const {
   METIER_TRY(kind, ground_.kinds.find(function.kind()));
   METIER_TRY(resources, kind->lower(Subject{function, &run, plan.attempt}, site_of(plan.project)));
-  const std::string environment = plan.environment.is_object() ? dump_json(plan.environment) : std::string();
+  const std::string environment =
+      plan.environment.is_object() ? dump_json(plan.environment) : std::string();
   for (Resource& resource : resources) {
-    if (resource.metadata.name_space.empty() || resource.metadata.name_space != plan.project) { resource.metadata.name_space = plan.project; }
+    if (resource.metadata.name_space.empty() || resource.metadata.name_space != plan.project) {
+      resource.metadata.name_space = plan.project;
+    }
     if (resource.metadata.name.empty()) { resource.metadata.name = plan.name(); }
     if (resource.metadata.uid.empty()) { resource.metadata.uid = new_uid(ground_.random); }
     resource.metadata.labels.try_emplace("mlrun/uid", plan.uid);
@@ -129,30 +144,38 @@ Result<std::vector<Resource>> Engine::lower(const Function& function, const Run&
       }
       if (plan.environment_secret.empty()) { return; }
       pod.annotate("metier.dev/host-process", "true");
-      if (Json* containers = pod.spec.if_contains("containers"); containers != nullptr && containers->is_array()) {
+      if (Json* containers = pod.spec.if_contains("containers");
+          containers != nullptr && containers->is_array()) {
         for (Json& container : containers->get_array()) {
           JsonObject& into = container.get_object();
-          ensure_array(into, "envFrom").insert(ensure_array(into, "envFrom").begin(), JsonObject{{"secretRef", JsonObject{{"name", plan.environment_secret}}}});
-          if (!plan.working_dir.empty() && string_in(into, "workingDir").empty()) { into["workingDir"] = plan.working_dir; }
+          ensure_array(into, "envFrom")
+              .insert(ensure_array(into, "envFrom").begin(),
+                      JsonObject{{"secretRef", JsonObject{{"name", plan.environment_secret}}}});
+          if (!plan.working_dir.empty() && string_in(into, "workingDir").empty()) {
+            into["workingDir"] = plan.working_dir;
+          }
         }
       }
     });
-    if (resource.kind == "Pod") {
-      METIER_CHECK(pod_from(resource));
-    }
+    if (resource.kind == "Pod") { METIER_CHECK(pod_from(resource)); }
   }
   return resources;
 }
 
 Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std::string& context) {
   Prepared out;
-  if (!request.task.is_object()) { return fail(invalid("task", "expected an object, got " + std::string(type_name(request.task)), "send {\"task\": {…}}")); }
+  if (!request.task.is_object()) {
+    return fail(invalid("task", "expected an object, got " + std::string(type_name(request.task)),
+                        "send {\"task\": {…}}"));
+  }
   METIER_TRY(run, Run::from_json(request.task));
   if (run.project().empty()) { run.set_project("default"); }
   const std::string project = run.project();
   METIER_TRY(project_body, ground_.store.records().project(project));
   if (!project_body) {
-    return fail(Error{.kind = ErrorKind::not_found, .message = "no project " + quote(project), .field = "metadata.project",
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "no project " + quote(project),
+                      .field = "metadata.project",
                       .fix = "create it first, or use project default"});
   }
   METIER_TRY(project_document, parse_json(*project_body));
@@ -162,15 +185,25 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
   METIER_TRY(kind, ground_.kinds.find(function.kind()));
   const KindTraits& traits = kind->traits();
   if (!traits.available) {
-    return fail(Error{.kind = ErrorKind::unsupported, .message = std::string(traits.unavailable), .field = "kind",
-                      .fix = "see: metier kinds", .code = "EngineMissing"});
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = std::string(traits.unavailable),
+                      .field = "kind",
+                      .fix = "see: metier kinds",
+                      .code = "EngineMissing"});
   }
   const bool host_process = request.environment.is_object();
-  if (traits.executes == Executes::in_caller || (traits.executes == Executes::on_host && !host_process)) {
-    return fail(invalid("kind", "kind " + std::string(traits.name) + " runs on the caller's side, not on the server", "run it there, or choose kind job"));
+  if (traits.executes == Executes::in_caller ||
+      (traits.executes == Executes::on_host && !host_process)) {
+    return fail(invalid(
+        "kind",
+        "kind " + std::string(traits.name) + " runs on the caller's side, not on the server",
+        "run it there, or choose kind job"));
   }
   if (run.uid().empty()) { run.set_uid(new_uid(ground_.random)); }
-  if (!is_uid(run.uid())) { return fail(invalid("metadata.uid", quote(run.uid()) + " is not a uid", "letters, digits, '-', '_', '.'; at most 128")); }
+  if (!is_uid(run.uid())) {
+    return fail(invalid("metadata.uid", quote(run.uid()) + " is not a uid",
+                        "letters, digits, '-', '_', '.'; at most 128"));
+  }
 
   SubmitDefaults defaults;
   defaults.output_path = ground_.options.data + "/projects/{{project}}/artifacts/{{run.uid}}";
@@ -179,14 +212,22 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
   defaults.default_resources = ground_.options.default_resources;
   fill_function(function, defaults);
   fill_run(run, function, defaults, request.caller.user);
-  if (!request.caller.client_version.empty()) { run.set_label("mlrun/client_version", request.caller.client_version); }
-  if (!request.caller.python_version.empty()) { run.set_label("mlrun/client_python_version", request.caller.python_version); }
-  if (const JsonArray* notifications = array_in(run.spec(), "notifications"); notifications != nullptr && !notifications->empty()) {
-    return fail(Error{.kind = ErrorKind::unsupported, .message = "notifications are not sent by this server yet", .field = "spec.notifications",
+  if (!request.caller.client_version.empty()) {
+    run.set_label("mlrun/client_version", request.caller.client_version);
+  }
+  if (!request.caller.python_version.empty()) {
+    run.set_label("mlrun/client_python_version", request.caller.python_version);
+  }
+  if (const JsonArray* notifications = array_in(run.spec(), "notifications");
+      notifications != nullptr && !notifications->empty()) {
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = "notifications are not sent by this server yet",
+                      .field = "spec.notifications",
                       .fix = "submit without notifications"});
   }
   const std::string hash = function.compute_hash();
-  run.spec()["function"] = function_uri({.project = function.project(), .name = function.name(), .hash = hash});
+  run.spec()["function"] =
+      function_uri({.project = function.project(), .name = function.name(), .hash = hash});
   METIER_CHECK(validate_run(run));
   METIER_CHECK(kind->validate(Subject{function, &run}));
 
@@ -203,7 +244,10 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
     plan.working_dir = request.working_dir;
   }
   // A pod that a user of the socket submitted to root's server runs as that user.
-  if (request.caller.over_unix_socket && request.caller.uid > 0 && request.caller.uid != ground_.options.server_uid) { plan.run_as = request.caller.uid; }
+  if (request.caller.over_unix_socket && request.caller.uid > 0 &&
+      request.caller.uid != ground_.options.server_uid) {
+    plan.run_as = request.caller.uid;
+  }
   METIER_TRY(environment, environment_of(function, run, request.caller));
   plan.environment = std::move(environment);
   plan.context = context;
@@ -220,7 +264,8 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
 
 Async<Result<Json>> Engine::repeated(std::string project, std::string uid) {
   const std::string key = plan_key(project, uid);
-  for (auto live = live_.find(key); live != live_.end() && !live->second->committed && !stopping_; live = live_.find(key)) {
+  for (auto live = live_.find(key); live != live_.end() && !live->second->committed && !stopping_;
+       live = live_.find(key)) {
     auto signal = events_.of_run(key);
     co_await signal->wait(signal->generation());
   }
@@ -233,7 +278,10 @@ Async<Result<Json>> Engine::repeated(std::string project, std::string uid) {
 Async<Result<Json>> Engine::submit(SubmitRequest request) {
   METIER_FAILPOINT("run/S01_read");
   if (!request.schedule.is_null()) {
-    co_return fail(Error{.kind = ErrorKind::unsupported, .message = "schedules are not built yet", .field = "schedule", .fix = "submit without a schedule"});
+    co_return fail(Error{.kind = ErrorKind::unsupported,
+                         .message = "schedules are not built yet",
+                         .field = "schedule",
+                         .fix = "submit without a schedule"});
   }
   if (stopping_) { co_return fail(ErrorKind::unavailable, "the server is stopping"); }
   const Records& records = ground_.store.records();
@@ -241,25 +289,33 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     const std::string project(string_at(request.task, "metadata.project", "default"));
     std::string uid(string_at(request.task, "metadata.uid"));
     if (uid.empty() && !request.caller.idempotency_key.empty()) {
-      auto known = records.setting(std::string(kIdempotency), plan_key(project, request.caller.idempotency_key));
+      auto known = records.setting(std::string(kIdempotency),
+                                   plan_key(project, request.caller.idempotency_key));
       if (!known) { co_return fail(std::move(known.error())); }
       if (*known) { uid = **known; }
     }
     if (!uid.empty()) {
       auto plan = read_plan(records, project, uid);
       if (!plan) { co_return fail(std::move(plan.error())); }
-      if (*plan || live_.contains(plan_key(project, uid))) { co_return co_await repeated(project, uid); }
+      if (*plan || live_.contains(plan_key(project, uid))) {
+        co_return co_await repeated(project, uid);
+      }
     }
   }
   std::string context;
   std::string context_warning;
-  if (!request.context.empty() && !request.environment.is_object() && request.caller.over_unix_socket) {
+  if (!request.context.empty() && !request.environment.is_object() &&
+      request.caller.over_unix_socket) {
     const std::int64_t reader = request.caller.uid == 0 ? -1 : request.caller.uid;
-    auto snapshot = co_await offload(ground_.loop, [snapshots = snapshots_, folder = request.context, reader] { return snapshots->take(folder, reader); });
+    auto snapshot =
+        co_await offload(ground_.loop, [snapshots = snapshots_, folder = request.context, reader] {
+          return snapshots->take(folder, reader);
+        });
     if (snapshot) {
       context = *snapshot;
     } else {
-      context_warning = snapshot.error().text() + ": the folder was not put on the path; " + snapshot.error().fix;
+      context_warning =
+          snapshot.error().text() + ": the folder was not put on the path; " + snapshot.error().fix;
     }
   }
   auto prepared = prepare(request, context);
@@ -269,12 +325,17 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
   auto admission = co_await ground_.cluster.admit(prepared->resources);
   if (!admission) { co_return fail(std::move(admission.error()).in("admission")); }
   if (admission->verdict != Admission::Verdict::ok) {
-    co_return fail(Error{.kind = admission->verdict == Admission::Verdict::never_fits ? ErrorKind::exhausted : ErrorKind::unsupported,
-                         .message = admission->reason, .fix = admission->fix,
-                         .code = admission->code.empty() ? std::string("NeverFits") : admission->code});
+    co_return fail(
+        Error{.kind = admission->verdict == Admission::Verdict::never_fits ? ErrorKind::exhausted
+                                                                           : ErrorKind::unsupported,
+              .message = admission->reason,
+              .fix = admission->fix,
+              .code = admission->code.empty() ? std::string("NeverFits") : admission->code});
   }
   const std::string key = plan_key(prepared->plan.project, prepared->plan.uid);
-  if (live_.contains(key)) { co_return co_await repeated(prepared->plan.project, prepared->plan.uid); }
+  if (live_.contains(key)) {
+    co_return co_await repeated(prepared->plan.project, prepared->plan.uid);
+  }
 
   const Time now = ground_.clock.now();
   Run& run = prepared->run;
@@ -303,10 +364,17 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
   const bool stores_function = prepared->kind->traits().stores_function;
   const bool in_one = ground_.cluster.name() == "embedded";
   JsonArray warnings;
-  for (const Condition& condition : admission->warnings) { warnings.push_back(JsonObject{{"reason", condition.reason.empty() ? condition.type : condition.reason}, {"message", condition.message}}); }
-  for (const std::string& warning : prepared->warnings) { warnings.push_back(JsonObject{{"reason", "FieldIgnored"}, {"message", warning}}); }
+  for (const Condition& condition : admission->warnings) {
+    warnings.push_back(
+        JsonObject{{"reason", condition.reason.empty() ? condition.type : condition.reason},
+                   {"message", condition.message}});
+  }
+  for (const std::string& warning : prepared->warnings) {
+    warnings.push_back(JsonObject{{"reason", "FieldIgnored"}, {"message", warning}});
+  }
 
-  auto stored = co_await ground_.store.write([&, plan = prepared->plan](Records& tx) -> Result<bool> {
+  auto stored = co_await ground_.store.write([&,
+                                              plan = prepared->plan](Records& tx) -> Result<bool> {
     METIER_TRY(known, read_plan(tx, plan.project, plan.uid));
     if (known) { return false; }
     METIER_FAILPOINT_RETURN("run/S02_commit");
@@ -318,17 +386,27 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     METIER_CHECK(tx.put_run(row_of(run, now, before ? &*before : nullptr)));
     METIER_CHECK(write_plan(tx, plan));
     if (!request.caller.idempotency_key.empty()) {
-      METIER_CHECK(tx.put_setting(std::string(kIdempotency), plan_key(plan.project, request.caller.idempotency_key), plan.uid, now + std::chrono::hours(24)));
+      METIER_CHECK(tx.put_setting(std::string(kIdempotency),
+                                  plan_key(plan.project, request.caller.idempotency_key), plan.uid,
+                                  now + std::chrono::hours(24)));
     }
     if (!plan.environment_secret.empty()) {
       for (const auto& [name, value] : request.environment.get_object()) {
-        if (value.is_string()) { METIER_CHECK(tx.put_secret(plan.project, plan.environment_secret, name, std::string(value.get_string()))); }
+        if (value.is_string()) {
+          METIER_CHECK(tx.put_secret(plan.project, plan.environment_secret, name,
+                                     std::string(value.get_string())));
+        }
       }
     }
-    METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "accepted", JsonObject{{"name", run.name()}, {"kind", plan.kind}, {"pod", plan.name()}}));
-    for (const Json& warning : warnings) { METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "event", warning)); }
+    METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "accepted",
+                      JsonObject{{"name", run.name()}, {"kind", plan.kind}, {"pod", plan.name()}}));
+    for (const Json& warning : warnings) {
+      METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "event", warning));
+    }
     if (in_one) {
-      for (const Resource& resource : prepared->resources) { METIER_CHECK(tx.put_object(resource, 0)); }
+      for (const Resource& resource : prepared->resources) {
+        METIER_CHECK(tx.put_object(resource, 0));
+      }
     }
     return true;
   });
@@ -340,7 +418,12 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     co_return co_await repeated(prepared->plan.project, prepared->plan.uid);
   }
   live->committed = true;
-  events_.publish({.type = "dev.metier.run.state", .project = live->plan.project, .uid = live->plan.uid, .name = run.name(), .state = "pending", .at = now});
+  events_.publish({.type = "dev.metier.run.state",
+                   .project = live->plan.project,
+                   .uid = live->plan.uid,
+                   .name = run.name(),
+                   .state = "pending",
+                   .at = now});
   scope_.spawn("apply " + key, apply(live, std::move(prepared->resources)));
   METIER_FAILPOINT("run/S03_answer");
   co_return Json(run.document());
@@ -353,9 +436,11 @@ Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
     poke(live);
     co_return;
   }
-  if (applied.error().kind == ErrorKind::unavailable || applied.error().kind == ErrorKind::cancelled || stopping_) {
+  if (applied.error().kind == ErrorKind::unavailable ||
+      applied.error().kind == ErrorKind::cancelled || stopping_) {
     // Nobody knows whether the cluster has it: the next start applies it again.
-    ground_.log.warn("apply did not go through", {{"run", Json(live->key())}, {"error", Json(applied.error().text())}});
+    ground_.log.warn("apply did not go through",
+                     {{"run", Json(live->key())}, {"error", Json(applied.error().text())}});
     co_return;
   }
   Observation seen;
@@ -363,13 +448,17 @@ Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
   seen.reason = applied.error().code.empty() ? std::string("Internal") : applied.error().code;
   seen.message = applied.error().text();
   auto ended = co_await finish(live, std::move(seen));
-  if (!ended) { ground_.log.error("a run that could not be applied is not marked", {{"run", Json(live->key())}, {"error", Json(ended.error().text())}}); }
+  if (!ended) {
+    ground_.log.error("a run that could not be applied is not marked",
+                      {{"run", Json(live->key())}, {"error", Json(ended.error().text())}});
+  }
 }
 
 Result<std::vector<Resource>> Engine::render(SubmitRequest request) {
   // The same input gives the same objects.
   if (request.task.is_object() && string_at(request.task, "metadata.uid").empty()) {
-    const std::string text = dump_json(request.task) + dump_json(request.function) + request.function_url;
+    const std::string text =
+        dump_json(request.task) + dump_json(request.function) + request.function_url;
     ensure_object(request.task.get_object(), "metadata")["uid"] = sha256_hex(text).substr(0, 32);
   }
   METIER_TRY(prepared, prepare(request, ""));

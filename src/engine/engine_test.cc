@@ -28,13 +28,18 @@ class PodKind final : public Kind {
     pod.kind = "Pod";
     pod.metadata.name = resource_name(subject.run->name(), subject.run->uid(), 0, subject.attempt);
     pod.metadata.name_space = site.name_space;
-    pod.metadata.labels = {{"mlrun/uid", subject.run->uid()}, {"mlrun/project", subject.run->project()}, {"mlrun/class", "job"}};
-    pod.body["spec"] = JsonObject{{"restartPolicy", "Never"},
-                                  {"terminationGracePeriodSeconds", 5},
-                                  {"containers", JsonArray{JsonObject{{"name", "base"}, {"image", "i"}, {"command", JsonArray{"true"}}}}}};
+    pod.metadata.labels = {{"mlrun/uid", subject.run->uid()},
+                           {"mlrun/project", subject.run->project()},
+                           {"mlrun/class", "job"}};
+    pod.body["spec"] = JsonObject{
+        {"restartPolicy", "Never"},
+        {"terminationGracePeriodSeconds", 5},
+        {"containers",
+         JsonArray{JsonObject{{"name", "base"}, {"image", "i"}, {"command", JsonArray{"true"}}}}}};
     return std::vector<Resource>{pod};
   }
-  Observation observe(const Subject&, std::span<const ResourceStatus> resources, Time) const override {
+  Observation observe(const Subject&, std::span<const ResourceStatus> resources,
+                      Time) const override {
     Observation seen;
     for (const ResourceStatus& resource : resources) {
       const PodStatus pod = pod_status_from_json(resource.status);
@@ -78,7 +83,8 @@ class EngineTest : public ::testing::Test {
     std::string name = (std::filesystem::temp_directory_path() / "metier-engine-XXXXXX").string();
     data_ = ::mkdtemp(name.data());
     kinds_.add(std::make_unique<PodKind>());
-    store_.records_.project_bodies["default"] = R"({"metadata":{"name":"default"},"spec":{},"status":{"state":"online"}})";
+    store_.records_.project_bodies["default"] =
+        R"({"metadata":{"name":"default"},"spec":{},"status":{"state":"online"}})";
     start_engine();
   }
   ~EngineTest() override {
@@ -91,7 +97,8 @@ class EngineTest : public ::testing::Test {
     EngineOptions options;
     options.data = data_;
     options.log_wait = std::chrono::milliseconds(0);
-    engine_ = std::make_unique<Engine>(Ground{io_.get_executor(), store_, cluster_, kinds_, clock_, random_, Logger{}, options});
+    engine_ = std::make_unique<Engine>(
+        Ground{io_.get_executor(), store_, cluster_, kinds_, clock_, random_, Logger{}, options});
     ASSERT_TRUE(wait(engine_->open_tokens()));
     auto started = wait(engine_->start());
     ASSERT_TRUE(started) << started.error().text();
@@ -112,7 +119,10 @@ class EngineTest : public ::testing::Test {
   T wait(Async<T> task) {
     std::optional<T> out;
     asio::co_spawn(
-        io_.get_executor(), [](Async<T> inner, std::optional<T>& result) -> Async<void> { result.emplace(co_await std::move(inner)); }(std::move(task), out),
+        io_.get_executor(),
+        [](Async<T> inner, std::optional<T>& result) -> Async<void> {
+          result.emplace(co_await std::move(inner));
+        }(std::move(task), out),
         [](std::exception_ptr error) {
           if (error) { std::rethrow_exception(error); }
         });
@@ -128,8 +138,13 @@ class EngineTest : public ::testing::Test {
 
   SubmitRequest request(std::string uid = "u1", JsonObject spec = {}) {
     SubmitRequest out;
-    out.task = JsonObject{{"metadata", JsonObject{{"name", "train"}, {"project", "default"}, {"uid", std::move(uid)}}}, {"spec", std::move(spec)}};
-    out.function = JsonObject{{"kind", "job"}, {"metadata", JsonObject{{"name", "trainer"}, {"project", "default"}}}, {"spec", JsonObject{{"image", "i"}}}};
+    out.task =
+        JsonObject{{"metadata",
+                    JsonObject{{"name", "train"}, {"project", "default"}, {"uid", std::move(uid)}}},
+                   {"spec", std::move(spec)}};
+    out.function = JsonObject{{"kind", "job"},
+                              {"metadata", JsonObject{{"name", "trainer"}, {"project", "default"}}},
+                              {"spec", JsonObject{{"image", "i"}}}};
     return out;
   }
   Json submit(SubmitRequest ask) {
@@ -142,8 +157,12 @@ class EngineTest : public ::testing::Test {
     auto row = store_.records().run("default", uid, 0);
     return row && *row ? (*row)->state : "none";
   }
-  metier::Run run(const std::string& uid = "u1") { return **read_run(store_.records(), "default", uid); }
-  std::string pod(std::int64_t attempt = 1, const std::string& uid = "u1") { return resource_name("train", uid, 0, attempt); }
+  metier::Run run(const std::string& uid = "u1") {
+    return **read_run(store_.records(), "default", uid);
+  }
+  std::string pod(std::int64_t attempt = 1, const std::string& uid = "u1") {
+    return resource_name("train", uid, 0, attempt);
+  }
   std::vector<std::string> states(const std::string& uid = "u1") {
     std::vector<std::string> out;
     for (const TimelineRow& row : *store_.records().timeline("default", uid)) {
@@ -227,10 +246,14 @@ TEST_F(EngineTest, TakesResultsFromTheJournalBeforeTheState) {
   cluster_.work_folders["default/" + pod()] = work;
   cluster_.run("default", pod());
   drain();
-  ASSERT_TRUE(write_file(work + "/journal",
-                         R"({"v":1,"op":"phase","name":"user","at":1700000000.5})" "\n"
-                         R"({"v":1,"op":"patch_run","iter":0,"body":{"status.results.accuracy":0.97,"status.state":"completed","metadata.uid":"evil"}})" "\n"
-                         R"({"v":1,"op":"store_run","iter":1,"body":{"metadata":{"name":"train"},"status":{"state":"completed"}}})" "\n"));
+  ASSERT_TRUE(write_file(
+      work + "/journal",
+      R"({"v":1,"op":"phase","name":"user","at":1700000000.5})"
+      "\n"
+      R"({"v":1,"op":"patch_run","iter":0,"body":{"status.results.accuracy":0.97,"status.state":"completed","metadata.uid":"evil"}})"
+      "\n"
+      R"({"v":1,"op":"store_run","iter":1,"body":{"metadata":{"name":"train"},"status":{"state":"completed"}}})"
+      "\n"));
   cluster_.succeed("default", pod());
   drain();
   EXPECT_EQ(state(), "completed");
@@ -248,7 +271,10 @@ TEST_F(EngineTest, NamesTheUsersExceptionAsTheCause) {
   cluster_.work_folders["default/" + pod()] = work;
   cluster_.run("default", pod());
   drain();
-  ASSERT_TRUE(write_file(work + "/journal", R"({"v":1,"op":"failure","body":{"type":"TypeError","message":"no","file":"t.py","line":3,"code":"HandlerError"}})" "\n"));
+  ASSERT_TRUE(write_file(
+      work + "/journal",
+      R"({"v":1,"op":"failure","body":{"type":"TypeError","message":"no","file":"t.py","line":3,"code":"HandlerError"}})"
+      "\n"));
   cluster_.fail_pod("default", pod(), 1);
   drain();
   EXPECT_EQ(state(), "error");
@@ -285,7 +311,8 @@ TEST_F(EngineTest, AStubbornPodIsAbortedAfterItsGrace) {
   submit(request());
   cluster_.run("default", pod());
   drain();
-  cluster_.fail_next(FakeCluster::Op::stop, Error{.kind = ErrorKind::timed_out, .message = "no answer"});
+  cluster_.fail_next(FakeCluster::Op::stop,
+                     Error{.kind = ErrorKind::timed_out, .message = "no answer"});
   ASSERT_TRUE(wait(engine_->abort("default", "u1", "")));
   drain();
   EXPECT_EQ(state(), "aborting");
@@ -296,7 +323,8 @@ TEST_F(EngineTest, AStubbornPodIsAbortedAfterItsGrace) {
 }
 
 TEST_F(EngineTest, RetriesWithANewPodAfterTheDelay) {
-  submit(request("u1", {{"retry", JsonObject{{"count", 1}, {"backoff", JsonObject{{"base_delay", "30s"}}}}}}));
+  submit(request(
+      "u1", {{"retry", JsonObject{{"count", 1}, {"backoff", JsonObject{{"base_delay", "30s"}}}}}}));
   cluster_.run("default", pod());
   cluster_.fail_pod("default", pod(), 1);
   drain();
@@ -375,7 +403,8 @@ TEST_F(EngineTest, FinishesAnAbortThatARestartInterrupted) {
 }
 
 TEST_F(EngineTest, AppliesAgainWhatTheClusterNeverGot) {
-  cluster_.fail_next(FakeCluster::Op::apply, Error{.kind = ErrorKind::unavailable, .message = "gone"});
+  cluster_.fail_next(FakeCluster::Op::apply,
+                     Error{.kind = ErrorKind::unavailable, .message = "gone"});
   submit(request());
   EXPECT_EQ(state(), "pending");
   stop_engine();
@@ -411,7 +440,9 @@ TEST_F(EngineTest, MasksASecretThatLiesAcrossTwoReads) {
   auto whole = wait(engine_->log("default", "u1", 0, -1, 0, false));
   EXPECT_EQ(whole->bytes, "begin ************ end\n");
   std::string pieces;
-  for (std::uint64_t at = 0; at < whole->size; at += 3) { pieces += wait(engine_->log("default", "u1", at, 3, 0, false))->bytes; }
+  for (std::uint64_t at = 0; at < whole->size; at += 3) {
+    pieces += wait(engine_->log("default", "u1", at, 3, 0, false))->bytes;
+  }
   EXPECT_EQ(pieces, whole->bytes);
 }
 
@@ -471,13 +502,20 @@ TEST_F(EngineTest, AStateIsRecordedLaterWhenTheStoreDoesNotAnswer) {
 TEST_F(EngineTest, ProjectObjectsKeepSecretsOutOfWhatIsListed) {
   Ground ground{io_.get_executor(), store_, cluster_, kinds_, clock_, random_, Logger{}, {}};
   ProjectObjects objects(ground);
-  auto applied = wait(objects.apply("default", *parse_json(R"({"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"k":"canary-value"}})")));
+  auto applied = wait(objects.apply(
+      "default",
+      *parse_json(
+          R"({"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"k":"canary-value"}})")));
   ASSERT_TRUE(applied) << applied.error().text();
   EXPECT_EQ(dump_json(*applied).find("canary"), std::string::npos);
   EXPECT_EQ((*objects.open_secret("default", "s"))->at("k"), "canary-value");
-  auto foreign = wait(objects.apply("default", *parse_json(R"({"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"other"},"stringData":{}})")));
+  auto foreign = wait(objects.apply(
+      "default",
+      *parse_json(
+          R"({"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"other"},"stringData":{}})")));
   EXPECT_EQ(foreign.error().kind, ErrorKind::not_found);
-  auto pod = wait(objects.apply("default", *parse_json(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"s"}})")));
+  auto pod = wait(objects.apply(
+      "default", *parse_json(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"s"}})")));
   EXPECT_EQ(pod.error().kind, ErrorKind::invalid);
 }
 

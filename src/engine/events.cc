@@ -34,7 +34,10 @@ std::vector<EngineEvent> EventHub::after(std::uint64_t seen, bool& lost) const {
   lost = !ring_.empty() && ring_.front().id > seen + 1;
   if (ring_.empty() || ring_.back().id <= seen) { return out; }
   const std::uint64_t first = ring_.front().id;
-  for (std::size_t i = seen + 1 > first ? static_cast<std::size_t>(seen + 1 - first) : 0; i < ring_.size(); ++i) { out.push_back(ring_[i]); }
+  for (std::size_t i = seen + 1 > first ? static_cast<std::size_t>(seen + 1 - first) : 0;
+       i < ring_.size(); ++i) {
+    out.push_back(ring_[i]);
+  }
   return out;
 }
 

@@ -16,7 +16,7 @@ namespace metier {
 
 struct EngineEvent {
   std::uint64_t id = 0;
-  std::string type;      // "dev.metier.run.state", "dev.metier.log.grew"
+  std::string type;  // "dev.metier.run.state", "dev.metier.log.grew"
   std::string project;
   std::string uid;
   std::string name;

@@ -17,16 +17,16 @@
 namespace metier {
 
 struct EngineOptions {
-  std::string data;                              // the data folder: snapshots/, logs/, projects/
-  std::string pod_api_url;                       // MLRUN_DBPATH of pods: the run-token listener
-  Json default_resources;                        // default_function_pod_resources, may be null
-  std::string default_python;                    // interpreter for runs submitted over TCP
-  std::int64_t server_uid = -1;                  // pods of other users of the socket run as these
-  std::chrono::seconds resource_ttl{3600};       // ended resources stay that long (logs stay for ever)
-  std::size_t ended_kept = 1000;                 // and at most so many of them
-  std::chrono::milliseconds lease{15'000};       // of runs that a client holds
+  std::string data;                         // the data folder: snapshots/, logs/, projects/
+  std::string pod_api_url;                  // MLRUN_DBPATH of pods: the run-token listener
+  Json default_resources;                   // default_function_pod_resources, may be null
+  std::string default_python;               // interpreter for runs submitted over TCP
+  std::int64_t server_uid = -1;             // pods of other users of the socket run as these
+  std::chrono::seconds resource_ttl{3600};  // ended resources stay that long (logs stay for ever)
+  std::size_t ended_kept = 1000;            // and at most so many of them
+  std::chrono::milliseconds lease{15'000};  // of runs that a client holds
   std::int64_t snapshot_limit = 50 << 20;
-  std::chrono::milliseconds log_wait{20'000};    // longest long poll
+  std::chrono::milliseconds log_wait{20'000};  // longest long poll
 };
 
 struct Ground {
@@ -42,14 +42,14 @@ struct Ground {
 
 // Who asks. Filled by api/ from the connection; the engine only decides what depends on it.
 struct Caller {
-  std::string user;              // label `owner`, may be empty
+  std::string user;  // label `owner`, may be empty
   bool over_unix_socket = false;
-  std::int64_t uid = -1;         // of a unix socket's peer
-  std::string client_version;    // x-mlrun-client-version
+  std::int64_t uid = -1;       // of a unix socket's peer
+  std::string client_version;  // x-mlrun-client-version
   std::string python_version;
-  std::string python;            // the caller's active interpreter (x-metier-python), unix socket only
+  std::string python;  // the caller's active interpreter (x-metier-python), unix socket only
   std::string idempotency_key;
-  std::string run_project;       // set for a run token: its project and run
+  std::string run_project;  // set for a run token: its project and run
   std::string run_uid;
 };
 

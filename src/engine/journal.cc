@@ -25,19 +25,26 @@ Result<JournalBatch> read_journal(const std::string& work_folder, std::uint64_t 
   const Fd file(::openat(folder.get(), "journal", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!file) {
     if (errno == ENOENT) { return batch; }
-    return fail(errno == ELOOP ? invalid("journal", "the journal is a link", "write records through the run's context")
+    return fail(errno == ELOOP ? invalid("journal", "the journal is a link",
+                                         "write records through the run's context")
                                : errno_error(work_folder + "/journal", errno));
   }
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(file.get(), &facts) != 0) { return fail(errno_error("journal", errno)); }
-  if (!S_ISREG(facts.st_mode)) { return fail(invalid("journal", "the journal is not a plain file", "write records through the run's context")); }
+  if (!S_ISREG(facts.st_mode)) {
+    return fail(invalid("journal", "the journal is not a plain file",
+                        "write records through the run's context"));
+  }
   const std::uint64_t end = std::min(static_cast<std::uint64_t>(facts.st_size), kJournalFile);
   if (offset >= end) { return batch; }
 
-  std::string text(static_cast<std::size_t>(std::min<std::uint64_t>(end - offset, kJournalRecord + 65536)), '\0');
+  std::string text(
+      static_cast<std::size_t>(std::min<std::uint64_t>(end - offset, kJournalRecord + 65536)),
+      '\0');
   std::size_t have = 0;
   while (have < text.size()) {
-    const ssize_t n = ::pread(file.get(), text.data() + have, text.size() - have, static_cast<off_t>(offset + have));
+    const ssize_t n = ::pread(file.get(), text.data() + have, text.size() - have,
+                              static_cast<off_t>(offset + have));
     if (n < 0 && errno == EINTR) { continue; }
     if (n < 0) { return fail(errno_error("journal", errno)); }
     if (n == 0) { break; }
@@ -83,7 +90,8 @@ class Inotify final : public JournalWatch {
 
   Result<int> add(const std::string& folder, std::function<void()> changed) override {
     if (!stream_.is_open()) { return fail(ErrorKind::unavailable, "inotify is not available"); }
-    const int watch = ::inotify_add_watch(stream_.native_handle(), folder.c_str(), IN_MODIFY | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
+    const int watch = ::inotify_add_watch(stream_.native_handle(), folder.c_str(),
+                                          IN_MODIFY | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
     if (watch < 0) { return fail(ErrorKind::unavailable, errno_error(folder, errno).message); }
     watchers_[watch] = std::move(changed);
     return watch;
@@ -97,7 +105,8 @@ class Inotify final : public JournalWatch {
     alignas(inotify_event) std::array<char, 16384> buffer{};
     while (stream_.is_open()) {
       boost::system::error_code error;
-      const std::size_t size = co_await stream_.async_read_some(asio::buffer(buffer), asio::redirect_error(use_async, error));
+      const std::size_t size = co_await stream_.async_read_some(
+          asio::buffer(buffer), asio::redirect_error(use_async, error));
       if (error) { co_return; }
       std::vector<int> touched;
       for (std::size_t at = 0; at + sizeof(inotify_event) <= size;) {
@@ -126,6 +135,8 @@ class Inotify final : public JournalWatch {
 
 }  // namespace
 
-std::unique_ptr<JournalWatch> make_journal_watch(Executor loop) { return std::make_unique<Inotify>(loop); }
+std::unique_ptr<JournalWatch> make_journal_watch(Executor loop) {
+  return std::make_unique<Inotify>(loop);
+}
 
 }  // namespace metier

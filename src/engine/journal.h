@@ -16,9 +16,9 @@ namespace metier {
 
 struct JournalBatch {
   std::vector<Json> records;
-  std::uint64_t next = 0;         // offset after the last whole line
-  bool more = false;              // there are whole lines past `next`
-  std::vector<std::string> odd;   // what was left out, for the timeline
+  std::uint64_t next = 0;        // offset after the last whole line
+  bool more = false;             // there are whole lines past `next`
+  std::vector<std::string> odd;  // what was left out, for the timeline
 };
 constexpr std::size_t kJournalRecord = 1U << 20U;
 constexpr std::uint64_t kJournalFile = 256ULL << 20U;
@@ -29,18 +29,19 @@ Result<JournalBatch> read_journal(const std::string& work_folder, std::uint64_t 
 
 // What a batch comes to.
 struct JournalApplied {
-  std::string claimed;       // terminal state that the pod reported for itself
+  std::string claimed;  // terminal state that the pod reported for itself
   std::string claimed_error;
-  Json failure;              // null, or the last `failure` record
+  Json failure;  // null, or the last `failure` record
   std::vector<std::string> odd;
 };
 // Applies records inside a transaction, on the run (project, uid); the engine's own functions of records/ do it.
-Result<JournalApplied> apply_journal(Records& tx, const std::string& project, const std::string& uid, std::int64_t attempt,
+Result<JournalApplied> apply_journal(Records& tx, const std::string& project,
+                                     const std::string& uid, std::int64_t attempt,
                                      const std::vector<Json>& records, Time now);
 
 // `store_artifact`, by the rules of records/.
-Result<void> store_artifact_record(Records& tx, const std::string& project, const std::string& uid, std::int64_t iteration,
-                                   const JsonObject& record, Time now);
+Result<void> store_artifact_record(Records& tx, const std::string& project, const std::string& uid,
+                                   std::int64_t iteration, const JsonObject& record, Time now);
 
 // Hears of writes to journals by inotify.
 class JournalWatch {

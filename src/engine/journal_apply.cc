@@ -10,7 +10,8 @@ namespace {
 // The runs (iterations) that a batch touches: read once, written once.
 class Touched final {
  public:
-  Touched(Records& tx, const std::string& project, const std::string& uid, Time now) : tx_(tx), project_(project), uid_(uid), now_(now) {}
+  Touched(Records& tx, const std::string& project, const std::string& uid, Time now)
+      : tx_(tx), project_(project), uid_(uid), now_(now) {}
 
   // Null when there is no such run and `make` is false.
   Result<Run*> get(std::int64_t iteration, bool make) {
@@ -48,9 +49,12 @@ class Touched final {
 };
 
 bool of_the_server(std::string_view path) {
-  return path == "metadata.uid" || path == "metadata.project" || path == "metadata.name" || path == "metadata.iteration" || path == "metadata" ||
-         path == "spec" || path == "status" || path == "kind" || path == "status.artifacts" || path == "status.start_time" || path == "status.reason" ||
-         path == "status.last_update" || path == "status.abort_task_id" || path == "spec.function" || path.starts_with("status.retr");
+  return path == "metadata.uid" || path == "metadata.project" || path == "metadata.name" ||
+         path == "metadata.iteration" || path == "metadata" || path == "spec" || path == "status" ||
+         path == "kind" || path == "status.artifacts" || path == "status.start_time" ||
+         path == "status.reason" || path == "status.last_update" ||
+         path == "status.abort_task_id" || path == "spec.function" ||
+         path.starts_with("status.retr");
 }
 
 void claim(JournalApplied& out, std::string_view state) {
@@ -58,12 +62,14 @@ void claim(JournalApplied& out, std::string_view state) {
   if (parsed && is_terminal(*parsed)) { out.claimed = state; }
 }
 
-Result<void> patch(Touched& runs, const JsonObject& record, std::int64_t iteration, JournalApplied& out) {
+Result<void> patch(Touched& runs, const JsonObject& record, std::int64_t iteration,
+                   JournalApplied& out) {
   const JsonObject* body = object_in(record, "body");
   if (body == nullptr) { return {}; }
   METIER_TRY(run, runs.get(iteration, false));
   if (run == nullptr) {
-    out.odd.push_back("an update of iteration " + std::to_string(iteration) + " that does not exist was left out");
+    out.odd.push_back("an update of iteration " + std::to_string(iteration) +
+                      " that does not exist was left out");
     return {};
   }
   for (const auto& [key, value] : *body) {
@@ -72,14 +78,17 @@ Result<void> patch(Touched& runs, const JsonObject& record, std::int64_t iterati
       if (value.is_string()) { claim(out, value.get_string()); }
       continue;
     }
-    if (iteration == 0 && path == "status.error" && value.is_string()) { out.claimed_error = value.get_string(); }
+    if (iteration == 0 && path == "status.error" && value.is_string()) {
+      out.claimed_error = value.get_string();
+    }
     if (of_the_server(path)) { continue; }
     set_dotted(run->document(), path, value);
   }
   return {};
 }
 
-Result<void> store_child(Touched& runs, const JsonObject& record, std::int64_t iteration, const std::string& project, const std::string& uid, JournalApplied& out) {
+Result<void> store_child(Touched& runs, const JsonObject& record, std::int64_t iteration,
+                         const std::string& project, const std::string& uid, JournalApplied& out) {
   const JsonObject* body = object_in(record, "body");
   if (body == nullptr) { return {}; }
   METIER_TRY(given, Run::from_json(Json(*body)));
@@ -89,10 +98,16 @@ Result<void> store_child(Touched& runs, const JsonObject& record, std::int64_t i
     // The parent is the server's: what the run may say about itself is merged in.
     claim(out, string_in(given.status(), "state"));
     for (const char* key : {"parameters", "inputs", "outputs", "handler", "returns"}) {
-      if (const Json* value = given.spec().if_contains(key); value != nullptr && !is_empty_value(*value)) { run->spec()[key] = *value; }
+      if (const Json* value = given.spec().if_contains(key);
+          value != nullptr && !is_empty_value(*value)) {
+        run->spec()[key] = *value;
+      }
     }
     for (const char* key : {"results", "artifact_uris", "iterations", "commit", "host", "ui_url"}) {
-      if (const Json* value = given.status().if_contains(key); value != nullptr && !is_empty_value(*value)) { run->status()[key] = *value; }
+      if (const Json* value = given.status().if_contains(key);
+          value != nullptr && !is_empty_value(*value)) {
+        run->status()[key] = *value;
+      }
     }
     if (const JsonObject* labels = object_in(given.metadata(), "labels")) {
       for (const auto& [key, value] : *labels) {
@@ -116,7 +131,8 @@ Result<void> store_child(Touched& runs, const JsonObject& record, std::int64_t i
 
 }  // namespace
 
-Result<JournalApplied> apply_journal(Records& tx, const std::string& project, const std::string& uid, std::int64_t attempt,
+Result<JournalApplied> apply_journal(Records& tx, const std::string& project,
+                                     const std::string& uid, std::int64_t attempt,
                                      const std::vector<Json>& records, Time now) {
   JournalApplied out;
   Touched runs(tx, project, uid, now);
@@ -126,7 +142,8 @@ Result<JournalApplied> apply_journal(Records& tx, const std::string& project, co
     const std::string_view op = string_in(record, "op");
     const std::int64_t iteration = int_in(record, "iter").value_or(0);
     if (iteration < 0 || iteration > 10'000'000) {
-      out.odd.push_back("iteration " + std::to_string(iteration) + " of a journal record is out of range");
+      out.odd.push_back("iteration " + std::to_string(iteration) +
+                        " of a journal record is out of range");
       continue;
     }
     Result<void> done;
@@ -139,15 +156,19 @@ Result<JournalApplied> apply_journal(Records& tx, const std::string& project, co
     } else if (op == "phase") {
       const std::string_view name = string_in(record, "name");
       const Json* at = record.if_contains("at");
-      if (!name.empty() && name.size() <= 32 && at != nullptr && (at->is_double() || at->is_int64())) {
-        done = note(tx, project, uid, attempt, now, "phase", JsonObject{{"name", name}, {"at", *at}});
+      if (!name.empty() && name.size() <= 32 && at != nullptr &&
+          (at->is_double() || at->is_int64())) {
+        done =
+            note(tx, project, uid, attempt, now, "phase", JsonObject{{"name", name}, {"at", *at}});
       }
     } else if (op == "failure") {
       if (const JsonObject* body = object_in(record, "body")) { out.failure = *body; }
     }
     if (!done) {
       // A record that is wrong in itself is left out; a store that does not answer ends the batch.
-      if (done.error().kind == ErrorKind::unavailable || done.error().kind == ErrorKind::internal) { return fail(std::move(done.error())); }
+      if (done.error().kind == ErrorKind::unavailable || done.error().kind == ErrorKind::internal) {
+        return fail(std::move(done.error()));
+      }
       out.odd.push_back(std::string(op) + ": " + done.error().text());
     }
   }

@@ -19,7 +19,9 @@ Masker::Masker(std::vector<std::string> values) {
     }
     if (value.size() >= kShortest) { values_.push_back(std::move(value)); }
   }
-  std::ranges::sort(values_, [](const std::string& a, const std::string& b) { return a.size() != b.size() ? a.size() > b.size() : a < b; });
+  std::ranges::sort(values_, [](const std::string& a, const std::string& b) {
+    return a.size() != b.size() ? a.size() > b.size() : a < b;
+  });
   values_.erase(std::ranges::unique(values_).begin(), values_.end());
   if (!values_.empty()) { longest_ = values_.front().size(); }
 }
@@ -28,9 +30,14 @@ void Masker::mask(std::string& text) const {
   // Matches are found in the text as it was: a mask never makes or hides another match.
   std::vector<std::pair<std::size_t, std::size_t>> found;
   for (const std::string& value : values_) {
-    for (std::size_t at = text.find(value); at != std::string::npos; at = text.find(value, at + 1)) { found.emplace_back(at, value.size()); }
+    for (std::size_t at = text.find(value); at != std::string::npos;
+         at = text.find(value, at + 1)) {
+      found.emplace_back(at, value.size());
+    }
   }
-  for (const auto& [at, size] : found) { std::fill_n(text.begin() + static_cast<std::ptrdiff_t>(at), size, '*'); }
+  for (const auto& [at, size] : found) {
+    std::fill_n(text.begin() + static_cast<std::ptrdiff_t>(at), size, '*');
+  }
 }
 
 void Masker::mask(Json& value) const {

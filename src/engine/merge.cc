@@ -20,13 +20,16 @@ Result<void> overlay_function(Function& function, const JsonObject& override_doc
   METIER_CHECK(merge_override(function, override_document));
   if (const JsonObject* metadata = object_in(override_document, "metadata")) {
     if (const JsonObject* annotations = object_in(*metadata, "annotations")) {
-      for (const auto& [key, value] : *annotations) { ensure_object(function.metadata(), "annotations")[key] = value; }
+      for (const auto& [key, value] : *annotations) {
+        ensure_object(function.metadata(), "annotations")[key] = value;
+      }
     }
   }
   return {};
 }
 
-std::string expand_path(std::string_view text, std::string_view project, std::string_view uid, std::string_view user) {
+std::string expand_path(std::string_view text, std::string_view project, std::string_view uid,
+                        std::string_view user) {
   std::string out;
   std::size_t at = 0;
   while (at < text.size()) {
@@ -72,14 +75,20 @@ void fill_function(Function& function, const SubmitDefaults& defaults) {
     if (!values.is_object()) { continue; }
     JsonObject& into = ensure_object(resources, part);
     for (const auto& [name, value] : values.get_object()) {
-      if ((name == "cpu" || name == "memory") && truthy(&value) && !truthy(into.if_contains(name))) { into[name] = value; }
+      if ((name == "cpu" || name == "memory") && truthy(&value) &&
+          !truthy(into.if_contains(name))) {
+        into[name] = value;
+      }
     }
   }
 }
 
-void fill_run(Run& run, const Function& function, const SubmitDefaults& defaults, std::string_view user) {
+void fill_run(Run& run, const Function& function, const SubmitDefaults& defaults,
+              std::string_view user) {
   JsonObject& spec = run.spec();
-  if (run.name().empty()) { run.set_name(default_run_name(function.name(), string_in(spec, "handler"))); }
+  if (run.name().empty()) {
+    run.set_name(default_run_name(function.name(), string_in(spec, "handler")));
+  }
   run.set_name(normalize_name(run.name()));
   run.set_label("kind", function.kind());
   if (!user.empty() && run.label("owner").empty()) {
@@ -97,7 +106,8 @@ void fill_run(Run& run, const Function& function, const SubmitDefaults& defaults
       if (!thresholds.contains(key)) { thresholds[key] = value; }
     }
   }
-  if (const Json* selector = function.spec().if_contains("node_selector"); truthy(selector) && selector->is_object()) {
+  if (const Json* selector = function.spec().if_contains("node_selector");
+      truthy(selector) && selector->is_object()) {
     JsonObject& into = ensure_object(spec, "node_selector");
     for (const auto& [key, value] : selector->get_object()) {
       if (!into.contains(key)) { into[key] = value; }

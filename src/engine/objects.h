@@ -20,7 +20,8 @@ class ProjectObjects final {
 
   // What the pod driver opens: values by key, nullopt when there is no such Secret. Also the secrets of runs
   // and of the project.
-  Result<std::optional<std::map<std::string, std::string>>> open_secret(const std::string& project, const std::string& name) const;
+  Result<std::optional<std::map<std::string, std::string>>> open_secret(
+      const std::string& project, const std::string& name) const;
 
  private:
   Ground& ground_;

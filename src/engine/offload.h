@@ -30,7 +30,9 @@ Async<std::invoke_result_t<Work>> offload(Executor loop, Work work) {
   }).detach();
   while (!shared->out) {
     const bool told = co_await shared->done.wait(seen);
-    if (!told && !shared->out) { co_return Out(std::unexpected(Error{.kind = ErrorKind::cancelled, .message = "cancelled"})); }
+    if (!told && !shared->out) {
+      co_return Out(std::unexpected(Error{.kind = ErrorKind::cancelled, .message = "cancelled"}));
+    }
   }
   co_return std::move(*shared->out);
 }

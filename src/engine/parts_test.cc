@@ -44,7 +44,8 @@ TEST(Masker, MasksWithAsManyStarsAndKeepsLengths) {
   const Masker masker({"s3cret", "s3cret-long", "abc"});
   std::string text = "x s3cret y s3cret-long z abc";
   masker.mask(text);
-  EXPECT_EQ(text, "x ****** y *********** z abc") << "values of less than four bytes are left alone";
+  EXPECT_EQ(text, "x ****** y *********** z abc")
+      << "values of less than four bytes are left alone";
 }
 
 TEST(Masker, MasksOverlappingMatches) {
@@ -83,7 +84,8 @@ TEST(Deadlines, MovesAndShifts) {
 }
 
 TEST(IgnoreRules, FollowGit) {
-  const IgnoreRules rules("*.log\n!keep.log\n/build/\ndocs/*.txt\n**/cache\n# note\n\\#odd\nsrc/**/gen\n");
+  const IgnoreRules rules(
+      "*.log\n!keep.log\n/build/\ndocs/*.txt\n**/cache\n# note\n\\#odd\nsrc/**/gen\n");
   using Says = IgnoreRules::Says;
   EXPECT_EQ(rules.says("a/b.log", false), Says::ignored);
   EXPECT_EQ(rules.says("a/keep.log", false), Says::kept);
@@ -141,14 +143,18 @@ TEST(Snapshots, SayWhatIsTooLarge) {
 
 TEST(Journal, ReadsWholeLinesOnlyAndGoesOnFromAnOffset) {
   const Folder folder;
-  folder.write("journal", "{\"v\":1,\"op\":\"phase\",\"name\":\"start\",\"at\":1.5}\nnonsense\n{\"v\":1,\"op\":\"pha");
+  folder.write(
+      "journal",
+      "{\"v\":1,\"op\":\"phase\",\"name\":\"start\",\"at\":1.5}\nnonsense\n{\"v\":1,\"op\":\"pha");
   auto batch = read_journal(folder.path(), 0);
   ASSERT_TRUE(batch);
   EXPECT_EQ(batch->records.size(), 1U);
   EXPECT_EQ(batch->odd.size(), 1U);
   EXPECT_FALSE(batch->more && batch->next == 0);
   const std::uint64_t next = batch->next;
-  folder.write("journal", "{\"v\":1,\"op\":\"phase\",\"name\":\"start\",\"at\":1.5}\nnonsense\n{\"v\":1,\"op\":\"phase\"}\n");
+  folder.write("journal",
+               "{\"v\":1,\"op\":\"phase\",\"name\":\"start\",\"at\":1.5}\nnonsense\n{\"v\":1,"
+               "\"op\":\"phase\"}\n");
   auto rest = read_journal(folder.path(), next);
   ASSERT_TRUE(rest);
   EXPECT_EQ(rest->records.size(), 1U);
@@ -193,10 +199,19 @@ TimelineRow row(std::string what, Time at, JsonObject detail) {
 TEST(Phases, AddUpToTheWallTime) {
   const Time start{std::chrono::seconds(1000)};
   const auto at = [&](int ms) { return start + std::chrono::milliseconds(ms); };
-  const auto mark = [&](const char* name, int ms) { return row("phase", at(ms), {{"name", name}, {"at", to_iso(at(ms))}}); };
-  const std::vector<TimelineRow> rows{row("accepted", start, {}), mark("scheduled", 2), mark("started", 9), mark("start", 12), mark("import", 15),
-                                      mark("user", 300),        mark("upload", 900),  mark("finished", 950),
-                                      row("state", at(955), {{"to", "completed"}, {"finished", to_iso(at(950))}})};
+  const auto mark = [&](const char* name, int ms) {
+    return row("phase", at(ms), {{"name", name}, {"at", to_iso(at(ms))}});
+  };
+  const std::vector<TimelineRow> rows{
+      row("accepted", start, {}),
+      mark("scheduled", 2),
+      mark("started", 9),
+      mark("start", 12),
+      mark("import", 15),
+      mark("user", 300),
+      mark("upload", 900),
+      mark("finished", 950),
+      row("state", at(955), {{"to", "completed"}, {"finished", to_iso(at(950))}})};
   const std::vector<Phase> phases = phases_of(rows, 1, at(5000));
   ASSERT_EQ(phases.size(), 7U);
   Duration sum{};
@@ -211,8 +226,9 @@ TEST(Phases, AddUpToTheWallTime) {
 TEST(Phases, OfAProgramWithoutMarksAreQueueAndUser) {
   const Time start{std::chrono::seconds(1000)};
   const auto at = [&](int ms) { return start + std::chrono::milliseconds(ms); };
-  const std::vector<TimelineRow> rows{row("accepted", start, {}), row("phase", at(3), {{"name", "started"}, {"at", to_iso(at(3))}}),
-                                      row("state", at(9), {{"to", "error"}, {"finished", to_iso(at(8))}})};
+  const std::vector<TimelineRow> rows{
+      row("accepted", start, {}), row("phase", at(3), {{"name", "started"}, {"at", to_iso(at(3))}}),
+      row("state", at(9), {{"to", "error"}, {"finished", to_iso(at(8))}})};
   const std::vector<Phase> phases = phases_of(rows, 1, at(5000));
   ASSERT_EQ(phases.size(), 7U);
   EXPECT_EQ(phases.back().to, at(8));
@@ -250,7 +266,8 @@ TEST(Plan, SurvivesItsText) {
 }
 
 TEST(Merge, ExpandsPaths) {
-  EXPECT_EQ(expand_path("/d/{{project}}/{{ run.uid }}/{{other}}/{{run.user}}", "p", "u", "me"), "/d/p/u/{{other}}/me");
+  EXPECT_EQ(expand_path("/d/{{project}}/{{ run.uid }}/{{other}}/{{run.user}}", "p", "u", "me"),
+            "/d/p/u/{{other}}/me");
   EXPECT_EQ(expand_path("/d/{{project", "p", "u", ""), "/d/{{project");
 }
 
@@ -258,7 +275,8 @@ TEST(Merge, OverlaysByNameAndKeepsTheRest) {
   auto function = Function::from_json(*parse_json(
       R"({"kind":"job","metadata":{"name":"f"},"spec":{"image":"a","env":[{"name":"A","value":"1"},{"name":"B","value":"2"}],"resources":{"limits":{"cpu":"1"}}}})"));
   ASSERT_TRUE(function);
-  const Json over = *parse_json(R"({"spec":{"image":"","env":[{"name":"B","value":"3"},{"name":"C","value":"4"}],"resources":{},"replicas":3}})");
+  const Json over = *parse_json(
+      R"({"spec":{"image":"","env":[{"name":"B","value":"3"},{"name":"C","value":"4"}],"resources":{},"replicas":3}})");
   ASSERT_TRUE(overlay_function(*function, over.get_object()));
   EXPECT_EQ(string_in(function->spec(), "image"), "a");
   EXPECT_EQ(dump_json(*function->spec().if_contains("env")),
@@ -283,7 +301,11 @@ TEST(Why, SaysWhatAPendingRunWaitsFor) {
   WhyFacts facts;
   facts.run = &run;
   facts.now = *from_iso("2026-01-01T00:04:12+00:00");
-  facts.queue = QueuePosition{.position = 1, .length = 3, .code = "InsufficientMemory", .reason = "asks for 24Gi", .held_by = {{"etl-1", "12Gi"}}};
+  facts.queue = QueuePosition{.position = 1,
+                              .length = 3,
+                              .code = "InsufficientMemory",
+                              .reason = "asks for 24Gi",
+                              .held_by = {{"etl-1", "12Gi"}}};
   facts.asked["memory"] = *Quantity::parse("24Gi");
   facts.health.free["memory"] = *Quantity::parse("9.5Gi");
   facts.health.allocatable["memory"] = *Quantity::parse("32Gi");
@@ -296,8 +318,10 @@ TEST(Why, SaysWhatAPendingRunWaitsFor) {
 }
 
 TEST(Why, NamesTheCauseOfEveryEnd) {
-  for (const char* code : {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing", "DeadlineExceeded", "ClientLost", "ShimLost", "HostRebooted",
-                           "NodeLost", "InvalidParameter", "EnvironmentFailed", "RankFailed", "PortTaken", "Preempted", "ExitCode"}) {
+  for (const char* code :
+       {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing", "DeadlineExceeded",
+        "ClientLost", "ShimLost", "HostRebooted", "NodeLost", "InvalidParameter",
+        "EnvironmentFailed", "RankFailed", "PortTaken", "Preempted", "ExitCode"}) {
     const metier::Run run = run_in("error", {{"reason", code}, {"error", "x"}});
     WhyFacts facts;
     facts.run = &run;
@@ -316,8 +340,11 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
 
 TEST(Why, ReadsTheCauseFromThePods) {
   const metier::Run run = run_in("pending");
-  for (const auto& [reason, code] : {std::pair{"SecretMissing", "SecretMissing"}, {"VolumeMissing", "VolumeMissing"}, {"ImagePullBackOff", "ImageUnknown"},
-                                     {"EnvironmentBuilding", "EnvironmentBuilding"}, {"", "Starting"}}) {
+  for (const auto& [reason, code] : {std::pair{"SecretMissing", "SecretMissing"},
+                                     {"VolumeMissing", "VolumeMissing"},
+                                     {"ImagePullBackOff", "ImageUnknown"},
+                                     {"EnvironmentBuilding", "EnvironmentBuilding"},
+                                     {"", "Starting"}}) {
     PodStatus pod;
     pod.conditions.push_back({.type = "PodScheduled", .status = true});
     pod.reason = reason;

@@ -59,22 +59,31 @@ std::vector<Phase> phases_of(std::span<const TimelineRow> rows, std::int64_t att
     const JsonObject& object = detail->get_object();
     if (row.what == "phase") {
       const Json* when = object.if_contains("at");
-      const Time time = when != nullptr && !when->is_string() ? time_from_seconds(*when) : from_iso(string_in(object, "at")).value_or(row.at);
+      const Time time = when != nullptr && !when->is_string()
+                            ? time_from_seconds(*when)
+                            : from_iso(string_in(object, "at")).value_or(row.at);
       at.try_emplace(std::string(string_in(object, "name")), time);
     }
     if (row.what == "state") {
       const auto to = run_state_from(string_in(object, "to"));
-      if (to && (is_terminal(*to) || *to == RunState::pending_retry)) { end = from_iso(string_in(object, "finished")).value_or(row.at); }
+      if (to && (is_terminal(*to) || *to == RunState::pending_retry)) {
+        end = from_iso(string_in(object, "finished")).value_or(row.at);
+      }
     }
   }
   if (!begin) { return {}; }
   const auto started = at.find("started");
   if (started != at.end()) {
-    at.try_emplace("environment", started->second);                    // without a build the environment is there when the process is
-    at.try_emplace("import", started->second);                         // a program that is not ours has no marks of its own
+    at.try_emplace(
+        "environment",
+        started->second);  // without a build the environment is there when the process is
+    at.try_emplace("import",
+                   started->second);  // a program that is not ours has no marks of its own
     at.try_emplace("user", at.find("import")->second);
   }
-  if (const auto scheduled = at.find("scheduled"); scheduled != at.end()) { at.try_emplace("placed", scheduled->second); }
+  if (const auto scheduled = at.find("scheduled"); scheduled != at.end()) {
+    at.try_emplace("placed", scheduled->second);
+  }
   const Time last = std::max(end.value_or(now), *begin);
   at["finished"] = last;
   // A mark that is missing lies where the next known one lies, so that its time goes to the phase before it.
@@ -98,9 +107,10 @@ std::vector<Phase> phases_of(std::span<const TimelineRow> rows, std::int64_t att
 Json to_json(std::span<const Phase> phases) {
   JsonArray out;
   for (const Phase& phase : phases) {
-    out.push_back(JsonObject{{"name", phase.name},
-                             {"start", to_iso(phase.from)},
-                             {"ms", std::chrono::duration<double, std::milli>(phase.to - phase.from).count()}});
+    out.push_back(JsonObject{
+        {"name", phase.name},
+        {"start", to_iso(phase.from)},
+        {"ms", std::chrono::duration<double, std::milli>(phase.to - phase.from).count()}});
   }
   return out;
 }

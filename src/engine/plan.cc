@@ -16,9 +16,13 @@ Json to_json(const Plan& plan) {
   JsonArray names;
   for (const std::string& name : plan.names) { names.emplace_back(name); }
   JsonArray objects;
-  for (const ResourceKey& key : plan.objects) { objects.push_back(JsonArray{key.name_space, key.kind, key.name}); }
-  JsonObject out{{"project", plan.project}, {"uid", plan.uid},          {"kind", plan.kind},      {"function_name", plan.function_name},
-                 {"hash", plan.function_hash}, {"attempt", plan.attempt}, {"names", std::move(names)}, {"objects", std::move(objects)}};
+  for (const ResourceKey& key : plan.objects) {
+    objects.push_back(JsonArray{key.name_space, key.kind, key.name});
+  }
+  JsonObject out{{"project", plan.project},    {"uid", plan.uid},
+                 {"kind", plan.kind},          {"function_name", plan.function_name},
+                 {"hash", plan.function_hash}, {"attempt", plan.attempt},
+                 {"names", std::move(names)},  {"objects", std::move(objects)}};
   if (!plan.function.is_null()) { out["function"] = plan.function; }
   if (!plan.failure.is_null()) { out["failure"] = plan.failure; }
   const auto text = [&out](std::string_view key, const std::string& value) {
@@ -59,13 +63,16 @@ Result<Plan> plan_from_json(std::string_view text) {
     for (const Json& object : *objects) {
       if (!object.is_array() || object.get_array().size() != 3) { continue; }
       const JsonArray& part = object.get_array();
-      plan.objects.push_back({std::string(part[0].get_string()), std::string(part[1].get_string()), std::string(part[2].get_string())});
+      plan.objects.push_back({std::string(part[0].get_string()), std::string(part[1].get_string()),
+                              std::string(part[2].get_string())});
     }
   }
   if (plan.names.empty()) { return fail(ErrorKind::internal, "a stored plan has no name"); }
   if (const Json* function = from.if_contains("function")) { plan.function = *function; }
   if (const Json* failure = from.if_contains("failure")) { plan.failure = *failure; }
-  if (const Json* environment = from.if_contains("environment")) { plan.environment = *environment; }
+  if (const Json* environment = from.if_contains("environment")) {
+    plan.environment = *environment;
+  }
   plan.context = string_in(from, "context");
   plan.working_dir = string_in(from, "working_dir");
   plan.claimed = string_in(from, "claimed");
@@ -80,7 +87,8 @@ Result<Plan> plan_from_json(std::string_view text) {
   return plan;
 }
 
-Result<std::optional<Plan>> read_plan(const Records& records, const std::string& project, const std::string& uid) {
+Result<std::optional<Plan>> read_plan(const Records& records, const std::string& project,
+                                      const std::string& uid) {
   METIER_TRY(text, records.setting(std::string(kScope), plan_key(project, uid)));
   if (!text) { return std::optional<Plan>{}; }
   METIER_TRY(plan, plan_from_json(*text));
@@ -88,7 +96,8 @@ Result<std::optional<Plan>> read_plan(const Records& records, const std::string&
 }
 
 Result<void> write_plan(Records& tx, const Plan& plan) {
-  return tx.put_setting(std::string(kScope), plan_key(plan.project, plan.uid), dump_json(to_json(plan)), std::nullopt);
+  return tx.put_setting(std::string(kScope), plan_key(plan.project, plan.uid),
+                        dump_json(to_json(plan)), std::nullopt);
 }
 
 Result<void> forget_plan(Records& tx, const std::string& project, const std::string& uid) {

@@ -16,7 +16,8 @@ void visit_templates(Json& value, const std::function<void(PodPart&)>& visit) {
       if (spec != nullptr && spec->contains("containers")) {
         JsonObject& document = inner.get_object();
         PodPart part{*spec, [&document](std::string_view key, std::string_view text) {
-                       ensure_object(ensure_object(document, "metadata"), "annotations")[key] = text;
+                       ensure_object(ensure_object(document, "metadata"), "annotations")[key] =
+                           text;
                      }};
         visit(part);
         continue;
@@ -30,8 +31,10 @@ void visit_templates(Json& value, const std::function<void(PodPart&)>& visit) {
 
 void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit) {
   if (resource.kind == "Pod") {
-    PodPart part{ensure_object(resource.body, "spec"), [&resource](std::string_view key, std::string_view text) {
-                   resource.metadata.annotations.insert_or_assign(std::string(key), std::string(text));
+    PodPart part{ensure_object(resource.body, "spec"),
+                 [&resource](std::string_view key, std::string_view text) {
+                   resource.metadata.annotations.insert_or_assign(std::string(key),
+                                                                  std::string(text));
                  }};
     visit(part);
     return;

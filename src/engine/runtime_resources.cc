@@ -37,26 +37,36 @@ Json shown_status(const Json& status) {
 }
 
 void add(JsonObject& into, const ResourceStatus& status) {
-  for (const char* key : {"crd_resources", "pod_resources", "service_resources"}) { ensure_array(into, key); }
-  const char* list = status.key.kind == "Pod" ? "pod_resources" : status.key.kind == "Service" ? "service_resources" : "crd_resources";
-  ensure_array(into, list).push_back(JsonObject{{"name", status.key.name},
-                                                {"labels", labels_json(status.labels)},
-                                                {"status", shown_status(status.status)}});
+  for (const char* key : {"crd_resources", "pod_resources", "service_resources"}) {
+    ensure_array(into, key);
+  }
+  const char* list = status.key.kind == "Pod"       ? "pod_resources"
+                     : status.key.kind == "Service" ? "service_resources"
+                                                    : "crd_resources";
+  ensure_array(into, list)
+      .push_back(JsonObject{{"name", status.key.name},
+                            {"labels", labels_json(status.labels)},
+                            {"status", shown_status(status.status)}});
 }
 
 Json grouped(const std::vector<ResourceStatus>& all, const std::string& group_by) {
   if (group_by == "job" || group_by == "project") {
     JsonObject out;
     for (const ResourceStatus& status : all) {
-      const std::string second = group_by == "job" ? label(status, "mlrun/uid") : label(status, "mlrun/class");
+      const std::string second =
+          group_by == "job" ? label(status, "mlrun/uid") : label(status, "mlrun/class");
       add(ensure_object(ensure_object(out, status.key.name_space), second), status);
     }
     return out;
   }
   JsonObject by_kind;
-  for (const ResourceStatus& status : all) { add(ensure_object(by_kind, label(status, "mlrun/class")), status); }
+  for (const ResourceStatus& status : all) {
+    add(ensure_object(by_kind, label(status, "mlrun/class")), status);
+  }
   JsonArray out;
-  for (const auto& [kind, resources] : by_kind) { out.push_back(JsonObject{{"kind", kind}, {"resources", resources}}); }
+  for (const auto& [kind, resources] : by_kind) {
+    out.push_back(JsonObject{{"kind", kind}, {"resources", resources}});
+  }
   return out;
 }
 
@@ -71,7 +81,8 @@ Async<Result<std::vector<ResourceStatus>>> RuntimeResources::find(const Resource
   auto all = co_await ground_.cluster.list(selector);
   if (!all) { co_return fail(std::move(all.error())); }
   std::erase_if(*all, [](const ResourceStatus& status) {
-    return label(status, "mlrun/class").empty() || status.key.kind == "Secret" || status.key.kind == "ConfigMap" || status.key.kind == "PodGroup";
+    return label(status, "mlrun/class").empty() || status.key.kind == "Secret" ||
+           status.key.kind == "ConfigMap" || status.key.kind == "PodGroup";
   });
   co_return all;
 }
@@ -89,7 +100,10 @@ Async<Result<Json>> RuntimeResources::remove(ResourceQuery query) {
   for (const ResourceStatus& status : *all) {
     if (!query.force && status.key.kind == "Pod") {
       const PodStatus pod = pod_status_from_json(status.status);
-      if (!is_terminal(pod.phase) || ground_.clock.now() - pod.finished < std::chrono::seconds(query.grace_s)) { continue; }
+      if (!is_terminal(pod.phase) ||
+          ground_.clock.now() - pod.finished < std::chrono::seconds(query.grace_s)) {
+        continue;
+      }
     } else if (!query.force) {
       continue;
     }
@@ -97,7 +111,10 @@ Async<Result<Json>> RuntimeResources::remove(ResourceQuery query) {
     options.reason = "AbortedByUser";
     options.message = "its resources were deleted";
     if (query.force) { options.how = StopOptions::How::forced; }
-    auto done = co_await ground_.cluster.remove(Selector{.name_space = status.key.name_space, .kind = status.key.kind, .name = status.key.name}, options);
+    auto done = co_await ground_.cluster.remove(
+        Selector{
+            .name_space = status.key.name_space, .kind = status.key.kind, .name = status.key.name},
+        options);
     if (done) { removed.push_back(status); }
   }
   co_return grouped(removed, "project");

@@ -9,11 +9,11 @@
 namespace metier {
 
 struct ResourceQuery {
-  std::string project;          // "*" = all
-  std::string kind;             // "job", "mpijob"…
-  std::string object_id;        // run uid
-  std::string label_selector;   // "a=b,c=d"
-  std::string group_by;         // "", "job", "project"
+  std::string project;         // "*" = all
+  std::string kind;            // "job", "mpijob"…
+  std::string object_id;       // run uid
+  std::string label_selector;  // "a=b,c=d"
+  std::string group_by;        // "", "job", "project"
   bool force = false;
   std::int64_t grace_s = 14'400;
 };

@@ -56,7 +56,10 @@ bool glob_matches(std::string_view pattern, std::string_view text) {
     if (pattern[p] == '*') {
       const bool across = p + 1 < pattern.size() && pattern[p + 1] == '*';
       std::size_t rest = p + (across ? 2 : 1);
-      if (across && rest < pattern.size() && pattern[rest] == '/' && glob_matches(pattern.substr(rest + 1), text.substr(t))) { return true; }
+      if (across && rest < pattern.size() && pattern[rest] == '/' &&
+          glob_matches(pattern.substr(rest + 1), text.substr(t))) {
+        return true;
+      }
       for (std::size_t n = t;; ++n) {
         if (glob_matches(pattern.substr(rest), text.substr(n))) { return true; }
         if (n >= text.size() || (!across && text[n] == '/')) { return false; }
@@ -108,11 +111,14 @@ IgnoreRules::IgnoreRules(std::string_view text) {
 
 IgnoreRules::Says IgnoreRules::says(std::string_view relative_path, bool folder) const {
   const std::size_t slash = relative_path.rfind('/');
-  const std::string_view name = slash == std::string_view::npos ? relative_path : relative_path.substr(slash + 1);
+  const std::string_view name =
+      slash == std::string_view::npos ? relative_path : relative_path.substr(slash + 1);
   Says says = Says::nothing;
   for (const Rule& rule : rules_) {
     if (rule.only_folders && !folder) { continue; }
-    if (glob_matches(rule.pattern, rule.anchored ? relative_path : name)) { says = rule.keep ? Says::kept : Says::ignored; }
+    if (glob_matches(rule.pattern, rule.anchored ? relative_path : name)) {
+      says = rule.keep ? Says::kept : Says::ignored;
+    }
   }
   return says;
 }
@@ -139,9 +145,13 @@ struct Walk {
   }
 
   Error too_large() const {
-    const auto top = std::ranges::max_element(by_top, {}, [](const auto& entry) { return entry.second; });
-    Error error{.kind = ErrorKind::too_large, .message = "the folder " + root + " is larger than " + human_bytes(limit)};
-    if (top != by_top.end()) { error.message += ": " + top->first + " alone has " + human_bytes(top->second); }
+    const auto top =
+        std::ranges::max_element(by_top, {}, [](const auto& entry) { return entry.second; });
+    Error error{.kind = ErrorKind::too_large,
+                .message = "the folder " + root + " is larger than " + human_bytes(limit)};
+    if (top != by_top.end()) {
+      error.message += ": " + top->first + " alone has " + human_bytes(top->second);
+    }
     error.field = "--context";
     error.fix = "name what is not code in .gitignore, or run with --no-context";
     error.code = "ContextTooLarge";
@@ -150,10 +160,13 @@ struct Walk {
 
   Result<void> folder(const std::string& relative, int depth) {
     const std::string here = relative.empty() ? root : root + "/" + relative;
-    if (auto text = read_file(here + "/.gitignore", 1U << 20U)) { rules.emplace_back(relative.empty() ? "" : relative + "/", IgnoreRules(*text)); }
+    if (auto text = read_file(here + "/.gitignore", 1U << 20U)) {
+      rules.emplace_back(relative.empty() ? "" : relative + "/", IgnoreRules(*text));
+    }
     std::error_code error;
     std::vector<std::string> names;
-    for (fs::directory_iterator entry(here, error), end; !error && entry != end; entry.increment(error)) {
+    for (fs::directory_iterator entry(here, error), end; !error && entry != end;
+         entry.increment(error)) {
       names.push_back(entry->path().filename().string());
       if (names.size() > kMostFiles) { return fail(too_large()); }
     }
@@ -161,17 +174,22 @@ struct Walk {
     for (const std::string& name : names) {
       if (name == ".git" || name == "__pycache__" || name == ".gitignore") { continue; }
       const std::string path = relative.empty() ? name : relative + "/" + name;
-      struct stat facts {};
+      struct stat facts{};
       if (::lstat((root + "/" + path).c_str(), &facts) != 0) { continue; }
       const bool is_folder = S_ISDIR(facts.st_mode);
       if ((!is_folder && !S_ISREG(facts.st_mode)) || ignored(path, is_folder)) { continue; }
-      if (reader >= 0 && facts.st_uid != static_cast<uid_t>(reader) && (facts.st_mode & (is_folder ? 0005U : 0004U)) == 0) { continue; }
+      if (reader >= 0 && facts.st_uid != static_cast<uid_t>(reader) &&
+          (facts.st_mode & (is_folder ? 0005U : 0004U)) == 0) {
+        continue;
+      }
       if (is_folder) {
         if (depth >= kDeepest || fs::exists(root + "/" + path + "/pyvenv.cfg", error)) { continue; }
         METIER_CHECK(folder(path, depth + 1));
         continue;
       }
-      files.push_back({path, facts.st_size, facts.st_mtim.tv_sec * 1'000'000'000LL + facts.st_mtim.tv_nsec, facts.st_ino, (facts.st_mode & 0111U) != 0});
+      files.push_back({path, facts.st_size,
+                       facts.st_mtim.tv_sec * 1'000'000'000LL + facts.st_mtim.tv_nsec, facts.st_ino,
+                       (facts.st_mode & 0111U) != 0});
       bytes += facts.st_size;
       by_top[path.substr(0, path.find('/'))] += facts.st_size;
       if (bytes > limit || files.size() > kMostFiles) { return fail(too_large()); }
@@ -184,10 +202,16 @@ struct Walk {
 
 Result<std::string> Snapshots::take(const std::string& source, std::int64_t reader) {
   const std::scoped_lock lock(mutex_);
-  if (!source.starts_with('/')) { return fail(invalid("--context", quote(source) + " is not an absolute path", "give the folder's full path")); }
+  if (!source.starts_with('/')) {
+    return fail(invalid("--context", quote(source) + " is not an absolute path",
+                        "give the folder's full path"));
+  }
   std::error_code error;
   if (!fs::is_directory(source, error)) {
-    return fail(Error{.kind = ErrorKind::not_found, .message = "no folder " + quote(source), .field = "--context", .fix = "name an existing folder, or run with --no-context"});
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "no folder " + quote(source),
+                      .field = "--context",
+                      .fix = "name an existing folder, or run with --no-context"});
   }
   Walk walk;
   walk.root = source;
@@ -197,10 +221,14 @@ Result<std::string> Snapshots::take(const std::string& source, std::int64_t read
 
   std::string signature = std::to_string(reader) + "\n";
   for (const File& file : walk.files) {
-    signature += file.path + '\0' + std::to_string(file.size) + ' ' + std::to_string(file.mtime) + ' ' + std::to_string(file.inode) + '\n';
+    signature += file.path + '\0' + std::to_string(file.size) + ' ' + std::to_string(file.mtime) +
+                 ' ' + std::to_string(file.inode) + '\n';
   }
   const auto known = known_.find(source);
-  if (known != known_.end() && known->second.first == signature && fs::exists(known->second.second, error)) { return known->second.second; }
+  if (known != known_.end() && known->second.first == signature &&
+      fs::exists(known->second.second, error)) {
+    return known->second.second;
+  }
 
   std::string manifest;
   std::vector<std::string> contents;

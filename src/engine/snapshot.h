@@ -25,9 +25,9 @@ class IgnoreRules final {
  private:
   struct Rule {
     std::string pattern;
-    bool keep = false;        // "!pattern"
+    bool keep = false;  // "!pattern"
     bool only_folders = false;
-    bool anchored = false;    // has a slash before its end
+    bool anchored = false;  // has a slash before its end
   };
   std::vector<Rule> rules_;
 };
@@ -46,7 +46,8 @@ class Snapshots final {
   std::string folder_;
   std::int64_t limit_;
   std::mutex mutex_;
-  std::map<std::string, std::pair<std::string, std::string>> known_;  // source → (signature, snapshot)
+  std::map<std::string, std::pair<std::string, std::string>>
+      known_;  // source → (signature, snapshot)
 };
 
 }  // namespace metier

@@ -18,7 +18,9 @@ Async<Result<RunTokens>> RunTokens::open(Store& store, Random& random) {
   if (!known) { co_return fail(std::move(known.error())); }
   if (*known) { co_return RunTokens(**known); }
   const std::string key = random.hex(32);
-  auto stored = co_await store.write([key](Records& tx) { return tx.put_setting(std::string(kScope), std::string(kName), key, std::nullopt); });
+  auto stored = co_await store.write([key](Records& tx) {
+    return tx.put_setting(std::string(kScope), std::string(kName), key, std::nullopt);
+  });
   if (!stored) { co_return fail(std::move(stored.error())); }
   co_return RunTokens(key);
 }
@@ -29,7 +31,8 @@ std::string RunTokens::mac(std::string_view project, std::string_view uid) const
   text += uid;
   std::array<unsigned char, EVP_MAX_MD_SIZE> out{};
   unsigned size = 0;
-  HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()), reinterpret_cast<const unsigned char*>(text.data()), text.size(), out.data(), &size);
+  HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()),
+       reinterpret_cast<const unsigned char*>(text.data()), text.size(), out.data(), &size);
   std::string hex;
   constexpr std::string_view kDigits = "0123456789abcdef";
   for (unsigned i = 0; i < size; ++i) {
@@ -55,10 +58,14 @@ std::optional<TokenRun> RunTokens::check(std::string_view token) const {
   const std::size_t first = token.find('.');
   const std::size_t last = token.rfind('.');
   if (first == std::string_view::npos || last == first) { return std::nullopt; }
-  TokenRun run{std::string(token.substr(0, first)), std::string(token.substr(first + 1, last - first - 1))};
+  TokenRun run{std::string(token.substr(0, first)),
+               std::string(token.substr(first + 1, last - first - 1))};
   const std::string expected = mac(run.project, run.uid);
   const std::string_view given = token.substr(last + 1);
-  if (given.size() != expected.size() || CRYPTO_memcmp(given.data(), expected.data(), expected.size()) != 0) { return std::nullopt; }
+  if (given.size() != expected.size() ||
+      CRYPTO_memcmp(given.data(), expected.data(), expected.size()) != 0) {
+    return std::nullopt;
+  }
   return run;
 }
 

@@ -11,7 +11,8 @@ RunRow row_of(const Run& run, Time now, const RunRow* before) {
   row.state = to_string(run.state());
   row.kind = run.label("kind");
   row.updated = now;
-  row.start = from_iso(string_in(run.status(), "start_time")).value_or(before != nullptr ? before->start : now);
+  row.start = from_iso(string_in(run.status(), "start_time"))
+                  .value_or(before != nullptr ? before->start : now);
   if (const auto end = from_iso(string_in(run.status(), "end_time"))) { row.end = end; }
   if (const JsonObject* labels = object_in(run.metadata(), "labels")) {
     for (const auto& [key, value] : *labels) {
@@ -23,7 +24,8 @@ RunRow row_of(const Run& run, Time now, const RunRow* before) {
   return row;
 }
 
-Result<std::optional<Run>> read_run(const Records& records, const std::string& project, const std::string& uid, std::int64_t iteration) {
+Result<std::optional<Run>> read_run(const Records& records, const std::string& project,
+                                    const std::string& uid, std::int64_t iteration) {
   METIER_TRY(row, records.run(project, uid, iteration));
   if (!row) { return std::optional<Run>{}; }
   METIER_TRY(body, parse_json(row->body));
@@ -31,7 +33,8 @@ Result<std::optional<Run>> read_run(const Records& records, const std::string& p
   return std::optional<Run>(std::move(run));
 }
 
-Result<void> note(Records& tx, const std::string& project, const std::string& uid, std::int64_t attempt, Time at, std::string what, Json detail) {
+Result<void> note(Records& tx, const std::string& project, const std::string& uid,
+                  std::int64_t attempt, Time at, std::string what, Json detail) {
   TimelineRow row;
   row.project = project;
   row.uid = uid;
@@ -42,7 +45,8 @@ Result<void> note(Records& tx, const std::string& project, const std::string& ui
   return tx.add_timeline(row);
 }
 
-Result<Moved> move_run(Records& tx, const std::string& project, const std::string& uid, const StateChange& change, Time now) {
+Result<Moved> move_run(Records& tx, const std::string& project, const std::string& uid,
+                       const StateChange& change, Time now) {
   Moved moved;
   METIER_TRY(before, tx.run(project, uid, 0));
   if (!before) {
@@ -65,10 +69,13 @@ Result<Moved> move_run(Records& tx, const std::string& project, const std::strin
   status["reason"] = change.reason;
   status["status_text"] = change.text;
   if (!change.host.empty()) { status["host"] = change.host; }
-  if (change.started && string_in(status, "start_time").empty()) { status["start_time"] = to_iso(*change.started); }
+  if (change.started && string_in(status, "start_time").empty()) {
+    status["start_time"] = to_iso(*change.started);
+  }
   if (is_terminal(change.to)) { status["end_time"] = to_iso(change.finished.value_or(now)); }
   // What the user's own code reported (by the journal) is nearer to the cause than what the cluster saw.
-  if (change.to == RunState::error && (string_in(status, "error").empty() || !change.error.empty())) {
+  if (change.to == RunState::error &&
+      (string_in(status, "error").empty() || !change.error.empty())) {
     status["error"] = change.error.empty() ? change.text : change.error;
   }
   if (!change.failure.is_null()) { status["failure"] = change.failure; }

@@ -7,46 +7,63 @@ namespace metier {
 namespace {
 
 constexpr auto kCauses = std::to_array<CauseText>({
-    {"InsufficientCpu", "it waits for processors", "ask for less (--cpu), or abort what holds them"},
+    {"InsufficientCpu", "it waits for processors",
+     "ask for less (--cpu), or abort what holds them"},
     {"InsufficientMemory", "it waits for memory", "ask for less (--mem), or abort what holds it"},
     {"InsufficientGpu", "it waits for GPUs", "ask for fewer (--gpus), or abort what holds them"},
     {"InsufficientPods", "the node runs as many pods as it may", "abort or wait for other runs"},
-    {"GangIncomplete", "its pods start together and not all of them fit now", "ask for fewer replicas, or wait"},
+    {"GangIncomplete", "its pods start together and not all of them fit now",
+     "ask for fewer replicas, or wait"},
     {"QueuePaused", "the queue is paused", "resume the queue"},
     {"QuotaExceeded", "the project has used its quota", "abort other runs of the project"},
     {"NeverFits", "it asks for more than this machine has", "ask for less"},
     {"Queued", "it is waiting for its turn", "wait, or see who is before it: metier get pods"},
     {"Starting", "its pod is being started", "wait a moment"},
     {"EnvironmentBuilding", "its environment is being built", "wait: the next run finds it ready"},
-    {"EnvironmentFailed", "its environment could not be built", "see the build's last lines, mend --requirements"},
-    {"ImageUnknown", "its image is not known here", "name requirements instead, or build the function"},
-    {"PackageMissing", "a package that it imports is not in its environment", "add it to --requirements"},
-    {"SecretMissing", "it refers to a secret that does not exist", "create it: metier secret set NAME:KEY"},
+    {"EnvironmentFailed", "its environment could not be built",
+     "see the build's last lines, mend --requirements"},
+    {"ImageUnknown", "its image is not known here",
+     "name requirements instead, or build the function"},
+    {"PackageMissing", "a package that it imports is not in its environment",
+     "add it to --requirements"},
+    {"SecretMissing", "it refers to a secret that does not exist",
+     "create it: metier secret set NAME:KEY"},
     {"VolumeMissing", "a volume's source does not exist", "create the folder or the claim"},
     {"PortTaken", "a port that it needs is in use", "choose another port, or stop its holder"},
-    {"EngineMissing", "the engine that this kind needs is not installed", "see: metier kinds --check"},
-    {"OperatorMissing", "the cluster lacks the operator for this kind", "install it, see: metier kinds --check"},
+    {"EngineMissing", "the engine that this kind needs is not installed",
+     "see: metier kinds --check"},
+    {"OperatorMissing", "the cluster lacks the operator for this kind",
+     "install it, see: metier kinds --check"},
     {"NodeLost", "the node or the pod was lost", "run it again"},
-    {"Preempted", "it was stopped to make room for a more urgent run", "run it again; this does not count as a retry"},
+    {"Preempted", "it was stopped to make room for a more urgent run",
+     "run it again; this does not count as a retry"},
     {"Evicted", "the node needed its resources", "ask for what it really uses"},
-    {"OOMKilled", "it was killed because it used more memory than its limit", "give it more: --mem"},
+    {"OOMKilled", "it was killed because it used more memory than its limit",
+     "give it more: --mem"},
     {"DeadlineExceeded", "it ran longer than its deadline", "give it more time: --timeout"},
-    {"ThresholdExceeded", "it was longer in one state than its threshold allows", "raise spec.state_thresholds"},
-    {"ClientLost", "the client that ran it is gone", "run it again, or as kind job so that no client is needed"},
-    {"ShimLost", "the program that watched its processes was killed, so its exit status is unknown", "run it again"},
+    {"ThresholdExceeded", "it was longer in one state than its threshold allows",
+     "raise spec.state_thresholds"},
+    {"ClientLost", "the client that ran it is gone",
+     "run it again, or as kind job so that no client is needed"},
+    {"ShimLost", "the program that watched its processes was killed, so its exit status is unknown",
+     "run it again"},
     {"HostRebooted", "the machine was restarted while it ran", "run it again"},
     {"RankFailed", "one of its ranks failed", "see that rank's log"},
     {"HandlerError", "the user's code raised", "see the traceback: metier logs"},
-    {"HandlerMissing", "the file has no handler of that name", "name one that exists: FILE:HANDLER"},
+    {"HandlerMissing", "the file has no handler of that name",
+     "name one that exists: FILE:HANDLER"},
     {"InvalidParameter", "a parameter does not fit the handler", "see the handler's parameters"},
     {"ExitCode", "its program ended with a non-zero exit code", "see its log: metier logs"},
     {"Killed", "its process was killed by a signal", "see its log: metier logs"},
     {"AbortedByUser", "somebody aborted it", "run it again"},
-    {"ProcessStuck", "a process did not end after SIGKILL (it hangs in the kernel)", "see the machine's disks and mounts"},
+    {"ProcessStuck", "a process did not end after SIGKILL (it hangs in the kernel)",
+     "see the machine's disks and mounts"},
     {"NotReady", "its readiness probe does not succeed", "see its log: metier logs"},
     {"CrashLoop", "it ends again and again and is restarted", "see its log: metier logs"},
-    {"StoreUnavailable", "the server cannot write its data", "see the server's log: disk full or broken"},
-    {"Internal", "this is a fault of metier, not of your code", "please report it, with the server's log"},
+    {"StoreUnavailable", "the server cannot write its data",
+     "see the server's log: disk full or broken"},
+    {"Internal", "this is a fault of metier, not of your code",
+     "please report it, with the server's log"},
     {"AwaitingRetry", "an attempt failed; the next one starts soon", "wait, or abort it"},
 });
 
@@ -55,7 +72,9 @@ std::string fact(const std::map<std::string, Quantity, std::less<>>& amounts) {
   for (const auto& [name, amount] : amounts) {
     if (amount.milli() == 0 || name == "pods") { continue; }
     if (!out.empty()) { out += " · "; }
-    out += name == "memory" ? "memory " + human_bytes(amount.units()) : name == "cpu" ? "cpu " + amount.cpu_text() : name + " " + std::to_string(amount.units());
+    out += name == "memory" ? "memory " + human_bytes(amount.units())
+           : name == "cpu"  ? "cpu " + amount.cpu_text()
+                            : name + " " + std::to_string(amount.units());
   }
   return out;
 }
@@ -75,7 +94,8 @@ std::string subject(const Run& run) {
 const ContainerStatus* worst_container(const PodStatus& pod) {
   const ContainerStatus* worst = nullptr;
   for (const ContainerStatus& container : pod.containers) {
-    const bool failed = container.state == ContainerStatus::State::terminated && (container.exit_code != 0 || container.signal != 0);
+    const bool failed = container.state == ContainerStatus::State::terminated &&
+                        (container.exit_code != 0 || container.signal != 0);
     if (failed || (worst == nullptr && !container.reason.empty())) { worst = &container; }
   }
   return worst;
@@ -83,7 +103,9 @@ const ContainerStatus* worst_container(const PodStatus& pod) {
 
 void standard_fix(Why& out, const Run& run) {
   const std::string id = run.uid().substr(0, 8);
-  if (const CauseText* text = find_cause(out.code); text != nullptr && out.fixes.empty()) { out.fixes.push_back({std::string(text->fix), ""}); }
+  if (const CauseText* text = find_cause(out.code); text != nullptr && out.fixes.empty()) {
+    out.fixes.push_back({std::string(text->fix), ""});
+  }
   if (out.code != "AbortedByUser") { out.fixes.push_back({"read its log", "metier logs " + id}); }
 }
 
@@ -106,7 +128,9 @@ Why pending(const WhyFacts& facts) {
         message = condition.message;
       }
     }
-    if (const ContainerStatus* container = worst_container(pod); container != nullptr && container->state == ContainerStatus::State::waiting && reason.empty()) {
+    if (const ContainerStatus* container = worst_container(pod);
+        container != nullptr && container->state == ContainerStatus::State::waiting &&
+        reason.empty()) {
       reason = container->reason;
       message = container->message;
     }
@@ -118,7 +142,12 @@ Why pending(const WhyFacts& facts) {
     reason = facts.queue->code;
     message = facts.queue->reason;
   }
-  if (reason.empty() || reason == "ContainerCreating") { reason = scheduled ? "Starting" : facts.queue ? "Queued" : facts.pods.empty() ? "Queued" : "Starting"; }
+  if (reason.empty() || reason == "ContainerCreating") {
+    reason = scheduled            ? "Starting"
+             : facts.queue        ? "Queued"
+             : facts.pods.empty() ? "Queued"
+                                  : "Starting";
+  }
   if (run.state() == RunState::pending_retry) {
     reason = "AwaitingRetry";
     message = string_in(run.status(), "status_text");
@@ -128,13 +157,21 @@ Why pending(const WhyFacts& facts) {
   const auto since = from_iso(string_in(run.status(), "start_time"));
   out.sentence = subject(run) + " has been pending";
   if (since && facts.now > *since) { out.sentence += " for " + human_duration(facts.now - *since); }
-  out.sentence += ": " + (text != nullptr ? std::string(text->sentence) : message.empty() ? reason : message);
+  out.sentence += ": " + (text != nullptr   ? std::string(text->sentence)
+                          : message.empty() ? reason
+                                            : message);
   if (!facts.asked.empty()) { out.facts.emplace_back("asked", fact(facts.asked)); }
-  if (!facts.health.free.empty()) { out.facts.emplace_back("free now", fact(facts.health.free) + " of " + fact(facts.health.allocatable)); }
+  if (!facts.health.free.empty()) {
+    out.facts.emplace_back("free now",
+                           fact(facts.health.free) + " of " + fact(facts.health.allocatable));
+  }
   if (facts.queue) {
-    for (const auto& [holder, amount] : facts.queue->held_by) { out.facts.emplace_back("held by", holder + "  " + amount); }
+    for (const auto& [holder, amount] : facts.queue->held_by) {
+      out.facts.emplace_back("held by", holder + "  " + amount);
+    }
     if (facts.queue->length > 0) {
-      out.facts.emplace_back("position", std::to_string(facts.queue->position) + " of " + std::to_string(facts.queue->length));
+      out.facts.emplace_back("position", std::to_string(facts.queue->position) + " of " +
+                                             std::to_string(facts.queue->length));
     }
   }
   if (!message.empty()) { out.facts.emplace_back("the cluster says", message); }
@@ -142,12 +179,18 @@ Why pending(const WhyFacts& facts) {
   if (!resource.empty()) {
     const auto free = facts.health.free.find(resource);
     if (resource == "memory" && facts.peak_memory > 0) {
-      out.fixes.push_back({"ask for less: its last runs peaked at " + human_bytes(facts.peak_memory), "--mem " + Quantity::from_units(facts.peak_memory + facts.peak_memory / 4).bytes_text()});
+      out.fixes.push_back(
+          {"ask for less: its last runs peaked at " + human_bytes(facts.peak_memory),
+           "--mem " +
+               Quantity::from_units(facts.peak_memory + facts.peak_memory / 4).bytes_text()});
     } else if (free != facts.health.free.end() && free->second.milli() > 0) {
       const bool memory = resource == "memory";
-      out.fixes.push_back({"ask for less", memory ? "--mem " + free->second.bytes_text() : "--cpu " + free->second.cpu_text()});
+      out.fixes.push_back({"ask for less", memory ? "--mem " + free->second.bytes_text()
+                                                  : "--cpu " + free->second.cpu_text()});
     }
-    if (facts.queue && !facts.queue->held_by.empty()) { out.fixes.push_back({"make room", "metier abort " + facts.queue->held_by.front().first}); }
+    if (facts.queue && !facts.queue->held_by.empty()) {
+      out.fixes.push_back({"make room", "metier abort " + facts.queue->held_by.front().first});
+    }
   } else if (text != nullptr) {
     out.fixes.push_back({std::string(text->fix), ""});
   }
@@ -161,7 +204,8 @@ Why ended(const WhyFacts& facts) {
   Why out;
   std::string reason(string_in(run.status(), "reason"));
   const Json* failure = run.status().if_contains("failure");
-  const std::string message(string_in(run.status(), "error", string_in(run.status(), "status_text")));
+  const std::string message(
+      string_in(run.status(), "error", string_in(run.status(), "status_text")));
   if (run.state() == RunState::aborted && reason.empty()) { reason = "AbortedByUser"; }
   if (reason.empty() && failure != nullptr) { reason = string_at(*failure, "code"); }
   if (reason.empty()) { reason = "HandlerError"; }
@@ -172,31 +216,48 @@ Why ended(const WhyFacts& facts) {
   }
   out.code = reason;
   const CauseText* text = find_cause(reason);
-  const bool user = reason == "HandlerError" || reason == "HandlerMissing" || reason == "InvalidParameter" || reason == "PackageMissing" || reason == "ExitCode";
-  out.sentence = subject(run) + (run.state() == RunState::aborted ? " was aborted: " : " failed: ") + (text != nullptr ? std::string(text->sentence) : reason);
+  const bool user = reason == "HandlerError" || reason == "HandlerMissing" ||
+                    reason == "InvalidParameter" || reason == "PackageMissing" ||
+                    reason == "ExitCode";
+  out.sentence = subject(run) +
+                 (run.state() == RunState::aborted ? " was aborted: " : " failed: ") +
+                 (text != nullptr ? std::string(text->sentence) : reason);
   if (!signal.empty()) { out.sentence += " (" + signal + ")"; }
-  if (!message.empty()) { out.facts.emplace_back(user ? "your code" : "the cluster says", message.substr(0, message.find('\n'))); }
+  if (!message.empty()) {
+    out.facts.emplace_back(user ? "your code" : "the cluster says",
+                           message.substr(0, message.find('\n')));
+  }
   if (failure != nullptr && failure->is_object()) {
     const std::string file(string_at(*failure, "file"));
-    if (const Json* line = find_path(*failure, "line"); !file.empty() && line != nullptr && line->is_int64()) {
+    if (const Json* line = find_path(*failure, "line");
+        !file.empty() && line != nullptr && line->is_int64()) {
       out.facts.emplace_back("where", file + ":" + std::to_string(line->get_int64()));
     }
-    if (const Json* code = find_path(*failure, "exit_code"); code != nullptr && code->is_int64()) { out.facts.emplace_back("exit code", std::to_string(code->get_int64())); }
-    if (const std::string hint(string_at(*failure, "hint")); !hint.empty()) { out.fixes.push_back({hint, ""}); }
+    if (const Json* code = find_path(*failure, "exit_code"); code != nullptr && code->is_int64()) {
+      out.facts.emplace_back("exit code", std::to_string(code->get_int64()));
+    }
+    if (const std::string hint(string_at(*failure, "hint")); !hint.empty()) {
+      out.fixes.push_back({hint, ""});
+    }
   }
   std::int64_t peak = 0;
   for (const auto& [name, pod] : facts.pods) {
-    for (const ContainerStatus& container : pod.containers) { peak = std::max(peak, container.peak_memory); }
+    for (const ContainerStatus& container : pod.containers) {
+      peak = std::max(peak, container.peak_memory);
+    }
   }
   if (reason == "OOMKilled") {
     const auto limit = facts.limits.find("memory");
     if (limit != facts.limits.end()) {
       out.facts.emplace_back("limit", human_bytes(limit->second.units()));
-      out.fixes.push_back({"give it more", "--mem " + Quantity::from_units(limit->second.units() * 2).bytes_text()});
+      out.fixes.push_back(
+          {"give it more",
+           "--mem " + Quantity::from_units(limit->second.units() * 2).bytes_text()});
     }
   }
   if (peak > 0) { out.facts.emplace_back("peak memory", human_bytes(peak)); }
-  if (const JsonArray* retries = array_in(run.status(), "retries"); retries != nullptr && !retries->empty()) {
+  if (const JsonArray* retries = array_in(run.status(), "retries");
+      retries != nullptr && !retries->empty()) {
     out.facts.emplace_back("attempts before", std::to_string(retries->size()));
   }
   standard_fix(out, run);
@@ -217,7 +278,10 @@ Json to_json(const Why& why) {
   for (const auto& [name, value] : why.facts) { facts.push_back(JsonArray{name, value}); }
   JsonArray fixes;
   for (const Fix& fix : why.fixes) { fixes.push_back(JsonArray{fix.text, fix.command}); }
-  return JsonObject{{"code", why.code}, {"sentence", why.sentence}, {"facts", std::move(facts)}, {"fixes", std::move(fixes)}};
+  return JsonObject{{"code", why.code},
+                    {"sentence", why.sentence},
+                    {"facts", std::move(facts)},
+                    {"fixes", std::move(fixes)}};
 }
 
 Why why(const WhyFacts& facts) {
@@ -233,7 +297,9 @@ Why why(const WhyFacts& facts) {
       Why out;
       out.code = std::string(string_in(run.status(), "reason", "AbortedByUser"));
       out.sentence = subject(run) + " is being stopped: its processes have until their grace time";
-      for (const auto& [name, pod] : facts.pods) { out.facts.emplace_back("pod", name + "  " + std::string(to_string(pod.phase))); }
+      for (const auto& [name, pod] : facts.pods) {
+        out.facts.emplace_back("pod", name + "  " + std::string(to_string(pod.phase)));
+      }
       out.fixes.push_back({"wait: it is killed after its grace time", ""});
       return out;
     }
@@ -241,7 +307,8 @@ Why why(const WhyFacts& facts) {
     case RunState::skipped: {
       Why out;
       out.code = "Completed";
-      out.sentence = subject(run) + " has " + std::string(to_string(run.state())) + ": nothing is wrong";
+      out.sentence =
+          subject(run) + " has " + std::string(to_string(run.state())) + ": nothing is wrong";
       return out;
     }
     case RunState::running: break;
@@ -253,15 +320,18 @@ Why why(const WhyFacts& facts) {
     for (const ContainerStatus& container : pod.containers) {
       if (container.restarts > 0) {
         out.code = "CrashLoop";
-        out.sentence = subject(run) + " runs, but its container " + container.name + " was restarted " + std::to_string(container.restarts) + " times";
+        out.sentence = subject(run) + " runs, but its container " + container.name +
+                       " was restarted " + std::to_string(container.restarts) + " times";
       }
     }
     for (const Condition& condition : pod.conditions) {
-      if (condition.status && !condition.message.empty() && condition.type != "PodScheduled" && condition.type != "Ready" && condition.type != "Initialized" &&
+      if (condition.status && !condition.message.empty() && condition.type != "PodScheduled" &&
+          condition.type != "Ready" && condition.type != "Initialized" &&
           condition.type != "ContainersReady" && condition.type != "EnvironmentReady") {
         out.facts.emplace_back(condition.type, condition.message);
       }
-      if (condition.type == "Ready" && !condition.status && out.code == "Running" && !condition.message.empty()) {
+      if (condition.type == "Ready" && !condition.status && out.code == "Running" &&
+          !condition.message.empty()) {
         out.code = "NotReady";
         out.sentence = subject(run) + " runs but is not ready: " + condition.message;
       }

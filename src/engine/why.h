@@ -20,7 +20,7 @@ struct Fix {
   std::string command;  // to copy, may be empty
 };
 struct Why {
-  std::string code;      // "InsufficientMemory"
+  std::string code;  // "InsufficientMemory"
   std::string sentence;
   std::vector<std::pair<std::string, std::string>> facts;
   std::vector<Fix> fixes;
@@ -29,15 +29,15 @@ Json to_json(const Why& why);
 
 struct WhyFacts {
   const Run* run = nullptr;
-  const Function* function = nullptr;            // may be null
+  const Function* function = nullptr;                   // may be null
   std::vector<std::pair<std::string, PodStatus>> pods;  // as they are now
   std::optional<QueuePosition> queue;
-  Health health;                                 // of the cluster; empty when unknown
+  Health health;  // of the cluster; empty when unknown
   std::map<std::string, Quantity, std::less<>> asked;
   std::map<std::string, Quantity, std::less<>> limits;
-  std::string last_event;                        // the newest "event" of the timeline that warns
+  std::string last_event;  // the newest "event" of the timeline that warns
   std::string last_event_code;
-  std::int64_t peak_memory = 0;                  // of earlier runs of this function, 0 = unknown
+  std::int64_t peak_memory = 0;  // of earlier runs of this function, 0 = unknown
   std::string log_tail;
   Time now{};
 };

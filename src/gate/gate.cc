@@ -84,7 +84,8 @@ struct Address {
   explicit Address(const std::string& folder)
       : directory(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {
     name.sun_family = AF_UNIX;
-    std::snprintf(name.sun_path, sizeof name.sun_path, "/proc/self/fd/%d/gate.sock", directory.get());
+    std::snprintf(name.sun_path, sizeof name.sun_path, "/proc/self/fd/%d/gate.sock",
+                  directory.get());
   }
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&name); }
   Fd directory;
@@ -113,7 +114,8 @@ std::string op(std::string_view what, std::string_view name = {}) {
 // The gate's own loop: a listener, at most a few connections, the sockets it holds.
 class Keeper final {
  public:
-  Keeper(Fd listener, std::chrono::seconds lonely) : listener_(std::move(listener)), lonely_(lonely) {}
+  Keeper(Fd listener, std::chrono::seconds lonely)
+      : listener_(std::move(listener)), lonely_(lonely) {}
 
   int serve() {
     while (true) {
@@ -128,7 +130,9 @@ class Keeper final {
       }
       if ((waits[0].revents & POLLIN) != 0) {
         Fd peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-        if (peer && same_user(peer.get()) && peers_.size() < 16) { peers_.push_back(std::move(peer)); }
+        if (peer && same_user(peer.get()) && peers_.size() < 16) {
+          peers_.push_back(std::move(peer));
+        }
       }
     }
   }
@@ -154,7 +158,9 @@ class Keeper final {
       }
       held_.emplace_back(name, std::move(message.fd));
     } else if (what == "list") {
-      for (const auto& [name, fd] : held_) { send_message(peers_[index].get(), op("socket", name), fd.get()); }
+      for (const auto& [name, fd] : held_) {
+        send_message(peers_[index].get(), op("socket", name), fd.get());
+      }
       send_message(peers_[index].get(), op("end"));
     }
     return true;
@@ -172,14 +178,15 @@ int gate_main(const std::string& folder, std::chrono::seconds lonely) {
   ::signal(SIGPIPE, SIG_IGN);
   // The lock decides which gate serves the folder; the socket's file alone may be a dead gate's.
   const Fd lock(::open((folder + "/gate.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  struct flock whole {};
+  struct flock whole{};
   whole.l_type = F_WRLCK;
   if (!lock || ::fcntl(lock.get(), F_OFD_SETLK, &whole) != 0) { return 2; }
   ::unlink((folder + "/gate.sock").c_str());
   const Address address(folder);
   Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   const auto mask = ::umask(0177);
-  const bool bound = ::bind(listener.get(), address.get(), sizeof address.name) == 0 && ::listen(listener.get(), 8) == 0;
+  const bool bound = ::bind(listener.get(), address.get(), sizeof address.name) == 0 &&
+                     ::listen(listener.get(), 8) == 0;
   ::umask(mask);
   if (!bound) { return 2; }
   const int code = Keeper(std::move(listener), lonely).serve();
@@ -194,7 +201,8 @@ Gate::~Gate() = default;
 Result<Fd> Gate::connect_or_start() {
   if (auto fd = connect_to(folder_)) { return fd; }
   // In a session of its own, so that a signal to the server's terminal does not reach it.
-  const std::array<const char*, 5> arguments{program_.c_str(), "gate", "--data", folder_.c_str(), nullptr};
+  const std::array<const char*, 5> arguments{program_.c_str(), "gate", "--data", folder_.c_str(),
+                                             nullptr};
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
@@ -204,8 +212,8 @@ Result<Fd> Gate::connect_or_start() {
   posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
   pid_t pid = 0;
-  const int error =
-      ::posix_spawn(&pid, program_.c_str(), &actions, &attributes, const_cast<char**>(arguments.data()), environ);
+  const int error = ::posix_spawn(&pid, program_.c_str(), &actions, &attributes,
+                                  const_cast<char**>(arguments.data()), environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) { return fail(errno_error(program_ + " gate", error)); }
@@ -219,14 +227,18 @@ Result<Fd> Gate::connect_or_start() {
 Result<std::vector<std::pair<std::string, Fd>>> Gate::open() {
   METIER_TRY(connection, connect_or_start());
   connection_ = std::move(connection);
-  if (!send_message(connection_.get(), op("list"))) { return fail(ErrorKind::unavailable, "the gate has gone"); }
+  if (!send_message(connection_.get(), op("list"))) {
+    return fail(ErrorKind::unavailable, "the gate has gone");
+  }
   std::vector<std::pair<std::string, Fd>> sockets;
   while (true) {
     auto message = receive_message(connection_.get());
     if (message.text.empty()) { return fail(ErrorKind::unavailable, "the gate has gone"); }
     const auto object = parsed(message.text);
     if (string_in(object, "op") == "end") { break; }
-    if (message.fd) { sockets.emplace_back(std::string(string_in(object, "name")), std::move(message.fd)); }
+    if (message.fd) {
+      sockets.emplace_back(std::string(string_in(object, "name")), std::move(message.fd));
+    }
   }
   return sockets;
 }
@@ -246,7 +258,8 @@ Async<void> Gate::watch() {
     if (copy < 0) { co_return; }
     asio::posix::basic_stream_descriptor<Executor> watched(loop_, copy);
     boost::system::error_code ec;
-    co_await watched.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(use_async, ec));
+    co_await watched.async_wait(asio::posix::descriptor_base::wait_read,
+                                asio::redirect_error(use_async, ec));
     if (ec) { co_return; }
     // A gate says nothing unasked: readable means that it has died.
     log_.warn("the gate has died, starting another");
@@ -257,7 +270,9 @@ Async<void> Gate::watch() {
       continue;
     }
     connection_ = std::move(*connection);
-    for (const auto& [name, fd] : held_) { send_message(connection_.get(), op("hold", name), fd.get()); }
+    for (const auto& [name, fd] : held_) {
+      send_message(connection_.get(), op("hold", name), fd.get());
+    }
   }
 }
 

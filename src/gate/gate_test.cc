@@ -35,7 +35,9 @@ class GateTest : public testing::Test {
       child_ = 0;
     }
   }
-  std::unique_ptr<Gate> server() { return std::make_unique<Gate>(io_.get_executor(), folder_, "/bin/false", Logger()); }
+  std::unique_ptr<Gate> server() {
+    return std::make_unique<Gate>(io_.get_executor(), folder_, "/bin/false", Logger());
+  }
 
   asio::io_context io_;
   std::string folder_;

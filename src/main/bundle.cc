@@ -16,7 +16,9 @@ extern const unsigned long metier_bundle_size;
 namespace metier {
 namespace fs = std::filesystem;
 
-std::string_view bundle() { return {reinterpret_cast<const char*>(metier_bundle), metier_bundle_size}; }
+std::string_view bundle() {
+  return {reinterpret_cast<const char*>(metier_bundle), metier_bundle_size};
+}
 
 Result<std::string> unpack_bundle(const std::string& data, std::string_view bundle) {
   const std::string lib = data + "/lib";
@@ -30,7 +32,9 @@ Result<std::string> unpack_bundle(const std::string& data, std::string_view bund
     std::string_view rest = bundle;
     while (!rest.empty()) {
       const std::size_t line_end = rest.find('\n');
-      if (line_end == std::string_view::npos) { return fail(ErrorKind::internal, "the bundle is damaged"); }
+      if (line_end == std::string_view::npos) {
+        return fail(ErrorKind::internal, "the bundle is damaged");
+      }
       const std::string_view line = rest.substr(0, line_end);
       unsigned mode = 0;
       std::size_t size = 0;
@@ -39,7 +43,9 @@ Result<std::string> unpack_bundle(const std::string& data, std::string_view bund
       std::from_chars(line.data(), line.data() + first, mode, 8);
       std::from_chars(line.data() + first + 1, line.data() + second, size);
       rest.remove_prefix(line_end + 1);
-      if (second == std::string_view::npos || size > rest.size()) { return fail(ErrorKind::internal, "the bundle is damaged"); }
+      if (second == std::string_view::npos || size > rest.size()) {
+        return fail(ErrorKind::internal, "the bundle is damaged");
+      }
       const fs::path path = fs::path(temporary) / line.substr(second + 1);
       METIER_CHECK(make_folders(path.parent_path(), 0755));
       METIER_CHECK(write_file(path, rest.substr(0, size), mode));
@@ -55,7 +61,9 @@ Result<std::string> unpack_bundle(const std::string& data, std::string_view bund
   fs::remove(link, error);
   fs::create_symlink(id, link, error);
   if (error) { return fail(errno_error(link, error.value())); }
-  if (::rename(link.c_str(), (lib + "/current").c_str()) != 0) { return fail(errno_error(lib + "/current", errno)); }
+  if (::rename(link.c_str(), (lib + "/current").c_str()) != 0) {
+    return fail(errno_error(lib + "/current", errno));
+  }
   return target;
 }
 

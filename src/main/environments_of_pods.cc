@@ -10,7 +10,8 @@ namespace {
 
 std::string on_path(const std::string& program) {
   const char* listed = std::getenv("PATH");
-  std::string_view path = listed != nullptr && *listed != '\0' ? listed : "/usr/local/bin:/usr/bin:/bin";
+  std::string_view path =
+      listed != nullptr && *listed != '\0' ? listed : "/usr/local/bin:/usr/bin:/bin";
   while (!path.empty()) {
     const std::size_t end = std::min(path.find(':'), path.size());
     const std::string candidate = std::string(path.substr(0, end)) + "/" + program;
@@ -35,27 +36,45 @@ std::vector<std::string> texts(const JsonObject& object, std::string_view key) {
 Result<std::string> find_python(const std::string& wish, const std::string& fallback) {
   if (wish.empty()) {
     if (!fallback.empty()) { return fallback; }
-    return fail(Error{.kind = ErrorKind::not_found, .message = "there is no Python interpreter on this machine", .field = "--python",
-                      .fix = "install python3, or start the server with --python INTERPRETER", .code = "EnvironmentFailed"});
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "there is no Python interpreter on this machine",
+                      .field = "--python",
+                      .fix = "install python3, or start the server with --python INTERPRETER",
+                      .code = "EnvironmentFailed"});
   }
   if (wish.find('/') != std::string::npos) {
     if (::access(wish.c_str(), X_OK) == 0) { return wish; }
-    return fail(Error{.kind = ErrorKind::not_found, .message = "no interpreter " + quote(wish), .field = "--python", .fix = "name one that exists", .code = "EnvironmentFailed"});
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "no interpreter " + quote(wish),
+                      .field = "--python",
+                      .fix = "name one that exists",
+                      .code = "EnvironmentFailed"});
   }
   const std::string name = wish.starts_with("python") ? wish : "python" + wish;
   if (std::string found = on_path(name); !found.empty()) { return found; }
   std::string present;
   for (int minor = 9; minor <= 15; ++minor) {
     const std::string version = "3." + std::to_string(minor);
-    if (!on_path("python" + version).empty()) { present += (present.empty() ? "" : ", ") + version; }
+    if (!on_path("python" + version).empty()) {
+      present += (present.empty() ? "" : ", ") + version;
+    }
   }
-  return fail(Error{.kind = ErrorKind::not_found, .message = "no interpreter " + quote(name) + " on this machine", .field = "--python",
-                    .fix = "choose one that is here: " + (present.empty() ? "none found" : present), .code = "EnvironmentFailed"});
+  return fail(Error{.kind = ErrorKind::not_found,
+                    .message = "no interpreter " + quote(name) + " on this machine",
+                    .field = "--python",
+                    .fix = "choose one that is here: " + (present.empty() ? "none found" : present),
+                    .code = "EnvironmentFailed"});
 }
 
 std::string default_python(const std::string& given) {
-  if (!given.empty()) { return given.find('/') != std::string::npos ? given : on_path(given.starts_with("python") ? given : "python" + given); }
-  if (const char* own = std::getenv("METIER_PYTHON"); own != nullptr && *own != '\0') { return own; }
+  if (!given.empty()) {
+    return given.find('/') != std::string::npos
+               ? given
+               : on_path(given.starts_with("python") ? given : "python" + given);
+  }
+  if (const char* own = std::getenv("METIER_PYTHON"); own != nullptr && *own != '\0') {
+    return own;
+  }
   for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
     if (const char* prefix = std::getenv(name); prefix != nullptr && *prefix != '\0') {
       const std::string python = std::string(prefix) + "/bin/python";
@@ -79,10 +98,12 @@ Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
   Ambient out;
   const auto uid = pod.metadata.labels.find("mlrun/uid");
   if (uid != pod.metadata.labels.end() && options_.token) {
-    out.env.emplace_back("MLRUN_HTTPDB__TOKEN", options_.token(pod.metadata.name_space, uid->second));
+    out.env.emplace_back("MLRUN_HTTPDB__TOKEN",
+                         options_.token(pod.metadata.name_space, uid->second));
   }
   BuildAsk ask;
-  if (const auto wish = pod.metadata.annotations.find("metier.dev/environment"); wish != pod.metadata.annotations.end()) {
+  if (const auto wish = pod.metadata.annotations.find("metier.dev/environment");
+      wish != pod.metadata.annotations.end()) {
     if (auto document = parse_json(wish->second); document && document->is_object()) {
       ask.python = string_in(document->get_object(), "python");
       ask.requirements = texts(document->get_object(), "requirements");
@@ -107,7 +128,10 @@ Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
       scope_.spawn("environment " + id, build_aside(*spec, id));
     }
     const std::string progress = environments_.progress(id);
-    co_return fail(Error{.kind = ErrorKind::unavailable, .message = progress.empty() ? "its environment is being built" : "its environment is being built: " + progress,
+    co_return fail(Error{.kind = ErrorKind::unavailable,
+                         .message = progress.empty()
+                                        ? "its environment is being built"
+                                        : "its environment is being built: " + progress,
                          .code = "EnvironmentBuilding"});
   }
   auto environment = co_await environments_.resolve(*spec);
@@ -116,7 +140,8 @@ Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
   out.environment = environment->id;
   out.path_suffix = options_.lib + "/bin";
   out.env.emplace_back("METIER_PYTHON", environment->python);
-  if (const auto context = pod.metadata.annotations.find("metier.dev/context"); context != pod.metadata.annotations.end()) {
+  if (const auto context = pod.metadata.annotations.find("metier.dev/context");
+      context != pod.metadata.annotations.end()) {
     out.env.emplace_back("PYTHONPATH", context->second);
   }
   co_return out;

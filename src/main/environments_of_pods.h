@@ -21,8 +21,8 @@ std::string default_python(const std::string& given);
 class PodEnvironments final : public EnvironmentBuilder {
  public:
   struct Options {
-    std::string python;   // the default interpreter
-    std::string lib;      // the unpacked bundle
+    std::string python;  // the default interpreter
+    std::string lib;     // the unpacked bundle
     std::function<std::string(const std::string& project, const std::string& uid)> token;
   };
   PodEnvironments(Executor loop, Environments& environments, Options options)
@@ -42,7 +42,8 @@ class PodEnvironments final : public EnvironmentBuilder {
   Options options_;
   Scope scope_;
   std::map<std::string, bool> building_;
-  std::map<std::string, Error> failed_;  // told to every pod that waited; a new build begins with the next one
+  std::map<std::string, Error>
+      failed_;  // told to every pod that waited; a new build begins with the next one
 };
 
 }  // namespace metier

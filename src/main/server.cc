@@ -8,10 +8,10 @@
 
 #include <boost/asio/signal_set.hpp>
 #include <charconv>
-#include <filesystem>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 
 #include "api/engine_api.h"
@@ -35,22 +35,25 @@ constexpr const char* kRunListener = "runs";
 // All parts of a running server, in the order in which they are made.
 class Server final {
  public:
-  explicit Server(const cli::ServerOptions& options) : options_(options), loop_(1), executor_(loop_.get_executor()) {}
+  explicit Server(const cli::ServerOptions& options)
+      : options_(options), loop_(1), executor_(loop_.get_executor()) {}
 
   int run() {
-    sink_ = make_log_sink(STDERR_FILENO, std::getenv("METIER_DEBUG") != nullptr ? LogLevel::debug : LogLevel::info);
+    sink_ = make_log_sink(
+        STDERR_FILENO, std::getenv("METIER_DEBUG") != nullptr ? LogLevel::debug : LogLevel::info);
     log_ = Logger(sink_.get());
     int code = 0;
-    asio::co_spawn(
-        executor_, live(code), [this](std::exception_ptr error) {
-          if (error) { failure_ = error; }
-          loop_.stop();
-        });
+    asio::co_spawn(executor_, live(code), [this](std::exception_ptr error) {
+      if (error) { failure_ = error; }
+      loop_.stop();
+    });
     loop_.run();
     if (failure_) {
       try {
         std::rethrow_exception(failure_);
-      } catch (const std::exception& error) { log_.error("server ended by a fault of its own", {{"what", Json(error.what())}}); }
+      } catch (const std::exception& error) {
+        log_.error("server ended by a fault of its own", {{"what", Json(error.what())}});
+      }
       return 70;
     }
     return code;
@@ -60,7 +63,9 @@ class Server final {
   static int complain(const Error& error) {
     std::fprintf(stderr, "error: %s\n", error.text().c_str());
     if (!error.fix.empty()) { std::fprintf(stderr, "  %s\n", error.fix.c_str()); }
-    return error.kind == ErrorKind::internal ? 70 : error.kind == ErrorKind::conflict ? 2 : exit_code_of(error.kind);
+    return error.kind == ErrorKind::internal   ? 70
+           : error.kind == ErrorKind::conflict ? 2
+                                               : exit_code_of(error.kind);
   }
 
   Async<void> live(int& code) {
@@ -77,7 +82,9 @@ class Server final {
   Async<Result<void>> start() {
     auto folder = make_folders(options_.data, 0700);
     if (!folder) { co_return fail(std::move(folder.error())); }
-    if (::geteuid() == 0) { ::chmod(options_.data.c_str(), 0711); }  // pods of other users pass through to what is theirs
+    if (::geteuid() == 0) {
+      ::chmod(options_.data.c_str(), 0711);
+    }  // pods of other users pass through to what is theirs
     auto store = Store::open(executor_, {.folder = options_.data, .clock = &clock_, .log = log_});
     // A server that was just killed holds its lock until the kernel has taken it apart.
     for (int i = 0; i < 20 && !store && store.error().kind == ErrorKind::conflict; ++i) {
@@ -92,7 +99,8 @@ class Server final {
     auto project = co_await make_default_project();
     if (!project) { co_return fail(std::move(project.error())); }
 
-    server_ = net::make_server(executor_, [this](net::Request request) { return answer(std::move(request)); }, {}, log_);
+    server_ = net::make_server(
+        executor_, [this](net::Request request) { return answer(std::move(request)); }, {}, log_);
     auto run_url = co_await listen_for_runs();
     if (!run_url) { co_return fail(std::move(run_url.error())); }
     auto cluster = make_cluster();
@@ -104,8 +112,11 @@ class Server final {
     if (!opened) { co_return fail(std::move(opened.error()).in("cluster")); }
     if (!python_.empty()) {
       // The first run finds its interpreter with the imports done.
-      auto warm = driver_->zygotes().prewarm(environment_id({.python = python_, .requirements = {}, .commands = {}}), python_);
-      if (!warm) { log_.info("no zygote ahead of the first run", {{"why", Json(warm.error().text())}}); }
+      auto warm = driver_->zygotes().prewarm(
+          environment_id({.python = python_, .requirements = {}, .commands = {}}), python_);
+      if (!warm) {
+        log_.info("no zygote ahead of the first run", {{"why", Json(warm.error().text())}});
+      }
     }
     auto engine = co_await engine_->start();
     if (!engine) { co_return fail(std::move(engine.error())); }
@@ -119,7 +130,9 @@ class Server final {
     co_return co_await store_->write([now = clock_.now()](Records& tx) -> Result<void> {
       METIER_TRY(known, tx.project("default"));
       if (known) { return {}; }
-      METIER_CHECK(records::create_project(tx, JsonObject{{"metadata", JsonObject{{"name", "default"}}}, {"spec", JsonObject{}}}, now));
+      METIER_CHECK(records::create_project(
+          tx, JsonObject{{"metadata", JsonObject{{"name", "default"}}}, {"spec", JsonObject{}}},
+          now));
       return {};
     });
   }
@@ -135,7 +148,8 @@ class Server final {
       gate_ = std::make_unique<Gate>(executor_, options_.data, program, log_);
       auto held = gate_->open();
       if (!held) {
-        log_.warn("no gate: connections of pods are refused while the server restarts", {{"why", Json(held.error().text())}});
+        log_.warn("no gate: connections of pods are refused while the server restarts",
+                  {{"why", Json(held.error().text())}});
         gate_.reset();
       } else {
         for (auto& [name, fd] : *held) {
@@ -145,10 +159,13 @@ class Server final {
     }
     auto known = store_->records().setting(std::string(kServerScope), std::string(kRunPort));
     if (!known) { co_return fail(std::move(known.error())); }
-    if (*known) { std::from_chars((*known)->data(), (*known)->data() + (*known)->size(), listen.port); }
+    if (*known) {
+      std::from_chars((*known)->data(), (*known)->data() + (*known)->size(), listen.port);
+    }
     auto port = server_->listen(listen);
     if (!port && listen.port != 0) {
-      log_.warn("the port of the run listener is taken: running pods cannot reach the server", {{"port", Json(listen.port)}});
+      log_.warn("the port of the run listener is taken: running pods cannot reach the server",
+                {{"port", Json(listen.port)}});
       listen.port = 0;
       port = server_->listen(listen);
     }
@@ -159,7 +176,9 @@ class Server final {
     }
     const std::string text = std::to_string(*port);
     if (!*known || **known != text) {
-      auto stored = co_await store_->write([text](Records& tx) { return tx.put_setting(std::string(kServerScope), std::string(kRunPort), text, std::nullopt); });
+      auto stored = co_await store_->write([text](Records& tx) {
+        return tx.put_setting(std::string(kServerScope), std::string(kRunPort), text, std::nullopt);
+      });
       if (!stored) { co_return fail(std::move(stored.error())); }
     }
     co_return "http://127.0.0.1:" + text;
@@ -168,12 +187,17 @@ class Server final {
   Result<void> make_cluster() {
     const char* force = std::getenv("METIER_FORCE");
     python_ = default_python(options_.python);
-    environments_ = std::make_unique<Environments>(executor_, Environments::Options{.folder = options_.data + "/environments", .uv = "", .log = log_});
+    environments_ = std::make_unique<Environments>(
+        executor_,
+        Environments::Options{.folder = options_.data + "/environments", .uv = "", .log = log_});
     pod_environments_ = std::make_unique<PodEnvironments>(
         executor_, *environments_,
-        PodEnvironments::Options{.python = python_, .lib = lib_, .token = [this](const std::string& project, const std::string& uid) {
-                                   return engine_->tokens().token(project, uid);
-                                 }});
+        PodEnvironments::Options{
+            .python = python_,
+            .lib = lib_,
+            .token = [this](const std::string& project, const std::string& uid) {
+              return engine_->tokens().token(project, uid);
+            }});
     ProcessDriver::Options driver;
     driver.data = options_.data;
     driver.shim = lib_ + "/metier-shim";
@@ -181,18 +205,22 @@ class Server final {
     if (const char* preload = std::getenv("METIER_PRELOAD")) { driver.preload = preload; }
     driver.force = force != nullptr ? force : "";
     driver.log = log_;
-    driver_ = std::make_unique<ProcessDriver>(executor_, clock_, random_, host_cgroups("/", driver.force), driver);
+    driver_ = std::make_unique<ProcessDriver>(executor_, clock_, random_,
+                                              host_cgroups("/", driver.force), driver);
     METIER_TRY(host, LinuxInventory().read());
     EmbeddedOptions embedded;
     embedded.data = options_.data;
     embedded.host = std::move(host);
     embedded.ambient = [this](const Resource& pod) { return pod_environments_->ambient(pod); };
-    embedded.secrets = [this](const std::string& secret_project, const std::string& name) { return objects_->open_secret(secret_project, name); };
+    embedded.secrets = [this](const std::string& secret_project, const std::string& name) {
+      return objects_->open_secret(secret_project, name);
+    };
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""}};
     embedded.clock = &clock_;
     embedded.random = &random_;
     embedded.log = log_;
-    cluster_ = std::make_unique<EmbeddedCluster>(executor_, store_->objects(), *driver_, std::move(embedded));
+    cluster_ = std::make_unique<EmbeddedCluster>(executor_, store_->objects(), *driver_,
+                                                 std::move(embedded));
     return {};
   }
 
@@ -203,9 +231,12 @@ class Server final {
     engine.default_python = python_;
     engine.server_uid = static_cast<std::int64_t>(::geteuid());
     if (const char* ttl = std::getenv("METIER_RESOURCE_TTL")) {
-      if (const auto parsed = parse_duration(ttl)) { engine.resource_ttl = std::chrono::duration_cast<std::chrono::seconds>(*parsed); }
+      if (const auto parsed = parse_duration(ttl)) {
+        engine.resource_ttl = std::chrono::duration_cast<std::chrono::seconds>(*parsed);
+      }
     }
-    ground_ = std::make_unique<Ground>(Ground{executor_, *store_, *cluster_, kinds_, clock_, random_, log_, engine});
+    ground_ = std::make_unique<Ground>(
+        Ground{executor_, *store_, *cluster_, kinds_, clock_, random_, log_, engine});
     engine_ = std::make_unique<Engine>(*ground_);
     objects_ = std::make_unique<ProjectObjects>(*ground_);
     describe_ = std::make_unique<Describe>(*ground_, *engine_);
@@ -224,19 +255,27 @@ class Server final {
       return api::RunTokenScope{run->project, run->uid};
     };
     if (options_.listen.empty()) { return access; }
-    const bool loopback = options_.listen.starts_with("127.") || options_.listen.starts_with("localhost:") || options_.listen.starts_with("[::1]");
+    const bool loopback = options_.listen.starts_with("127.") ||
+                          options_.listen.starts_with("localhost:") ||
+                          options_.listen.starts_with("[::1]");
     if (options_.auth == "none") {
       if (!loopback && !options_.insecure_no_auth) {
-        return fail(invalid("--auth none", "without a token anybody who reaches " + options_.listen + " may run programs here",
-                            "listen on 127.0.0.1, or say --insecure-no-auth"));
+        return fail(invalid(
+            "--auth none",
+            "without a token anybody who reaches " + options_.listen + " may run programs here",
+            "listen on 127.0.0.1, or say --insecure-no-auth"));
       }
       return access;
     }
     const std::string file = options_.data + "/token";
     auto known = read_file(file, 4096);
-    if (!known && known.error().kind != ErrorKind::not_found) { return fail(std::move(known.error())); }
+    if (!known && known.error().kind != ErrorKind::not_found) {
+      return fail(std::move(known.error()));
+    }
     if (known) {
-      while (!known->empty() && (known->back() == '\n' || known->back() == ' ')) { known->pop_back(); }
+      while (!known->empty() && (known->back() == '\n' || known->back() == ' ')) {
+        known->pop_back();
+      }
       access.token = *known;
     }
     if (access.token.empty()) {
@@ -249,13 +288,27 @@ class Server final {
 
   void make_routes(api::Access access, const std::string& run_url) {
     router_ = std::make_unique<api::Router>(std::move(access), log_);
-    api_ = std::make_unique<api::EngineApi>(api::EngineApi{*engine_, *describe_, *objects_, *resources_, *builds_, {}, {}, router_.get(), clock_.now()});
+    api_ = std::make_unique<api::EngineApi>(api::EngineApi{*engine_,
+                                                           *describe_,
+                                                           *objects_,
+                                                           *resources_,
+                                                           *builds_,
+                                                           {},
+                                                           {},
+                                                           router_.get(),
+                                                           clock_.now()});
     api_->environments = [this] {
       JsonArray out;
       for (const EnvironmentInfo& info : environments_->list()) {
         JsonArray requirements;
-        for (const std::string& requirement : info.requirements) { requirements.emplace_back(requirement); }
-        out.push_back(JsonObject{{"id", info.id}, {"python", info.python}, {"requirements", std::move(requirements)}, {"state", info.state}, {"built", info.built}});
+        for (const std::string& requirement : info.requirements) {
+          requirements.emplace_back(requirement);
+        }
+        out.push_back(JsonObject{{"id", info.id},
+                                 {"python", info.python},
+                                 {"requirements", std::move(requirements)},
+                                 {"state", info.state},
+                                 {"built", info.built}});
       }
       return Json(std::move(out));
     };
@@ -263,12 +316,26 @@ class Server final {
       engine_->secrets_changed(project);
       cluster_->secret_changed(project, name);
     };
-    records_api_ = std::make_unique<api::RecordsApi>(api::RecordsApi{*store_, clock_, options_.data + "/projects/{{project}}/artifacts/{{run.uid}}", [this, run_url] { return tcp_url_.empty() ? run_url : tcp_url_; }, {}, {}, {}, {}, {}});
-    records_api_->held = [this](const std::string& project, const std::string& uid) { return engine_->holds(project, uid); };
-    records_api_->run_changed = [this](const std::string& project, const std::string& uid, const std::string& name, const std::string& state) {
+    records_api_ = std::make_unique<api::RecordsApi>(
+        api::RecordsApi{*store_,
+                        clock_,
+                        options_.data + "/projects/{{project}}/artifacts/{{run.uid}}",
+                        [this, run_url] { return tcp_url_.empty() ? run_url : tcp_url_; },
+                        {},
+                        {},
+                        {},
+                        {},
+                        {}});
+    records_api_->held = [this](const std::string& project, const std::string& uid) {
+      return engine_->holds(project, uid);
+    };
+    records_api_->run_changed = [this](const std::string& project, const std::string& uid,
+                                       const std::string& name, const std::string& state) {
       engine_->run_changed(project, uid, name, state);
     };
-    records_api_->forget_run = [this](std::string project, std::string uid) { return engine_->forget(std::move(project), std::move(uid)); };
+    records_api_->forget_run = [this](std::string project, std::string uid) {
+      return engine_->forget(std::move(project), std::move(uid));
+    };
     records_api_->abort_run = [this](std::string project, std::string uid, std::string text) {
       return engine_->abort(std::move(project), std::move(uid), std::move(text));
     };
@@ -287,7 +354,8 @@ class Server final {
     unix_listen.name = "unix";
     unix_listen.unix_path = options_.socket;
     unix_listen.unix_mode = ::geteuid() == 0 ? 0666 : 0600;
-    METIER_CHECK(make_folders(options_.socket.substr(0, options_.socket.rfind('/')), ::geteuid() == 0 ? 0755 : 0700));
+    METIER_CHECK(make_folders(options_.socket.substr(0, options_.socket.rfind('/')),
+                              ::geteuid() == 0 ? 0755 : 0700));
     METIER_TRY(unix_port, server_->listen(unix_listen));
     static_cast<void>(unix_port);
     std::error_code ignored;
@@ -300,12 +368,14 @@ class Server final {
     const std::string port = colon == std::string::npos ? "" : options_.listen.substr(colon + 1);
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), tcp.port);
     if (port.empty() || error != std::errc{} || end != port.data() + port.size()) {
-      return fail(invalid("--listen", quote(options_.listen) + " is not ADDRESS:PORT", "write --listen 127.0.0.1:8080"));
+      return fail(invalid("--listen", quote(options_.listen) + " is not ADDRESS:PORT",
+                          "write --listen 127.0.0.1:8080"));
     }
     tcp.tls_certificate = options_.tls_cert;
     tcp.tls_key = options_.tls_key;
     METIER_TRY(bound, server_->listen(tcp));
-    tcp_url_ = (tcp.tls_certificate.empty() ? "http://" : "https://") + tcp.host + ":" + std::to_string(bound);
+    tcp_url_ = (tcp.tls_certificate.empty() ? "http://" : "https://") + tcp.host + ":" +
+               std::to_string(bound);
     log_.info("listening", {{"address", Json(tcp.host)}, {"port", Json(bound)}});
     // For `metier env`: --listen may have left the choice of the port to the kernel.
     METIER_CHECK(write_file(options_.data + "/url", tcp_url_ + "\n", 0600));
@@ -314,7 +384,9 @@ class Server final {
 
   Async<net::Response> answer(net::Request request) {
     if (!router_) {
-      co_return api::error_response(Error{.kind = ErrorKind::unavailable, .message = "the server is starting", .fix = "try again in a moment"});
+      co_return api::error_response(Error{.kind = ErrorKind::unavailable,
+                                          .message = "the server is starting",
+                                          .fix = "try again in a moment"});
     }
     // A long poll counts for as long as it waits; a run's own calls keep nobody alive.
     struct Busy {
@@ -331,7 +403,9 @@ class Server final {
   void ready() {
     ::prctl(PR_SET_DUMPABLE, 0);  // from here on nothing of /proc/self is read that this would hide
     last_use_ = clock_.steady();
-    log_.info("ready", {{"data", Json(options_.data)}, {"socket", Json(options_.socket)}, {"pid", Json(::getpid())}});
+    log_.info("ready", {{"data", Json(options_.data)},
+                        {"socket", Json(options_.socket)},
+                        {"pid", Json(::getpid())}});
     if (options_.ready_fd >= 0) {
       const ssize_t written = ::write(options_.ready_fd, "ready\n", 6);
       static_cast<void>(written);
@@ -365,7 +439,11 @@ class Server final {
         break;
       }
       const std::uint64_t seen = changed.generation();
-      if (!stopped) { co_await changed.wait(seen, std::chrono::steady_clock::now() + std::min<std::chrono::steady_clock::duration>(left, std::chrono::seconds(20))); }
+      if (!stopped) {
+        co_await changed.wait(
+            seen, std::chrono::steady_clock::now() + std::min<std::chrono::steady_clock::duration>(
+                                                         left, std::chrono::seconds(20)));
+      }
     }
     signals.cancel();
     co_await sleep_for(executor_, std::chrono::milliseconds(0));
@@ -382,13 +460,17 @@ class Server final {
     if (engine_) { co_await engine_->stop(); }
     if (cluster_) {
       auto closed = co_await cluster_->close();
-      if (!closed) { log_.warn("cluster did not close in time", {{"error", Json(closed.error().text())}}); }
+      if (!closed) {
+        log_.warn("cluster did not close in time", {{"error", Json(closed.error().text())}});
+      }
     }
     if (pod_environments_) { co_await pod_environments_->close(); }
     if (driver_) { co_await driver_->close(); }
     if (store_) {
       auto closed = co_await store_->close();
-      if (!closed) { log_.warn("store did not close well", {{"error", Json(closed.error().text())}}); }
+      if (!closed) {
+        log_.warn("store did not close well", {{"error", Json(closed.error().text())}});
+      }
     }
   }
 
@@ -450,7 +532,10 @@ int serve(const cli::ServerOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);
   harden();
   if (options.cluster != "embedded") {
-    std::fprintf(stderr, "error: --cluster: cluster %s is not built yet\n  leave the flag out: the embedded cluster runs on this machine\n", options.cluster.c_str());
+    std::fprintf(stderr,
+                 "error: --cluster: cluster %s is not built yet\n  leave the flag out: the "
+                 "embedded cluster runs on this machine\n",
+                 options.cluster.c_str());
     return 5;
   }
   if (options.db != "sqlite") {

@@ -38,22 +38,26 @@ struct Link {
   // A kept connection that has bytes or an end to read is of no use any more.
   bool fresh() {
     char byte = 0;
-    return ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+           (errno == EAGAIN || errno == EWOULDBLOCK);
   }
 };
 using LinkPtr = std::shared_ptr<Link>;
 
 Error no_answer(const Url& url, const Link& link, const boost::system::error_code& ec) {
   if (link.timed_out) {
-    return Error{.kind = ErrorKind::timed_out, .message = fmt::format("{} did not answer in time", url.origin())};
+    return Error{.kind = ErrorKind::timed_out,
+                 .message = fmt::format("{} did not answer in time", url.origin())};
   }
   auto text = ec.message();
   if (!text.empty()) { text[0] = static_cast<char>(std::tolower(text[0])); }
-  return Error{.kind = ErrorKind::unavailable, .message = fmt::format("no server at {} ({})", url.origin(), text)};
+  return Error{.kind = ErrorKind::unavailable,
+               .message = fmt::format("no server at {} ({})", url.origin(), text)};
 }
 
 bool may_repeat(std::string_view method) {
-  return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" || method == "OPTIONS";
+  return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" ||
+         method == "OPTIONS";
 }
 
 class AsioClient final : public Client {
@@ -70,7 +74,9 @@ class AsioClient final : public Client {
     if (auto kept = take(key)) {
       bool untouched = false;
       auto answer = co_await exchange(kept, *url, request, *bytes, key, deadline, &untouched);
-      if (answer || !untouched || kept->timed_out || !may_repeat(request.method)) { co_return answer; }
+      if (answer || !untouched || kept->timed_out || !may_repeat(request.method)) {
+        co_return answer;
+      }
     }
     auto link = std::make_shared<Link>(executor_);
     auto connected = co_await connect(link, *url, request.ca_file, deadline);
@@ -136,11 +142,13 @@ class AsioClient final : public Client {
     link->tls->set_verify_mode(asio::ssl::verify_peer);
     link->tls->set_verify_callback(asio::ssl::host_name_verification(url.host));
     boost::system::error_code ec;
-    co_await link->tls->async_handshake(asio::ssl::stream_base::client, asio::redirect_error(use_async, ec));
+    co_await link->tls->async_handshake(asio::ssl::stream_base::client,
+                                        asio::redirect_error(use_async, ec));
     if (!ec) { co_return Result<void>{}; }
     if (link->timed_out) { co_return fail(no_answer(url, *link, ec)); }
     const long verdict = SSL_get_verify_result(link->tls->native_handle());
-    const std::string why = verdict == X509_V_OK ? ec.message() : X509_verify_cert_error_string(verdict);
+    const std::string why =
+        verdict == X509_V_OK ? ec.message() : X509_verify_cert_error_string(verdict);
     co_return fail(Error{.kind = ErrorKind::unavailable,
                          .message = fmt::format("{} cannot be trusted: {}", url.origin(), why),
                          .fix = "give the file of its certificate authority (SSL_CERT_FILE)"});
@@ -151,22 +159,30 @@ class AsioClient final : public Client {
     if (url.scheme == Url::Scheme::unix_socket) {
       sockaddr_un address{};
       address.sun_family = AF_UNIX;
-      if (url.host.size() >= sizeof address.sun_path) { co_return fail(invalid("", "socket path " + quote(url.host) + " is too long")); }
+      if (url.host.size() >= sizeof address.sun_path) {
+        co_return fail(invalid("", "socket path " + quote(url.host) + " is too long"));
+      }
       std::memcpy(address.sun_path, url.host.data(), url.host.size());
       out.emplace_back(&address, sizeof address);
       co_return out;
     }
     boost::system::error_code ec;
-    const auto literal = asio::ip::make_address(url.host == "localhost" ? "127.0.0.1" : url.host, ec);
+    const auto literal =
+        asio::ip::make_address(url.host == "localhost" ? "127.0.0.1" : url.host, ec);
     if (!ec) {
       out.emplace_back(asio::ip::tcp::endpoint(literal, url.port));
-      if (url.host == "localhost") { out.emplace_back(asio::ip::tcp::endpoint(asio::ip::address_v6::loopback(), url.port)); }
+      if (url.host == "localhost") {
+        out.emplace_back(asio::ip::tcp::endpoint(asio::ip::address_v6::loopback(), url.port));
+      }
       co_return out;
     }
     asio::ip::basic_resolver<asio::ip::tcp, Executor> resolver(executor_);
-    const auto found = co_await resolver.async_resolve(url.host, std::to_string(url.port), asio::redirect_error(use_async, ec));
+    const auto found = co_await resolver.async_resolve(url.host, std::to_string(url.port),
+                                                       asio::redirect_error(use_async, ec));
     if (ec) {
-      co_return fail(Error{.kind = ErrorKind::unavailable, .message = fmt::format("{} has no address ({})", quote(url.host), ec.message())});
+      co_return fail(
+          Error{.kind = ErrorKind::unavailable,
+                .message = fmt::format("{} has no address ({})", quote(url.host), ec.message())});
     }
     for (const auto& entry : found) { out.emplace_back(entry.endpoint()); }
     co_return out;
@@ -183,21 +199,27 @@ class AsioClient final : public Client {
     } else {
       made->load_verify_file(ca_file, ec);
     }
-    if (ec) { return fail(invalid("", "certificates of " + quote(ca_file) + " cannot be read: " + ec.message())); }
+    if (ec) {
+      return fail(
+          invalid("", "certificates of " + quote(ca_file) + " cannot be read: " + ec.message()));
+    }
     context = std::move(made);
     return context;
   }
 
   // `untouched` when not one byte of an answer came: a kept connection had been closed meanwhile.
-  Async<Result<ClientResponse>> exchange(LinkPtr link, const Url& url, const ClientRequest& request, const std::string& bytes,
-                                         const std::string& key, SteadyTime deadline, bool* untouched) {
+  Async<Result<ClientResponse>> exchange(LinkPtr link, const Url& url, const ClientRequest& request,
+                                         const std::string& bytes, const std::string& key,
+                                         SteadyTime deadline, bool* untouched) {
     const auto timer = arm(link, deadline);
     ResponseParser parser(request.body_limit, request.method == "HEAD");
     boost::system::error_code ec;
     if (link->tls) {
-      co_await asio::async_write(*link->tls, asio::buffer(bytes), asio::redirect_error(use_async, ec));
+      co_await asio::async_write(*link->tls, asio::buffer(bytes),
+                                 asio::redirect_error(use_async, ec));
     } else {
-      co_await asio::async_write(link->socket, asio::buffer(bytes), asio::redirect_error(use_async, ec));
+      co_await asio::async_write(link->socket, asio::buffer(bytes),
+                                 asio::redirect_error(use_async, ec));
     }
     // A server that refuses early answers and closes: its answer is worth more than our write error.
     std::array<char, 16384> buffer;
@@ -207,14 +229,18 @@ class AsioClient final : public Client {
       std::size_t n = 0;
       boost::system::error_code read_error;
       if (link->tls) {
-        n = co_await link->tls->async_read_some(asio::buffer(buffer), asio::redirect_error(use_async, read_error));
+        n = co_await link->tls->async_read_some(asio::buffer(buffer),
+                                                asio::redirect_error(use_async, read_error));
       } else {
-        n = co_await link->socket.async_read_some(asio::buffer(buffer), asio::redirect_error(use_async, read_error));
+        n = co_await link->socket.async_read_some(asio::buffer(buffer),
+                                                  asio::redirect_error(use_async, read_error));
       }
       if (link->timed_out) { co_return fail(no_answer(url, *link, read_error)); }
       if (read_error) {
         *untouched = !parser.started();
-        if (*untouched && read_error != asio::error::eof) { co_return fail(no_answer(url, *link, ec ? ec : read_error)); }
+        if (*untouched && read_error != asio::error::eof) {
+          co_return fail(no_answer(url, *link, ec ? ec : read_error));
+        }
         parsed = parser.finish();
         break;
       }
@@ -236,6 +262,8 @@ class AsioClient final : public Client {
 
 }  // namespace
 
-std::unique_ptr<Client> make_client(Executor executor) { return std::make_unique<AsioClient>(executor); }
+std::unique_ptr<Client> make_client(Executor executor) {
+  return std::make_unique<AsioClient>(executor);
+}
 
 }  // namespace metier::net

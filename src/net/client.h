@@ -12,7 +12,7 @@ namespace metier::net {
 
 struct ClientRequest {
   std::string method = "GET";
-  std::string url;      // http://, https://, or unix:///path/to.sock:/target
+  std::string url;  // http://, https://, or unix:///path/to.sock:/target
   Headers headers;
   std::string body;
   std::chrono::milliseconds timeout{45'000};

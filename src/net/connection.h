@@ -19,7 +19,8 @@ namespace metier::net {
 using PlainSocket = asio::basic_stream_socket<asio::generic::stream_protocol, Executor>;
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-using AutoUnlink = boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
+using AutoUnlink =
+    boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
 
 // What the server sees of a connection: its deadline, and a way to end what it waits for.
 class ConnectionBase : public AutoUnlink {
@@ -34,22 +35,27 @@ class ConnectionBase : public AutoUnlink {
   SteadyTime deadline = SteadyTime::max();
   bool expired = false;
 };
-using ConnectionList = boost::intrusive::list<ConnectionBase, boost::intrusive::constant_time_size<false>>;
+using ConnectionList =
+    boost::intrusive::list<ConnectionBase, boost::intrusive::constant_time_size<false>>;
 
 // Shared by the server and its connections; the last of them ends it.
 struct ServerCore {
   ServerCore(Executor loop, Handler what, Limits bounds, Logger logger)
-      : executor(loop), handler(std::move(what)), limits(bounds), log(std::move(logger)), scope(loop) {}
+      : executor(loop),
+        handler(std::move(what)),
+        limits(bounds),
+        log(std::move(logger)),
+        scope(loop) {}
   Executor executor;
   Handler handler;
   Limits limits;
   Logger log;
   Scope scope;
-  ConnectionList idle;   // oldest first: the first to go when connections run out
+  ConnectionList idle;  // oldest first: the first to go when connections run out
   ConnectionList busy;
   std::size_t connections = 0;
   bool closing = false;
-  std::string date;      // the header's value of this second
+  std::string date;  // the header's value of this second
   std::time_t date_second = 0;
 
   const std::string& date_now();
@@ -61,17 +67,21 @@ struct Framing {
   bool keep_alive = true;
   bool http_1_0 = false;
   bool chunked = false;
-  bool no_body = false;              // 204, 304
+  bool no_body = false;  // 204, 304
   std::size_t content_length = 0;
 };
-void append_head(std::string& out, const Response& response, const Framing& framing, const std::string& date);
+void append_head(std::string& out, const Response& response, const Framing& framing,
+                 const std::string& date);
 
 template <class Stream>
 class Connection final : public ConnectionBase {
  public:
   template <class... Args>
   Connection(std::shared_ptr<ServerCore> core, Peer peer, Args&&... args)
-      : core_(std::move(core)), peer_(std::move(peer)), stream_(std::forward<Args>(args)...), parser_(core_->limits) {
+      : core_(std::move(core)),
+        peer_(std::move(peer)),
+        stream_(std::forward<Args>(args)...),
+        parser_(core_->limits) {
     ++core_->connections;
     core_->busy.push_back(*this);
   }
@@ -121,8 +131,10 @@ class Connection final : public ConnectionBase {
     while (!parts[0].empty() || !parts[1].empty() || !parts[2].empty()) {
       deadline = now() + core_->limits.body_deadline;
       boost::system::error_code ec;
-      const std::array<asio::const_buffer, 3> buffers{asio::buffer(parts[0]), asio::buffer(parts[1]), asio::buffer(parts[2])};
-      const auto n = co_await stream_.async_write_some(buffers, asio::redirect_error(use_async, ec));
+      const std::array<asio::const_buffer, 3> buffers{
+          asio::buffer(parts[0]), asio::buffer(parts[1]), asio::buffer(parts[2])};
+      const auto n =
+          co_await stream_.async_write_some(buffers, asio::redirect_error(use_async, ec));
       if (ec || expired) { co_return false; }
       drop(parts, n);
     }
@@ -133,7 +145,8 @@ class Connection final : public ConnectionBase {
  private:
   class ChunkWriter final : public BodyWriter {
    public:
-    ChunkWriter(Connection& connection, bool chunked) : connection_(connection), chunked_(chunked) {}
+    ChunkWriter(Connection& connection, bool chunked)
+        : connection_(connection), chunked_(chunked) {}
     Async<bool> write(std::string bytes) override {
       if (bytes.empty() || gone_) { co_return !gone_; }
       const auto head = chunked_ ? fmt::format("{:x}\r\n", bytes.size()) : std::string();
@@ -208,7 +221,8 @@ class Connection final : public ConnectionBase {
         if (!parser_.has_body()) { deadline = now() + core_->limits.header_deadline; }
       }
       boost::system::error_code ec;
-      const auto n = co_await stream_.async_read_some(asio::buffer(buffer_), asio::redirect_error(use_async, ec));
+      const auto n = co_await stream_.async_read_some(asio::buffer(buffer_),
+                                                      asio::redirect_error(use_async, ec));
       if (waits) { move_to(core_->busy); }
       if (expired && !waits) {
         late_ = true;
@@ -222,11 +236,17 @@ class Connection final : public ConnectionBase {
 
   Async<void> refuse() {
     expired = false;
-    const auto refusal = late_ ? Refusal{408, "the request did not arrive in time", "send it without pauses"} : parser_.refusal();
+    const auto refusal =
+        late_ ? Refusal{408, "the request did not arrive in time", "send it without pauses"}
+              : parser_.refusal();
     auto response = json_response(refusal.status, refusal_body(refusal));
-    if (refusal.status == 405) { response.headers.emplace_back("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"); }
+    if (refusal.status == 405) {
+      response.headers.emplace_back("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
     out_.clear();
-    append_head(out_, response, Framing{.keep_alive = false, .content_length = response.body.size()}, core_->date_now());
+    append_head(out_, response,
+                Framing{.keep_alive = false, .content_length = response.body.size()},
+                core_->date_now());
     const bool written = co_await write({out_, response.body, {}});
     if (!written) { co_return; }
     // The client may still be sending: closing at once would take the answer away from it.
@@ -234,7 +254,8 @@ class Connection final : public ConnectionBase {
     socket().shutdown(asio::socket_base::shutdown_send, ec);
     deadline = now() + std::chrono::seconds(1);
     for (std::size_t drained = 0; !ec && !expired && drained < (1U << 20U);) {
-      drained += co_await socket().async_read_some(asio::buffer(buffer_), asio::redirect_error(use_async, ec));
+      drained += co_await socket().async_read_some(asio::buffer(buffer_),
+                                                   asio::redirect_error(use_async, ec));
     }
   }
 
@@ -250,14 +271,18 @@ class Connection final : public ConnectionBase {
     request.peer = peer_;
     auto response = co_await call(std::move(request));
     const bool no_body = response.status == 204 || response.status == 304;
-    Framing framing{.keep_alive = keep && !core_->closing, .http_1_0 = http_1_0, .no_body = no_body};
-    if (response.stream && !no_body) { co_return co_await answer_stream(response, framing, head_only); }
+    Framing framing{
+        .keep_alive = keep && !core_->closing, .http_1_0 = http_1_0, .no_body = no_body};
+    if (response.stream && !no_body) {
+      co_return co_await answer_stream(response, framing, head_only);
+    }
     framing.content_length = response.body.size();
     out_.clear();
     append_head(out_, response, framing, core_->date_now());
-    std::string_view body = head_only || no_body ? std::string_view() : std::string_view(response.body);
+    std::string_view body =
+        head_only || no_body ? std::string_view() : std::string_view(response.body);
     const bool written = co_await write({out_, body, {}});
-    co_return written && framing.keep_alive;
+    co_return written&& framing.keep_alive;
   }
 
   Async<Response> call(Request request) {
@@ -273,11 +298,11 @@ class Connection final : public ConnectionBase {
     try {
       auto response = co_await core_->handler(std::move(request));
       co_return response;
-    } catch (const std::exception& e) {
-      error = e.what();
-    }
-    core_->log.error("request handler threw", {{"method", Json(method)}, {"path", Json(path)}, {"error", Json(error)}});
-    co_return json_response(500, refusal_body({500, "internal error while answering this request", "report it with the server's log"}));
+    } catch (const std::exception& e) { error = e.what(); }
+    core_->log.error("request handler threw",
+                     {{"method", Json(method)}, {"path", Json(path)}, {"error", Json(error)}});
+    co_return json_response(500, refusal_body({500, "internal error while answering this request",
+                                               "report it with the server's log"}));
   }
 
   Async<bool> answer_stream(Response& response, Framing framing, bool head_only) {
@@ -286,14 +311,12 @@ class Connection final : public ConnectionBase {
     out_.clear();
     append_head(out_, response, framing, core_->date_now());
     const bool written = co_await write({out_, {}, {}});
-    if (!written || head_only) { co_return written && framing.keep_alive; }
+    if (!written || head_only) { co_return written&& framing.keep_alive; }
     ChunkWriter writer(*this, framing.chunked);
     std::string error;
     try {
       co_await response.stream(writer);
-    } catch (const std::exception& e) {
-      error = e.what();
-    }
+    } catch (const std::exception& e) { error = e.what(); }
     if (!error.empty()) {
       core_->log.error("response stream threw", {{"error", Json(error)}});
       co_return false;  // without the last chunk: the client sees that it was cut
@@ -301,7 +324,7 @@ class Connection final : public ConnectionBase {
     if (writer.gone()) { co_return false; }
     if (!framing.chunked) { co_return false; }
     const bool ended = co_await write({"0\r\n\r\n", {}, {}});
-    co_return ended && framing.keep_alive && !core_->closing;
+    co_return ended&& framing.keep_alive && !core_->closing;
   }
 
   void close_gently() {
@@ -315,7 +338,7 @@ class Connection final : public ConnectionBase {
   Stream stream_;
   RequestParser parser_;
   std::array<char, 16384> buffer_;
-  std::string_view pending_;   // bytes of buffer_ that are not parsed yet
+  std::string_view pending_;  // bytes of buffer_ that are not parsed yet
   std::string out_;
   bool served_ = false;
   bool late_ = false;

@@ -20,17 +20,17 @@ std::string_view header(const Headers& headers, std::string_view name);
 
 struct Peer {
   bool unix_socket = false;
-  std::int64_t uid = -1;      // SO_PEERCRED of a unix socket
+  std::int64_t uid = -1;  // SO_PEERCRED of a unix socket
   std::int64_t pid = -1;
-  std::string address;        // of TCP
-  std::string listener;       // the name given to the listener it came in by
+  std::string address;   // of TCP
+  std::string listener;  // the name given to the listener it came in by
 };
 
 struct Request {
   std::string method;
-  std::string target;                                          // as sent
-  std::string path;                                            // decoded once, no query
-  std::vector<std::pair<std::string, std::string>> query;      // decoded, in order, repeats kept
+  std::string target;                                      // as sent
+  std::string path;                                        // decoded once, no query
+  std::vector<std::pair<std::string, std::string>> query;  // decoded, in order, repeats kept
   Headers headers;
   std::string body;
   Peer peer;
@@ -49,7 +49,8 @@ struct Response {
   int status = 200;
   Headers headers;
   std::string body;
-  std::function<Async<void>(BodyWriter&)> stream;  // when set, `body` is ignored and the answer is chunked
+  std::function<Async<void>(BodyWriter&)>
+      stream;  // when set, `body` is ignored and the answer is chunked
 };
 Response json_response(int status, std::string body);
 
@@ -68,13 +69,13 @@ struct Limits {
 };
 
 struct ListenOptions {
-  std::string name;                 // appears as Peer::listener
-  std::string unix_path;            // either a unix socket…
+  std::string name;       // appears as Peer::listener
+  std::string unix_path;  // either a unix socket…
   unsigned unix_mode = 0600;
-  std::string host;                 // …or TCP
-  std::uint16_t port = 0;           // 0 = any; `port()` tells
-  int inherited_fd = -1;            // …or a listening socket that another program held
-  std::string tls_certificate;      // files; both or none
+  std::string host;             // …or TCP
+  std::uint16_t port = 0;       // 0 = any; `port()` tells
+  int inherited_fd = -1;        // …or a listening socket that another program held
+  std::string tls_certificate;  // files; both or none
   std::string tls_key;
 };
 

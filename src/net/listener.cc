@@ -1,8 +1,8 @@
 #include "net/listener.h"
 
 #include <arpa/inet.h>
-#include <fmt/format.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -46,7 +46,10 @@ std::uint64_t listening_inode(std::uint16_t port) {
       std::array<char, 80> local{};
       unsigned state = 0;
       unsigned long inode = 0;
-      if (std::sscanf(line.c_str(), " %*d: %79s %*s %x %*s %*s %*s %*s %*s %lu", local.data(), &state, &inode) != 3) { continue; }
+      if (std::sscanf(line.c_str(), " %*d: %79s %*s %x %*s %*s %*s %*s %*s %lu", local.data(),
+                      &state, &inode) != 3) {
+        continue;
+      }
       if (state == 0x0A && std::string_view(local.data()).ends_with(wanted)) { return inode; }
     }
   }
@@ -61,7 +64,10 @@ std::int64_t holder_of(std::uint64_t inode) {
   for (const auto& process : fs::directory_iterator("/proc", ec)) {
     const auto name = process.path().filename().string();
     std::int64_t pid = 0;
-    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr != name.data() + name.size()) { continue; }
+    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr !=
+        name.data() + name.size()) {
+      continue;
+    }
     std::error_code denied;
     for (const auto& entry : fs::directory_iterator(process.path() / "fd", denied)) {
       std::error_code gone;
@@ -75,7 +81,9 @@ Result<sockaddr_un> unix_address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
-    return fail(invalid("", fmt::format("socket path {} is longer than {} bytes", quote(path), sizeof address.sun_path - 1),
+    return fail(invalid("",
+                        fmt::format("socket path {} is longer than {} bytes", quote(path),
+                                    sizeof address.sun_path - 1),
                         "use a shorter data folder (METIER_DATA)"));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
@@ -87,16 +95,20 @@ Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& addr
   struct stat info{};
   if (::lstat(path.c_str(), &info) != 0) { return {}; }
   if (!S_ISSOCK(info.st_mode)) {
-    return fail(Error{.kind = ErrorKind::conflict, .message = path + " exists and is not a socket", .fix = "move it away, or choose another path"});
+    return fail(Error{.kind = ErrorKind::conflict,
+                      .message = path + " exists and is not a socket",
+                      .fix = "move it away, or choose another path"});
   }
   const Fd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN) {
+  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
+      errno == EAGAIN) {
     ucred peer{};
     socklen_t size = sizeof peer;
     const bool known = ::getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0;
-    return fail(Error{.kind = ErrorKind::conflict,
-                      .message = fmt::format("{} is in use by {}", path, holder_text(known ? peer.pid : 0)),
-                      .fix = "stop that server, or use another data folder"});
+    return fail(
+        Error{.kind = ErrorKind::conflict,
+              .message = fmt::format("{} is in use by {}", path, holder_text(known ? peer.pid : 0)),
+              .fix = "stop that server, or use another data folder"});
   }
   if (errno != ECONNREFUSED) { return fail(errno_error(path, errno)); }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) { return fail(errno_error(path, errno)); }
@@ -118,8 +130,8 @@ Result<Listening> listen_unix(const ListenOptions& options) {
   out.unlink_path = options.unix_path;
   struct stat info{};
   // Nobody can connect before listen(), so the mode is right from the first connection on.
-  if (::chmod(options.unix_path.c_str(), options.unix_mode) != 0 || ::lstat(options.unix_path.c_str(), &info) != 0 ||
-      ::listen(out.fd.get(), kBacklog) != 0) {
+  if (::chmod(options.unix_path.c_str(), options.unix_mode) != 0 ||
+      ::lstat(options.unix_path.c_str(), &info) != 0 || ::listen(out.fd.get(), kBacklog) != 0) {
     return fail(errno_error(options.unix_path, errno));
   }
   out.inode = info.st_ino;
@@ -127,8 +139,12 @@ Result<Listening> listen_unix(const ListenOptions& options) {
 }
 
 std::uint16_t port_of(const sockaddr_storage& address) {
-  if (address.ss_family == AF_INET) { return ntohs(reinterpret_cast<const sockaddr_in&>(address).sin_port); }
-  if (address.ss_family == AF_INET6) { return ntohs(reinterpret_cast<const sockaddr_in6&>(address).sin6_port); }
+  if (address.ss_family == AF_INET) {
+    return ntohs(reinterpret_cast<const sockaddr_in&>(address).sin_port);
+  }
+  if (address.ss_family == AF_INET6) {
+    return ntohs(reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
+  }
   return 0;
 }
 
@@ -138,8 +154,12 @@ Result<Listening> listen_tcp(const ListenOptions& options) {
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const auto port = std::to_string(options.port);
-  const int code = ::getaddrinfo(options.host.empty() ? "127.0.0.1" : options.host.c_str(), port.c_str(), &hints, &found);
-  if (code != 0) { return fail(invalid("", fmt::format("{} is no address to listen on: {}", quote(options.host), ::gai_strerror(code)))); }
+  const int code = ::getaddrinfo(options.host.empty() ? "127.0.0.1" : options.host.c_str(),
+                                 port.c_str(), &hints, &found);
+  if (code != 0) {
+    return fail(invalid("", fmt::format("{} is no address to listen on: {}", quote(options.host),
+                                        ::gai_strerror(code))));
+  }
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> guard(found, &::freeaddrinfo);
   Listening out;
   out.family = found->ai_family;
@@ -147,11 +167,16 @@ Result<Listening> listen_tcp(const ListenOptions& options) {
   if (!out.fd) { return fail(errno_error("socket", errno)); }
   const int on = 1;
   ::setsockopt(out.fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (::bind(out.fd.get(), found->ai_addr, found->ai_addrlen) != 0 || ::listen(out.fd.get(), kBacklog) != 0) {
+  if (::bind(out.fd.get(), found->ai_addr, found->ai_addrlen) != 0 ||
+      ::listen(out.fd.get(), kBacklog) != 0) {
     const int error = errno;
-    if (error != EADDRINUSE) { return fail(invalid("", fmt::format("cannot listen on {}:{}: {}", options.host, port, std::strerror(error)))); }
+    if (error != EADDRINUSE) {
+      return fail(invalid(
+          "", fmt::format("cannot listen on {}:{}: {}", options.host, port, std::strerror(error))));
+    }
     return fail(Error{.kind = ErrorKind::conflict,
-                      .message = fmt::format("port {} is in use by {}", port, holder_text(holder_of(listening_inode(options.port)))),
+                      .message = fmt::format("port {} is in use by {}", port,
+                                             holder_text(holder_of(listening_inode(options.port)))),
                       .fix = "choose another port, or stop that process",
                       .code = "PortTaken"});
   }
@@ -171,7 +196,9 @@ Result<Listening> adopt(int fd) {
   }
   sockaddr_storage bound{};
   size = sizeof bound;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) != 0) { return fail(errno_error("getsockname", errno)); }
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) != 0) {
+    return fail(errno_error("getsockname", errno));
+  }
   out.fd = Fd(fd);
   ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -189,7 +216,9 @@ Result<Listening> open_listener(const ListenOptions& options) {
 
 void remove_socket_file(const Listening& listening) {
   struct stat info{};
-  if (listening.unlink_path.empty() || ::lstat(listening.unlink_path.c_str(), &info) != 0) { return; }
+  if (listening.unlink_path.empty() || ::lstat(listening.unlink_path.c_str(), &info) != 0) {
+    return;
+  }
   if (info.st_ino == listening.inode) { ::unlink(listening.unlink_path.c_str()); }
 }
 

@@ -13,8 +13,8 @@ struct Listening {
   Fd fd;
   int family = 0;
   std::uint16_t port = 0;
-  std::string unlink_path;       // of a unix socket that we made
-  std::uint64_t inode = 0;       // …to remove only our own
+  std::string unlink_path;  // of a unix socket that we made
+  std::uint64_t inode = 0;  // …to remove only our own
 };
 
 // Errors: conflict when somebody listens there (with the pid where the kernel tells), invalid for an address or

@@ -14,7 +14,8 @@ constexpr std::size_t kMostTrailerBytes = 8U << 10U;
 
 // Headers that mean different things to different readers when given twice.
 bool must_be_single(std::string_view name) {
-  return same_name(name, "host") || same_name(name, "authorization") || same_name(name, "content-type") || same_name(name, "expect") ||
+  return same_name(name, "host") || same_name(name, "authorization") ||
+         same_name(name, "content-type") || same_name(name, "expect") ||
          same_name(name, "content-encoding");
 }
 
@@ -47,13 +48,17 @@ struct RequestParser::State {
   int count_head(std::size_t n) {
     header_bytes += n;
     if (header_bytes <= limits.header_bytes) { return HPE_OK; }
-    return refuse(431, fmt::format("the head of the request is longer than {} bytes", limits.header_bytes), "send fewer or shorter headers");
+    return refuse(
+        431, fmt::format("the head of the request is longer than {} bytes", limits.header_bytes),
+        "send fewer or shorter headers");
   }
 
   int on_url(std::string_view bytes) {
     request.target += bytes;
     if (request.target.size() <= limits.target_bytes) { return HPE_OK; }
-    return refuse(414, fmt::format("the request target is longer than {} bytes", limits.target_bytes), "send a shorter URL");
+    return refuse(414,
+                  fmt::format("the request target is longer than {} bytes", limits.target_bytes),
+                  "send a shorter URL");
   }
 
   int on_field(std::string_view bytes) {
@@ -61,7 +66,8 @@ struct RequestParser::State {
     if (value_open || request.headers.empty()) {
       value_open = false;
       if (request.headers.size() >= limits.headers) {
-        return refuse(431, fmt::format("more than {} headers", limits.headers), "send fewer headers");
+        return refuse(431, fmt::format("more than {} headers", limits.headers),
+                      "send fewer headers");
       }
       request.headers.emplace_back();
     }
@@ -82,17 +88,21 @@ struct RequestParser::State {
 
   int on_headers_complete() {
     in_body = true;
-    if (parser.http_major != 1 || parser.http_minor > 1) { return refuse(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"); }
+    if (parser.http_major != 1 || parser.http_minor > 1) {
+      return refuse(505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+    }
     http_1_0 = parser.http_minor == 0;
     parser.upgrade = 0;  // unknown protocols are ignored, the request is answered as it is
     request.method = llhttp_method_name(static_cast<llhttp_method_t>(parser.method));
     if (parser.method == HTTP_CONNECT || parser.method == HTTP_TRACE) {
-      return refuse(405, request.method + " is not allowed", "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS");
+      return refuse(405, request.method + " is not allowed",
+                    "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS");
     }
     if (const int bad = check_headers(); bad != HPE_OK) { return bad; }
     const bool chunked = (parser.flags & F_CHUNKED) != 0;
     if ((parser.flags & F_TRANSFER_ENCODING) != 0 && (!chunked || http_1_0)) {
-      return refuse(400, "this transfer encoding is not known", "send chunked, or a content-length");
+      return refuse(400, "this transfer encoding is not known",
+                    "send chunked, or a content-length");
     }
     const bool sized = (parser.flags & F_CONTENT_LENGTH) != 0;
     if (sized && parser.content_length > limits.body_bytes) { return too_large(); }
@@ -108,13 +118,18 @@ struct RequestParser::State {
       if (!must_be_single(name)) { continue; }
       hosts += same_name(name, "host") ? 1 : 0;
       const auto twice = [&](const auto& other) { return same_name(other.first, name); };
-      if (std::any_of(std::next(it), request.headers.end(), twice)) { return refuse(400, "header " + quote(name) + " is given twice"); }
+      if (std::any_of(std::next(it), request.headers.end(), twice)) {
+        return refuse(400, "header " + quote(name) + " is given twice");
+      }
       if (same_name(name, "expect")) {
-        if (!same_name(value, "100-continue")) { return refuse(417, "expectation " + quote(value) + " is not known"); }
+        if (!same_name(value, "100-continue")) {
+          return refuse(417, "expectation " + quote(value) + " is not known");
+        }
         expects_continue = !http_1_0;
       }
       if (same_name(name, "content-encoding") && !value.empty() && !same_name(value, "identity")) {
-        return refuse(415, "content-encoding " + quote(value) + " is not accepted", "send the body as it is");
+        return refuse(415, "content-encoding " + quote(value) + " is not accepted",
+                      "send the body as it is");
       }
     }
     if (hosts == 0 && !http_1_0) { return refuse(400, "header host is missing"); }
@@ -134,7 +149,8 @@ struct RequestParser::State {
   }
 
   int too_large() {
-    return refuse(413, fmt::format("the body is larger than {} bytes", limits.body_bytes), "send less, or raise the server's limit");
+    return refuse(413, fmt::format("the body is larger than {} bytes", limits.body_bytes),
+                  "send less, or raise the server's limit");
   }
 
   int on_body(std::string_view bytes) {
@@ -148,13 +164,19 @@ struct RequestParser::State {
     if (!refusal.reason.empty()) { return; }
     switch (code) {
       case HPE_INVALID_METHOD:
-        refusal = {405, "this method is not known", "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS"};
+        refusal = {405, "this method is not known",
+                   "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS"};
         return;
-      case HPE_INVALID_VERSION: refusal = {505, "only HTTP/1.0 and HTTP/1.1 are spoken here", {}}; return;
+      case HPE_INVALID_VERSION:
+        refusal = {505, "only HTTP/1.0 and HTTP/1.1 are spoken here", {}};
+        return;
       default: break;
     }
     const char* why = llhttp_get_error_reason(&parser);
-    refusal = {400, fmt::format("this is not a valid HTTP request: {}", why != nullptr && *why != 0 ? why : llhttp_errno_name(code)), {}};
+    refusal = {400,
+               fmt::format("this is not a valid HTTP request: {}",
+                           why != nullptr && *why != 0 ? why : llhttp_errno_name(code)),
+               {}};
   }
 };
 
@@ -162,15 +184,23 @@ RequestParser::RequestParser(const Limits& limits) : state_(std::make_unique<Sta
   auto& s = *state_;
   s.limits = limits;
   llhttp_settings_init(&s.settings);
-  s.settings.on_url = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_url({at, n}); };
-  s.settings.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_field({at, n}); };
-  s.settings.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_value({at, n}); };
+  s.settings.on_url = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_url({at, n});
+  };
+  s.settings.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_field({at, n});
+  };
+  s.settings.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_value({at, n});
+  };
   s.settings.on_header_value_complete = [](llhttp_t* p) {
     State::of(p).value_open = true;
     return 0;
   };
   s.settings.on_headers_complete = [](llhttp_t* p) { return State::of(p).on_headers_complete(); };
-  s.settings.on_body = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_body({at, n}); };
+  s.settings.on_body = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_body({at, n});
+  };
   s.settings.on_message_complete = [](llhttp_t* p) {
     State::of(p).keep_alive = llhttp_should_keep_alive(p) != 0;
     return static_cast<int>(HPE_PAUSED);
@@ -188,14 +218,17 @@ void RequestParser::begin() {
   s.refusal = Refusal{};
   s.header_bytes = 0;
   s.trailer_bytes = 0;
-  s.in_body = s.value_open = s.keep_alive = s.expects_continue = s.has_body = s.http_1_0 = s.touched = false;
+  s.in_body = s.value_open = s.keep_alive = s.expects_continue = s.has_body = s.http_1_0 =
+      s.touched = false;
 }
 
 Parsed RequestParser::feed(std::string_view& bytes) {
   auto& s = *state_;
   const bool had_head = s.in_body;
   if (!s.touched) {
-    while (bytes.starts_with("\r\n")) { bytes.remove_prefix(2); }  // blank lines in front of a request are allowed
+    while (bytes.starts_with("\r\n")) {
+      bytes.remove_prefix(2);
+    }  // blank lines in front of a request are allowed
     if (bytes.empty()) { return Parsed::need_more; }
     s.touched = true;
   }
@@ -258,17 +291,22 @@ struct ResponseParser::State {
   }
   int count(std::size_t n) {
     header_bytes += n;
-    return header_bytes > (256U << 10U) ? refuse(ErrorKind::too_large, "the head of the answer is too long") : static_cast<int>(HPE_OK);
+    return header_bytes > (256U << 10U)
+               ? refuse(ErrorKind::too_large, "the head of the answer is too long")
+               : static_cast<int>(HPE_OK);
   }
   int on_headers_complete() {
     in_body = true;
     response.status = parser.status_code;
-    if (parser.status_code == 101) { return refuse(ErrorKind::unavailable, "the server switched protocols without being asked"); }
+    if (parser.status_code == 101) {
+      return refuse(ErrorKind::unavailable, "the server switched protocols without being asked");
+    }
     return head_only ? 1 : 0;  // 1: no body follows
   }
   int on_body(std::string_view bytes) {
     if (bytes.size() > body_limit - response.body.size()) {
-      return refuse(ErrorKind::too_large, fmt::format("the answer is larger than {} bytes", body_limit));
+      return refuse(ErrorKind::too_large,
+                    fmt::format("the answer is larger than {} bytes", body_limit));
     }
     response.body += bytes;
     return HPE_OK;
@@ -285,19 +323,26 @@ struct ResponseParser::State {
   }
 };
 
-ResponseParser::ResponseParser(std::size_t body_limit, bool head_only) : state_(std::make_unique<State>()) {
+ResponseParser::ResponseParser(std::size_t body_limit, bool head_only)
+    : state_(std::make_unique<State>()) {
   auto& s = *state_;
   s.body_limit = body_limit;
   s.head_only = head_only;
   llhttp_settings_init(&s.settings);
-  s.settings.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_field({at, n}); };
-  s.settings.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_value({at, n}); };
+  s.settings.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_field({at, n});
+  };
+  s.settings.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_value({at, n});
+  };
   s.settings.on_header_value_complete = [](llhttp_t* p) {
     State::of(p).value_open = true;
     return 0;
   };
   s.settings.on_headers_complete = [](llhttp_t* p) { return State::of(p).on_headers_complete(); };
-  s.settings.on_body = [](llhttp_t* p, const char* at, std::size_t n) { return State::of(p).on_body({at, n}); };
+  s.settings.on_body = [](llhttp_t* p, const char* at, std::size_t n) {
+    return State::of(p).on_body({at, n});
+  };
   s.settings.on_message_complete = [](llhttp_t* p) { return State::of(p).on_message_complete(); };
   llhttp_init(&s.parser, HTTP_RESPONSE, &s.settings);
   s.parser.data = &s;
@@ -323,12 +368,14 @@ Parsed ResponseParser::feed(std::string_view& bytes) {
 Parsed ResponseParser::finish() {
   auto& s = *state_;
   if (!s.started) {
-    s.error = Error{.kind = ErrorKind::unavailable, .message = "the server closed the connection without an answer"};
+    s.error = Error{.kind = ErrorKind::unavailable,
+                    .message = "the server closed the connection without an answer"};
     return Parsed::failed;
   }
   llhttp_finish(&s.parser);
   if (s.complete) { return Parsed::message; }
-  s.error = Error{.kind = ErrorKind::unavailable, .message = "the server closed the connection in the middle of its answer"};
+  s.error = Error{.kind = ErrorKind::unavailable,
+                  .message = "the server closed the connection in the middle of its answer"};
   return Parsed::failed;
 }
 
@@ -340,24 +387,41 @@ bool ResponseParser::started() const { return state_->started; }
 bool is_token(std::string_view text) {
   static constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";
   const auto fits = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || kMarks.find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           kMarks.find(c) != std::string_view::npos;
   };
   return !text.empty() && std::ranges::all_of(text, fits);
 }
 
-Result<std::string> request_bytes(const ClientRequest& request, std::string_view host, std::string_view target) {
-  if (!is_token(request.method)) { return fail(invalid("", quote(request.method) + " is not an HTTP method")); }
+Result<std::string> request_bytes(const ClientRequest& request, std::string_view host,
+                                  std::string_view target) {
+  if (!is_token(request.method)) {
+    return fail(invalid("", quote(request.method) + " is not an HTTP method"));
+  }
   std::string out;
   out.reserve(256 + target.size() + request.body.size());
-  out.append(request.method).append(" ").append(target).append(" HTTP/1.1\r\nhost: ").append(host).append("\r\n");
+  out.append(request.method)
+      .append(" ")
+      .append(target)
+      .append(" HTTP/1.1\r\nhost: ")
+      .append(host)
+      .append("\r\n");
   for (const auto& [name, value] : request.headers) {
     const auto breaks = [](char c) { return c == '\r' || c == '\n' || c == '\0'; };
-    if (!is_token(name) || std::ranges::any_of(value, breaks)) { return fail(invalid("", "header " + quote(name) + " is not valid")); }
-    if (same_name(name, "host") || same_name(name, "content-length") || same_name(name, "transfer-encoding")) { continue; }
+    if (!is_token(name) || std::ranges::any_of(value, breaks)) {
+      return fail(invalid("", "header " + quote(name) + " is not valid"));
+    }
+    if (same_name(name, "host") || same_name(name, "content-length") ||
+        same_name(name, "transfer-encoding")) {
+      continue;
+    }
     out.append(name).append(": ").append(value).append("\r\n");
   }
-  const bool carries = !request.body.empty() || request.method == "POST" || request.method == "PUT" || request.method == "PATCH";
-  if (carries) { out.append("content-length: ").append(std::to_string(request.body.size())).append("\r\n"); }
+  const bool carries = !request.body.empty() || request.method == "POST" ||
+                       request.method == "PUT" || request.method == "PATCH";
+  if (carries) {
+    out.append("content-length: ").append(std::to_string(request.body.size())).append("\r\n");
+  }
   out.append("\r\n").append(request.body);
   return out;
 }

@@ -34,11 +34,11 @@ class RequestParser final {
   Parsed feed(std::string_view& bytes);
   Request& request();
   const Refusal& refusal() const;
-  bool keep_alive() const;       // valid after `message`
+  bool keep_alive() const;  // valid after `message`
   bool http_1_0() const;
-  bool expects_continue() const; // valid after `headers`
-  bool has_body() const;         // the head announced one
-  bool begun() const;            // a byte of this request was seen
+  bool expects_continue() const;  // valid after `headers`
+  bool has_body() const;          // the head announced one
+  bool begun() const;             // a byte of this request was seen
 
  private:
   struct State;
@@ -54,11 +54,11 @@ class ResponseParser final {
   ResponseParser& operator=(const ResponseParser&) = delete;
 
   Parsed feed(std::string_view& bytes);
-  Parsed finish();               // the peer closed: ends a body without a length
+  Parsed finish();  // the peer closed: ends a body without a length
   ClientResponse& response();
   const Error& error() const;
   bool keep_alive() const;
-  bool started() const;          // a byte of the answer was seen
+  bool started() const;  // a byte of the answer was seen
 
  private:
   struct State;
@@ -66,7 +66,8 @@ class ResponseParser final {
 };
 
 // Head and body of a request. Errors: invalid for a method or header that would break the message.
-Result<std::string> request_bytes(const ClientRequest& request, std::string_view host, std::string_view target);
+Result<std::string> request_bytes(const ClientRequest& request, std::string_view host,
+                                  std::string_view target);
 // "Not Found"
 std::string_view reason_phrase(int status);
 bool is_token(std::string_view text);

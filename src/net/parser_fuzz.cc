@@ -15,7 +15,8 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
         if (parsed == Parsed::failed) { return log + "failed"; }
         if (parsed == Parsed::need_more) { break; }
         if (parsed == Parsed::message) {
-          log += parser.request().method + parser.request().target + "|" + parser.request().body + "|";
+          log +=
+              parser.request().method + parser.request().target + "|" + parser.request().body + "|";
           parser.begin();
         }
         if (piece.size() == before && parsed == Parsed::message && piece.empty()) { break; }

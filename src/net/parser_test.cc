@@ -31,7 +31,8 @@ Verdict parse(std::string_view bytes, std::size_t step = 1U << 20U, Limits limit
 
 TEST(RequestParser, ReadsHeadAndBodyInAnyPieces) {
   constexpr std::string_view kText =
-      "POST /a%20b?x=1 HTTP/1.1\r\nHost: h\r\nX-Long: abcdefghijklmnopqrstuvwxyz\r\nContent-Length: 5\r\n\r\nhello";
+      "POST /a%20b?x=1 HTTP/1.1\r\nHost: h\r\nX-Long: "
+      "abcdefghijklmnopqrstuvwxyz\r\nContent-Length: 5\r\n\r\nhello";
   for (const std::size_t step : {1U, 2U, 3U, 7U, 1000U}) {
     const auto out = parse(kText, step);
     ASSERT_EQ(out.parsed, Parsed::message) << step << " " << out.refusal.reason;
@@ -45,7 +46,8 @@ TEST(RequestParser, ReadsHeadAndBodyInAnyPieces) {
 
 TEST(RequestParser, ReadsChunkedBodiesAndDropsTrailers) {
   constexpr std::string_view kText =
-      "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: t\r\n\r\n";
+      "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: t\r\n\r\n";
   for (const std::size_t step : {1U, 5U, 1000U}) {
     const auto out = parse(kText, step);
     ASSERT_EQ(out.parsed, Parsed::message) << out.refusal.reason;
@@ -67,7 +69,8 @@ TEST(RequestParser, RefusesWhatSmugglesRequests) {
            "X: a\r\n folded\r\n\r\n",
            "X: a\nContent-Length: 5\r\n\r\nhello",
            "X: a\rb\r\n\r\n",
-           "X: a\x01" "b\r\n\r\n",
+           "X: a\x01"
+           "b\r\n\r\n",
            "Content-Length: +5\r\n\r\nhello",
            "Content-Length: -5\r\n\r\nhello",
            "Content-Length: 0x5\r\n\r\nhello",
@@ -78,7 +81,8 @@ TEST(RequestParser, RefusesWhatSmugglesRequests) {
        }) {
     const auto out = parse(head + std::string(tail));
     EXPECT_EQ(out.parsed, Parsed::failed) << tail;
-    EXPECT_TRUE(out.refusal.status == 400 || out.refusal.status == 413) << tail << out.refusal.status;
+    EXPECT_TRUE(out.refusal.status == 400 || out.refusal.status == 413)
+        << tail << out.refusal.status;
   }
   EXPECT_EQ(parse(head + std::string("X: a\0b\r\n\r\n", 10)).parsed, Parsed::failed);
 }
@@ -100,7 +104,9 @@ TEST(RequestParser, RefusesBadHeadsWithTheirStatus) {
            Case{"get / HTTP/1.1\r\nHost: a\r\n\r\n", 405},
            Case{"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505},
            Case{"GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417},
-           Case{"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", 415},
+           Case{
+               "POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+               415},
        }) {
     const auto out = parse(text);
     EXPECT_EQ(out.parsed, Parsed::failed) << text;
@@ -110,21 +116,39 @@ TEST(RequestParser, RefusesBadHeadsWithTheirStatus) {
 
 TEST(RequestParser, HoldsItsLimitsExactly) {
   const Limits limits{.body_bytes = 8, .header_bytes = 40, .headers = 3, .target_bytes = 10};
-  EXPECT_EQ(parse("GET /123456789 HTTP/1.1\r\nHost: a\r\n\r\n", 1000, limits).parsed, Parsed::message);
+  EXPECT_EQ(parse("GET /123456789 HTTP/1.1\r\nHost: a\r\n\r\n", 1000, limits).parsed,
+            Parsed::message);
   EXPECT_EQ(parse("GET /1234567890 HTTP/1.1\r\nHost: a\r\n\r\n", 1000, limits).refusal.status, 414);
-  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\n\r\n", 1000, limits).parsed, Parsed::message);
-  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\nD: d\r\n\r\n", 1000, limits).refusal.status, 431);
-  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n", 1000, limits).refusal.status, 431);
-  EXPECT_EQ(parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n12345678", 1000, limits).parsed, Parsed::message);
-  EXPECT_EQ(parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", 1000, limits).refusal.status, 413);
-  EXPECT_EQ(parse("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n1\r\n9\r\n0\r\n\r\n", 1000, limits).refusal.status, 413);
+  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\n\r\n", 1000, limits).parsed,
+            Parsed::message);
+  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\nD: d\r\n\r\n", 1000, limits)
+                .refusal.status,
+            431);
+  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n",
+                  1000, limits)
+                .refusal.status,
+            431);
+  EXPECT_EQ(
+      parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n12345678", 1000, limits).parsed,
+      Parsed::message);
+  EXPECT_EQ(
+      parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", 1000, limits).refusal.status,
+      413);
+  EXPECT_EQ(parse("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+                  "chunked\r\n\r\n8\r\n12345678\r\n1\r\n9\r\n0\r\n\r\n",
+                  1000, limits)
+                .refusal.status,
+            413);
 }
 
 TEST(RequestParser, IgnoresUpgradesToUnknownProtocols) {
-  const auto out = parse("POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h9\r\nContent-Length: 2\r\n\r\nok");
+  const auto out = parse(
+      "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h9\r\nContent-Length: "
+      "2\r\n\r\nok");
   ASSERT_EQ(out.parsed, Parsed::message);
   EXPECT_EQ(out.request.body, "ok");
-  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h9\r\n\r\n").parsed, Parsed::message);
+  EXPECT_EQ(parse("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h9\r\n\r\n").parsed,
+            Parsed::message);
 }
 
 TEST(ResponseParser, SkipsInterimAnswersAndEndsBodiesAtTheClose) {

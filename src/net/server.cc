@@ -21,7 +21,8 @@ const std::string& ServerCore::date_now() {
     std::tm parts{};
     ::gmtime_r(&second, &parts);
     std::array<char, 40> text{};
-    date.assign(text.data(), std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts));
+    date.assign(text.data(),
+                std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts));
   }
   return date;
 }
@@ -32,11 +33,19 @@ std::string refusal_body(const Refusal& refusal) {
   return dump_json(JsonObject{{"detail", std::move(detail)}});
 }
 
-void append_head(std::string& out, const Response& response, const Framing& framing, const std::string& date) {
+void append_head(std::string& out, const Response& response, const Framing& framing,
+                 const std::string& date) {
   const auto number = std::to_string(response.status);
-  out.append(framing.http_1_0 ? "HTTP/1.0 " : "HTTP/1.1 ").append(number).append(" ").append(reason_phrase(response.status)).append("\r\n");
+  out.append(framing.http_1_0 ? "HTTP/1.0 " : "HTTP/1.1 ")
+      .append(number)
+      .append(" ")
+      .append(reason_phrase(response.status))
+      .append("\r\n");
   for (const auto& [name, value] : response.headers) {
-    if (same_name(name, "content-length") || same_name(name, "transfer-encoding") || same_name(name, "connection")) { continue; }
+    if (same_name(name, "content-length") || same_name(name, "transfer-encoding") ||
+        same_name(name, "connection")) {
+      continue;
+    }
     if (!is_token(name)) { continue; }
     out.append(name).append(": ");
     const auto at = out.size();
@@ -86,9 +95,13 @@ Peer peer_of(int fd, int family, const std::string& listener, const sockaddr_sto
     return peer;
   }
   std::array<char, INET6_ADDRSTRLEN> text{};
-  const void* raw = address.ss_family == AF_INET6 ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr)
-                                                  : static_cast<const void*>(&reinterpret_cast<const sockaddr_in&>(address).sin_addr);
-  if (::inet_ntop(address.ss_family, raw, text.data(), text.size()) != nullptr) { peer.address = text.data(); }
+  const void* raw =
+      address.ss_family == AF_INET6
+          ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr)
+          : static_cast<const void*>(&reinterpret_cast<const sockaddr_in&>(address).sin_addr);
+  if (::inet_ntop(address.ss_family, raw, text.data(), text.size()) != nullptr) {
+    peer.address = text.data();
+  }
   return peer;
 }
 
@@ -142,15 +155,20 @@ class HttpServer final : public Server {
     }
     for (auto& connection : core_->busy) { connection.expire(); }
     auto closed = co_await core_->scope.close(std::chrono::seconds(2));
-    if (!closed) { core_->log.warn("server closed with work in flight", {{"what", Json(closed.error().message)}}); }
+    if (!closed) {
+      core_->log.warn("server closed with work in flight",
+                      {{"what", Json(closed.error().message)}});
+    }
   }
 
  private:
   // Ends what waits past its deadline. One timer for all connections: a request costs no timer of its own.
   static Async<void> sweep(std::shared_ptr<ServerCore> core) {
     const auto& limits = core->limits;
-    const auto shortest = std::min({limits.header_deadline, limits.body_deadline, limits.idle_deadline});
-    const auto interval = std::clamp<std::chrono::milliseconds>(shortest / 4, std::chrono::milliseconds(5), std::chrono::milliseconds(1000));
+    const auto shortest =
+        std::min({limits.header_deadline, limits.body_deadline, limits.idle_deadline});
+    const auto interval = std::clamp<std::chrono::milliseconds>(
+        shortest / 4, std::chrono::milliseconds(5), std::chrono::milliseconds(1000));
     while (!core->closing) {
       co_await sleep_for(core->executor, interval);
       const auto now = std::chrono::steady_clock::now();
@@ -162,10 +180,12 @@ class HttpServer final : public Server {
     }
   }
 
-  static Async<void> accept_loop(std::shared_ptr<ServerCore> core, std::shared_ptr<Listener> listener) {
+  static Async<void> accept_loop(std::shared_ptr<ServerCore> core,
+                                 std::shared_ptr<Listener> listener) {
     while (!core->closing) {
       boost::system::error_code ec;
-      co_await listener->descriptor.async_wait(Descriptor::wait_read, asio::redirect_error(use_async, ec));
+      co_await listener->descriptor.async_wait(Descriptor::wait_read,
+                                               asio::redirect_error(use_async, ec));
       if (ec || core->closing) { co_return; }
       const bool exhausted = !accept_all(core, *listener);
       if (exhausted) { co_await sleep_for(core->executor, std::chrono::milliseconds(100)); }
@@ -185,10 +205,13 @@ class HttpServer final : public Server {
     for (int i = 0; i < 64; ++i) {
       sockaddr_storage address{};
       socklen_t size = sizeof address;
-      const int fd = ::accept4(listener.descriptor.native_handle(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      const int fd =
+          ::accept4(listener.descriptor.native_handle(), reinterpret_cast<sockaddr*>(&address),
+                    &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-          core->log.error("no descriptor left for a connection", {{"listener", Json(listener.options.name)}});
+          core->log.error("no descriptor left for a connection",
+                          {{"listener", Json(listener.options.name)}});
           drop_oldest_idle(*core);
           return false;
         }
@@ -199,12 +222,16 @@ class HttpServer final : public Server {
     return true;
   }
 
-  static void start(const std::shared_ptr<ServerCore>& core, Listener& listener, Fd fd, const sockaddr_storage& address) {
+  static void start(const std::shared_ptr<ServerCore>& core, Listener& listener, Fd fd,
+                    const sockaddr_storage& address) {
     const int family = listener.listening.family;
     if (core->connections >= core->limits.connections) {
       if (core->idle.empty()) {
-        constexpr std::string_view kFull = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        [[maybe_unused]] const auto n = ::send(fd.get(), kFull.data(), kFull.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        constexpr std::string_view kFull =
+            "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: "
+            "0\r\nconnection: close\r\n\r\n";
+        [[maybe_unused]] const auto n =
+            ::send(fd.get(), kFull.data(), kFull.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         return;
       }
       drop_oldest_idle(*core);
@@ -219,7 +246,8 @@ class HttpServer final : public Server {
     if (listener.tls) {
       connection = make_tls_connection(core, std::move(peer), std::move(socket), *listener.tls);
     } else {
-      connection = std::make_unique<Connection<PlainSocket>>(core, std::move(peer), std::move(socket));
+      connection =
+          std::make_unique<Connection<PlainSocket>>(core, std::move(peer), std::move(socket));
     }
     core->scope.spawn("connection", own(std::move(connection)));
   }

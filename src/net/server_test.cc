@@ -25,14 +25,19 @@ std::string temporary_folder() {
 
 int count(std::string_view text, std::string_view what) {
   int n = 0;
-  for (auto at = text.find(what); at != std::string_view::npos; at = text.find(what, at + what.size())) { ++n; }
+  for (auto at = text.find(what); at != std::string_view::npos;
+       at = text.find(what, at + what.size())) {
+    ++n;
+  }
   return n;
 }
 
 TEST(Server, AnswersPipelinedRequestsInOrderOnOneConnection) {
   Loopback server(&echo);
   RawClient client(server.start_tcp());
-  client.send("GET /a HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhiGET /c HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+  client.send(
+      "GET /a HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nHost: h\r\nContent-Length: "
+      "2\r\n\r\nhiGET /c HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
   const auto text = client.read_all();
   EXPECT_EQ(count(text, "HTTP/1.1 200 OK\r\n"), 3);
   EXPECT_LT(text.find("GET /a "), text.find("POST /b hi"));
@@ -61,7 +66,9 @@ TEST(Server, SpeaksHttp10) {
 TEST(Server, InvitesTheBodyOnExpectContinue) {
   Loopback server(&echo);
   RawClient client(server.start_tcp());
-  client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n\r\n");
+  client.send(
+      "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\nConnection: "
+      "close\r\n\r\n");
   EXPECT_EQ(client.read_until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
   client.send("body");
   EXPECT_NE(client.read_all().find("POST / body"), std::string::npos);
@@ -80,12 +87,14 @@ TEST(Server, ClosesAfterABadRequestAndIgnoresWhatFollows) {
 TEST(Server, AnswersAnOversizedBodyBeforeItIsSent) {
   Loopback server(&echo, Limits{.body_bytes = 10});
   RawClient client(server.start_tcp());
-  client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n" + std::string(200'000, 'x'));
+  client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n" +
+              std::string(200'000, 'x'));
   EXPECT_TRUE(client.read_all().starts_with("HTTP/1.1 413 "));
 }
 
 TEST(Server, TimesOutSlowHeadsAndBodiesWith408) {
-  Loopback server(&echo, Limits{.header_deadline = std::chrono::milliseconds(60), .body_deadline = std::chrono::milliseconds(60)});
+  Loopback server(&echo, Limits{.header_deadline = std::chrono::milliseconds(60),
+                                .body_deadline = std::chrono::milliseconds(60)});
   const auto port = server.start_tcp();
   RawClient head(port);
   RawClient body(port);
@@ -219,21 +228,27 @@ TEST(Server, KnowsThePeerOfAUnixSocketAndReplacesAStaleFile) {
     ASSERT_EQ(::bind(stale.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   }
   Loopback server([](Request request) -> Async<Response> {
-    co_return json_response(200, std::to_string(request.peer.uid) + " " + std::to_string(request.peer.pid) + " " + request.peer.listener);
+    co_return json_response(200, std::to_string(request.peer.uid) + " " +
+                                     std::to_string(request.peer.pid) + " " +
+                                     request.peer.listener);
   });
   ASSERT_TRUE(server.listen({.name = "local", .unix_path = path, .unix_mode = 0600}));
   server.start();
-  EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  EXPECT_EQ(std::filesystem::status(path).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
   RawClient client(path);
   client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
   const auto text = client.read_all();
-  EXPECT_NE(text.find(std::to_string(::getuid()) + " " + std::to_string(::getpid()) + " local"), std::string::npos) << text;
+  EXPECT_NE(text.find(std::to_string(::getuid()) + " " + std::to_string(::getpid()) + " local"),
+            std::string::npos)
+      << text;
 
   Loopback second(&echo);
   const auto refused = second.listen({.name = "local", .unix_path = path});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::conflict);
-  EXPECT_NE(refused.error().message.find(std::to_string(::getpid())), std::string::npos) << refused.error().message;
+  EXPECT_NE(refused.error().message.find(std::to_string(::getpid())), std::string::npos)
+      << refused.error().message;
   second.start();
   server.stop(std::chrono::milliseconds(100));
   EXPECT_FALSE(std::filesystem::exists(path));
@@ -247,7 +262,9 @@ TEST(Server, NamesWhoHoldsAPort) {
   const auto refused = second.listen({.name = "b", .host = "127.0.0.1", .port = port});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::conflict);
-  EXPECT_NE(refused.error().message.find("process " + std::to_string(::getpid())), std::string::npos) << refused.error().message;
+  EXPECT_NE(refused.error().message.find("process " + std::to_string(::getpid())),
+            std::string::npos)
+      << refused.error().message;
   EXPECT_FALSE(second.listen({.name = "c", .host = "not an address"}));
   EXPECT_FALSE(second.listen({.name = "d", .unix_path = "/tmp/" + std::string(200, 'x')}));
   second.start();

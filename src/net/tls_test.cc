@@ -24,7 +24,8 @@ void write_certificate(const std::string& folder, const char* names, long days) 
   X509_gmtime_adj(X509_getm_notAfter(certificate), 86400 * days);
   X509_set_pubkey(certificate, key);
   auto* name = X509_get_subject_name(certificate);
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("test"), -1, -1, 0);
+  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC,
+                             reinterpret_cast<const unsigned char*>("test"), -1, -1, 0);
   X509_set_issuer_name(certificate, name);
   X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names);
   X509_add_ext(certificate, extension, -1);
@@ -49,7 +50,10 @@ class Tls : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
   ListenOptions options() const {
-    return {.name = "tls", .host = "127.0.0.1", .tls_certificate = folder_ + "/cert.pem", .tls_key = folder_ + "/key.pem"};
+    return {.name = "tls",
+            .host = "127.0.0.1",
+            .tls_certificate = folder_ + "/cert.pem",
+            .tls_key = folder_ + "/key.pem"};
   }
   static Async<Response> hello(Request) { co_return json_response(200, "hello"); }
   std::string folder_;
@@ -70,16 +74,18 @@ TEST_F(Tls, BothClientsVerifyTheServer) {
   }
   const auto untrusted = make_blocking_client()->send({.url = url});
   ASSERT_FALSE(untrusted);
-  EXPECT_NE(untrusted.error().message.find("cannot be trusted"), std::string::npos) << untrusted.error().message;
+  EXPECT_NE(untrusted.error().message.find("cannot be trusted"), std::string::npos)
+      << untrusted.error().message;
 
   asio::io_context loop;
   const auto async_client = make_client(loop.get_executor());
   int good = 0;
   for (const std::string& ca : {folder_ + "/cert.pem", std::string()}) {
-    asio::co_spawn(loop, async_client->send({.url = url, .ca_file = ca}), [&, ca](std::exception_ptr, Result<ClientResponse> response) {
-      if (response && response->body == "hello" && !ca.empty()) { ++good; }
-      if (!response && ca.empty()) { ++good; }
-    });
+    asio::co_spawn(loop, async_client->send({.url = url, .ca_file = ca}),
+                   [&, ca](std::exception_ptr, Result<ClientResponse> response) {
+                     if (response && response->body == "hello" && !ca.empty()) { ++good; }
+                     if (!response && ca.empty()) { ++good; }
+                   });
   }
   loop.run();
   EXPECT_EQ(good, 2);
@@ -90,16 +96,20 @@ TEST_F(Tls, RefusesAnotherNameAndAnExpiredCertificate) {
   Loopback server(&hello);
   const auto port = server.listen(options()).value();
   server.start();
-  auto response = make_blocking_client()->send({.url = "https://127.0.0.1:" + std::to_string(port), .ca_file = folder_ + "/cert.pem"});
+  auto response = make_blocking_client()->send(
+      {.url = "https://127.0.0.1:" + std::to_string(port), .ca_file = folder_ + "/cert.pem"});
   ASSERT_FALSE(response);
-  EXPECT_NE(response.error().message.find("mismatch"), std::string::npos) << response.error().message;
+  EXPECT_NE(response.error().message.find("mismatch"), std::string::npos)
+      << response.error().message;
   write_certificate(folder_, "IP:127.0.0.1", -5);
   Loopback old(&hello);
   const auto old_port = old.listen(options()).value();
   old.start();
-  response = make_blocking_client()->send({.url = "https://127.0.0.1:" + std::to_string(old_port), .ca_file = folder_ + "/cert.pem"});
+  response = make_blocking_client()->send(
+      {.url = "https://127.0.0.1:" + std::to_string(old_port), .ca_file = folder_ + "/cert.pem"});
   ASSERT_FALSE(response);
-  EXPECT_NE(response.error().message.find("expired"), std::string::npos) << response.error().message;
+  EXPECT_NE(response.error().message.find("expired"), std::string::npos)
+      << response.error().message;
 }
 
 TEST_F(Tls, TellsPlainHttpWhatThisPortIs) {

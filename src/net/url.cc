@@ -18,7 +18,8 @@ int hex_value(char c) {
 }
 
 bool unreserved(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '.' || c == '_' || c == '~';
 }
 
 // A dot segment could step out of where a router thinks it is.
@@ -36,31 +37,41 @@ Result<std::uint16_t> parse_port(std::string_view text, std::string_view url) {
   std::uint32_t port = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
   if (error != std::errc{} || end != text.data() + text.size() || port < 1 || port > 65535) {
-    return fail(invalid("", fmt::format("{} has no valid port: {}", quote(url), quote(text)), "a port is a number from 1 to 65535"));
+    return fail(invalid("", fmt::format("{} has no valid port: {}", quote(url), quote(text)),
+                        "a port is a number from 1 to 65535"));
   }
   return static_cast<std::uint16_t>(port);
 }
 
 Result<void> parse_authority(std::string_view text, std::string_view url, Url& out) {
   if (text.find('@') != std::string_view::npos) {
-    return fail(invalid("", "a URL with a user or password is not accepted", "give the token by METIER_TOKEN"));
+    return fail(invalid("", "a URL with a user or password is not accepted",
+                        "give the token by METIER_TOKEN"));
   }
   out.port = out.scheme == Url::Scheme::https ? 443 : 80;
   std::string_view port;
   if (text.starts_with('[')) {
     const auto close = text.find(']');
-    if (close == std::string_view::npos) { return fail(invalid("", fmt::format("{} has a '[' without ']'", quote(url)))); }
+    if (close == std::string_view::npos) {
+      return fail(invalid("", fmt::format("{} has a '[' without ']'", quote(url))));
+    }
     out.host = text.substr(1, close - 1);
     port = text.substr(close + 1);
-    if (!port.empty() && !port.starts_with(':')) { return fail(invalid("", fmt::format("{} has text behind ']'", quote(url)))); }
+    if (!port.empty() && !port.starts_with(':')) {
+      return fail(invalid("", fmt::format("{} has text behind ']'", quote(url))));
+    }
   } else {
     const auto colon = std::min(text.find(':'), text.size());
     out.host = text.substr(0, colon);
     port = text.substr(colon);
   }
-  if (out.host.empty()) { return fail(invalid("", fmt::format("{} has no host", quote(url)), "write http://HOST:PORT")); }
+  if (out.host.empty()) {
+    return fail(invalid("", fmt::format("{} has no host", quote(url)), "write http://HOST:PORT"));
+  }
   const auto fits = [](char c) { return unreserved(c) || c == ':' || c == '%'; };
-  if (!std::ranges::all_of(out.host, fits)) { return fail(invalid("", fmt::format("{} is not a host name", quote(out.host)))); }
+  if (!std::ranges::all_of(out.host, fits)) {
+    return fail(invalid("", fmt::format("{} is not a host name", quote(out.host))));
+  }
   if (!port.empty()) {
     METIER_TRY(number, parse_port(port.substr(1), url));
     out.port = number;
@@ -71,7 +82,8 @@ Result<void> parse_authority(std::string_view text, std::string_view url, Url& o
 }  // namespace
 
 bool same_name(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return lower(x) == lower(y); });
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
+                                            [](char x, char y) { return lower(x) == lower(y); });
 }
 
 Result<std::string> percent_decode(std::string_view text, bool plus_is_space) {
@@ -84,7 +96,10 @@ Result<std::string> percent_decode(std::string_view text, bool plus_is_space) {
     } else if (c == '%') {
       const int high = i + 2 < text.size() ? hex_value(text[i + 1]) : -1;
       const int low = high >= 0 ? hex_value(text[i + 2]) : -1;
-      if (low < 0) { return fail(invalid("", "'%' without two hexadecimal digits in " + quote(text), "write a percent sign as %25")); }
+      if (low < 0) {
+        return fail(invalid("", "'%' without two hexadecimal digits in " + quote(text),
+                            "write a percent sign as %25"));
+      }
       c = static_cast<char>(high * 16 + low);
       i += 2;
     }
@@ -110,13 +125,17 @@ std::string percent_encode(std::string_view text, std::string_view keep) {
 }
 
 Result<Target> parse_target(std::string_view target) {
-  if (!target.starts_with('/')) { return fail(invalid("", "request target " + quote(target) + " does not start with '/'")); }
+  if (!target.starts_with('/')) {
+    return fail(invalid("", "request target " + quote(target) + " does not start with '/'"));
+  }
   Target out;
   target = target.substr(0, std::min(target.find('#'), target.size()));
   const auto question = std::min(target.find('?'), target.size());
   auto path = percent_decode(target.substr(0, question), false);
   if (!path) { return fail(std::move(path).error().in("path")); }
-  if (has_dot_segment(*path)) { return fail(invalid("", "path " + quote(*path) + " has a '.' or '..' segment")); }
+  if (has_dot_segment(*path)) {
+    return fail(invalid("", "path " + quote(*path) + " has a '.' or '..' segment"));
+  }
   out.path = std::move(*path);
   auto query = target.substr(std::min(question + 1, target.size()));
   while (!query.empty()) {
@@ -152,7 +171,9 @@ std::string Url::origin() const {
 
 Result<Url> parse_url(std::string_view text) {
   const auto control = [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; };
-  if (std::ranges::any_of(text, control)) { return fail(invalid("", quote(text) + " has a space or control character")); }
+  if (std::ranges::any_of(text, control)) {
+    return fail(invalid("", quote(text) + " has a space or control character"));
+  }
   Url out;
   if (text.starts_with("unix://")) {
     out.scheme = Url::Scheme::unix_socket;
@@ -160,7 +181,10 @@ Result<Url> parse_url(std::string_view text) {
     const auto colon = std::min(rest.find(":/"), rest.size());
     out.host = rest.substr(0, colon);
     out.target = colon < rest.size() ? rest.substr(colon + 1) : "/";
-    if (!out.host.starts_with('/')) { return fail(invalid("", quote(text) + " names no absolute path", "write unix:///path/to.sock")); }
+    if (!out.host.starts_with('/')) {
+      return fail(
+          invalid("", quote(text) + " names no absolute path", "write unix:///path/to.sock"));
+    }
     return out;
   }
   std::string_view rest;
@@ -170,7 +194,8 @@ Result<Url> parse_url(std::string_view text) {
     out.scheme = Url::Scheme::https;
     rest = text.substr(8);
   } else {
-    return fail(invalid("", quote(text) + " is not a URL that metier can use", "write http://HOST:PORT, https://HOST:PORT or unix:///path/to.sock"));
+    return fail(invalid("", quote(text) + " is not a URL that metier can use",
+                        "write http://HOST:PORT, https://HOST:PORT or unix:///path/to.sock"));
   }
   const auto end = std::min(rest.find_first_of("/?#"), rest.size());
   METIER_CHECK(parse_authority(rest.substr(0, end), text, out));

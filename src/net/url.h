@@ -29,9 +29,9 @@ Result<Target> parse_target(std::string_view target);
 struct Url {
   enum class Scheme { http, https, unix_socket };
   Scheme scheme = Scheme::http;
-  std::string host;         // without brackets; the socket's path for unix
+  std::string host;  // without brackets; the socket's path for unix
   std::uint16_t port = 0;
-  std::string target;       // path and query, "/" when absent; without fragment
+  std::string target;  // path and query, "/" when absent; without fragment
   std::string host_header() const;
   std::string origin() const;  // key of a connection pool
 };

@@ -22,7 +22,9 @@ class MemoryStore : public testing::Test {
     return std::move(*out);
   }
   static Resource object(std::string name, std::string uid = "", std::string owner = "") {
-    Resource out{.api_version = "v1", .kind = "Thing", .metadata = {.name = std::move(name), .name_space = "p", .uid = std::move(uid)}};
+    Resource out{.api_version = "v1",
+                 .kind = "Thing",
+                 .metadata = {.name = std::move(name), .name_space = "p", .uid = std::move(uid)}};
     if (!owner.empty()) { out.metadata.owner = OwnerRef{.uid = std::move(owner)}; }
     return out;
   }
@@ -55,7 +57,9 @@ TEST_F(MemoryStore, RemovesWhatIsOwned) {
 TEST_F(MemoryStore, TellsWatchersInOrderUntilTheyLeave) {
   std::vector<std::string> heard;
   ASSERT_TRUE(run(store.put_if_version(object("before"), 0)));
-  auto handle = store.watch({.kind = "Thing"}, [&](const ObjectEvent& event) { heard.push_back(event.object.metadata.name); });
+  auto handle = store.watch({.kind = "Thing"}, [&](const ObjectEvent& event) {
+    heard.push_back(event.object.metadata.name);
+  });
   ASSERT_TRUE(run(store.put_if_version(object("a"), 0)));
   ASSERT_TRUE(run(store.put_if_version(object("b"), 0)));
   ASSERT_TRUE(run(store.remove({"p", "Thing", "a"})));
@@ -66,7 +70,10 @@ TEST_F(MemoryStore, TellsWatchersInOrderUntilTheyLeave) {
 }
 
 TEST_F(MemoryStore, FailsOnDemand) {
-  store.fail_write = [](const ResourceKey&) { return Error{.kind = ErrorKind::unavailable, .message = "disk full", .field = {}, .fix = {}, .code = {}}; };
+  store.fail_write = [](const ResourceKey&) {
+    return Error{
+        .kind = ErrorKind::unavailable, .message = "disk full", .field = {}, .fix = {}, .code = {}};
+  };
   EXPECT_EQ(run(store.put_if_version(object("a"), 0)).error().kind, ErrorKind::unavailable);
   EXPECT_FALSE(store.get({"p", "Thing", "a"}));
 }

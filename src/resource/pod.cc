@@ -9,18 +9,26 @@ namespace metier {
 namespace {
 
 constexpr std::int64_t kMostInt = INT32_MAX;
-constexpr std::string_view kLabelFix = "use lower-case letters, digits and '-', a letter or digit at both ends, at most 63 characters";
+constexpr std::string_view kLabelFix =
+    "use lower-case letters, digits and '-', a letter or digit at both ends, at most 63 characters";
 
 struct Context {
   const PodRules& rules;
   Problems& problems;
 
   void denied(std::string field, std::string message, std::string_view option) const {
-    problems.add(Error{.kind = ErrorKind::denied, .message = std::move(message), .field = std::move(field),
-                       .fix = fmt::format("leave it away, or start the server with {}", option), .code = {}});
+    problems.add(Error{.kind = ErrorKind::denied,
+                       .message = std::move(message),
+                       .field = std::move(field),
+                       .fix = fmt::format("leave it away, or start the server with {}", option),
+                       .code = {}});
   }
   void unsupported(std::string field, std::string message, std::string fix) const {
-    problems.add(Error{.kind = ErrorKind::unsupported, .message = std::move(message), .field = std::move(field), .fix = std::move(fix), .code = {}});
+    problems.add(Error{.kind = ErrorKind::unsupported,
+                       .message = std::move(message),
+                       .field = std::move(field),
+                       .fix = std::move(fix),
+                       .code = {}});
   }
 };
 
@@ -32,25 +40,32 @@ bool leaves_folder(std::string_view path) {
 }
 
 bool is_env_name(std::string_view name) {
-  return !name.empty() && std::ranges::all_of(name, [](char c) { return c > 0x20 && c < 0x7f && c != '='; });
+  return !name.empty() &&
+         std::ranges::all_of(name, [](char c) { return c > 0x20 && c < 0x7f && c != '='; });
 }
 
 void check_label(const Reader& reader, std::string_view key, const std::string& value) {
-  if (!is_dns_label(value)) { reader.problems().add(reader.at(key), fmt::format("{} is not a name", quote(value)), std::string(kLabelFix)); }
+  if (!is_dns_label(value)) {
+    reader.problems().add(reader.at(key), fmt::format("{} is not a name", quote(value)),
+                          std::string(kLabelFix));
+  }
 }
 
 // --- resources ---------------------------------------------------------------------------------------------
 
 bool is_native_resource(std::string_view name) {
-  return name == "cpu" || name == "memory" || name == "ephemeral-storage" || name.starts_with("hugepages-");
+  return name == "cpu" || name == "memory" || name == "ephemeral-storage" ||
+         name.starts_with("hugepages-");
 }
 
 bool is_extended_resource(std::string_view name) {
   const auto slash = name.find('/');
-  return slash != std::string_view::npos && is_dns_subdomain(name.substr(0, slash)) && is_label_key(name) && !name.starts_with("kubernetes.io/");
+  return slash != std::string_view::npos && is_dns_subdomain(name.substr(0, slash)) &&
+         is_label_key(name) && !name.starts_with("kubernetes.io/");
 }
 
-void read_quantities(const Reader& resources, std::string_view key, std::map<std::string, Quantity, std::less<>>& out) {
+void read_quantities(const Reader& resources, std::string_view key,
+                     std::map<std::string, Quantity, std::less<>>& out) {
   const auto reader = resources.object_at(key);
   if (!reader) { return; }
   for (const auto& [name, value] : reader->object()) {
@@ -59,7 +74,8 @@ void read_quantities(const Reader& resources, std::string_view key, std::map<std
     if (value.is_null()) { continue; }
     if (!is_native_resource(resource) && !is_extended_resource(resource)) {
       resources.problems().add(field, fmt::format("{} is not a resource", quote(resource)),
-                               "cpu, memory, ephemeral-storage, hugepages-<size>, or one with a domain (nvidia.com/gpu)");
+                               "cpu, memory, ephemeral-storage, hugepages-<size>, or one with a "
+                               "domain (nvidia.com/gpu)");
       continue;
     }
     std::string text;
@@ -81,7 +97,8 @@ void read_quantities(const Reader& resources, std::string_view key, std::map<std
       continue;
     }
     if (is_extended_resource(resource) && quantity->milli() % 1000 != 0) {
-      resources.problems().add(field, fmt::format("{} is not a whole number", quote(text)), "devices are counted: 0, 1, 2, …");
+      resources.problems().add(field, fmt::format("{} is not a whole number", quote(text)),
+                               "devices are counted: 0, 1, 2, …");
       continue;
     }
     out.emplace(resource, *quantity);
@@ -99,17 +116,22 @@ Resources read_resources(const Reader& container) {
     const auto field = fmt::format("{}.requests.{}", reader->path(), name);
     if (limit == out.limits.end()) {
       if (is_extended_resource(name)) {
-        container.problems().add(field, fmt::format("{} has a request but no limit", name), "set the limit; the request follows it");
+        container.problems().add(field, fmt::format("{} has a request but no limit", name),
+                                 "set the limit; the request follows it");
       }
       continue;
     }
     if (request > limit->second) {
       const bool cpu = name == "cpu";
-      container.problems().add(field, fmt::format("the request {} is above the limit {}", cpu ? request.cpu_text() : request.bytes_text(),
-                                                  cpu ? limit->second.cpu_text() : limit->second.bytes_text()),
-                               "ask for at most the limit, or raise it");
+      container.problems().add(
+          field,
+          fmt::format("the request {} is above the limit {}",
+                      cpu ? request.cpu_text() : request.bytes_text(),
+                      cpu ? limit->second.cpu_text() : limit->second.bytes_text()),
+          "ask for at most the limit, or raise it");
     } else if (is_extended_resource(name) && request != limit->second) {
-      container.problems().add(field, fmt::format("request and limit of {} differ", name), "devices cannot be shared out: set only the limit");
+      container.problems().add(field, fmt::format("request and limit of {} differ", name),
+                               "devices cannot be shared out: set only the limit");
     }
   }
   return out;
@@ -120,31 +142,49 @@ Resources read_resources(const Reader& container) {
 std::optional<KeyRef> read_key_ref(const Reader& source, std::string_view key) {
   const auto reader = source.object_at(key);
   if (!reader) { return std::nullopt; }
-  KeyRef out{.name = reader->text("name"), .key = reader->text("key"), .optional = reader->boolean("optional")};
-  if (out.name.empty()) { source.problems().add(reader->at("name"), "it is missing", "name the object that holds the key"); }
-  if (out.key.empty()) { source.problems().add(reader->at("key"), "it is missing", "name the key"); }
+  KeyRef out{.name = reader->text("name"),
+             .key = reader->text("key"),
+             .optional = reader->boolean("optional")};
+  if (out.name.empty()) {
+    source.problems().add(reader->at("name"), "it is missing",
+                          "name the object that holds the key");
+  }
+  if (out.key.empty()) {
+    source.problems().add(reader->at("key"), "it is missing", "name the key");
+  }
   return out;
 }
 
 bool is_field_path(std::string_view path) {
-  static constexpr std::string_view kPlain[] = {"metadata.name",  "metadata.namespace", "metadata.uid",   "spec.nodeName", "spec.serviceAccountName",
-                                                "status.hostIP", "status.hostIPs",     "status.podIP", "status.podIPs"};
+  static constexpr std::string_view kPlain[] = {"metadata.name",
+                                                "metadata.namespace",
+                                                "metadata.uid",
+                                                "spec.nodeName",
+                                                "spec.serviceAccountName",
+                                                "status.hostIP",
+                                                "status.hostIPs",
+                                                "status.podIP",
+                                                "status.podIPs"};
   if (std::ranges::find(kPlain, path) != std::end(kPlain)) { return true; }
-  return (path.starts_with("metadata.labels['") || path.starts_with("metadata.annotations['")) && path.ends_with("']");
+  return (path.starts_with("metadata.labels['") || path.starts_with("metadata.annotations['")) &&
+         path.ends_with("']");
 }
 
 void read_value_from(const Reader& source, EnvVar& variable, const Context& context) {
   std::vector<std::string_view> sources;
-  for (const std::string_view key : {"secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef", "fileKeyRef"}) {
+  for (const std::string_view key :
+       {"secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef", "fileKeyRef"}) {
     if (source.has(key)) { sources.push_back(key); }
   }
   const auto here = source.path();
   if (sources.empty()) {
-    context.problems.add(here, "it names no source", "one of secretKeyRef, configMapKeyRef, fieldRef");
+    context.problems.add(here, "it names no source",
+                         "one of secretKeyRef, configMapKeyRef, fieldRef");
     return;
   }
   if (sources.size() > 1) {
-    context.problems.add(here, fmt::format("two sources: {} and {}", sources[0], sources[1]), "keep one of them");
+    context.problems.add(here, fmt::format("two sources: {} and {}", sources[0], sources[1]),
+                         "keep one of them");
     return;
   }
   variable.secret = read_key_ref(source, "secretKeyRef");
@@ -152,25 +192,37 @@ void read_value_from(const Reader& source, EnvVar& variable, const Context& cont
   if (const auto field = source.object_at("fieldRef")) {
     variable.field_path = field->text("fieldPath");
     if (!is_field_path(variable.field_path)) {
-      context.problems.add(field->at("fieldPath"), fmt::format("{} is not a field of a pod that can be read", quote(variable.field_path)),
-                           "metadata.name|namespace|uid|labels['…']|annotations['…'], spec.nodeName, spec.serviceAccountName, status.podIP, status.hostIP");
+      context.problems.add(
+          field->at("fieldPath"),
+          fmt::format("{} is not a field of a pod that can be read", quote(variable.field_path)),
+          "metadata.name|namespace|uid|labels['…']|annotations['…'], spec.nodeName, "
+          "spec.serviceAccountName, status.podIP, status.hostIP");
     }
   }
   if (sources[0] == "resourceFieldRef" || sources[0] == "fileKeyRef") {
-    context.unsupported(source.at(sources[0]), fmt::format("{} is not supported", sources[0]), "write the value itself");
+    context.unsupported(source.at(sources[0]), fmt::format("{} is not supported", sources[0]),
+                        "write the value itself");
   }
 }
 
 void read_env(const Reader& reader, Container& container, const Context& context) {
   for (const auto& entry : reader.objects_at("env")) {
-    EnvVar variable{.name = entry.text("name"), .value = entry.text("value"), .secret = {}, .config_map = {}, .field_path = {}};
+    EnvVar variable{.name = entry.text("name"),
+                    .value = entry.text("value"),
+                    .secret = {},
+                    .config_map = {},
+                    .field_path = {}};
     if (!is_env_name(variable.name)) {
-      context.problems.add(entry.at("name"), variable.name.empty() ? "it is missing" : fmt::format("{} is not the name of a variable", quote(variable.name)),
+      context.problems.add(entry.at("name"),
+                           variable.name.empty() ? "it is missing"
+                                                 : fmt::format("{} is not the name of a variable",
+                                                               quote(variable.name)),
                            "printable characters without '=' and spaces");
     }
     if (const auto source = entry.object_at("valueFrom")) {
       if (!variable.value.empty()) {
-        context.problems.add(entry.at("valueFrom"), "the variable has a value as well", "keep value or valueFrom");
+        context.problems.add(entry.at("valueFrom"), "the variable has a value as well",
+                             "keep value or valueFrom");
       }
       read_value_from(*source, variable, context);
     }
@@ -182,13 +234,17 @@ void read_env(const Reader& reader, Container& container, const Context& context
     const auto config_map = entry.object_at("configMapRef");
     const auto here = entry.path();
     if (secret.has_value() == config_map.has_value()) {
-      context.problems.add(here, secret ? "two sources: secretRef and configMapRef" : "it names no source", "one of secretRef, configMapRef");
+      context.problems.add(
+          here, secret ? "two sources: secretRef and configMapRef" : "it names no source",
+          "one of secretRef, configMapRef");
       continue;
     }
     const auto& source = secret ? *secret : *config_map;
     (secret ? from.secret : from.config_map) = source.text("name");
     from.optional = source.boolean("optional");
-    if (from.secret.empty() && from.config_map.empty()) { context.problems.add(source.at("name"), "it is missing", "name the object"); }
+    if (from.secret.empty() && from.config_map.empty()) {
+      context.problems.add(source.at("name"), "it is missing", "name the object");
+    }
     container.env_from.push_back(std::move(from));
   }
 }
@@ -199,14 +255,20 @@ void read_ports(const Reader& reader, Container& container, const Context& conte
   std::set<std::string> names;
   for (const auto& entry : reader.objects_at("ports")) {
     ContainerPort port{.name = entry.text("name"), .port = 0, .protocol = entry.text("protocol")};
-    if (!entry.has("containerPort")) { context.problems.add(entry.at("containerPort"), "it is missing", "from 1 to 65535"); }
+    if (!entry.has("containerPort")) {
+      context.problems.add(entry.at("containerPort"), "it is missing", "from 1 to 65535");
+    }
     port.port = static_cast<int>(entry.integer("containerPort", 1, 65535).value_or(0));
     if (port.protocol.empty()) { port.protocol = "TCP"; }
     if (port.protocol != "TCP" && port.protocol != "UDP" && port.protocol != "SCTP") {
-      context.problems.add(entry.at("protocol"), fmt::format("{} is not a protocol", quote(port.protocol)), "TCP, UDP or SCTP");
+      context.problems.add(entry.at("protocol"),
+                           fmt::format("{} is not a protocol", quote(port.protocol)),
+                           "TCP, UDP or SCTP");
     }
     if (!port.name.empty() && !names.insert(port.name).second) {
-      context.problems.add(entry.at("name"), fmt::format("two ports are named {}", quote(port.name)), "give each a name of its own");
+      context.problems.add(entry.at("name"),
+                           fmt::format("two ports are named {}", quote(port.name)),
+                           "give each a name of its own");
     }
     container.ports.push_back(std::move(port));
   }
@@ -219,14 +281,18 @@ int read_probe_port(const Reader& action, const Container& container, const Cont
     for (const auto& port : container.ports) {
       if (port.name == name) { return port.port; }
     }
-    context.problems.add(action.at("port"), fmt::format("no port is named {}", quote(name)), "name one of the container's ports, or a number");
+    context.problems.add(action.at("port"), fmt::format("no port is named {}", quote(name)),
+                         "name one of the container's ports, or a number");
     return 0;
   }
-  if (value == nullptr) { context.problems.add(action.at("port"), "it is missing", "from 1 to 65535"); }
+  if (value == nullptr) {
+    context.problems.add(action.at("port"), "it is missing", "from 1 to 65535");
+  }
   return static_cast<int>(action.integer("port", 1, 65535).value_or(0));
 }
 
-std::optional<Probe> read_probe(const Reader& reader, std::string_view key, const Container& container, const Context& context) {
+std::optional<Probe> read_probe(const Reader& reader, std::string_view key,
+                                const Container& container, const Context& context) {
   const auto probe = reader.object_at(key);
   if (!probe) { return std::nullopt; }
   Probe out;
@@ -234,7 +300,9 @@ std::optional<Probe> read_probe(const Reader& reader, std::string_view key, cons
   if (const auto exec = probe->object_at("exec")) {
     ++actions;
     out.exec = exec->texts("command");
-    if (out.exec.empty()) { context.problems.add(exec->at("command"), "it is empty", "give the command to run"); }
+    if (out.exec.empty()) {
+      context.problems.add(exec->at("command"), "it is empty", "give the command to run");
+    }
   }
   if (const auto http = probe->object_at("httpGet")) {
     ++actions;
@@ -243,7 +311,8 @@ std::optional<Probe> read_probe(const Reader& reader, std::string_view key, cons
     out.port = read_probe_port(*http, container, context);
     if (const auto scheme = http->text("scheme"); !scheme.empty()) { out.scheme = scheme; }
     if (out.scheme != "HTTP" && out.scheme != "HTTPS") {
-      context.problems.add(http->at("scheme"), fmt::format("{} is not a scheme", quote(out.scheme)), "HTTP or HTTPS");
+      context.problems.add(http->at("scheme"), fmt::format("{} is not a scheme", quote(out.scheme)),
+                           "HTTP or HTTPS");
     }
   }
   if (const auto tcp = probe->object_at("tcpSocket")) {
@@ -253,18 +322,27 @@ std::optional<Probe> read_probe(const Reader& reader, std::string_view key, cons
   }
   if (probe->has("grpc")) {
     ++actions;
-    context.unsupported(probe->at("grpc"), "probes over gRPC are not supported", "use exec, httpGet or tcpSocket");
+    context.unsupported(probe->at("grpc"), "probes over gRPC are not supported",
+                        "use exec, httpGet or tcpSocket");
   }
   if (actions != 1) {
-    context.problems.add(reader.at(key), actions == 0 ? "it says nothing to do" : "it says more than one thing to do", "one of exec, httpGet, tcpSocket");
+    context.problems.add(
+        reader.at(key),
+        actions == 0 ? "it says nothing to do" : "it says more than one thing to do",
+        "one of exec, httpGet, tcpSocket");
   }
-  out.initial_delay_s = static_cast<int>(probe->integer("initialDelaySeconds", 0, kMostInt).value_or(0));
+  out.initial_delay_s =
+      static_cast<int>(probe->integer("initialDelaySeconds", 0, kMostInt).value_or(0));
   out.period_s = static_cast<int>(probe->integer("periodSeconds", 1, kMostInt).value_or(10));
   out.timeout_s = static_cast<int>(probe->integer("timeoutSeconds", 1, kMostInt).value_or(1));
-  out.success_threshold = static_cast<int>(probe->integer("successThreshold", 1, kMostInt).value_or(1));
-  out.failure_threshold = static_cast<int>(probe->integer("failureThreshold", 1, kMostInt).value_or(3));
+  out.success_threshold =
+      static_cast<int>(probe->integer("successThreshold", 1, kMostInt).value_or(1));
+  out.failure_threshold =
+      static_cast<int>(probe->integer("failureThreshold", 1, kMostInt).value_or(3));
   if (key != "readinessProbe" && out.success_threshold != 1) {
-    context.problems.add(probe->at("successThreshold"), fmt::format("{} is not allowed here", out.success_threshold), "it must be 1");
+    context.problems.add(probe->at("successThreshold"),
+                         fmt::format("{} is not allowed here", out.success_threshold),
+                         "it must be 1");
   }
   return out;
 }
@@ -277,7 +355,9 @@ void read_items(const Reader& source, Volume& volume, const Context& context) {
     auto path = item.text("path");
     if (key.empty()) { context.problems.add(item.at("key"), "it is missing", "name the key"); }
     if (path.empty() || path.starts_with('/') || leaves_folder(path)) {
-      context.problems.add(item.at("path"), fmt::format("{} is not a path inside the volume", quote(path)), "a relative path without '..'");
+      context.problems.add(item.at("path"),
+                           fmt::format("{} is not a path inside the volume", quote(path)),
+                           "a relative path without '..'");
     }
     volume.items.emplace_back(std::move(key), std::move(path));
   }
@@ -293,11 +373,14 @@ Volume read_volume(const Reader& reader, const Context& context) {
   }
   const auto here = reader.path();
   if (sources.empty()) {
-    context.problems.add(here, "the volume has no source", "one of hostPath, emptyDir, secret, configMap, persistentVolumeClaim");
+    context.problems.add(here, "the volume has no source",
+                         "one of hostPath, emptyDir, secret, configMap, persistentVolumeClaim");
     return out;
   }
   if (sources.size() > 1) {
-    context.problems.add(here, fmt::format("the volume has two sources: {} and {}", sources[0], sources[1]), "keep one of them");
+    context.problems.add(
+        here, fmt::format("the volume has two sources: {} and {}", sources[0], sources[1]),
+        "keep one of them");
     return out;
   }
   out.source = sources[0];
@@ -309,14 +392,21 @@ Volume read_volume(const Reader& reader, const Context& context) {
     out.host_path_type = source->text("type");
     const auto plain = std::filesystem::path(out.source).lexically_normal();
     if (!out.source.starts_with('/') || leaves_folder(out.source)) {
-      context.problems.add(source->at("path"), fmt::format("{} is not an absolute path", quote(out.source)), "an absolute path without '..'");
+      context.problems.add(source->at("path"),
+                           fmt::format("{} is not an absolute path", quote(out.source)),
+                           "an absolute path without '..'");
     } else if (plain == "/" && !context.rules.allow_host_root) {
-      context.denied(source->at("path"), "the whole file system of the host cannot be mounted", "--allow-host-root");
+      context.denied(source->at("path"), "the whole file system of the host cannot be mounted",
+                     "--allow-host-root");
     }
-    static constexpr std::string_view kTypes[] = {"", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"};
+    static constexpr std::string_view kTypes[] = {
+        "",       "DirectoryOrCreate", "Directory",  "FileOrCreate", "File",
+        "Socket", "CharDevice",        "BlockDevice"};
     if (std::ranges::find(kTypes, out.host_path_type) == std::end(kTypes)) {
-      context.problems.add(source->at("type"), fmt::format("{} is not a type of path", quote(out.host_path_type)),
-                           "DirectoryOrCreate, Directory, FileOrCreate, File, Socket, CharDevice, BlockDevice, or nothing");
+      context.problems.add(source->at("type"),
+                           fmt::format("{} is not a type of path", quote(out.host_path_type)),
+                           "DirectoryOrCreate, Directory, FileOrCreate, File, Socket, CharDevice, "
+                           "BlockDevice, or nothing");
     }
   } else if (sources[0] == "emptyDir") {
     out.kind = Volume::Kind::empty_dir;
@@ -324,7 +414,8 @@ Volume read_volume(const Reader& reader, const Context& context) {
     const auto medium = source->text("medium");
     out.memory = medium == "Memory";
     if (!medium.empty() && medium != "Memory") {
-      context.problems.add(source->at("medium"), fmt::format("{} is not a medium", quote(medium)), "Memory, or nothing");
+      context.problems.add(source->at("medium"), fmt::format("{} is not a medium", quote(medium)),
+                           "Memory, or nothing");
     }
   } else if (sources[0] == "secret" || sources[0] == "configMap") {
     const bool secret = sources[0] == "secret";
@@ -333,45 +424,66 @@ Volume read_volume(const Reader& reader, const Context& context) {
     out.source = source->text(key);
     out.optional = source->boolean("optional");
     out.read_only = true;
-    if (out.source.empty()) { context.problems.add(source->at(key), "it is missing", "name the object"); }
+    if (out.source.empty()) {
+      context.problems.add(source->at(key), "it is missing", "name the object");
+    }
     read_items(*source, out, context);
   } else if (sources[0] == "persistentVolumeClaim") {
     out.kind = Volume::Kind::claim;
     out.source = source->text("claimName");
     out.read_only = source->boolean("readOnly");
     if (!is_dns_subdomain(out.source)) {
-      context.problems.add(source->at("claimName"), out.source.empty() ? "it is missing" : fmt::format("{} is not a name", quote(out.source)),
-                           "name a PersistentVolumeClaim");
+      context.problems.add(
+          source->at("claimName"),
+          out.source.empty() ? "it is missing" : fmt::format("{} is not a name", quote(out.source)),
+          "name a PersistentVolumeClaim");
     }
   }
   return out;
 }
 
-void read_mounts(const Reader& reader, Container& container, const std::vector<Volume>& volumes, const Context& context) {
+void read_mounts(const Reader& reader, Container& container, const std::vector<Volume>& volumes,
+                 const Context& context) {
   std::map<std::string, std::string> paths;  // normalised path → volume
   for (const auto& entry : reader.objects_at("volumeMounts")) {
-    VolumeMount mount{.name = entry.text("name"), .mount_path = entry.text("mountPath"), .sub_path = entry.text("subPath"),
+    VolumeMount mount{.name = entry.text("name"),
+                      .mount_path = entry.text("mountPath"),
+                      .sub_path = entry.text("subPath"),
                       .read_only = entry.boolean("readOnly")};
-    if (std::ranges::none_of(volumes, [&](const Volume& volume) { return volume.name == mount.name; })) {
-      context.problems.add(entry.at("name"), fmt::format("no volume is named {}", quote(mount.name)), "add it to spec.volumes, or correct the name");
+    if (std::ranges::none_of(volumes,
+                             [&](const Volume& volume) { return volume.name == mount.name; })) {
+      context.problems.add(entry.at("name"),
+                           fmt::format("no volume is named {}", quote(mount.name)),
+                           "add it to spec.volumes, or correct the name");
     }
-    if (!mount.mount_path.starts_with('/') || leaves_folder(mount.mount_path) || mount.mount_path.find(':') != std::string::npos) {
-      context.problems.add(entry.at("mountPath"), fmt::format("{} is not a path to mount at", quote(mount.mount_path)),
+    if (!mount.mount_path.starts_with('/') || leaves_folder(mount.mount_path) ||
+        mount.mount_path.find(':') != std::string::npos) {
+      context.problems.add(entry.at("mountPath"),
+                           fmt::format("{} is not a path to mount at", quote(mount.mount_path)),
                            "an absolute path without '..' and ':'");
     } else {
       auto plain = std::filesystem::path(mount.mount_path).lexically_normal().string();
       if (plain.size() > 1 && plain.ends_with('/')) { plain.pop_back(); }
-      if (plain == "/") { context.problems.add(entry.at("mountPath"), "nothing can be mounted over '/'", "choose a folder"); }
+      if (plain == "/") {
+        context.problems.add(entry.at("mountPath"), "nothing can be mounted over '/'",
+                             "choose a folder");
+      }
       const auto [other, fresh] = paths.emplace(plain, mount.name);
       if (!fresh) {
-        context.problems.add(entry.at("mountPath"), fmt::format("{} is taken by volume {}", quote(plain), quote(other->second)), "choose another path");
+        context.problems.add(
+            entry.at("mountPath"),
+            fmt::format("{} is taken by volume {}", quote(plain), quote(other->second)),
+            "choose another path");
       }
     }
     if (mount.sub_path.starts_with('/') || leaves_folder(mount.sub_path)) {
-      context.problems.add(entry.at("subPath"), fmt::format("{} leaves the volume", quote(mount.sub_path)), "a relative path without '..'");
+      context.problems.add(entry.at("subPath"),
+                           fmt::format("{} leaves the volume", quote(mount.sub_path)),
+                           "a relative path without '..'");
     }
     if (entry.has("subPathExpr")) {
-      context.unsupported(entry.at("subPathExpr"), "subPathExpr is not supported", "write the path as subPath");
+      context.unsupported(entry.at("subPathExpr"), "subPathExpr is not supported",
+                          "write the path as subPath");
     }
     container.mounts.push_back(std::move(mount));
   }
@@ -385,7 +497,8 @@ struct User {
 };
 
 // MLRun writes the container's form at the pod's level, so both levels read both forms.
-User read_security(const Reader& reader, const Context& context, std::vector<std::int64_t>* groups) {
+User read_security(const Reader& reader, const Context& context,
+                   std::vector<std::int64_t>* groups) {
   User out;
   const auto security = reader.object_at("securityContext");
   if (!security) { return out; }
@@ -395,14 +508,17 @@ User read_security(const Reader& reader, const Context& context, std::vector<std
     context.denied(security->at("runAsUser"), "pods may not run as user 0", "--allow-root-pods");
   }
   if (security->boolean("runAsNonRoot") && out.user == 0) {
-    context.problems.add(security->at("runAsUser"), "runAsNonRoot forbids user 0", "name another user");
+    context.problems.add(security->at("runAsUser"), "runAsNonRoot forbids user 0",
+                         "name another user");
   }
   if (security->boolean("privileged") && !context.rules.allow_privileged) {
-    context.denied(security->at("privileged"), "privileged containers are refused", "--allow-privileged-pods");
+    context.denied(security->at("privileged"), "privileged containers are refused",
+                   "--allow-privileged-pods");
   }
   if (const auto capabilities = security->object_at("capabilities")) {
     if (!capabilities->texts("add").empty() && !context.rules.allow_privileged) {
-      context.denied(capabilities->at("add"), "added capabilities are refused", "--allow-privileged-pods");
+      context.denied(capabilities->at("add"), "added capabilities are refused",
+                     "--allow-privileged-pods");
     }
   }
   if (groups == nullptr) { return out; }
@@ -415,7 +531,8 @@ User read_security(const Reader& reader, const Context& context, std::vector<std
         if (value.is_int64() && value.get_int64() >= 0 && value.get_int64() <= kMostInt) {
           groups->push_back(value.get_int64());
         } else {
-          context.problems.add(security->at("supplementalGroups", i), "it is not the number of a group", "0 or more");
+          context.problems.add(security->at("supplementalGroups", i),
+                               "it is not the number of a group", "0 or more");
         }
       }
     }
@@ -426,38 +543,51 @@ User read_security(const Reader& reader, const Context& context, std::vector<std
 
 // --- the pod -----------------------------------------------------------------------------------------------
 
-Container read_container(const Reader& reader, const std::vector<Volume>& volumes, const Context& context, bool init, User& user) {
+Container read_container(const Reader& reader, const std::vector<Volume>& volumes,
+                         const Context& context, bool init, User& user) {
   Container out;
   out.name = reader.text("name");
   check_label(reader, "name", out.name);
   out.image = reader.text("image");
   if (out.image.find_first_of(" \t\n") != std::string::npos) {
-    context.problems.add(reader.at("image"), fmt::format("{} is not an image", quote(out.image)), "[registry/]name[:tag], without spaces");
+    context.problems.add(reader.at("image"), fmt::format("{} is not an image", quote(out.image)),
+                         "[registry/]name[:tag], without spaces");
   }
   out.command = reader.texts("command");
   out.args = reader.texts("args");
   out.working_dir = reader.text("workingDir");
   if (!out.working_dir.empty() && !out.working_dir.starts_with('/')) {
-    context.problems.add(reader.at("workingDir"), fmt::format("{} is not an absolute path", quote(out.working_dir)), "start it with '/'");
+    context.problems.add(reader.at("workingDir"),
+                         fmt::format("{} is not an absolute path", quote(out.working_dir)),
+                         "start it with '/'");
   }
   read_ports(reader, out, context);
   read_env(reader, out, context);
   read_mounts(reader, out, volumes, context);
   out.resources = read_resources(reader);
-  for (const auto& [key, member] : {std::pair{"readinessProbe", &Container::readiness}, std::pair{"livenessProbe", &Container::liveness},
+  for (const auto& [key, member] : {std::pair{"readinessProbe", &Container::readiness},
+                                    std::pair{"livenessProbe", &Container::liveness},
                                     std::pair{"startupProbe", &Container::startup}}) {
     out.*member = read_probe(reader, key, out, context);
-    if (init && out.*member) { context.problems.add(reader.at(key), "init containers have no probes", "leave it away"); }
+    if (init && out.*member) {
+      context.problems.add(reader.at(key), "init containers have no probes", "leave it away");
+    }
   }
   out.image_pull_policy = reader.text("imagePullPolicy");
-  if (!out.image_pull_policy.empty() && out.image_pull_policy != "Always" && out.image_pull_policy != "IfNotPresent" && out.image_pull_policy != "Never") {
-    context.problems.add(reader.at("imagePullPolicy"), fmt::format("{} is not a policy", quote(out.image_pull_policy)), "Always, IfNotPresent or Never");
+  if (!out.image_pull_policy.empty() && out.image_pull_policy != "Always" &&
+      out.image_pull_policy != "IfNotPresent" && out.image_pull_policy != "Never") {
+    context.problems.add(reader.at("imagePullPolicy"),
+                         fmt::format("{} is not a policy", quote(out.image_pull_policy)),
+                         "Always, IfNotPresent or Never");
   }
-  if (const auto hooks = reader.object_at("lifecycle"); hooks && (hooks->has("postStart") || hooks->has("preStop"))) {
-    context.unsupported(reader.at("lifecycle"), "hooks of a container's life are not supported", "do the work in the command, and on SIGTERM");
+  if (const auto hooks = reader.object_at("lifecycle");
+      hooks && (hooks->has("postStart") || hooks->has("preStop"))) {
+    context.unsupported(reader.at("lifecycle"), "hooks of a container's life are not supported",
+                        "do the work in the command, and on SIGTERM");
   }
   if (init && reader.text("restartPolicy") == "Always") {
-    context.unsupported(reader.at("restartPolicy"), "sidecar init containers are not supported", "make it a container");
+    context.unsupported(reader.at("restartPolicy"), "sidecar init containers are not supported",
+                        "make it a container");
   }
   user = read_security(reader, context, nullptr);
   return out;
@@ -472,7 +602,9 @@ void read_containers(const Reader& spec, Pod& pod, const Context& context) {
       User user;
       auto container = read_container(reader, pod.volumes, context, init, user);
       if (!names.insert(container.name).second) {
-        context.problems.add(reader.at("name"), fmt::format("two containers are named {}", quote(container.name)), "give each a name of its own");
+        context.problems.add(reader.at("name"),
+                             fmt::format("two containers are named {}", quote(container.name)),
+                             "give each a name of its own");
       }
       users.push_back(user);
       (init ? pod.init_containers : pod.containers).push_back(std::move(container));
@@ -486,7 +618,8 @@ void read_containers(const Reader& spec, Pod& pod, const Context& context) {
     const auto effective = user.user ? user.user : pod.run_as_user;
     const auto first = users.front().user ? users.front().user : pod.run_as_user;
     if (effective != first) {
-      context.unsupported("spec.containers", "containers of one pod cannot have different users", "set spec.securityContext.runAsUser once");
+      context.unsupported("spec.containers", "containers of one pod cannot have different users",
+                          "set spec.securityContext.runAsUser once");
       return;
     }
   }
@@ -505,7 +638,9 @@ void read_spec(const Reader& spec, Pod& pod, const Context& context) {
   for (const auto& reader : spec.objects_at("volumes")) {
     auto volume = read_volume(reader, context);
     if (!names.insert(volume.name).second) {
-      context.problems.add(reader.at("name"), fmt::format("two volumes are named {}", quote(volume.name)), "give each a name of its own");
+      context.problems.add(reader.at("name"),
+                           fmt::format("two volumes are named {}", quote(volume.name)),
+                           "give each a name of its own");
     }
     pod.volumes.push_back(std::move(volume));
   }
@@ -516,26 +651,32 @@ void read_spec(const Reader& spec, Pod& pod, const Context& context) {
   } else if (restart == "OnFailure") {
     pod.restart = RestartPolicy::on_failure;
   } else if (!restart.empty() && restart != "Always") {
-    context.problems.add("spec.restartPolicy", fmt::format("{} is not a policy", quote(restart)), "Always, OnFailure or Never");
+    context.problems.add("spec.restartPolicy", fmt::format("{} is not a policy", quote(restart)),
+                         "Always, OnFailure or Never");
   }
-  pod.grace_s = static_cast<int>(spec.integer("terminationGracePeriodSeconds", 0, kMostInt).value_or(30));
+  pod.grace_s =
+      static_cast<int>(spec.integer("terminationGracePeriodSeconds", 0, kMostInt).value_or(30));
   pod.deadline_s = spec.integer("activeDeadlineSeconds", 1, kMostInt);
   pod.hostname = spec.text("hostname");
   pod.subdomain = spec.text("subdomain");
-  for (const auto& [key, value] : {std::pair{"hostname", &pod.hostname}, std::pair{"subdomain", &pod.subdomain}}) {
+  for (const auto& [key, value] :
+       {std::pair{"hostname", &pod.hostname}, std::pair{"subdomain", &pod.subdomain}}) {
     if (!value->empty()) { check_label(spec, key, *value); }
   }
   pod.node_name = spec.text("nodeName");
   pod.service_account = spec.text("serviceAccountName");
   if (pod.service_account.empty()) { pod.service_account = spec.text("serviceAccount"); }
   if (!pod.service_account.empty() && !is_dns_subdomain(pod.service_account)) {
-    context.problems.add("spec.serviceAccountName", fmt::format("{} is not a name", quote(pod.service_account)), "lower-case letters, digits, '-' and '.'");
+    context.problems.add("spec.serviceAccountName",
+                         fmt::format("{} is not a name", quote(pod.service_account)),
+                         "lower-case letters, digits, '-' and '.'");
   }
   pod.priority_class = spec.text("priorityClassName");
   pod.priority = spec.integer("priority", INT32_MIN, kMostInt).value_or(0);
   for (const std::string_view key : {"hostNetwork", "hostPID", "hostIPC"}) {
     if (spec.boolean(key) && !context.rules.allow_host_namespaces) {
-      context.denied(spec.at(key), "the host's namespaces are not for pods", "--allow-host-namespaces");
+      context.denied(spec.at(key), "the host's namespaces are not for pods",
+                     "--allow-host-namespaces");
     }
   }
   // What has no typed view is still checked for its form, so that the mistake is named before it is ignored.
@@ -553,14 +694,20 @@ Pod read_pod(const Resource& resource, const PodRules& rules, Problems& problems
   Pod pod;
   const Context context{.rules = rules, .problems = problems};
   if (resource.kind != "Pod" || resource.api_version != "v1") {
-    problems.add("kind", fmt::format("{} {} is not a Pod", resource.api_version, resource.kind), "apiVersion: v1, kind: Pod");
+    problems.add("kind", fmt::format("{} {} is not a Pod", resource.api_version, resource.kind),
+                 "apiVersion: v1, kind: Pod");
     return pod;
   }
   pod.metadata = resource.metadata;
-  if (auto checked = check_metadata(resource.metadata); !checked) { problems.add(std::move(checked).error()); }
+  if (auto checked = check_metadata(resource.metadata); !checked) {
+    problems.add(std::move(checked).error());
+  }
   const auto* spec = resource.body.if_contains("spec");
   if (spec == nullptr || !spec->is_object()) {
-    problems.add("spec", spec == nullptr ? "it is missing" : fmt::format("expected object, got {}", type_name(*spec)), "a Pod needs spec.containers");
+    problems.add("spec",
+                 spec == nullptr ? "it is missing"
+                                 : fmt::format("expected object, got {}", type_name(*spec)),
+                 "a Pod needs spec.containers");
     return pod;
   }
   read_spec(Reader(spec->get_object(), "spec", problems), pod, context);
@@ -600,7 +747,10 @@ Result<Pod> pod_from(const Resource& resource, const PodRules& rules) {
   auto pod = read_pod(resource, rules, problems);
   if (problems.empty()) { return pod; }
   auto first = std::move(problems.list().front());
-  if (problems.list().size() > 1) { first.fix += fmt::format("{}({} more problems)", first.fix.empty() ? "" : " ", problems.list().size() - 1); }
+  if (problems.list().size() > 1) {
+    first.fix += fmt::format("{}({} more problems)", first.fix.empty() ? "" : " ",
+                             problems.list().size() - 1);
+  }
   return fail(std::move(first));
 }
 

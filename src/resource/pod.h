@@ -42,9 +42,9 @@ struct Volume {
   enum class Kind { host_path, empty_dir, secret, config_map, claim, other };
   std::string name;
   Kind kind = Kind::other;
-  std::string source;     // path, secret, config map or claim name; for `other` the key as written
-  bool memory = false;    // emptyDir.medium: Memory
-  bool read_only = false; // claim
+  std::string source;      // path, secret, config map or claim name; for `other` the key as written
+  bool memory = false;     // emptyDir.medium: Memory
+  bool read_only = false;  // claim
   bool optional = false;
   std::vector<std::pair<std::string, std::string>> items;  // key → path, empty = all
   std::string host_path_type;  // "", DirectoryOrCreate, Directory, File, …
@@ -114,10 +114,10 @@ struct Pod {
 
 // What a server may allow by named options; refused otherwise (denied).
 struct PodRules {
-  bool allow_privileged = false;       // privileged, added capabilities
+  bool allow_privileged = false;  // privileged, added capabilities
   bool allow_host_namespaces = false;
-  bool allow_root_user = false;   // runAsUser: 0
-  bool allow_host_root = false;   // hostPath: /
+  bool allow_root_user = false;  // runAsUser: 0
+  bool allow_host_root = false;  // hostPath: /
 };
 
 // Errors: invalid, naming the field (spec.containers[0].env[2].name), the value, the rule. What Kubernetes
@@ -134,10 +134,12 @@ std::map<std::string, Quantity, std::less<>> pod_limits(const Pod& pod);
 enum class PodPhase { pending, running, succeeded, failed, unknown };
 std::string_view to_string(PodPhase phase);  // "Pending"…
 std::optional<PodPhase> pod_phase_from(std::string_view text);
-inline bool is_terminal(PodPhase phase) { return phase == PodPhase::succeeded || phase == PodPhase::failed; }
+inline bool is_terminal(PodPhase phase) {
+  return phase == PodPhase::succeeded || phase == PodPhase::failed;
+}
 
 struct Condition {
-  std::string type;    // "PodScheduled", "Ready", "NoMountNamespace"
+  std::string type;  // "PodScheduled", "Ready", "NoMountNamespace"
   bool status = true;
   std::string reason;
   std::string message;
@@ -150,7 +152,8 @@ struct ContainerStatus {
   std::string name;
   bool init = false;
   State state = State::waiting;
-  std::string reason;   // "ContainerCreating", "Completed", "Error", "OOMKilled", "Killed(SIGSEGV)", "ShimLost"
+  std::string
+      reason;  // "ContainerCreating", "Completed", "Error", "OOMKilled", "Killed(SIGSEGV)", "ShimLost"
   std::string message;
   int exit_code = 0;
   int signal = 0;
@@ -158,13 +161,14 @@ struct ContainerStatus {
   bool ready = false;
   Time started{};
   Time finished{};
-  std::int64_t cpu_us = 0;        // user + system of the whole tree, when it ended
-  std::int64_t peak_memory = 0;   // bytes
+  std::int64_t cpu_us = 0;       // user + system of the whole tree, when it ended
+  std::int64_t peak_memory = 0;  // bytes
 };
 
 struct PodStatus {
   PodPhase phase = PodPhase::pending;
-  std::string reason;   // of the pod as a whole: "InsufficientMemory" while pending, "OOMKilled" when failed
+  std::string
+      reason;  // of the pod as a whole: "InsufficientMemory" while pending, "OOMKilled" when failed
   std::string message;
   std::string pod_ip;
   std::string host;

@@ -7,7 +7,8 @@ const Json* Reader::find(std::string_view key) const {
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
-void Reader::wrong_type(std::string_view field, const Json& value, std::string_view expected) const {
+void Reader::wrong_type(std::string_view field, const Json& value,
+                        std::string_view expected) const {
   problems_.add(field, fmt::format("expected {}, got {}", expected, type_name(value)));
 }
 
@@ -20,12 +21,14 @@ std::string Reader::text(std::string_view key) const {
   }
   const std::string_view out = value->get_string();
   if (out.find('\0') != std::string_view::npos) {
-    problems_.add(at(key), "it has a NUL character in it", "leave it away: programs read text up to the first NUL");
+    problems_.add(at(key), "it has a NUL character in it",
+                  "leave it away: programs read text up to the first NUL");
   }
   return std::string(out);
 }
 
-std::optional<std::int64_t> Reader::integer(std::string_view key, std::int64_t least, std::int64_t most) const {
+std::optional<std::int64_t> Reader::integer(std::string_view key, std::int64_t least,
+                                            std::int64_t most) const {
   const auto* value = find(key);
   if (value == nullptr) { return std::nullopt; }
   const auto number = int_in(object_, key);
@@ -35,7 +38,9 @@ std::optional<std::int64_t> Reader::integer(std::string_view key, std::int64_t l
   }
   if (*number < least || *number > most) {
     problems_.add(at(key), fmt::format("{} is out of range", *number),
-                  most == INT64_MAX || most == INT32_MAX ? fmt::format("at least {}", least) : fmt::format("from {} to {}", least, most));
+                  most == INT64_MAX || most == INT32_MAX
+                      ? fmt::format("at least {}", least)
+                      : fmt::format("from {} to {}", least, most));
     return std::nullopt;
   }
   return number;
@@ -66,7 +71,9 @@ std::vector<std::string> Reader::texts(std::string_view key) const {
       continue;
     }
     const std::string_view entry = list[i].get_string();
-    if (entry.find('\0') != std::string_view::npos) { problems_.add(at(key, i), "it has a NUL character in it"); }
+    if (entry.find('\0') != std::string_view::npos) {
+      problems_.add(at(key, i), "it has a NUL character in it");
+    }
     out.emplace_back(entry);
   }
   return out;

@@ -19,7 +19,9 @@ class Problems final {
   void add(Error error) {
     if (list_.size() < kMost) { list_.push_back(std::move(error)); }
   }
-  void add(std::string_view field, std::string message, std::string fix = {}) { add(invalid(field, std::move(message), std::move(fix))); }
+  void add(std::string_view field, std::string message, std::string fix = {}) {
+    add(invalid(field, std::move(message), std::move(fix)));
+  }
   bool empty() const { return list_.empty(); }
   std::vector<Error>& list() { return list_; }
 
@@ -30,10 +32,15 @@ class Problems final {
 // One object of the document and the path to it. An absent field and a null one are the same, as in Kubernetes.
 class Reader final {
  public:
-  Reader(const JsonObject& object, std::string path, Problems& problems) : object_(object), path_(std::move(path)), problems_(problems) {}
+  Reader(const JsonObject& object, std::string path, Problems& problems)
+      : object_(object), path_(std::move(path)), problems_(problems) {}
 
-  std::string at(std::string_view key) const { return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key); }
-  std::string at(std::string_view key, std::size_t index) const { return fmt::format("{}[{}]", at(key), index); }
+  std::string at(std::string_view key) const {
+    return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+  }
+  std::string at(std::string_view key, std::size_t index) const {
+    return fmt::format("{}[{}]", at(key), index);
+  }
   const std::string& path() const { return path_; }
   const JsonObject& object() const { return object_; }
   Problems& problems() const { return problems_; }
@@ -41,7 +48,8 @@ class Reader final {
   const Json* find(std::string_view key) const;
 
   std::string text(std::string_view key) const;
-  std::optional<std::int64_t> integer(std::string_view key, std::int64_t least, std::int64_t most) const;
+  std::optional<std::int64_t> integer(std::string_view key, std::int64_t least,
+                                      std::int64_t most) const;
   bool boolean(std::string_view key) const;
   std::vector<std::string> texts(std::string_view key) const;
   std::optional<Reader> object_at(std::string_view key) const;

@@ -122,12 +122,16 @@ Json to_json(const PodStatus& status) {
   put_time(out, "finishTime", status.finished);
   if (!status.conditions.empty()) {
     JsonArray conditions;
-    for (const auto& condition : status.conditions) { conditions.push_back(condition_json(condition)); }
+    for (const auto& condition : status.conditions) {
+      conditions.push_back(condition_json(condition));
+    }
     out["conditions"] = std::move(conditions);
   }
   JsonArray init;
   JsonArray containers;
-  for (const auto& container : status.containers) { (container.init ? init : containers).push_back(container_json(container)); }
+  for (const auto& container : status.containers) {
+    (container.init ? init : containers).push_back(container_json(container));
+  }
   if (!init.empty()) { out["initContainerStatuses"] = std::move(init); }
   if (!containers.empty()) { out["containerStatuses"] = std::move(containers); }
   return out;
@@ -169,7 +173,9 @@ void set_condition(PodStatus& status, Condition condition) {
   for (auto& existing : status.conditions) {
     if (existing.type != condition.type) { continue; }
     // As in Kubernetes, the time is that of the last change of `status`, not of its words.
-    if (existing.status == condition.status && existing.since != Time{}) { condition.since = existing.since; }
+    if (existing.status == condition.status && existing.since != Time{}) {
+      condition.since = existing.since;
+    }
     existing = std::move(condition);
     return;
   }

@@ -16,18 +16,33 @@ PodStatus failed_status() {
   out.host = "node";
   out.started = kStart;
   out.finished = kStart + std::chrono::seconds(3);
-  set_condition(out, {.type = "PodScheduled", .status = true, .reason = "", .message = "", .since = kStart});
-  out.containers = {{.name = "init", .init = true, .state = ContainerStatus::State::terminated, .reason = "Completed"},
-                    {.name = "base", .state = ContainerStatus::State::terminated, .reason = "OOMKilled", .exit_code = 137, .signal = 9, .restarts = 2,
-                     .started = kStart, .finished = kStart + std::chrono::seconds(3), .cpu_us = 12345, .peak_memory = 1 << 30},
-                    {.name = "side", .state = ContainerStatus::State::running, .ready = true, .started = kStart}};
+  set_condition(
+      out, {.type = "PodScheduled", .status = true, .reason = "", .message = "", .since = kStart});
+  out.containers = {
+      {.name = "init",
+       .init = true,
+       .state = ContainerStatus::State::terminated,
+       .reason = "Completed"},
+      {.name = "base",
+       .state = ContainerStatus::State::terminated,
+       .reason = "OOMKilled",
+       .exit_code = 137,
+       .signal = 9,
+       .restarts = 2,
+       .started = kStart,
+       .finished = kStart + std::chrono::seconds(3),
+       .cpu_us = 12345,
+       .peak_memory = 1 << 30},
+      {.name = "side", .state = ContainerStatus::State::running, .ready = true, .started = kStart}};
   return out;
 }
 
 TEST(PodStatus, IsKubernetesJsonBothWays) {
   const auto json = to_json(failed_status());
   EXPECT_EQ(string_at(json, "phase"), "Failed");
-  EXPECT_EQ(int_in(json.at("containerStatuses").at(0).at("state").at("terminated").as_object(), "exitCode"), 137);
+  EXPECT_EQ(int_in(json.at("containerStatuses").at(0).at("state").at("terminated").as_object(),
+                   "exitCode"),
+            137);
   EXPECT_EQ(json.at("initContainerStatuses").as_array().size(), 1U);
   const auto back = pod_status_from_json(json);
   EXPECT_EQ(dump_json(to_json(back)), dump_json(json));
@@ -37,16 +52,28 @@ TEST(PodStatus, IsKubernetesJsonBothWays) {
 
 TEST(PodStatus, ReadsAnAbsentOneAsPending) {
   EXPECT_EQ(pod_status_from_json(Json()).phase, PodPhase::pending);
-  EXPECT_EQ(pod_status_from_json(parse_json(R"({"phase":"Odd","conditions":[1],"containerStatuses":{}})").value()).phase, PodPhase::unknown);
+  EXPECT_EQ(pod_status_from_json(
+                parse_json(R"({"phase":"Odd","conditions":[1],"containerStatuses":{}})").value())
+                .phase,
+            PodPhase::unknown);
 }
 
 TEST(PodStatus, KeepsTheTimeOfTheLastChange) {
   PodStatus status;
-  set_condition(status, {.type = "Ready", .status = false, .reason = "A", .message = "", .since = kStart});
-  set_condition(status, {.type = "Ready", .status = false, .reason = "B", .message = "", .since = kStart + std::chrono::seconds(1)});
+  set_condition(status,
+                {.type = "Ready", .status = false, .reason = "A", .message = "", .since = kStart});
+  set_condition(status, {.type = "Ready",
+                         .status = false,
+                         .reason = "B",
+                         .message = "",
+                         .since = kStart + std::chrono::seconds(1)});
   EXPECT_EQ(status.conditions.at(0).since, kStart);
   EXPECT_EQ(status.conditions.at(0).reason, "B");
-  set_condition(status, {.type = "Ready", .status = true, .reason = "", .message = "", .since = kStart + std::chrono::seconds(2)});
+  set_condition(status, {.type = "Ready",
+                         .status = true,
+                         .reason = "",
+                         .message = "",
+                         .since = kStart + std::chrono::seconds(2)});
   EXPECT_EQ(status.conditions.size(), 1U);
   EXPECT_EQ(status.conditions.at(0).since, kStart + std::chrono::seconds(2));
 }

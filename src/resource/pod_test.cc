@@ -11,13 +11,15 @@ using testing::HasSubstr;
 
 // A pod whose spec is `spec`; `container` goes into its only container.
 Resource pod_of(std::string_view spec) {
-  Resource out{.api_version = "v1", .kind = "Pod", .metadata = {.name = "p", .name_space = "default"}};
+  Resource out{
+      .api_version = "v1", .kind = "Pod", .metadata = {.name = "p", .name_space = "default"}};
   out.body["spec"] = parse_json(spec).value();
   return out;
 }
 Resource with_container(std::string_view container, std::string_view spec = "") {
-  return pod_of(std::string(R"({"containers":[{"name":"base")") + (container.empty() ? "" : ",") + std::string(container) + "}]" +
-                (spec.empty() ? "" : ",") + std::string(spec) + "}");
+  return pod_of(std::string(R"({"containers":[{"name":"base")") + (container.empty() ? "" : ",") +
+                std::string(container) + "}]" + (spec.empty() ? "" : ",") + std::string(spec) +
+                "}");
 }
 std::string problem(const Resource& resource, const PodRules& rules = {}) {
   const auto pod = pod_from(resource, rules);
@@ -65,9 +67,12 @@ TEST(Pod, HasKubernetesDefaults) {
 }
 
 TEST(Pod, NamesFieldAndBothTypes) {
-  EXPECT_EQ(problem(with_container(R"("env":{"a":1})")), "spec.containers[0].env: expected list, got object");
-  EXPECT_EQ(problem(with_container(R"("command":[1,null])")), "spec.containers[0].command[0]: expected text, got integer");
-  EXPECT_EQ(problem(with_container(R"("resources":[])")), "spec.containers[0].resources: expected object, got list");
+  EXPECT_EQ(problem(with_container(R"("env":{"a":1})")),
+            "spec.containers[0].env: expected list, got object");
+  EXPECT_EQ(problem(with_container(R"("command":[1,null])")),
+            "spec.containers[0].command[0]: expected text, got integer");
+  EXPECT_EQ(problem(with_container(R"("resources":[])")),
+            "spec.containers[0].resources: expected object, got list");
   EXPECT_EQ(problem(with_container(R"("resources":null)")), "");
   EXPECT_EQ(problem(pod_of(R"({"containers":"x"})")), "spec.containers: expected list, got text");
   EXPECT_THAT(problem(pod_of("{}")), HasSubstr("no container"));
@@ -76,49 +81,73 @@ TEST(Pod, NamesFieldAndBothTypes) {
 }
 
 TEST(Pod, FindsAllProblemsInDocumentOrder) {
-  const auto problems = pod_problems(with_container(R"("command":[1],"env":[{"name":"a=b"},{"value":"x"}])", R"("restartPolicy":"Sometimes")"));
+  const auto problems = pod_problems(with_container(
+      R"("command":[1],"env":[{"name":"a=b"},{"value":"x"}])", R"("restartPolicy":"Sometimes")"));
   std::vector<std::string> fields;
   for (const auto& error : problems) { fields.push_back(error.field); }
-  EXPECT_THAT(fields, ElementsAre("spec.containers[0].command[0]", "spec.containers[0].env[0].name", "spec.containers[0].env[1].name", "spec.restartPolicy"));
+  EXPECT_THAT(fields, ElementsAre("spec.containers[0].command[0]", "spec.containers[0].env[0].name",
+                                  "spec.containers[0].env[1].name", "spec.restartPolicy"));
 }
 
 TEST(Pod, RefusesVariablesThatCannotBe) {
-  EXPECT_THAT(problem(with_container(R"("env":[{"value":"x"}])")), HasSubstr("env[0].name: it is missing"));
-  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a=b"}])")), HasSubstr("not the name of a variable"));
-  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a","value":"x\u0000y"}])")), HasSubstr("NUL"));
-  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a","valueFrom":{}}])")), HasSubstr("names no source"));
+  EXPECT_THAT(problem(with_container(R"("env":[{"value":"x"}])")),
+              HasSubstr("env[0].name: it is missing"));
+  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a=b"}])")),
+              HasSubstr("not the name of a variable"));
+  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a","value":"x\u0000y"}])")),
+              HasSubstr("NUL"));
+  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a","valueFrom":{}}])")),
+              HasSubstr("names no source"));
+  EXPECT_THAT(
+      problem(with_container(
+          R"("env":[{"name":"a","valueFrom":{"secretKeyRef":{"name":"s","key":"k"},"fieldRef":{"fieldPath":"metadata.name"}}}])")),
+      HasSubstr("two sources"));
+  EXPECT_THAT(
+      problem(with_container(
+          R"("env":[{"name":"a","value":"1","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}])")),
+      HasSubstr("a value as well"));
   EXPECT_THAT(problem(with_container(
-                  R"("env":[{"name":"a","valueFrom":{"secretKeyRef":{"name":"s","key":"k"},"fieldRef":{"fieldPath":"metadata.name"}}}])")),
-              HasSubstr("two sources"));
-  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a","value":"1","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}])")),
-              HasSubstr("a value as well"));
-  EXPECT_THAT(problem(with_container(R"("env":[{"name":"a","valueFrom":{"fieldRef":{"fieldPath":"spec.x"}}}])")), HasSubstr("fieldPath"));
+                  R"("env":[{"name":"a","valueFrom":{"fieldRef":{"fieldPath":"spec.x"}}}])")),
+              HasSubstr("fieldPath"));
 }
 
 TEST(Pod, RefusesVolumesThatCannotBe) {
   const auto volume = [](std::string_view source, std::string_view mount = R"("mountPath":"/m")") {
     return problem(with_container(R"("volumeMounts":[{"name":"v",)" + std::string(mount) + "}]",
-                                  R"("volumes":[{"name":"v")" + std::string(source.empty() ? "" : ",") + std::string(source) + "}]"));
+                                  R"("volumes":[{"name":"v")" +
+                                      std::string(source.empty() ? "" : ",") + std::string(source) +
+                                      "}]"));
   };
   EXPECT_EQ(volume(R"("emptyDir":{})"), "");
   EXPECT_THAT(volume(""), HasSubstr("spec.volumes[0]: the volume has no source"));
   EXPECT_THAT(volume(R"("emptyDir":{},"secret":{"secretName":"s"})"), HasSubstr("two sources"));
-  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"m")"), HasSubstr("not a path to mount at"));
-  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"/a/../b")"), HasSubstr("not a path to mount at"));
-  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"/m","subPath":"../x")"), HasSubstr("leaves the volume"));
-  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"/m","subPath":"/x")"), HasSubstr("leaves the volume"));
+  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"m")"),
+              HasSubstr("not a path to mount at"));
+  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"/a/../b")"),
+              HasSubstr("not a path to mount at"));
+  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"/m","subPath":"../x")"),
+              HasSubstr("leaves the volume"));
+  EXPECT_THAT(volume(R"("emptyDir":{})", R"("mountPath":"/m","subPath":"/x")"),
+              HasSubstr("leaves the volume"));
   EXPECT_THAT(volume(R"("hostPath":{"path":"relative"})"), HasSubstr("not an absolute path"));
-  EXPECT_THAT(problem(with_container(R"("volumeMounts":[{"name":"w","mountPath":"/m"}])")), HasSubstr("no volume is named 'w'"));
-  EXPECT_THAT(problem(with_container(R"("volumeMounts":[{"name":"v","mountPath":"/m"},{"name":"v","mountPath":"/m/"}])",
-                                     R"("volumes":[{"name":"v","emptyDir":{}}])")),
-              HasSubstr("is taken by volume"));
+  EXPECT_THAT(problem(with_container(R"("volumeMounts":[{"name":"w","mountPath":"/m"}])")),
+              HasSubstr("no volume is named 'w'"));
+  EXPECT_THAT(
+      problem(with_container(
+          R"("volumeMounts":[{"name":"v","mountPath":"/m"},{"name":"v","mountPath":"/m/"}])",
+          R"("volumes":[{"name":"v","emptyDir":{}}])")),
+      HasSubstr("is taken by volume"));
 }
 
 TEST(Pod, RefusesQuantitiesThatCannotBe) {
-  const auto limits = [](std::string_view resources) { return problem(with_container(R"("resources":)" + std::string(resources))); };
-  EXPECT_THAT(limits(R"({"requests":{"cpu":"2"},"limits":{"cpu":"1"}})"), HasSubstr("requests.cpu: the request 2 is above the limit 1"));
+  const auto limits = [](std::string_view resources) {
+    return problem(with_container(R"("resources":)" + std::string(resources)));
+  };
+  EXPECT_THAT(limits(R"({"requests":{"cpu":"2"},"limits":{"cpu":"1"}})"),
+              HasSubstr("requests.cpu: the request 2 is above the limit 1"));
   EXPECT_THAT(limits(R"({"limits":{"cpu":"-1"}})"), HasSubstr("negative"));
-  EXPECT_THAT(limits(R"({"limits":{"memory":"1Gib"}})"), HasSubstr("spec.containers[0].resources.limits.memory: '1Gib' is not a quantity"));
+  EXPECT_THAT(limits(R"({"limits":{"memory":"1Gib"}})"),
+              HasSubstr("spec.containers[0].resources.limits.memory: '1Gib' is not a quantity"));
   EXPECT_THAT(limits(R"({"limits":{"gpus":"1"}})"), HasSubstr("'gpus' is not a resource"));
   EXPECT_THAT(limits(R"({"requests":{"nvidia.com/gpu":1}})"), HasSubstr("request but no limit"));
   EXPECT_THAT(limits(R"({"limits":{"nvidia.com/gpu":"500m"}})"), HasSubstr("not a whole number"));
@@ -126,24 +155,34 @@ TEST(Pod, RefusesQuantitiesThatCannotBe) {
 }
 
 TEST(Pod, RefusesWhatIsDangerousUnlessTheServerAllowsIt) {
-  const auto check = [](const Resource& resource, const PodRules& allowed, std::string_view option) {
+  const auto check = [](const Resource& resource, const PodRules& allowed,
+                        std::string_view option) {
     const auto refused = pod_from(resource);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().kind, ErrorKind::denied);
     EXPECT_THAT(refused.error().fix, HasSubstr(std::string(option)));
     EXPECT_EQ(problem(resource, allowed), "");
   };
-  check(with_container(R"("securityContext":{"privileged":true})"), {.allow_privileged = true}, "--allow-privileged-pods");
-  check(with_container(R"("securityContext":{"capabilities":{"add":["SYS_ADMIN"]}})"), {.allow_privileged = true}, "--allow-privileged-pods");
-  check(with_container("", R"("hostPID":true)"), {.allow_host_namespaces = true}, "--allow-host-namespaces");
-  check(with_container("", R"("hostNetwork":true)"), {.allow_host_namespaces = true}, "--allow-host-namespaces");
-  check(with_container("", R"("securityContext":{"runAsUser":0})"), {.allow_root_user = true}, "--allow-root-pods");
-  check(with_container("", R"("volumes":[{"name":"v","hostPath":{"path":"//"}}])"), {.allow_host_root = true}, "--allow-host-root");
+  check(with_container(R"("securityContext":{"privileged":true})"), {.allow_privileged = true},
+        "--allow-privileged-pods");
+  check(with_container(R"("securityContext":{"capabilities":{"add":["SYS_ADMIN"]}})"),
+        {.allow_privileged = true}, "--allow-privileged-pods");
+  check(with_container("", R"("hostPID":true)"), {.allow_host_namespaces = true},
+        "--allow-host-namespaces");
+  check(with_container("", R"("hostNetwork":true)"), {.allow_host_namespaces = true},
+        "--allow-host-namespaces");
+  check(with_container("", R"("securityContext":{"runAsUser":0})"), {.allow_root_user = true},
+        "--allow-root-pods");
+  check(with_container("", R"("volumes":[{"name":"v","hostPath":{"path":"//"}}])"),
+        {.allow_host_root = true}, "--allow-host-root");
 }
 
 TEST(Pod, TakesTheUserFromContainersThatAgree) {
   EXPECT_EQ(pod_from(with_container(R"("securityContext":{"runAsUser":7})"))->run_as_user, 7);
-  EXPECT_THAT(problem(pod_of(R"({"containers":[{"name":"a","securityContext":{"runAsUser":7}},{"name":"b"}]})")), HasSubstr("different users"));
+  EXPECT_THAT(
+      problem(pod_of(
+          R"({"containers":[{"name":"a","securityContext":{"runAsUser":7}},{"name":"b"}]})")),
+      HasSubstr("different users"));
 }
 
 TEST(Pod, CountsInitContainersAsTheLargest) {

@@ -14,7 +14,8 @@ Error wrong_type(std::string_view field, const Json& value, std::string_view exp
   return invalid(field, fmt::format("expected {}, got {}", expected, type_name(value)));
 }
 
-Result<std::string> text_of(const JsonObject& object, std::string_view key, std::string_view field) {
+Result<std::string> text_of(const JsonObject& object, std::string_view key,
+                            std::string_view field) {
   const auto* value = object.if_contains(key);
   if (value == nullptr || value->is_null()) { return std::string(); }
   if (!value->is_string()) { return fail(wrong_type(field, *value, "text")); }
@@ -87,14 +88,17 @@ JsonObject metadata_json(const ObjectMeta& meta) {
   if (!meta.uid.empty()) { out["uid"] = meta.uid; }
   if (!meta.labels.empty()) { out["labels"] = labels_json(meta.labels); }
   if (!meta.annotations.empty()) { out["annotations"] = labels_json(meta.annotations); }
-  if (meta.owner && !meta.other.contains("ownerReferences")) { out["ownerReferences"] = JsonArray{owner_json(*meta.owner)}; }
+  if (meta.owner && !meta.other.contains("ownerReferences")) {
+    out["ownerReferences"] = JsonArray{owner_json(*meta.owner)};
+  }
   for (const auto& [key, value] : meta.other) { out[key] = value; }
   return out;
 }
 
 // Keys that a cluster writes into metadata by itself.
 bool cluster_writes(std::string_view key) {
-  return key == "creationTimestamp" || key == "resourceVersion" || key == "generation" || key == "managedFields" || key == "selfLink";
+  return key == "creationTimestamp" || key == "resourceVersion" || key == "generation" ||
+         key == "managedFields" || key == "selfLink";
 }
 
 JsonObject without_cluster_fields(const JsonObject& other) {
@@ -105,7 +109,8 @@ JsonObject without_cluster_fields(const JsonObject& other) {
   return out;
 }
 
-constexpr std::string_view kLabelRule = "letters, digits, '-', '_' and '.', a letter or digit at both ends, at most 63 characters";
+constexpr std::string_view kLabelRule =
+    "letters, digits, '-', '_' and '.', a letter or digit at both ends, at most 63 characters";
 
 }  // namespace
 
@@ -118,17 +123,23 @@ const JsonObject& Resource::spec() const {
 std::string ResourceKey::text() const { return fmt::format("{}/{}/{}", name_space, kind, name); }
 
 ResourceKey key_of(const Resource& resource) {
-  return {.name_space = resource.metadata.name_space, .kind = resource.kind, .name = resource.metadata.name};
+  return {.name_space = resource.metadata.name_space,
+          .kind = resource.kind,
+          .name = resource.metadata.name};
 }
 
 OwnerRef owner_ref_to(const Resource& resource) {
-  return {.kind = resource.kind, .name = resource.metadata.name, .uid = resource.metadata.uid, .api_version = resource.api_version};
+  return {.kind = resource.kind,
+          .name = resource.metadata.name,
+          .uid = resource.metadata.uid,
+          .api_version = resource.api_version};
 }
 
 bool same_content(const Resource& a, const Resource& b) {
   return a.kind == b.kind && a.api_version == b.api_version && a.metadata.name == b.metadata.name &&
          a.metadata.name_space == b.metadata.name_space && a.metadata.labels == b.metadata.labels &&
-         a.metadata.annotations == b.metadata.annotations && a.metadata.owner == b.metadata.owner && a.body == b.body &&
+         a.metadata.annotations == b.metadata.annotations && a.metadata.owner == b.metadata.owner &&
+         a.body == b.body &&
          without_cluster_fields(a.metadata.other) == without_cluster_fields(b.metadata.other);
 }
 
@@ -150,7 +161,9 @@ Result<Resource> resource_from_json(const Json& document) {
   Resource out;
   METIER_TRY(api, text_of(object, "apiVersion", "apiVersion"));
   METIER_TRY(kind, text_of(object, "kind", "kind"));
-  if (api.empty()) { return fail(invalid("apiVersion", "it is missing", "write e.g. apiVersion: v1")); }
+  if (api.empty()) {
+    return fail(invalid("apiVersion", "it is missing", "write e.g. apiVersion: v1"));
+  }
   if (kind.empty()) { return fail(invalid("kind", "it is missing", "write e.g. kind: Pod")); }
   out.api_version = std::move(api);
   out.kind = std::move(kind);
@@ -163,22 +176,31 @@ Result<Resource> resource_from_json(const Json& document) {
     } else if (key == "status") {
       out.status = value;
     } else {
-      if (key == "spec" && !value.is_object() && !value.is_null()) { return fail(wrong_type("spec", value, "object")); }
+      if (key == "spec" && !value.is_object() && !value.is_null()) {
+        return fail(wrong_type("spec", value, "object"));
+      }
       out.body[key] = value;
     }
   }
-  if (out.metadata.name.empty()) { return fail(invalid("metadata.name", "it is missing", "give the object a name")); }
+  if (out.metadata.name.empty()) {
+    return fail(invalid("metadata.name", "it is missing", "give the object a name"));
+  }
   return out;
 }
 
 Result<void> check_metadata(const ObjectMeta& metadata) {
   if (!is_dns_subdomain(metadata.name)) {
-    return fail(invalid("metadata.name", fmt::format("{} is not a name that Kubernetes accepts", quote(metadata.name)),
-                        "use lower-case letters, digits, '-' and '.', a letter or digit at both ends, at most 253 characters"));
+    return fail(
+        invalid("metadata.name",
+                fmt::format("{} is not a name that Kubernetes accepts", quote(metadata.name)),
+                "use lower-case letters, digits, '-' and '.', a letter or digit at both ends, at "
+                "most 253 characters"));
   }
   if (!metadata.name_space.empty() && !is_dns_label(metadata.name_space)) {
-    return fail(invalid("metadata.namespace", fmt::format("{} is not a namespace", quote(metadata.name_space)),
-                        "use lower-case letters, digits and '-', a letter or digit at both ends, at most 63 characters"));
+    return fail(invalid("metadata.namespace",
+                        fmt::format("{} is not a namespace", quote(metadata.name_space)),
+                        "use lower-case letters, digits and '-', a letter or digit at both ends, "
+                        "at most 63 characters"));
   }
   for (const auto& [key, value] : metadata.labels) {
     if (!is_label_key(key)) {
@@ -186,21 +208,26 @@ Result<void> check_metadata(const ObjectMeta& metadata) {
                           fmt::format("[prefix/]name, the name of {}", kLabelRule)));
     }
     if (!is_label_value(value)) {
-      return fail(invalid(fmt::format("metadata.labels.{}", key), fmt::format("{} is not a label value", quote(value)),
+      return fail(invalid(fmt::format("metadata.labels.{}", key),
+                          fmt::format("{} is not a label value", quote(value)),
                           fmt::format("use {}, or nothing", kLabelRule)));
     }
   }
   std::size_t bytes = 0;
   for (const auto& [key, value] : metadata.annotations) {
     if (!is_label_key(key)) {
-      return fail(invalid("metadata.annotations", fmt::format("{} is not an annotation key", quote(key)),
+      return fail(invalid("metadata.annotations",
+                          fmt::format("{} is not an annotation key", quote(key)),
                           fmt::format("[prefix/]name, the name of {}", kLabelRule)));
     }
     bytes += key.size() + value.size();
   }
   if (bytes > (256U << 10U)) {
-    return fail(Error{.kind = ErrorKind::too_large, .message = fmt::format("{} bytes of annotations", bytes),
-                      .field = "metadata.annotations", .fix = "at most 256 KiB together", .code = {}});
+    return fail(Error{.kind = ErrorKind::too_large,
+                      .message = fmt::format("{} bytes of annotations", bytes),
+                      .field = "metadata.annotations",
+                      .fix = "at most 256 KiB together",
+                      .code = {}});
   }
   return {};
 }
@@ -225,14 +252,19 @@ Result<Labels> labels_from_json(const Json& value, std::string_view field) {
   if (!value.is_object()) { return fail(wrong_type(field, value, "object")); }
   Labels out;
   for (const auto& [key, text] : value.get_object()) {
-    if (!text.is_string()) { return fail(wrong_type(fmt::format("{}.{}", field, std::string_view(key)), text, "text")); }
+    if (!text.is_string()) {
+      return fail(wrong_type(fmt::format("{}.{}", field, std::string_view(key)), text, "text"));
+    }
     out.emplace(std::string_view(key), std::string_view(text.get_string()));
   }
   return out;
 }
 
 bool is_dns_label(std::string_view text) {
-  if (text.empty() || text.size() > 63 || !is_lower_alnum(text.front()) || !is_lower_alnum(text.back())) { return false; }
+  if (text.empty() || text.size() > 63 || !is_lower_alnum(text.front()) ||
+      !is_lower_alnum(text.back())) {
+    return false;
+  }
   return std::ranges::all_of(text, [](char c) { return is_lower_alnum(c) || c == '-'; });
 }
 
@@ -242,8 +274,12 @@ bool is_dns_subdomain(std::string_view text) {
   while (true) {
     const auto dot = text.find('.');
     const auto part = text.substr(0, dot);
-    if (part.empty() || !is_lower_alnum(part.front()) || !is_lower_alnum(part.back())) { return false; }
-    if (!std::ranges::all_of(part, [](char c) { return is_lower_alnum(c) || c == '-'; })) { return false; }
+    if (part.empty() || !is_lower_alnum(part.front()) || !is_lower_alnum(part.back())) {
+      return false;
+    }
+    if (!std::ranges::all_of(part, [](char c) { return is_lower_alnum(c) || c == '-'; })) {
+      return false;
+    }
     if (dot == std::string_view::npos) { return true; }
     text.remove_prefix(dot + 1);
   }
@@ -252,7 +288,8 @@ bool is_dns_subdomain(std::string_view text) {
 bool is_label_value(std::string_view text) {
   if (text.empty()) { return true; }
   if (text.size() > 63 || !is_alnum(text.front()) || !is_alnum(text.back())) { return false; }
-  return std::ranges::all_of(text, [](char c) { return is_alnum(c) || c == '-' || c == '_' || c == '.'; });
+  return std::ranges::all_of(
+      text, [](char c) { return is_alnum(c) || c == '-' || c == '_' || c == '.'; });
 }
 
 bool is_label_key(std::string_view text) {

@@ -29,19 +29,20 @@ struct OwnerRef {
 struct ObjectMeta {
   std::string name;
   std::string name_space;  // the project; "" = the cluster's own objects
-  std::string uid;         // made by the cluster when empty; a new object of an old name has a new uid
+  std::string uid;  // made by the cluster when empty; a new object of an old name has a new uid
   Labels labels;
   Labels annotations;
   std::optional<OwnerRef> owner;
-  JsonObject other;  // metadata fields that are none of the above (finalizers, creationTimestamp…), kept
+  JsonObject
+      other;  // metadata fields that are none of the above (finalizers, creationTimestamp…), kept
 };
 
 struct Resource {
   std::string api_version;  // "v1", "kubeflow.org/v1"
   std::string kind;         // "Pod", "MPIJob"
   ObjectMeta metadata;
-  JsonObject body;          // every other top-level field: spec, data, stringData, type…
-  Json status;              // null until somebody reports one
+  JsonObject body;            // every other top-level field: spec, data, stringData, type…
+  Json status;                // null until somebody reports one
   std::uint64_t version = 0;  // of the store; 0 = not stored
 
   const JsonObject& spec() const;  // body["spec"], an empty object when absent

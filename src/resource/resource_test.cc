@@ -8,7 +8,9 @@ namespace {
 
 using testing::HasSubstr;
 
-Result<Resource> read(std::string_view text) { return resource_from_json(parse_json(text).value()); }
+Result<Resource> read(std::string_view text) {
+  return resource_from_json(parse_json(text).value());
+}
 
 TEST(Resource, KeepsEveryFieldThroughBothWays) {
   const std::string text =
@@ -38,36 +40,50 @@ TEST(Resource, NamesFieldAndTypesOfWhatIsWrong) {
   EXPECT_THAT(message(R"([])"), HasSubstr("expected object, got list"));
   EXPECT_THAT(message(R"({"kind":"Pod"})"), HasSubstr("apiVersion"));
   EXPECT_THAT(message(R"({"apiVersion":"v1"})"), HasSubstr("kind"));
-  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":7})"), HasSubstr("kind: expected text, got integer"));
-  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":"x"})"), HasSubstr("metadata: expected object, got text"));
-  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","labels":{"k":1}}})"),
-              HasSubstr("metadata.labels.k: expected text, got integer"));
-  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":[]})"), HasSubstr("spec: expected object, got list"));
-  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":{}})"), HasSubstr("metadata.name"));
+  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":7})"),
+              HasSubstr("kind: expected text, got integer"));
+  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":"x"})"),
+              HasSubstr("metadata: expected object, got text"));
+  EXPECT_THAT(
+      message(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","labels":{"k":1}}})"),
+      HasSubstr("metadata.labels.k: expected text, got integer"));
+  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":[]})"),
+              HasSubstr("spec: expected object, got list"));
+  EXPECT_THAT(message(R"({"apiVersion":"v1","kind":"Pod","metadata":{}})"),
+              HasSubstr("metadata.name"));
 }
 
 TEST(Resource, AcceptsTheNamesThatKubernetesAccepts) {
   EXPECT_TRUE(is_dns_label("a-1"));
   EXPECT_TRUE(is_dns_label(std::string(63, 'a')));
-  for (const auto* bad : {"", "-a", "a-", "A", "a.b", "a_b"}) { EXPECT_FALSE(is_dns_label(bad)) << bad; }
+  for (const auto* bad : {"", "-a", "a-", "A", "a.b", "a_b"}) {
+    EXPECT_FALSE(is_dns_label(bad)) << bad;
+  }
   EXPECT_FALSE(is_dns_label(std::string(64, 'a')));
   EXPECT_TRUE(is_dns_subdomain("a.b-c.1"));
-  for (const auto* bad : {"", ".", "a.", ".a", "a..b", "a.-b"}) { EXPECT_FALSE(is_dns_subdomain(bad)) << bad; }
+  for (const auto* bad : {"", ".", "a.", ".a", "a..b", "a.-b"}) {
+    EXPECT_FALSE(is_dns_subdomain(bad)) << bad;
+  }
   EXPECT_TRUE(is_label_value(""));
   EXPECT_TRUE(is_label_value("A.b_c-1"));
   EXPECT_FALSE(is_label_value("a b"));
   EXPECT_FALSE(is_label_value("_a"));
   EXPECT_TRUE(is_label_key("mlrun/uid"));
   EXPECT_TRUE(is_label_key("dask.org/cluster-name"));
-  for (const auto* bad : {"", "/a", "a/", "a/b/c", "A/b"}) { EXPECT_FALSE(is_label_key(bad)) << bad; }
+  for (const auto* bad : {"", "/a", "a/", "a/b/c", "A/b"}) {
+    EXPECT_FALSE(is_label_key(bad)) << bad;
+  }
 }
 
 TEST(Resource, ChecksMetadataByTheRuleAndNamesIt) {
   EXPECT_TRUE(check_metadata({.name = "a.b", .name_space = "p", .labels = {{"mlrun/uid", "1"}}}));
   EXPECT_EQ(check_metadata({.name = "A"}).error().field, "metadata.name");
   EXPECT_EQ(check_metadata({.name = "a", .name_space = "a.b"}).error().field, "metadata.namespace");
-  EXPECT_EQ(check_metadata({.name = "a", .labels = {{"k", "a b"}}}).error().field, "metadata.labels.k");
-  EXPECT_EQ(check_metadata({.name = "a", .annotations = {{"k", std::string(300'000, 'x')}}}).error().kind, ErrorKind::too_large);
+  EXPECT_EQ(check_metadata({.name = "a", .labels = {{"k", "a b"}}}).error().field,
+            "metadata.labels.k");
+  EXPECT_EQ(
+      check_metadata({.name = "a", .annotations = {{"k", std::string(300'000, 'x')}}}).error().kind,
+      ErrorKind::too_large);
 }
 
 TEST(Resource, ShortensNamesRepeatablyAndKeepsThemApart) {
@@ -82,9 +98,16 @@ TEST(Resource, ShortensNamesRepeatablyAndKeepsThemApart) {
 }
 
 TEST(Resource, SelectsByAllConditionsTogether) {
-  const Resource pod{.kind = "Pod", .metadata = {.name = "a", .name_space = "p", .labels = {{"x", "1"}, {"y", "2"}}, .owner = OwnerRef{.uid = "o"}}};
+  const Resource pod{.kind = "Pod",
+                     .metadata = {.name = "a",
+                                  .name_space = "p",
+                                  .labels = {{"x", "1"}, {"y", "2"}},
+                                  .owner = OwnerRef{.uid = "o"}}};
   EXPECT_TRUE((Selector{}).matches(pod));
-  EXPECT_TRUE((Selector{.name_space = "p", .kind = "Pod", .name = "a", .labels = {{"x", "1"}}, .owner_uid = "o"}).matches(pod));
+  EXPECT_TRUE(
+      (Selector{
+           .name_space = "p", .kind = "Pod", .name = "a", .labels = {{"x", "1"}}, .owner_uid = "o"})
+          .matches(pod));
   EXPECT_FALSE((Selector{.name_space = ""}).matches(pod));
   EXPECT_FALSE((Selector{.labels = {{"x", "1"}, {"y", "3"}}}).matches(pod));
   EXPECT_FALSE((Selector{.labels = {{"z", ""}}}).matches(pod));
@@ -92,7 +115,8 @@ TEST(Resource, SelectsByAllConditionsTogether) {
 }
 
 TEST(Resource, ComparesWhatWasAskedForAndNothingElse) {
-  auto a = read(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"x":1}})").value();
+  auto a =
+      read(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"x":1}})").value();
   auto b = a;
   b.status = "anything";
   b.version = 7;

@@ -3,7 +3,9 @@
 namespace metier {
 namespace {
 
-std::string pair_of(const std::string& name, const std::string& value) { return name + '=' + value; }
+std::string pair_of(const std::string& name, const std::string& value) {
+  return name + '=' + value;
+}
 
 }  // namespace
 
@@ -15,7 +17,9 @@ void ObjectIndex::load(std::vector<Resource> objects, std::uint64_t revision) {
 void ObjectIndex::insert(Resource object) {
   const auto key = key_of(object);
   if (object.metadata.owner) { by_owner_[object.metadata.owner->uid].insert(key); }
-  for (const auto& [name, value] : object.metadata.labels) { by_label_[pair_of(name, value)].insert(key); }
+  for (const auto& [name, value] : object.metadata.labels) {
+    by_label_[pair_of(name, value)].insert(key);
+  }
   objects_[key] = std::move(object);
 }
 
@@ -29,7 +33,9 @@ void ObjectIndex::erase(const ResourceKey& key) {
     if (it->second.empty()) { index.erase(it); }
   };
   if (found->second.metadata.owner) { forget(by_owner_, found->second.metadata.owner->uid); }
-  for (const auto& [name, value] : found->second.metadata.labels) { forget(by_label_, pair_of(name, value)); }
+  for (const auto& [name, value] : found->second.metadata.labels) {
+    forget(by_label_, pair_of(name, value));
+  }
   objects_.erase(found);
 }
 
@@ -59,7 +65,10 @@ std::vector<Resource> ObjectIndex::list(const Selector& selector) const {
     if (selector.matches(object)) { out.push_back(object); }
   };
   if (selector.name_space && !selector.kind.empty() && !selector.name.empty()) {
-    if (const auto found = objects_.find({*selector.name_space, selector.kind, selector.name}); found != objects_.end()) { take(found->second); }
+    if (const auto found = objects_.find({*selector.name_space, selector.kind, selector.name});
+        found != objects_.end()) {
+      take(found->second);
+    }
     return out;
   }
   // The smallest set that must hold every match.

@@ -24,7 +24,8 @@ Result<std::string> SqliteRecords::object_body(const Resource& object) const {
   return box_->seal(text, key_of(object).text());
 }
 
-Result<Resource> SqliteRecords::object_from(const std::string& body, const std::string& kind, const std::string& place, std::uint64_t version) const {
+Result<Resource> SqliteRecords::object_from(const std::string& body, const std::string& kind,
+                                            const std::string& place, std::uint64_t version) const {
   std::string text = body;
   if (kind == "Secret") {
     METIER_TRY(plain, box_->open_sealed(body, place));
@@ -43,7 +44,8 @@ Result<std::vector<Resource>> SqliteRecords::all_objects() const {
     METIER_TRY(more, q.step());
     if (!more) { break; }
     const ResourceKey key{q.text(0), q.text(1), q.text(2)};
-    auto object = object_from(q.text(4), key.kind, key.text(), static_cast<std::uint64_t>(q.integer(3)));
+    auto object =
+        object_from(q.text(4), key.kind, key.text(), static_cast<std::uint64_t>(q.integer(3)));
     if (!object) { return fail(std::move(object.error()).in("object " + key.text())); }
     out.push_back(std::move(*object));
   }
@@ -55,7 +57,9 @@ Result<std::uint64_t> SqliteRecords::put_object(Resource object, std::uint64_t e
   std::uint64_t known = 0;
   std::string uid;
   {
-    METIER_TRY(q, db_->query("SELECT version, uid FROM objects WHERE name_space = ? AND kind = ? AND name = ?"));
+    METIER_TRY(
+        q, db_->query(
+               "SELECT version, uid FROM objects WHERE name_space = ? AND kind = ? AND name = ?"));
     q.bind(key.name_space).bind(key.kind).bind(key.name);
     METIER_TRY(found, q.step());
     if (found) {
@@ -68,16 +72,22 @@ Result<std::uint64_t> SqliteRecords::put_object(Resource object, std::uint64_t e
                                      : expected == 0 ? key.text() + " already exists"
                                                      : key.text() + " has changed meanwhile");
   }
-  if (object.metadata.uid.empty()) { object.metadata.uid = uid.empty() ? new_uid(system_random()) : uid; }
+  if (object.metadata.uid.empty()) {
+    object.metadata.uid = uid.empty() ? new_uid(system_random()) : uid;
+  }
   METIER_TRY(revision, next_revision());
   object.version = revision;
   METIER_TRY(body, object_body(object));
-  METIER_TRY(q, db_->query("INSERT INTO objects VALUES(?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET uid = excluded.uid, owner = excluded.owner, "
+  METIER_TRY(q, db_->query("INSERT INTO objects VALUES(?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET "
+                           "uid = excluded.uid, owner = excluded.owner, "
                            "version = excluded.version, body = excluded.body"));
   q.bind(key.name_space).bind(key.kind).bind(key.name).bind(object.metadata.uid);
-  q.bind(object.metadata.owner ? object.metadata.owner->uid : std::string()).bind(static_cast<std::int64_t>(revision)).bind_blob(body);
+  q.bind(object.metadata.owner ? object.metadata.owner->uid : std::string())
+      .bind(static_cast<std::int64_t>(revision))
+      .bind_blob(body);
   METIER_CHECK(q.run());
-  changes_.push_back({known == 0 ? ObjectEvent::Type::added : ObjectEvent::Type::modified, std::move(object)});
+  changes_.push_back(
+      {known == 0 ? ObjectEvent::Type::added : ObjectEvent::Type::modified, std::move(object)});
   return revision;
 }
 
@@ -85,12 +95,14 @@ Result<void> SqliteRecords::remove_object(const ResourceKey& key) {
   std::string uid;
   Resource gone;
   {
-    METIER_TRY(q, db_->query("SELECT uid, version, body FROM objects WHERE name_space = ? AND kind = ? AND name = ?"));
+    METIER_TRY(q, db_->query("SELECT uid, version, body FROM objects WHERE name_space = ? AND kind "
+                             "= ? AND name = ?"));
     q.bind(key.name_space).bind(key.kind).bind(key.name);
     METIER_TRY(found, q.step());
     if (!found) { return {}; }
     uid = q.text(0);
-    METIER_TRY(object, object_from(q.text(2), key.kind, key.text(), static_cast<std::uint64_t>(q.integer(1))));
+    METIER_TRY(object, object_from(q.text(2), key.kind, key.text(),
+                                   static_cast<std::uint64_t>(q.integer(1))));
     gone = std::move(object);
   }
   {
@@ -103,7 +115,9 @@ Result<void> SqliteRecords::remove_object(const ResourceKey& key) {
   changes_.push_back({ObjectEvent::Type::removed, std::move(gone)});
   std::vector<ResourceKey> owned;
   {
-    METIER_TRY(q, db_->query("SELECT name_space, kind, name FROM objects WHERE owner = ? AND owner <> ''"));
+    METIER_TRY(
+        q,
+        db_->query("SELECT name_space, kind, name FROM objects WHERE owner = ? AND owner <> ''"));
     q.bind(uid);
     while (true) {
       METIER_TRY(more, q.step());

@@ -23,7 +23,9 @@ bool has_label(const JsonObject& labels, const std::string& condition) {
   const auto equals = condition.find('=');
   const auto* value = labels.if_contains(condition.substr(0, equals));
   if (value == nullptr) { return false; }
-  return equals == std::string::npos || (value->is_string() && std::string_view(value->get_string()) == condition.substr(equals + 1));
+  return equals == std::string::npos ||
+         (value->is_string() &&
+          std::string_view(value->get_string()) == condition.substr(equals + 1));
 }
 
 }  // namespace
@@ -47,7 +49,9 @@ Result<std::vector<std::pair<std::string, std::string>>> SqliteRecords::projects
 }
 
 Result<void> SqliteRecords::put_project(const std::string& name, const std::string& body) {
-  METIER_TRY(q, db_->query("INSERT INTO projects VALUES(?,?) ON CONFLICT DO UPDATE SET body = excluded.body"));
+  METIER_TRY(
+      q, db_->query(
+             "INSERT INTO projects VALUES(?,?) ON CONFLICT DO UPDATE SET body = excluded.body"));
   q.bind(name).bind(body);
   return q.run();
 }
@@ -64,12 +68,15 @@ Result<void> SqliteRecords::delete_project(const std::string& name) {
     }
   }
   for (const auto& key : objects) { METIER_CHECK(remove_object(key)); }
-  for (const auto* sql : {"DELETE FROM run_labels WHERE run IN (SELECT id FROM runs WHERE project = ?)", "DELETE FROM runs WHERE project = ?",
-                          "DELETE FROM run_heads WHERE project = ?", "DELETE FROM timeline WHERE project = ?",
-                          "DELETE FROM artifact_labels WHERE artifact IN (SELECT id FROM artifacts WHERE project = ?)",
-                          "DELETE FROM artifact_tags WHERE project = ?", "DELETE FROM artifacts WHERE project = ?",
-                          "DELETE FROM function_tags WHERE project = ?", "DELETE FROM functions WHERE project = ?",
-                          "DELETE FROM secrets WHERE project = ?", "DELETE FROM projects WHERE name = ?"}) {
+  for (const auto* sql :
+       {"DELETE FROM run_labels WHERE run IN (SELECT id FROM runs WHERE project = ?)",
+        "DELETE FROM runs WHERE project = ?", "DELETE FROM run_heads WHERE project = ?",
+        "DELETE FROM timeline WHERE project = ?",
+        "DELETE FROM artifact_labels WHERE artifact IN (SELECT id FROM artifacts WHERE project = "
+        "?)",
+        "DELETE FROM artifact_tags WHERE project = ?", "DELETE FROM artifacts WHERE project = ?",
+        "DELETE FROM function_tags WHERE project = ?", "DELETE FROM functions WHERE project = ?",
+        "DELETE FROM secrets WHERE project = ?", "DELETE FROM projects WHERE name = ?"}) {
     METIER_TRY(q, db_->query(sql));
     q.bind(name);
     METIER_CHECK(q.run());
@@ -78,23 +85,29 @@ Result<void> SqliteRecords::delete_project(const std::string& name) {
 }
 
 Result<bool> SqliteRecords::project_is_empty(const std::string& name) const {
-  METIER_TRY(q, db_->query("SELECT EXISTS(SELECT 1 FROM runs WHERE project = ?1) OR EXISTS(SELECT 1 FROM artifacts WHERE project = ?1) OR "
+  METIER_TRY(q, db_->query("SELECT EXISTS(SELECT 1 FROM runs WHERE project = ?1) OR EXISTS(SELECT "
+                           "1 FROM artifacts WHERE project = ?1) OR "
                            "EXISTS(SELECT 1 FROM functions WHERE project = ?1)"));
   q.bind(name);
   METIER_TRY(found, q.step());
   return found && q.integer(0) == 0;
 }
 
-Result<std::optional<FunctionRow>> SqliteRecords::function(const std::string& project, const std::string& name, const std::string& tag,
+Result<std::optional<FunctionRow>> SqliteRecords::function(const std::string& project,
+                                                           const std::string& name,
+                                                           const std::string& tag,
                                                            const std::string& hash) const {
   if (tag.empty() && !hash.empty()) {
-    METIER_TRY(q, db_->query("SELECT project, name, uid, '', kind, body, updated FROM functions WHERE project = ? AND name = ? AND uid = ?"));
+    METIER_TRY(q, db_->query("SELECT project, name, uid, '', kind, body, updated FROM functions "
+                             "WHERE project = ? AND name = ? AND uid = ?"));
     q.bind(project).bind(name).bind(hash);
     METIER_TRY(found, q.step());
     return found ? std::optional(function_from(q)) : std::nullopt;
   }
-  METIER_TRY(q, db_->query("SELECT f.project, f.name, f.uid, t.tag, f.kind, f.body, f.updated FROM function_tags t JOIN functions f ON "
-                           "f.project = t.project AND f.name = t.name AND f.uid = t.uid WHERE t.project = ? AND t.name = ? AND t.tag = ?"));
+  METIER_TRY(q, db_->query("SELECT f.project, f.name, f.uid, t.tag, f.kind, f.body, f.updated FROM "
+                           "function_tags t JOIN functions f ON "
+                           "f.project = t.project AND f.name = t.name AND f.uid = t.uid WHERE "
+                           "t.project = ? AND t.name = ? AND t.tag = ?"));
   q.bind(project).bind(name).bind(tag.empty() ? std::string("latest") : tag);
   METIER_TRY(found, q.step());
   return found ? std::optional(function_from(q)) : std::nullopt;
@@ -114,7 +127,8 @@ Result<std::vector<FunctionRow>> SqliteRecords::functions(const FunctionFilter& 
   where.add("(t.tag IS NOT NULL OR f.uid NOT LIKE 'unversioned-%')");
   if (filter.since) { where.add("f.updated >= ?", micros(*filter.since)); }
   if (filter.until) { where.add("f.updated <= ?", micros(*filter.until)); }
-  METIER_TRY(q, db_->query("SELECT f.project, f.name, f.uid, coalesce(t.tag, ''), f.kind, f.body, f.updated FROM functions f LEFT JOIN function_tags t "
+  METIER_TRY(q, db_->query("SELECT f.project, f.name, f.uid, coalesce(t.tag, ''), f.kind, f.body, "
+                           "f.updated FROM functions f LEFT JOIN function_tags t "
                            "ON t.project = f.project AND t.name = f.name AND t.uid = f.uid" +
                            where.text() + " ORDER BY f.updated DESC, f.rowid DESC"));
   where.bind(q);
@@ -131,8 +145,14 @@ Result<std::vector<FunctionRow>> SqliteRecords::functions(const FunctionFilter& 
       const auto state = string_at(document, "status.state");
       const JsonObject none;
       const auto& known = labels != nullptr && labels->is_object() ? labels->get_object() : none;
-      if (!std::ranges::all_of(filter.labels, [&](const auto& label) { return has_label(known, label); })) { continue; }
-      if (!filter.states.empty() && std::ranges::find(filter.states, state) == filter.states.end()) { continue; }
+      if (!std::ranges::all_of(filter.labels,
+                               [&](const auto& label) { return has_label(known, label); })) {
+        continue;
+      }
+      if (!filter.states.empty() &&
+          std::ranges::find(filter.states, state) == filter.states.end()) {
+        continue;
+      }
     }
     if (skip-- > 0) { continue; }
     out.push_back(std::move(row));
@@ -142,19 +162,27 @@ Result<std::vector<FunctionRow>> SqliteRecords::functions(const FunctionFilter& 
 
 Result<void> SqliteRecords::put_function(const FunctionRow& row, const std::string& tag) {
   {
-    METIER_TRY(q, db_->query("INSERT INTO functions VALUES(?,?,?,?,?,?) ON CONFLICT(project, name, uid) DO UPDATE SET kind = excluded.kind, "
+    METIER_TRY(q, db_->query("INSERT INTO functions VALUES(?,?,?,?,?,?) ON CONFLICT(project, name, "
+                             "uid) DO UPDATE SET kind = excluded.kind, "
                              "body = excluded.body, updated = excluded.updated"));
-    q.bind(row.project).bind(row.name).bind(row.uid).bind(row.kind).bind(row.body).bind(micros(row.updated));
+    q.bind(row.project)
+        .bind(row.name)
+        .bind(row.uid)
+        .bind(row.kind)
+        .bind(row.body)
+        .bind(micros(row.updated));
     METIER_CHECK(q.run());
   }
   if (tag.empty()) { return {}; }
-  METIER_TRY(q, db_->query("INSERT INTO function_tags VALUES(?,?,?,?) ON CONFLICT DO UPDATE SET uid = excluded.uid"));
+  METIER_TRY(q, db_->query("INSERT INTO function_tags VALUES(?,?,?,?) ON CONFLICT DO UPDATE SET "
+                           "uid = excluded.uid"));
   q.bind(row.project).bind(row.name).bind(tag).bind(row.uid);
   return q.run();
 }
 
 Result<void> SqliteRecords::delete_function(const std::string& project, const std::string& name) {
-  for (const auto* sql : {"DELETE FROM function_tags WHERE project = ? AND name = ?", "DELETE FROM functions WHERE project = ? AND name = ?"}) {
+  for (const auto* sql : {"DELETE FROM function_tags WHERE project = ? AND name = ?",
+                          "DELETE FROM functions WHERE project = ? AND name = ?"}) {
     METIER_TRY(q, db_->query(sql));
     q.bind(project).bind(name);
     METIER_CHECK(q.run());
@@ -162,7 +190,8 @@ Result<void> SqliteRecords::delete_function(const std::string& project, const st
   return {};
 }
 
-Result<std::vector<std::string>> SqliteRecords::secret_keys(const std::string& project, const std::string& secret) const {
+Result<std::vector<std::string>> SqliteRecords::secret_keys(const std::string& project,
+                                                            const std::string& secret) const {
   METIER_TRY(q, db_->query("SELECT key FROM secrets WHERE project = ? AND secret = ? ORDER BY id"));
   q.bind(project).bind(secret);
   std::vector<std::string> out;
@@ -174,8 +203,11 @@ Result<std::vector<std::string>> SqliteRecords::secret_keys(const std::string& p
   return out;
 }
 
-Result<std::optional<std::string>> SqliteRecords::secret_value(const std::string& project, const std::string& secret, const std::string& key) const {
-  METIER_TRY(q, db_->query("SELECT value FROM secrets WHERE project = ? AND secret = ? AND key = ?"));
+Result<std::optional<std::string>> SqliteRecords::secret_value(const std::string& project,
+                                                               const std::string& secret,
+                                                               const std::string& key) const {
+  METIER_TRY(q,
+             db_->query("SELECT value FROM secrets WHERE project = ? AND secret = ? AND key = ?"));
   q.bind(project).bind(secret).bind(key);
   METIER_TRY(found, q.step());
   if (!found) { return std::nullopt; }
@@ -183,38 +215,59 @@ Result<std::optional<std::string>> SqliteRecords::secret_value(const std::string
   return std::optional(std::move(plain));
 }
 
-Result<void> SqliteRecords::put_secret(const std::string& project, const std::string& secret, const std::string& key, const std::string& value) {
-  METIER_TRY(q, db_->query("INSERT INTO secrets(project, secret, key, value) VALUES(?,?,?,?) ON CONFLICT(project, secret, key) DO UPDATE SET value = excluded.value"));
+Result<void> SqliteRecords::put_secret(const std::string& project, const std::string& secret,
+                                       const std::string& key, const std::string& value) {
+  METIER_TRY(q, db_->query("INSERT INTO secrets(project, secret, key, value) VALUES(?,?,?,?) ON "
+                           "CONFLICT(project, secret, key) DO UPDATE SET value = excluded.value"));
   q.bind(project).bind(secret).bind(key).bind_blob(box_->seal(value, place(project, secret, key)));
   return q.run();
 }
 
-Result<void> SqliteRecords::delete_secret(const std::string& project, const std::string& secret, const std::string& key) {
-  METIER_TRY(q, db_->query("DELETE FROM secrets WHERE project = ?1 AND secret = ?2 AND (?3 = '' OR key = ?3)"));
+Result<void> SqliteRecords::delete_secret(const std::string& project, const std::string& secret,
+                                          const std::string& key) {
+  METIER_TRY(
+      q, db_->query(
+             "DELETE FROM secrets WHERE project = ?1 AND secret = ?2 AND (?3 = '' OR key = ?3)"));
   q.bind(project).bind(secret).bind(key);
   return q.run();
 }
 
 Result<void> SqliteRecords::add_timeline(const TimelineRow& row) {
-  METIER_TRY(q, db_->query("INSERT INTO timeline(project, uid, attempt, at, what, detail) VALUES(?,?,?,?,?,?)"));
-  q.bind(row.project).bind(row.uid).bind(row.attempt).bind(micros(row.at)).bind(row.what).bind(row.detail);
+  METIER_TRY(
+      q, db_->query(
+             "INSERT INTO timeline(project, uid, attempt, at, what, detail) VALUES(?,?,?,?,?,?)"));
+  q.bind(row.project)
+      .bind(row.uid)
+      .bind(row.attempt)
+      .bind(micros(row.at))
+      .bind(row.what)
+      .bind(row.detail);
   return q.run();
 }
 
-Result<std::vector<TimelineRow>> SqliteRecords::timeline(const std::string& project, const std::string& uid) const {
-  METIER_TRY(q, db_->query("SELECT attempt, at, what, detail FROM timeline WHERE project = ? AND uid = ? ORDER BY id"));
+Result<std::vector<TimelineRow>> SqliteRecords::timeline(const std::string& project,
+                                                         const std::string& uid) const {
+  METIER_TRY(q, db_->query("SELECT attempt, at, what, detail FROM timeline WHERE project = ? AND "
+                           "uid = ? ORDER BY id"));
   q.bind(project).bind(uid);
   std::vector<TimelineRow> out;
   while (true) {
     METIER_TRY(more, q.step());
     if (!more) { break; }
-    out.push_back({.project = project, .uid = uid, .attempt = q.integer(0), .at = from_micros(q.integer(1)), .what = q.text(2), .detail = q.text(3)});
+    out.push_back({.project = project,
+                   .uid = uid,
+                   .attempt = q.integer(0),
+                   .at = from_micros(q.integer(1)),
+                   .what = q.text(2),
+                   .detail = q.text(3)});
   }
   return out;
 }
 
-Result<void> SqliteRecords::put_background_task(const std::string& name, const std::string& project, const std::string& body) {
-  METIER_TRY(q, db_->query("INSERT INTO background_tasks VALUES(?,?,?) ON CONFLICT DO UPDATE SET body = excluded.body"));
+Result<void> SqliteRecords::put_background_task(const std::string& name, const std::string& project,
+                                                const std::string& body) {
+  METIER_TRY(q, db_->query("INSERT INTO background_tasks VALUES(?,?,?) ON CONFLICT DO UPDATE SET "
+                           "body = excluded.body"));
   q.bind(name).bind(project).bind(body);
   return q.run();
 }
@@ -227,7 +280,9 @@ Result<std::optional<std::string>> SqliteRecords::background_task(const std::str
 }
 
 Result<std::vector<std::string>> SqliteRecords::background_tasks(const std::string& project) const {
-  METIER_TRY(q, db_->query("SELECT body FROM background_tasks WHERE project = ? ORDER BY rowid DESC LIMIT 1000"));
+  METIER_TRY(
+      q, db_->query(
+             "SELECT body FROM background_tasks WHERE project = ? ORDER BY rowid DESC LIMIT 1000"));
   q.bind(project);
   std::vector<std::string> out;
   while (true) {
@@ -238,21 +293,28 @@ Result<std::vector<std::string>> SqliteRecords::background_tasks(const std::stri
   return out;
 }
 
-Result<std::optional<std::string>> SqliteRecords::setting(const std::string& scope, const std::string& key) const {
-  METIER_TRY(q, db_->query("SELECT value FROM settings WHERE scope = ? AND key = ? AND (expires IS NULL OR expires > ?)"));
+Result<std::optional<std::string>> SqliteRecords::setting(const std::string& scope,
+                                                          const std::string& key) const {
+  METIER_TRY(q, db_->query("SELECT value FROM settings WHERE scope = ? AND key = ? AND (expires IS "
+                           "NULL OR expires > ?)"));
   q.bind(scope).bind(key).bind(micros(clock_->now()));
   METIER_TRY(found, q.step());
   return found ? std::optional(q.text(0)) : std::nullopt;
 }
 
-Result<void> SqliteRecords::put_setting(const std::string& scope, const std::string& key, const std::string& value, std::optional<Time> expires) {
+Result<void> SqliteRecords::put_setting(const std::string& scope, const std::string& key,
+                                        const std::string& value, std::optional<Time> expires) {
   if (expires) {
-    METIER_TRY(old, db_->query("DELETE FROM settings WHERE scope = ? AND expires IS NOT NULL AND expires <= ?"));
+    METIER_TRY(
+        old, db_->query(
+                 "DELETE FROM settings WHERE scope = ? AND expires IS NOT NULL AND expires <= ?"));
     old.bind(scope).bind(micros(clock_->now()));
     METIER_CHECK(old.run());
   }
-  METIER_TRY(q, db_->query("INSERT INTO settings VALUES(?,?,?,?) ON CONFLICT DO UPDATE SET value = excluded.value, expires = excluded.expires"));
-  q.bind(scope).bind(key).bind(value).bind(expires ? std::optional(micros(*expires)) : std::nullopt);
+  METIER_TRY(q, db_->query("INSERT INTO settings VALUES(?,?,?,?) ON CONFLICT DO UPDATE SET value = "
+                           "excluded.value, expires = excluded.expires"));
+  q.bind(scope).bind(key).bind(value).bind(expires ? std::optional(micros(*expires))
+                                                   : std::nullopt);
   return q.run();
 }
 

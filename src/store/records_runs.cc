@@ -5,7 +5,8 @@
 namespace metier {
 namespace {
 
-constexpr std::string_view kColumns = "id, project, uid, iteration, name, state, kind, start, updated, ended, version, body";
+constexpr std::string_view kColumns =
+    "id, project, uid, iteration, name, state, kind, start, updated, ended, version, body";
 
 RunRow row_from(const Query& q) {
   RunRow row;
@@ -45,22 +46,27 @@ Where where_of(const RunFilter& filter) {
 
 // Lists that the maintained heads can answer: the newest run of each name, nothing asked but since when.
 bool heads_answer(const RunFilter& f) {
-  return f.partition && f.rows_per_partition == 1 && !f.partition_ascending && f.project && f.only_parents && *f.only_parents &&
-         f.name.empty() && f.uids.empty() && f.states.empty() && f.labels.empty() && !f.start_to && !f.updated_from && !f.updated_to &&
+  return f.partition && f.rows_per_partition == 1 && !f.partition_ascending && f.project &&
+         f.only_parents && *f.only_parents && f.name.empty() && f.uids.empty() &&
+         f.states.empty() && f.labels.empty() && !f.start_to && !f.updated_from && !f.updated_to &&
          !f.end_from && !f.end_to;
 }
 
 }  // namespace
 
-Result<std::optional<std::int64_t>> SqliteRecords::run_id(const std::string& project, const std::string& uid, std::int64_t iteration) const {
+Result<std::optional<std::int64_t>> SqliteRecords::run_id(const std::string& project,
+                                                          const std::string& uid,
+                                                          std::int64_t iteration) const {
   METIER_TRY(q, db_->query("SELECT id FROM runs WHERE project = ? AND uid = ? AND iteration = ?"));
   q.bind(project).bind(uid).bind(iteration);
   METIER_TRY(found, q.step());
   return found ? std::optional(q.integer(0)) : std::nullopt;
 }
 
-Result<std::optional<RunRow>> SqliteRecords::run(const std::string& project, const std::string& uid, std::int64_t iteration) const {
-  METIER_TRY(q, db_->query("SELECT " + std::string(kColumns) + " FROM runs WHERE project = ? AND uid = ? AND iteration = ?"));
+Result<std::optional<RunRow>> SqliteRecords::run(const std::string& project, const std::string& uid,
+                                                 std::int64_t iteration) const {
+  METIER_TRY(q, db_->query("SELECT " + std::string(kColumns) +
+                           " FROM runs WHERE project = ? AND uid = ? AND iteration = ?"));
   q.bind(project).bind(uid).bind(iteration);
   METIER_TRY(found, q.step());
   if (!found) { return std::nullopt; }
@@ -86,7 +92,8 @@ Result<std::vector<RunRow>> SqliteRecords::runs_by_head(const RunFilter& filter)
   };
   std::vector<Head> heads;
   {
-    METIER_TRY(q, db_->query("SELECT h.name, h." + changed + "_run, h." + changed + ", r.start FROM run_heads h JOIN runs r ON r.id = h." + changed +
+    METIER_TRY(q, db_->query("SELECT h.name, h." + changed + "_run, h." + changed +
+                             ", r.start FROM run_heads h JOIN runs r ON r.id = h." + changed +
                              "_run WHERE h.project = ?"));
     q.bind(*filter.project);
     while (true) {
@@ -95,8 +102,10 @@ Result<std::vector<RunRow>> SqliteRecords::runs_by_head(const RunFilter& filter)
       Head head{q.integer(1), q.integer(3), q.integer(2)};
       if (filter.start_from && head.start < micros(*filter.start_from)) {
         // The newest of this name is older than asked; another run of it may still be younger.
-        METIER_TRY(other, db_->query("SELECT id, start, " + std::string(by_start ? "start" : "updated") +
-                                     " FROM runs WHERE project = ? AND name = ? AND start >= ? AND iteration = 0 ORDER BY 3 DESC LIMIT 1"));
+        METIER_TRY(other,
+                   db_->query("SELECT id, start, " + std::string(by_start ? "start" : "updated") +
+                              " FROM runs WHERE project = ? AND name = ? AND start >= ? AND "
+                              "iteration = 0 ORDER BY 3 DESC LIMIT 1"));
         const auto name = q.text(0);
         other.bind(*filter.project).bind(name).bind(micros(*filter.start_from));
         METIER_TRY(found, other.step());
@@ -106,7 +115,8 @@ Result<std::vector<RunRow>> SqliteRecords::runs_by_head(const RunFilter& filter)
       heads.push_back(head);
     }
   }
-  if (filter.max_partitions > 0 && static_cast<std::int64_t>(heads.size()) > filter.max_partitions) {
+  if (filter.max_partitions > 0 &&
+      static_cast<std::int64_t>(heads.size()) > filter.max_partitions) {
     std::ranges::sort(heads, std::ranges::greater{}, &Head::key);
     heads.resize(static_cast<std::size_t>(filter.max_partitions));
   }
@@ -132,20 +142,29 @@ Result<std::vector<RunRow>> SqliteRecords::runs(const RunFilter& filter) const {
   if (filter.partition) {
     const std::string by = filter.partition_sort == "created" ? "start" : "updated";
     const std::string order = filter.partition_ascending ? " ASC" : " DESC";
-    sql = "SELECT " + columns + " FROM (SELECT *, row_number() OVER (PARTITION BY project, name ORDER BY " + by + order +
-          ") AS place, max(" + by + ") OVER (PARTITION BY project, name) AS newest FROM runs" + where.text() + ")";
-    sql += " WHERE place <= " + std::to_string(std::max<std::int64_t>(1, filter.rows_per_partition));
+    sql = "SELECT " + columns +
+          " FROM (SELECT *, row_number() OVER (PARTITION BY project, name ORDER BY " + by + order +
+          ") AS place, max(" + by + ") OVER (PARTITION BY project, name) AS newest FROM runs" +
+          where.text() + ")";
+    sql +=
+        " WHERE place <= " + std::to_string(std::max<std::int64_t>(1, filter.rows_per_partition));
     if (filter.max_partitions > 0) {
-      sql = "SELECT " + columns + " FROM (SELECT *, dense_rank() OVER (ORDER BY newest DESC, project, name) AS part FROM (" +
-            "SELECT *, row_number() OVER (PARTITION BY project, name ORDER BY " + by + order + ") AS place, max(" + by +
-            ") OVER (PARTITION BY project, name) AS newest FROM runs" + where.text() + ") WHERE place <= " +
-            std::to_string(std::max<std::int64_t>(1, filter.rows_per_partition)) + ") WHERE part <= " + std::to_string(filter.max_partitions);
+      sql = "SELECT " + columns +
+            " FROM (SELECT *, dense_rank() OVER (ORDER BY newest DESC, project, name) AS part FROM "
+            "(" +
+            "SELECT *, row_number() OVER (PARTITION BY project, name ORDER BY " + by + order +
+            ") AS place, max(" + by + ") OVER (PARTITION BY project, name) AS newest FROM runs" +
+            where.text() + ") WHERE place <= " +
+            std::to_string(std::max<std::int64_t>(1, filter.rows_per_partition)) +
+            ") WHERE part <= " + std::to_string(filter.max_partitions);
     }
   } else {
     sql = "SELECT " + columns + " FROM runs" + where.text();
   }
   // Named runs are few: the plus keeps the planner from walking the whole project in order of start.
-  sql += !filter.sort ? " ORDER BY id" : filter.uids.empty() ? " ORDER BY start DESC, id DESC" : " ORDER BY +start DESC, id DESC";
+  sql += !filter.sort          ? " ORDER BY id"
+         : filter.uids.empty() ? " ORDER BY start DESC, id DESC"
+                               : " ORDER BY +start DESC, id DESC";
   sql += " LIMIT ? OFFSET ?";
   METIER_TRY(q, db_->query(sql));
   where.bind(q);
@@ -172,14 +191,28 @@ Result<void> SqliteRecords::put_run(const RunRow& row) {
   std::int64_t id = 0;
   if (known) {
     id = *known;
-    METIER_TRY(q, db_->query("UPDATE runs SET name = ?, state = ?, kind = ?, start = ?, updated = ?, ended = ?, version = version + 1, body = ? WHERE id = ?"));
-    q.bind(row.name).bind(row.state).bind(row.kind).bind(micros(row.start)).bind(micros(row.updated));
+    METIER_TRY(q, db_->query("UPDATE runs SET name = ?, state = ?, kind = ?, start = ?, updated = "
+                             "?, ended = ?, version = version + 1, body = ? WHERE id = ?"));
+    q.bind(row.name)
+        .bind(row.state)
+        .bind(row.kind)
+        .bind(micros(row.start))
+        .bind(micros(row.updated));
     q.bind(row.end ? std::optional(micros(*row.end)) : std::nullopt).bind(row.body).bind(id);
     METIER_CHECK(q.run());
   } else {
-    METIER_TRY(q, db_->query("INSERT INTO runs(project, uid, iteration, name, state, kind, start, updated, ended, version, body) VALUES(?,?,?,?,?,?,?,?,?,1,?)"));
-    q.bind(row.project).bind(row.uid).bind(row.iteration).bind(row.name).bind(row.state).bind(row.kind);
-    q.bind(micros(row.start)).bind(micros(row.updated)).bind(row.end ? std::optional(micros(*row.end)) : std::nullopt).bind(row.body);
+    METIER_TRY(q, db_->query("INSERT INTO runs(project, uid, iteration, name, state, kind, start, "
+                             "updated, ended, version, body) VALUES(?,?,?,?,?,?,?,?,?,1,?)"));
+    q.bind(row.project)
+        .bind(row.uid)
+        .bind(row.iteration)
+        .bind(row.name)
+        .bind(row.state)
+        .bind(row.kind);
+    q.bind(micros(row.start))
+        .bind(micros(row.updated))
+        .bind(row.end ? std::optional(micros(*row.end)) : std::nullopt)
+        .bind(row.body);
     METIER_CHECK(q.run());
     id = db_->last_id();
   }
@@ -204,7 +237,9 @@ Result<void> SqliteRecords::put_run(const RunRow& row) {
     }
   }
   if (row.iteration != 0) { return {}; }
-  METIER_TRY(head, db_->query(R"sql(INSERT INTO run_heads VALUES(?1, ?2, ?3, ?4, ?5, ?4) ON CONFLICT DO UPDATE SET
+  METIER_TRY(
+      head, db_->query(
+                R"sql(INSERT INTO run_heads VALUES(?1, ?2, ?3, ?4, ?5, ?4) ON CONFLICT DO UPDATE SET
     changed_run = CASE WHEN ?3 >= changed THEN ?4 ELSE changed_run END, changed = max(changed, ?3),
     started_run = CASE WHEN ?5 >= started OR started_run = ?4 THEN ?4 ELSE started_run END,
     started = CASE WHEN started_run = ?4 THEN ?5 ELSE max(started, ?5) END)sql"));
@@ -218,7 +253,8 @@ Result<void> SqliteRecords::refresh_head(const std::string& project, const std::
     gone.bind(project).bind(name);
     METIER_CHECK(gone.run());
   }
-  METIER_TRY(q, db_->query(R"sql(INSERT INTO run_heads SELECT ?1, ?2, c.updated, c.id, s.start, s.id FROM
+  METIER_TRY(
+      q, db_->query(R"sql(INSERT INTO run_heads SELECT ?1, ?2, c.updated, c.id, s.start, s.id FROM
     (SELECT id, updated FROM runs WHERE project = ?1 AND name = ?2 AND iteration = 0 ORDER BY updated DESC LIMIT 1) c,
     (SELECT id, start FROM runs WHERE project = ?1 AND name = ?2 AND iteration = 0 ORDER BY start DESC LIMIT 1) s)sql"));
   q.bind(project).bind(name);
@@ -237,7 +273,8 @@ Result<void> SqliteRecords::delete_run(const std::string& project, const std::st
     }
   }
   for (const auto& [id, name] : rows) {
-    for (const auto* sql : {"DELETE FROM run_labels WHERE run = ?", "DELETE FROM runs WHERE id = ?"}) {
+    for (const auto* sql :
+         {"DELETE FROM run_labels WHERE run = ?", "DELETE FROM runs WHERE id = ?"}) {
       METIER_TRY(q, db_->query(sql));
       q.bind(id);
       METIER_CHECK(q.run());
@@ -249,8 +286,10 @@ Result<void> SqliteRecords::delete_run(const std::string& project, const std::st
   return q.run();
 }
 
-Result<std::vector<std::string>> SqliteRecords::uids_with_prefix(const std::string& project, const std::string& prefix) const {
-  METIER_TRY(q, db_->query("SELECT DISTINCT uid FROM runs WHERE project = ? AND uid >= ? AND uid < ? ORDER BY uid LIMIT 20"));
+Result<std::vector<std::string>> SqliteRecords::uids_with_prefix(const std::string& project,
+                                                                 const std::string& prefix) const {
+  METIER_TRY(q, db_->query("SELECT DISTINCT uid FROM runs WHERE project = ? AND uid >= ? AND uid < "
+                           "? ORDER BY uid LIMIT 20"));
   q.bind(project).bind(prefix).bind(prefix + "\x7f");
   std::vector<std::string> out;
   while (true) {

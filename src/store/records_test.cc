@@ -10,7 +10,8 @@ namespace {
 
 using RecordsTest = StoreFixture;
 
-RunRow make_run(const std::string& uid, const std::string& name, std::int64_t start, std::int64_t updated, const std::string& state = "completed") {
+RunRow make_run(const std::string& uid, const std::string& name, std::int64_t start,
+                std::int64_t updated, const std::string& state = "completed") {
   RunRow row;
   row.project = "p";
   row.uid = uid;
@@ -33,20 +34,27 @@ std::vector<std::string> uids(const Result<std::vector<RunRow>>& rows) {
 // What a list must give, computed the slow way from plain vectors.
 std::vector<std::string> naive(std::vector<RunRow> rows, const RunFilter& f) {
   std::erase_if(rows, [&](const RunRow& r) {
-    const bool named = f.name.empty() || (f.name[0] == '~' ? r.name.find(f.name.substr(1)) != std::string::npos : r.name == f.name);
+    const bool named =
+        f.name.empty() ||
+        (f.name[0] == '~' ? r.name.find(f.name.substr(1)) != std::string::npos : r.name == f.name);
     const bool stated = f.states.empty() || std::ranges::find(f.states, r.state) != f.states.end();
     const bool labelled = std::ranges::all_of(f.labels, [&](const std::string& l) {
       const auto at = l.find('=');
       const auto found = r.labels.find(l.substr(0, at));
-      return found != r.labels.end() && (at == std::string::npos || found->second == l.substr(at + 1));
+      return found != r.labels.end() &&
+             (at == std::string::npos || found->second == l.substr(at + 1));
     });
-    return !named || !stated || !labelled || (f.start_from && r.start < *f.start_from) || (f.only_parents && r.iteration != 0);
+    return !named || !stated || !labelled || (f.start_from && r.start < *f.start_from) ||
+           (f.only_parents && r.iteration != 0);
   });
   if (f.partition) {
-    std::ranges::sort(rows, [&](const RunRow& a, const RunRow& b) { return f.partition_sort == "created" ? a.start > b.start : a.updated > b.updated; });
+    std::ranges::sort(rows, [&](const RunRow& a, const RunRow& b) {
+      return f.partition_sort == "created" ? a.start > b.start : a.updated > b.updated;
+    });
     std::vector<RunRow> kept;
     for (const auto& row : rows) {
-      const auto same = std::ranges::count_if(kept, [&](const RunRow& k) { return k.name == row.name; });
+      const auto same =
+          std::ranges::count_if(kept, [&](const RunRow& k) { return k.name == row.name; });
       if (same < f.rows_per_partition) { kept.push_back(row); }
     }
     rows = kept;
@@ -64,18 +72,23 @@ TEST_F(RecordsTest, ListsAgreeWithANaiveModel) {
   std::mt19937 random(seed);
   std::map<std::string, RunRow> model;
   std::vector<std::int64_t> starts(200);
-  for (std::size_t i = 0; i < starts.size(); ++i) { starts[i] = static_cast<std::int64_t>(i) * 10 + 1; }
+  for (std::size_t i = 0; i < starts.size(); ++i) {
+    starts[i] = static_cast<std::int64_t>(i) * 10 + 1;
+  }
   std::ranges::shuffle(starts, random);
   const std::vector<std::string> states{"completed", "error", "running"};
   std::int64_t now = 100'000;
   for (int i = 0; i < 400; ++i) {
-    const auto uid = std::string(1, static_cast<char>('a' + random() % 5)) + std::to_string(random() % 150);
+    const auto uid =
+        std::string(1, static_cast<char>('a' + random() % 5)) + std::to_string(random() % 150);
     if (model.contains(uid) && random() % 8 == 0) {
       ASSERT_TRUE(write([&](Records& tx) { return tx.delete_run("p", uid); }));
       model.erase(uid);
       continue;
     }
-    auto row = make_run(uid, "n" + std::to_string(random() % 12), starts[static_cast<std::size_t>(i) % starts.size()] + i * 5000, ++now, states[random() % 3]);
+    auto row = make_run(uid, "n" + std::to_string(random() % 12),
+                        starts[static_cast<std::size_t>(i) % starts.size()] + i * 5000, ++now,
+                        states[random() % 3]);
     if (model.contains(uid)) {
       row.name = model[uid].name;  // a run keeps its name
       row.start = model[uid].start;
@@ -107,8 +120,9 @@ TEST_F(RecordsTest, ListsAgreeWithANaiveModel) {
     page.limit = 5;
     auto all = naive(rows, filter);
     const auto first = std::min<std::size_t>(3, all.size());
-    const std::vector<std::string> slice(all.begin() + static_cast<std::ptrdiff_t>(first),
-                                         all.begin() + static_cast<std::ptrdiff_t>(std::min(all.size(), first + 5)));
+    const std::vector<std::string> slice(
+        all.begin() + static_cast<std::ptrdiff_t>(first),
+        all.begin() + static_cast<std::ptrdiff_t>(std::min(all.size(), first + 5)));
     EXPECT_EQ(uids(store_->records().runs(page)), slice);
   }
 }
@@ -148,7 +162,14 @@ TEST_F(RecordsTest, RunsKeepLabelsIterationsAndTheirVersion) {
 
 TEST_F(RecordsTest, ATagMovesToTheNewestProducerAndIterationsShareIt) {
   open();
-  ArtifactRow row{.project = "p", .key = "k", .uid = "u", .tree = "t1", .kind = "model", .name = "k", .best_iteration = true, .body = "{}"};
+  ArtifactRow row{.project = "p",
+                  .key = "k",
+                  .uid = "u",
+                  .tree = "t1",
+                  .kind = "model",
+                  .name = "k",
+                  .best_iteration = true,
+                  .body = "{}"};
   auto put = [&](ArtifactRow r) {
     return write([&](Records& tx) -> Result<void> {
       METIER_CHECK(tx.put_artifact(r));
@@ -170,12 +191,18 @@ TEST_F(RecordsTest, ATagMovesToTheNewestProducerAndIterationsShareIt) {
   EXPECT_EQ(store_->records().artifacts({.project = "p"})->size(), 3U);
   EXPECT_EQ(*store_->records().artifact_tags("p", "model"), std::vector<std::string>{"latest"});
   ASSERT_TRUE(write([&](Records& tx) { return tx.mark_best("p", "k", "t1", 1); }));
-  EXPECT_EQ(store_->records().artifacts({.project = "p", .tree = "t1", .best_iteration = true})->size(), 1U);
+  EXPECT_EQ(
+      store_->records().artifacts({.project = "p", .tree = "t1", .best_iteration = true})->size(),
+      1U);
 }
 
 TEST_F(RecordsTest, FunctionsAreFoundByTagAndHash) {
   open();
-  FunctionRow row{.project = "p", .name = "f", .uid = "h1", .kind = "job", .body = R"({"metadata":{"labels":{"a":"b"}}})"};
+  FunctionRow row{.project = "p",
+                  .name = "f",
+                  .uid = "h1",
+                  .kind = "job",
+                  .body = R"({"metadata":{"labels":{"a":"b"}}})"};
   ASSERT_TRUE(write([&](Records& tx) { return tx.put_function(row, "latest"); }));
   row.uid = "h2";
   ASSERT_TRUE(write([&](Records& tx) { return tx.put_function(row, "latest"); }));

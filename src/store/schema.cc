@@ -77,10 +77,13 @@ int schema_version() { return static_cast<int>(kSteps.size()); }
 Result<void> migrate(Database& database) {
   METIER_TRY(version, database.pragma("user_version"));
   if (version > schema_version()) {
-    return fail(Error{.kind = ErrorKind::invalid,
-                      .message = fmt::format("the data folder was written by a newer metier (format {}, this one knows {})", version, schema_version()),
-                      .field = "data_dir",
-                      .fix = "use that version; nothing was changed"});
+    return fail(
+        Error{.kind = ErrorKind::invalid,
+              .message = fmt::format(
+                  "the data folder was written by a newer metier (format {}, this one knows {})",
+                  version, schema_version()),
+              .field = "data_dir",
+              .fix = "use that version; nothing was changed"});
   }
   for (auto step = static_cast<std::size_t>(version); step < kSteps.size(); ++step) {
     METIER_CHECK(database.execute("BEGIN IMMEDIATE"));

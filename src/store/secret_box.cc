@@ -19,7 +19,9 @@ struct FreeContext {
 };
 using Context = std::unique_ptr<EVP_CIPHER_CTX, FreeContext>;
 
-const unsigned char* bytes(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
+const unsigned char* bytes(std::string_view text) {
+  return reinterpret_cast<const unsigned char*>(text.data());
+}
 unsigned char* bytes(std::string& text) { return reinterpret_cast<unsigned char*>(text.data()); }
 
 }  // namespace
@@ -33,7 +35,9 @@ Result<SecretBox> SecretBox::open(const std::string& key_file, Random& random) {
     return SecretBox(std::move(fresh), random);
   }
   if (!key) { return fail(std::move(key.error())); }
-  if (key->size() != kKey) { return fail(ErrorKind::invalid, key_file + ": not a key of 32 bytes"); }
+  if (key->size() != kKey) {
+    return fail(ErrorKind::invalid, key_file + ": not a key of 32 bytes");
+  }
   return SecretBox(std::move(*key), random);
 }
 
@@ -47,14 +51,17 @@ std::string SecretBox::seal(std::string_view plain, std::string_view place) cons
   int size = 0;
   EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, bytes(key_), bytes(nonce));
   EVP_EncryptUpdate(context.get(), nullptr, &size, bytes(place), static_cast<int>(place.size()));
-  EVP_EncryptUpdate(context.get(), bytes(cipher), &size, bytes(plain), static_cast<int>(plain.size()));
+  EVP_EncryptUpdate(context.get(), bytes(cipher), &size, bytes(plain),
+                    static_cast<int>(plain.size()));
   EVP_EncryptFinal_ex(context.get(), bytes(cipher) + size, &size);
   EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_GET_TAG, kTag, tag.data());
   return std::string(1, kKeyId) + nonce + cipher + tag;
 }
 
 Result<std::string> SecretBox::open_sealed(std::string_view sealed, std::string_view place) const {
-  if (sealed.size() < 1 + kNonce + kTag || sealed.front() != kKeyId) { return fail(ErrorKind::invalid, "a stored secret is damaged"); }
+  if (sealed.size() < 1 + kNonce + kTag || sealed.front() != kKeyId) {
+    return fail(ErrorKind::invalid, "a stored secret is damaged");
+  }
   const auto nonce = sealed.substr(1, kNonce);
   const auto cipher = sealed.substr(1 + kNonce, sealed.size() - 1 - kNonce - kTag);
   std::string tag(sealed.substr(sealed.size() - kTag));
@@ -63,10 +70,12 @@ Result<std::string> SecretBox::open_sealed(std::string_view sealed, std::string_
   int size = 0;
   EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, bytes(key_), bytes(nonce));
   EVP_DecryptUpdate(context.get(), nullptr, &size, bytes(place), static_cast<int>(place.size()));
-  EVP_DecryptUpdate(context.get(), bytes(plain), &size, bytes(cipher), static_cast<int>(cipher.size()));
+  EVP_DecryptUpdate(context.get(), bytes(plain), &size, bytes(cipher),
+                    static_cast<int>(cipher.size()));
   EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTag, tag.data());
   if (EVP_DecryptFinal_ex(context.get(), bytes(plain) + size, &size) != 1) {
-    return fail(ErrorKind::invalid, "a stored secret does not belong to its name, or the key file is another");
+    return fail(ErrorKind::invalid,
+                "a stored secret does not belong to its name, or the key file is another");
   }
   return plain;
 }

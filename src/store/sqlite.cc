@@ -7,7 +7,9 @@ namespace metier {
 
 Error sqlite_error(sqlite3* db, int code, std::string_view what) {
   const int primary = code & 0xff;
-  Error error{.kind = ErrorKind::internal, .message = fmt::format("{}: {}", what, db == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(db))};
+  Error error{.kind = ErrorKind::internal,
+              .message = fmt::format("{}: {}", what,
+                                     db == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(db))};
   if (primary == SQLITE_FULL) {
     error.kind = ErrorKind::unavailable;
     error.code = "NoSpace";
@@ -17,14 +19,18 @@ Error sqlite_error(sqlite3* db, int code, std::string_view what) {
     error.kind = ErrorKind::invalid;
     error.code = "Damaged";
     error.fix = "restore a copy of metier.db; the damaged file was not changed";
-  } else if (primary == SQLITE_IOERR || primary == SQLITE_READONLY || primary == SQLITE_CANTOPEN || primary == SQLITE_BUSY) {
+  } else if (primary == SQLITE_IOERR || primary == SQLITE_READONLY || primary == SQLITE_CANTOPEN ||
+             primary == SQLITE_BUSY) {
     error.kind = ErrorKind::unavailable;
     error.code = "StoreUnavailable";
   }
   return error;
 }
 
-Query::Query(Query&& other) noexcept : db_(other.db_), statement_(other.statement_), next_(other.next_) { other.statement_ = nullptr; }
+Query::Query(Query&& other) noexcept
+    : db_(other.db_), statement_(other.statement_), next_(other.next_) {
+  other.statement_ = nullptr;
+}
 
 Query::~Query() {
   if (statement_ != nullptr) {
@@ -35,7 +41,8 @@ Query::~Query() {
 
 // Texts are bound without a copy: what is bound outlives the query in every caller of this room.
 Query& Query::bind(std::string_view text) {
-  sqlite3_bind_text64(statement_, next_++, text.data() == nullptr ? "" : text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+  sqlite3_bind_text64(statement_, next_++, text.data() == nullptr ? "" : text.data(), text.size(),
+                      SQLITE_TRANSIENT, SQLITE_UTF8);
   return *this;
 }
 Query& Query::bind(std::int64_t value) {
@@ -43,14 +50,17 @@ Query& Query::bind(std::int64_t value) {
   return *this;
 }
 Query& Query::bind_blob(std::string_view bytes) {
-  sqlite3_bind_blob64(statement_, next_++, bytes.data() == nullptr ? "" : bytes.data(), bytes.size(), SQLITE_TRANSIENT);
+  sqlite3_bind_blob64(statement_, next_++, bytes.data() == nullptr ? "" : bytes.data(),
+                      bytes.size(), SQLITE_TRANSIENT);
   return *this;
 }
 Query& Query::bind_null() {
   sqlite3_bind_null(statement_, next_++);
   return *this;
 }
-Query& Query::bind(const std::optional<std::int64_t>& value) { return value ? bind(*value) : bind_null(); }
+Query& Query::bind(const std::optional<std::int64_t>& value) {
+  return value ? bind(*value) : bind_null();
+}
 
 Result<bool> Query::step() {
   const int code = sqlite3_step(statement_);
@@ -68,22 +78,31 @@ Result<void> Query::run() {
 
 std::string Query::text(int column) const {
   const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column));
-  return bytes == nullptr ? std::string() : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
+  return bytes == nullptr
+             ? std::string()
+             : std::string(bytes,
+                           static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
 }
 std::int64_t Query::integer(int column) const { return sqlite3_column_int64(statement_, column); }
-bool Query::is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+bool Query::is_null(int column) const {
+  return sqlite3_column_type(statement_, column) == SQLITE_NULL;
+}
 
 Result<std::unique_ptr<Database>> Database::open(const std::string& path, Mode mode) {
   sqlite3* db = nullptr;
-  const int flags = mode == Mode::write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READWRITE;
+  const int flags =
+      mode == Mode::write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READWRITE;
   const int code = sqlite3_open_v2(path.c_str(), &db, flags | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<Database> out(new Database(db));
   if (code != SQLITE_OK) { return fail(sqlite_error(db, code, path)); }
   sqlite3_extended_result_codes(db, 1);
   sqlite3_busy_timeout(db, 5000);
   sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
-  METIER_CHECK(out->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; "
-                            "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8000"));
+  METIER_CHECK(
+      out->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; "
+                   "PRAGMA trusted_schema=OFF; "
+                   "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; "
+                   "PRAGMA cache_size=-8000"));
   if (mode == Mode::read) {
     // Checkpoints are the writer's alone: two connections that write and checkpoint at once have corrupted files.
     METIER_CHECK(out->execute("PRAGMA wal_autocheckpoint=0; PRAGMA query_only=ON"));
@@ -104,9 +123,12 @@ Result<void> Database::execute(const std::string& sql) {
 
 Result<Query> Database::query(const std::string& sql) {
   const auto found = statements_.find(sql);
-  if (found != statements_.end() && sqlite3_stmt_busy(found->second) == 0) { return Query(db_, found->second); }
+  if (found != statements_.end() && sqlite3_stmt_busy(found->second) == 0) {
+    return Query(db_, found->second);
+  }
   sqlite3_stmt* statement = nullptr;
-  const int code = sqlite3_prepare_v3(db_, sql.c_str(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
+  const int code = sqlite3_prepare_v3(db_, sql.c_str(), static_cast<int>(sql.size()),
+                                      SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
   if (code != SQLITE_OK) { return fail(sqlite_error(db_, code, "store")); }
   if (found != statements_.end() || statements_.size() > 400) {
     // In use further up, or too many shapes of filters: forget the old one when it is free.
@@ -120,7 +142,8 @@ Result<Query> Database::query(const std::string& sql) {
     }
   }
   if (!statements_.emplace(sql, statement).second) {
-    statements_.emplace(sql + " --" + std::to_string(reinterpret_cast<std::uintptr_t>(statement)), statement);
+    statements_.emplace(sql + " --" + std::to_string(reinterpret_cast<std::uintptr_t>(statement)),
+                        statement);
   }
   return Query(db_, statement);
 }

@@ -55,7 +55,8 @@ class Database final {
   Result<Query> query(const std::string& sql);   // prepared once
   Result<std::int64_t> pragma(const std::string& name);
   std::int64_t last_id() const;
-  bool in_transaction() const;  // false after an error that made SQLite roll everything back (a full disk)
+  bool in_transaction()
+      const;  // false after an error that made SQLite roll everything back (a full disk)
   sqlite3* raw() const { return db_; }
 
  private:

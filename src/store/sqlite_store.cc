@@ -20,7 +20,8 @@
 namespace metier {
 namespace {
 
-constexpr std::int64_t kQuickCheckBytes = 32LL << 20U;  // larger files are checked page by page as they are read
+constexpr std::int64_t kQuickCheckBytes =
+    32LL << 20U;  // larger files are checked page by page as they are read
 constexpr int kCheckpointPages = 2000;
 
 using Change = std::function<Result<void>(Records&)>;
@@ -32,14 +33,15 @@ struct Job {
 };
 
 Result<void> refuse_network(const std::string& folder) {
-  struct statfs info {};
+  struct statfs info{};
   if (::statfs(folder.c_str(), &info) != 0) { return fail(errno_error(folder, errno)); }
   const auto type = static_cast<std::uint32_t>(info.f_type);
   if (type == 0x6969 || type == 0xff534d42 || type == 0xfe534d42 || type == 0x517b) {
-    return fail(Error{.kind = ErrorKind::invalid,
-                      .message = folder + " is on a network file system, whose locks SQLite cannot trust",
-                      .field = "data_dir",
-                      .fix = "use a folder on a local disk (--data DIR)"});
+    return fail(
+        Error{.kind = ErrorKind::invalid,
+              .message = folder + " is on a network file system, whose locks SQLite cannot trust",
+              .field = "data_dir",
+              .fix = "use a folder on a local disk (--data DIR)"});
   }
   return {};
 }
@@ -51,12 +53,15 @@ Result<Fd> lock_folder(const std::string& folder) {
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     auto pid = read_file(path);
     return fail(Error{.kind = ErrorKind::conflict,
-                      .message = fmt::format("data folder {} is in use by another server (pid {})", folder, pid ? *pid : "unknown"),
+                      .message = fmt::format("data folder {} is in use by another server (pid {})",
+                                             folder, pid ? *pid : "unknown"),
                       .field = "--data",
                       .fix = "stop it, or choose another folder"});
   }
   const auto pid = std::to_string(::getpid());
-  if (::ftruncate(lock.get(), 0) != 0 || ::pwrite(lock.get(), pid.data(), pid.size(), 0) < 0) { return fail(errno_error(path, errno)); }
+  if (::ftruncate(lock.get(), 0) != 0 || ::pwrite(lock.get(), pid.data(), pid.size(), 0) < 0) {
+    return fail(errno_error(path, errno));
+  }
   return lock;
 }
 
@@ -81,19 +86,22 @@ Result<void> check_file(Database& database, const std::string& path) {
 // A new key would make every stored secret unreadable for good: a lost key file is said, not replaced.
 Result<void> check_key(Database& database, const std::string& file) {
   if (::access(file.c_str(), F_OK) == 0) { return {}; }
-  METIER_TRY(q, database.query("SELECT EXISTS(SELECT 1 FROM secrets) OR EXISTS(SELECT 1 FROM objects WHERE kind = 'Secret')"));
+  METIER_TRY(q, database.query("SELECT EXISTS(SELECT 1 FROM secrets) OR EXISTS(SELECT 1 FROM "
+                               "objects WHERE kind = 'Secret')"));
   METIER_TRY(row, q.step());
   if (!row || q.integer(0) == 0) { return {}; }
-  return fail(Error{.kind = ErrorKind::invalid,
-                    .message = file + " is gone, and the data folder holds secrets that only it opens",
-                    .field = "data_dir",
-                    .fix = "put the file back; nothing was changed",
-                    .code = "KeyLost"});
+  return fail(
+      Error{.kind = ErrorKind::invalid,
+            .message = file + " is gone, and the data folder holds secrets that only it opens",
+            .field = "data_dir",
+            .fix = "put the file back; nothing was changed",
+            .code = "KeyLost"});
 }
 
 class SqliteStore final : public Store, public ObjectStore {
  public:
-  SqliteStore(Executor loop, StoreOptions options, Fd lock, std::unique_ptr<Database> writer, std::unique_ptr<Database> reader, SecretBox box)
+  SqliteStore(Executor loop, StoreOptions options, Fd lock, std::unique_ptr<Database> writer,
+              std::unique_ptr<Database> reader, SecretBox box)
       : loop_(loop),
         options_(std::move(options)),
         lock_(std::move(lock)),
@@ -121,12 +129,14 @@ class SqliteStore final : public Store, public ObjectStore {
     auto start = [this, &change](auto handler) {
       using Handler = decltype(handler);
       auto work = asio::make_work_guard(loop_);
-      push({std::move(change), [h = Handler(std::move(handler)), work = std::move(work)](Result<void> result) mutable {
+      push({std::move(change),
+            [h = Handler(std::move(handler)), work = std::move(work)](Result<void> result) mutable {
               std::move(h)(std::move(result));
               work.reset();
             }});
     };
-    co_return co_await asio::async_initiate<const asio::use_awaitable_t<Executor>&, void(Result<void>)>(std::move(start), use_async);
+    co_return co_await asio::async_initiate<const asio::use_awaitable_t<Executor>&,
+                                            void(Result<void>)>(std::move(start), use_async);
   }
 
   Async<Result<void>> close() override {
@@ -136,8 +146,12 @@ class SqliteStore final : public Store, public ObjectStore {
   }
 
   std::optional<Resource> get(const ResourceKey& key) const override { return index_.get(key); }
-  std::vector<Resource> list(const Selector& selector) const override { return index_.list(selector); }
-  std::shared_ptr<void> watch(Selector selector, Watcher watcher) override { return index_.watch(std::move(selector), std::move(watcher)); }
+  std::vector<Resource> list(const Selector& selector) const override {
+    return index_.list(selector);
+  }
+  std::shared_ptr<void> watch(Selector selector, Watcher watcher) override {
+    return index_.watch(std::move(selector), std::move(watcher));
+  }
   std::uint64_t revision() const override { return index_.revision(); }
 
   Async<Result<std::uint64_t>> put_if_version(Resource object, std::uint64_t expected) override {
@@ -166,7 +180,9 @@ class SqliteStore final : public Store, public ObjectStore {
         return;
       }
     }
-    asio::post(loop_, [done = std::move(job.done)]() mutable { done(fail(ErrorKind::unavailable, "the store is closed")); });
+    asio::post(loop_, [done = std::move(job.done)]() mutable {
+      done(fail(ErrorKind::unavailable, "the store is closed"));
+    });
   }
 
   void stop() {
@@ -210,7 +226,10 @@ class SqliteStore final : public Store, public ObjectStore {
       auto result = state ? run_one(job.change, changes) : Result<void>(state);
       // A full or failing disk can end the whole transaction, what came before in the group included.
       if (state && !writer_->in_transaction()) {
-        state = result ? Result<void>(fail(ErrorKind::internal, "a write function ended the transaction")) : result;
+        state =
+            result
+                ? Result<void>(fail(ErrorKind::internal, "a write function ended the transaction"))
+                : result;
         mark_broken(state.error());
       }
       outcomes.push_back({std::move(job.done), std::move(result)});
@@ -223,10 +242,11 @@ class SqliteStore final : public Store, public ObjectStore {
       }
     }
     METIER_FAILPOINT("store/commit/after");
-    asio::post(loop_, [this, changes = std::move(changes), outcomes = std::move(outcomes)]() mutable {
-      for (const auto& change : changes) { index_.apply(change); }
-      for (auto& outcome : outcomes) { outcome.done(std::move(outcome.result)); }
-    });
+    asio::post(loop_,
+               [this, changes = std::move(changes), outcomes = std::move(outcomes)]() mutable {
+                 for (const auto& change : changes) { index_.apply(change); }
+                 for (auto& outcome : outcomes) { outcome.done(std::move(outcome.result)); }
+               });
   }
 
   // One write function inside a savepoint: its error takes back its own changes only.
@@ -234,11 +254,16 @@ class SqliteStore final : public Store, public ObjectStore {
     METIER_CHECK(writer_->execute("SAVEPOINT one"));
     write_records_.changes().clear();
     auto result = change(write_records_);
-    if (!writer_->in_transaction()) { return result ? Result<void>(fail(ErrorKind::internal, "a write function ended the transaction")) : result; }
+    if (!writer_->in_transaction()) {
+      return result
+                 ? Result<void>(fail(ErrorKind::internal, "a write function ended the transaction"))
+                 : result;
+    }
     if (result) {
       METIER_CHECK(writer_->execute("RELEASE one"));
       auto& made = write_records_.changes();
-      changes.insert(changes.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
+      changes.insert(changes.end(), std::make_move_iterator(made.begin()),
+                     std::make_move_iterator(made.end()));
       return {};
     }
     METIER_CHECK(writer_->execute("ROLLBACK TO one"));
@@ -322,12 +347,14 @@ Result<std::unique_ptr<Store>> Store::open(Executor loop, StoreOptions options) 
   METIER_CHECK(writer->execute("PRAGMA wal_autocheckpoint=0"));
   if (options.max_bytes > 0) {
     METIER_TRY(page, writer->pragma("page_size"));
-    METIER_CHECK(writer->execute(fmt::format("PRAGMA max_page_count={}", options.max_bytes / page)));
+    METIER_CHECK(
+        writer->execute(fmt::format("PRAGMA max_page_count={}", options.max_bytes / page)));
   }
   METIER_TRY(reader, Database::open(path, Database::Mode::read));
   METIER_CHECK(check_key(*writer, options.folder + "/secret.key"));
   METIER_TRY(box, SecretBox::open(options.folder + "/secret.key", system_random()));
-  auto store = std::make_unique<SqliteStore>(loop, std::move(options), std::move(lock), std::move(writer), std::move(reader), std::move(box));
+  auto store = std::make_unique<SqliteStore>(loop, std::move(options), std::move(lock),
+                                             std::move(writer), std::move(reader), std::move(box));
   METIER_CHECK(store->start());
   return std::unique_ptr<Store>(std::move(store));
 }

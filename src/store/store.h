@@ -26,8 +26,8 @@ namespace metier {
 struct FunctionRow {
   std::string project;
   std::string name;
-  std::string uid;   // hash, or "unversioned-<tag>"
-  std::string tag;   // the tag it was found by, or empty
+  std::string uid;  // hash, or "unversioned-<tag>"
+  std::string tag;  // the tag it was found by, or empty
   std::string kind;
   std::string body;  // JSON, tag cleared
   Time updated{};
@@ -44,32 +44,32 @@ struct RunRow {
   Time updated{};
   std::optional<Time> end;
   Labels labels;
-  std::string body;          // JSON without status.artifacts
-  std::uint64_t version = 0; // grows by every write
+  std::string body;           // JSON without status.artifacts
+  std::uint64_t version = 0;  // grows by every write
 };
 
 struct ArtifactRow {
   std::string project;
-  std::string key;   // db_key
+  std::string key;  // db_key
   std::string uid;
   std::string tree;  // producer id
   std::int64_t iteration = 0;
   std::string kind;
   std::string name;  // metadata.key
   bool best_iteration = false;
-  std::string tag;   // the tag it was listed by, or empty
+  std::string tag;  // the tag it was listed by, or empty
   Labels labels;
   std::string body;
   Time updated{};
 };
 
-struct TimelineRow {    // one thing that happened to a run, in order
+struct TimelineRow {  // one thing that happened to a run, in order
   std::string project;
   std::string uid;
   std::int64_t attempt = 1;
   Time at{};
-  std::string what;     // "accepted", "state", "phase", "event"
-  std::string detail;   // JSON
+  std::string what;    // "accepted", "state", "phase", "event"
+  std::string detail;  // JSON
 };
 
 struct RunFilter {
@@ -77,11 +77,11 @@ struct RunFilter {
   std::string name;                    // exact, or "~part"
   std::vector<std::string> uids;
   std::vector<std::string> states;
-  std::vector<std::string> labels;     // "name", "name=value", "~name=~value"
-  std::optional<bool> only_parents;    // iteration 0 only
+  std::vector<std::string> labels;   // "name", "name=value", "~name=~value"
+  std::optional<bool> only_parents;  // iteration 0 only
   std::optional<Time> start_from, start_to, updated_from, updated_to, end_from, end_to;
-  bool sort = true;                    // start time descending
-  std::string partition_sort;          // "created" or "updated": newest per (project, name)
+  bool sort = true;            // start time descending
+  std::string partition_sort;  // "created" or "updated": newest per (project, name)
   std::int64_t rows_per_partition = 1;
   bool partition = false;
   bool partition_ascending = false;
@@ -112,49 +112,68 @@ class Records {
   virtual ~Records() = default;
 
   virtual Result<std::optional<std::string>> project(const std::string& name) const = 0;  // body
-  virtual Result<std::vector<std::pair<std::string, std::string>>> projects() const = 0;  // name, body
+  virtual Result<std::vector<std::pair<std::string, std::string>>> projects()
+      const = 0;  // name, body
   virtual Result<void> put_project(const std::string& name, const std::string& body) = 0;
   virtual Result<void> delete_project(const std::string& name) = 0;  // with everything in it
   virtual Result<bool> project_is_empty(const std::string& name) const = 0;
 
   // By tag when given, else by hash, else tag latest.
-  virtual Result<std::optional<FunctionRow>> function(const std::string& project, const std::string& name, const std::string& tag,
+  virtual Result<std::optional<FunctionRow>> function(const std::string& project,
+                                                      const std::string& name,
+                                                      const std::string& tag,
                                                       const std::string& hash) const = 0;
   virtual Result<std::vector<FunctionRow>> functions(const FunctionFilter& filter) const = 0;
-  virtual Result<void> put_function(const FunctionRow& row, const std::string& tag) = 0;  // and points the tag at it
+  virtual Result<void> put_function(const FunctionRow& row,
+                                    const std::string& tag) = 0;  // and points the tag at it
   virtual Result<void> delete_function(const std::string& project, const std::string& name) = 0;
 
-  virtual Result<std::optional<RunRow>> run(const std::string& project, const std::string& uid, std::int64_t iteration) const = 0;
+  virtual Result<std::optional<RunRow>> run(const std::string& project, const std::string& uid,
+                                            std::int64_t iteration) const = 0;
   virtual Result<std::vector<RunRow>> runs(const RunFilter& filter) const = 0;
   virtual Result<std::int64_t> count_runs(const RunFilter& filter) const = 0;
   virtual Result<void> put_run(const RunRow& row) = 0;  // insert or replace; labels are indexed
-  virtual Result<void> delete_run(const std::string& project, const std::string& uid) = 0;  // all iterations
-  virtual Result<std::vector<std::string>> uids_with_prefix(const std::string& project, const std::string& prefix) const = 0;
+  virtual Result<void> delete_run(const std::string& project,
+                                  const std::string& uid) = 0;  // all iterations
+  virtual Result<std::vector<std::string>> uids_with_prefix(const std::string& project,
+                                                            const std::string& prefix) const = 0;
 
   virtual Result<std::vector<ArtifactRow>> artifacts(const ArtifactFilter& filter) const = 0;
   virtual Result<void> put_artifact(const ArtifactRow& row) = 0;
-  virtual Result<void> tag_artifact(const ArtifactRow& row, const std::string& tag) = 0;  // removes the tag from other producers
+  virtual Result<void> tag_artifact(
+      const ArtifactRow& row, const std::string& tag) = 0;  // removes the tag from other producers
   virtual Result<void> untag_artifact(const ArtifactRow& row, const std::string& tag) = 0;
   virtual Result<void> delete_artifact(const ArtifactRow& row) = 0;
-  virtual Result<std::vector<std::string>> artifact_tags(const std::string& project, const std::string& category) const = 0;
-  virtual Result<void> mark_best(const std::string& project, const std::string& key, const std::string& tree, std::int64_t iteration) = 0;
+  virtual Result<std::vector<std::string>> artifact_tags(const std::string& project,
+                                                         const std::string& category) const = 0;
+  virtual Result<void> mark_best(const std::string& project, const std::string& key,
+                                 const std::string& tree, std::int64_t iteration) = 0;
 
   // Values are encrypted (AES-256-GCM, key file beside the database, project and name as associated data).
-  virtual Result<std::vector<std::string>> secret_keys(const std::string& project, const std::string& secret) const = 0;
-  virtual Result<std::optional<std::string>> secret_value(const std::string& project, const std::string& secret, const std::string& key) const = 0;
-  virtual Result<void> put_secret(const std::string& project, const std::string& secret, const std::string& key, const std::string& value) = 0;
-  virtual Result<void> delete_secret(const std::string& project, const std::string& secret, const std::string& key) = 0;  // "" = all keys
+  virtual Result<std::vector<std::string>> secret_keys(const std::string& project,
+                                                       const std::string& secret) const = 0;
+  virtual Result<std::optional<std::string>> secret_value(const std::string& project,
+                                                          const std::string& secret,
+                                                          const std::string& key) const = 0;
+  virtual Result<void> put_secret(const std::string& project, const std::string& secret,
+                                  const std::string& key, const std::string& value) = 0;
+  virtual Result<void> delete_secret(const std::string& project, const std::string& secret,
+                                     const std::string& key) = 0;  // "" = all keys
 
   virtual Result<void> add_timeline(const TimelineRow& row) = 0;
-  virtual Result<std::vector<TimelineRow>> timeline(const std::string& project, const std::string& uid) const = 0;
+  virtual Result<std::vector<TimelineRow>> timeline(const std::string& project,
+                                                    const std::string& uid) const = 0;
 
-  virtual Result<void> put_background_task(const std::string& name, const std::string& project, const std::string& body) = 0;
+  virtual Result<void> put_background_task(const std::string& name, const std::string& project,
+                                           const std::string& body) = 0;
   virtual Result<std::optional<std::string>> background_task(const std::string& name) const = 0;
   virtual Result<std::vector<std::string>> background_tasks(const std::string& project) const = 0;
 
   // Small settings, page tokens, idempotency keys: (scope, key) → value, with an optional end.
-  virtual Result<std::optional<std::string>> setting(const std::string& scope, const std::string& key) const = 0;
-  virtual Result<void> put_setting(const std::string& scope, const std::string& key, const std::string& value, std::optional<Time> expires) = 0;
+  virtual Result<std::optional<std::string>> setting(const std::string& scope,
+                                                     const std::string& key) const = 0;
+  virtual Result<void> put_setting(const std::string& scope, const std::string& key,
+                                   const std::string& value, std::optional<Time> expires) = 0;
   virtual Result<void> delete_setting(const std::string& scope, const std::string& key) = 0;
 
   // Desired objects of a run, written in the run's own transaction; ObjectStore shows them after the commit.
@@ -163,11 +182,12 @@ class Records {
 };
 
 struct StoreOptions {
-  std::string folder;                  // the data folder: metier.db, secret.key, lock
+  std::string folder;  // the data folder: metier.db, secret.key, lock
   const Clock* clock = &system_clock();
   Logger log;
-  std::size_t group_limit = 512;       // write functions in one commit
-  std::int64_t max_bytes = 0;          // the file never grows past it (then NoSpace, as on a full disk); 0 = no limit
+  std::size_t group_limit = 512;  // write functions in one commit
+  std::int64_t max_bytes =
+      0;  // the file never grows past it (then NoSpace, as on a full disk); 0 = no limit
 };
 
 class Store {

@@ -58,19 +58,27 @@ TEST_F(StoreTest, ObjectsHaveVersionsOwnersAndWatchers) {
   open();
   std::vector<std::string> heard;
   const auto watch = store_->objects().watch({.kind = "Pod"}, [&](const ObjectEvent& event) {
-    heard.push_back(std::string(event.type == ObjectEvent::Type::removed ? "-" : event.type == ObjectEvent::Type::added ? "+" : "~") +
+    heard.push_back(std::string(event.type == ObjectEvent::Type::removed ? "-"
+                                : event.type == ObjectEvent::Type::added ? "+"
+                                                                         : "~") +
                     event.object.metadata.name);
   });
   auto version = run(store_->objects().put_if_version(pod("a", "u1"), 0));
   ASSERT_TRUE(version) << version.error().text();
   EXPECT_EQ(run(store_->objects().put_if_version(pod("a"), 0)).error().kind, ErrorKind::conflict);
-  EXPECT_EQ(run(store_->objects().put_if_version(pod("a"), *version + 7)).error().kind, ErrorKind::conflict);
-  auto again = run(store_->objects().put_if_version(*store_->objects().get({"default", "Pod", "a"}), *version));
+  EXPECT_EQ(run(store_->objects().put_if_version(pod("a"), *version + 7)).error().kind,
+            ErrorKind::conflict);
+  auto again = run(
+      store_->objects().put_if_version(*store_->objects().get({"default", "Pod", "a"}), *version));
   ASSERT_TRUE(again);
   auto child = pod("a-child");
-  child.metadata.owner = OwnerRef{"Pod", "a", store_->objects().get({"default", "Pod", "a"})->metadata.uid};
+  child.metadata.owner =
+      OwnerRef{"Pod", "a", store_->objects().get({"default", "Pod", "a"})->metadata.uid};
   ASSERT_TRUE(run(store_->objects().put_if_version(child, 0)));
-  EXPECT_EQ(store_->objects().list({.name_space = "default", .kind = "Pod", .labels = {{"mlrun/uid", "u1"}}}).size(), 1U);
+  EXPECT_EQ(store_->objects()
+                .list({.name_space = "default", .kind = "Pod", .labels = {{"mlrun/uid", "u1"}}})
+                .size(),
+            1U);
   EXPECT_EQ(store_->objects().list({.kind = "Pod"}).size(), 2U);
   const auto revision = store_->objects().revision();
   reopen();
@@ -104,7 +112,10 @@ TEST_F(StoreTest, SecretsAreNotInTheFile) {
   EXPECT_EQ(**store_->records().secret_value("p", "s", "k"), value);
   reopen();
   EXPECT_EQ(**store_->records().secret_value("p", "s", "k"), value);
-  EXPECT_EQ(string_in(*object_in(store_->objects().get({"default", "Secret", "s"})->body, "stringData"), "k"), value);
+  EXPECT_EQ(
+      string_in(*object_in(store_->objects().get({"default", "Secret", "s"})->body, "stringData"),
+                "k"),
+      value);
   close();
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
     auto bytes = read_file(entry.path());
@@ -115,17 +126,22 @@ TEST_F(StoreTest, SecretsAreNotInTheFile) {
 TEST_F(StoreTest, ADamagedFileIsRefusedByName) {
   open();
   for (int i = 0; i < 50; ++i) {
-    ASSERT_TRUE(write([&](Records& tx) { return tx.put_project("p" + std::to_string(i), std::string(500, 'x')); }));
+    ASSERT_TRUE(write([&](Records& tx) {
+      return tx.put_project("p" + std::to_string(i), std::string(500, 'x'));
+    }));
   }
   close();
   auto bytes = *read_file(folder_ + "/metier.db");
-  for (std::size_t at = 4096; at + 200 < bytes.size() && at < 40960; at += 4096) { bytes.replace(at, 100, std::string(100, '\x7f')); }
+  for (std::size_t at = 4096; at + 200 < bytes.size() && at < 40960; at += 4096) {
+    bytes.replace(at, 100, std::string(100, '\x7f'));
+  }
   ASSERT_TRUE(write_file(folder_ + "/metier.db", bytes));
   asio::io_context io;
   auto opened = Store::open(io.get_executor(), {.folder = folder_});
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().kind, ErrorKind::invalid);
-  EXPECT_NE((opened.error().message + opened.error().field).find("metier.db"), std::string::npos) << opened.error().text();
+  EXPECT_NE((opened.error().message + opened.error().field).find("metier.db"), std::string::npos)
+      << opened.error().text();
 }
 
 TEST_F(StoreTest, AFullDiskFailsTheWholeGroupAndIsOverWhenThereIsRoom) {
@@ -137,10 +153,12 @@ TEST_F(StoreTest, AFullDiskFailsTheWholeGroupAndIsOverWhenThereIsRoom) {
   std::vector<Result<void>> results(6);
   for (std::size_t i = 0; i < results.size(); ++i) {
     asio::co_spawn(
-        io_, [](Store& store, std::size_t n, const std::string& text, Result<void>& out) -> Async<void> {
+        io_,
+        [](Store& store, std::size_t n, const std::string& text, Result<void>& out) -> Async<void> {
           out = co_await store.write_any([n, &text](Records& tx) -> Result<void> {
             METIER_CHECK(tx.put_object(pod("o" + std::to_string(n)), ObjectStore::kAnyVersion));
-            return tx.put_project("g" + std::to_string(n), n % 2 == 1 ? text + text + text + text + text : "{}");
+            return tx.put_project("g" + std::to_string(n),
+                                  n % 2 == 1 ? text + text + text + text + text : "{}");
           });
         }(*store_, i, big, results[i]),
         [](std::exception_ptr) {});
@@ -152,7 +170,9 @@ TEST_F(StoreTest, AFullDiskFailsTheWholeGroupAndIsOverWhenThereIsRoom) {
     // What was refused is not there, what was acknowledged is, and the index of objects agrees.
     const auto name = std::to_string(i);
     EXPECT_EQ(store_->records().project("g" + name)->has_value(), results[i].has_value()) << i;
-    EXPECT_EQ(store_->objects().get({"default", "Pod", "o" + name}).has_value(), results[i].has_value()) << i;
+    EXPECT_EQ(store_->objects().get({"default", "Pod", "o" + name}).has_value(),
+              results[i].has_value())
+        << i;
   }
   ASSERT_TRUE(write([](Records& tx) { return tx.put_project("small", "{}"); }));
   reopen();
@@ -166,7 +186,7 @@ TEST_F(StoreTest, ALostKeyFileIsSaidAndNotReplaced) {
   reopen();  // without secrets nothing depends on the key
   ASSERT_TRUE(write([&](Records& tx) { return tx.put_secret("p", "s", "k", "v"); }));
   close();
-  struct stat info {};
+  struct stat info{};
   ASSERT_EQ(::stat((folder_ + "/secret.key").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777U, 0600U);
   std::filesystem::rename(folder_ + "/secret.key", folder_ + "/elsewhere");
@@ -184,7 +204,8 @@ TEST_F(StoreTest, OpensTheFirstFormatWithEverythingInIt) {
   {
     auto database = Database::open(folder_ + "/metier.db", Database::Mode::write);
     ASSERT_TRUE(database);
-    auto made = (*database)->execute(*read_file(std::string(METIER_SOURCE_DIR) + "/src/store/testdata/format1.sql"));
+    auto made = (*database)->execute(
+        *read_file(std::string(METIER_SOURCE_DIR) + "/src/store/testdata/format1.sql"));
     ASSERT_TRUE(made) << made.error().text();
   }
   for (int round = 0; round < 2; ++round) {
@@ -198,9 +219,16 @@ TEST_F(StoreTest, OpensTheFirstFormatWithEverythingInIt) {
     EXPECT_EQ(run->labels, (Labels{{"owner", "me"}}));
     EXPECT_TRUE(run->end);
     EXPECT_EQ(records.runs({.project = "p", .labels = {"owner=me"}})->size(), 1U);
-    EXPECT_EQ(records.runs({.project = "p", .only_parents = true, .partition_sort = "updated", .partition = true})->size(), 1U);
+    EXPECT_EQ(records
+                  .runs({.project = "p",
+                         .only_parents = true,
+                         .partition_sort = "updated",
+                         .partition = true})
+                  ->size(),
+              1U);
     EXPECT_EQ(records.artifacts({.project = "p", .tag = "latest", .key = "n_model"})->size(), 1U);
-    EXPECT_EQ(records.artifacts({.project = "p", .tree = "u1", .labels = {"stage=prod"}})->size(), 1U);
+    EXPECT_EQ(records.artifacts({.project = "p", .tree = "u1", .labels = {"stage=prod"}})->size(),
+              1U);
     EXPECT_EQ(records.timeline("p", "u1")->size(), 1U);
     EXPECT_TRUE(*records.background_task("t"));
     EXPECT_EQ(**records.setting("s", "k"), "v");
@@ -235,8 +263,11 @@ TEST_F(StoreTest, SurvivesKillAtEveryMomentWithExactlyTheAcknowledgedRows) {
       for (int i = 0;; ++i) {
         bool done = false;
         asio::co_spawn(
-            io, [](Store& s, int n, bool& ok) -> Async<void> {
-              ok = (co_await s.write_any([n](Records& tx) { return tx.put_project("p" + std::to_string(n), "{}"); })).has_value();
+            io,
+            [](Store& s, int n, bool& ok) -> Async<void> {
+              ok = (co_await s.write_any([n](Records& tx) {
+                     return tx.put_project("p" + std::to_string(n), "{}");
+                   })).has_value();
             }(**store, i, done),
             [](std::exception_ptr) {});
         io.restart();
@@ -247,7 +278,9 @@ TEST_F(StoreTest, SurvivesKillAtEveryMomentWithExactlyTheAcknowledgedRows) {
     ::close(pipe[1]);
     int last = -1;
     int value = 0;
-    while (last < 20 + round * 7 && ::read(pipe[0], &value, sizeof value) == sizeof value) { last = value; }
+    while (last < 20 + round * 7 && ::read(pipe[0], &value, sizeof value) == sizeof value) {
+      last = value;
+    }
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
     while (::read(pipe[0], &value, sizeof value) == sizeof value) { last = value; }

@@ -23,7 +23,8 @@ void Where::name(const std::string& column, const std::string& value) {
   }
 }
 
-void Where::label(const std::string& id, const std::string& table, const std::string& owner_column, const std::string& condition) {
+void Where::label(const std::string& id, const std::string& table, const std::string& owner_column,
+                  const std::string& condition) {
   const auto equals = condition.find('=');
   const auto key = condition.substr(0, equals);
   std::string inner = "SELECT " + owner_column + " FROM " + table + " WHERE ";

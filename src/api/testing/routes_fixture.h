@@ -13,25 +13,35 @@ class RoutesTest : public StoreFixture {
   void SetUp() override {
     StoreFixture::SetUp();
     open();
-    RecordsApi api{.store = *store_, .clock = system_clock(), .artifact_path = "/data/{{project}}/artifacts/{{run.uid}}", .api_url = [] { return std::string("http://127.0.0.1:1"); }};
+    RecordsApi api{.store = *store_,
+                   .clock = system_clock(),
+                   .artifact_path = "/data/{{project}}/artifacts/{{run.uid}}",
+                   .api_url = [] { return std::string("http://127.0.0.1:1"); }};
     api.held = [this](const std::string&, const std::string& uid) { return uid == held_; };
-    api.forget_run = [](std::string, std::string) -> Async<Result<void>> { co_return Result<void>{}; };
+    api.forget_run = [](std::string, std::string) -> Async<Result<void>> {
+      co_return Result<void>{};
+    };
     Access access;
-    access.run_token = [](std::string_view token) { return token == "token-of-p" ? std::optional(RunTokenScope{"p", "u1"}) : std::nullopt; };
+    access.run_token = [](std::string_view token) {
+      return token == "token-of-p" ? std::optional(RunTokenScope{"p", "u1"}) : std::nullopt;
+    };
     router_ = std::make_unique<Router>(std::move(access), Logger());
     add_record_routes(*router_, api);
     EXPECT_EQ(ask("POST", "/api/v1/projects", R"({"metadata":{"name":"p"}})").status, 201);
   }
-  net::Response ask(std::string method, std::string target, std::string body = "", net::Headers headers = {}) {
+  net::Response ask(std::string method, std::string target, std::string body = "",
+                    net::Headers headers = {}) {
     net::Request request;
     request.method = std::move(method);
     const auto mark = target.find('?');
     request.path = target.substr(0, mark);
-    for (std::string rest = mark == std::string::npos ? "" : target.substr(mark + 1); !rest.empty();) {
+    for (std::string rest = mark == std::string::npos ? "" : target.substr(mark + 1);
+         !rest.empty();) {
       const auto end = rest.find('&');
       const auto pair = rest.substr(0, end);
       const auto equals = pair.find('=');
-      request.query.emplace_back(pair.substr(0, equals), equals == std::string::npos ? "" : pair.substr(equals + 1));
+      request.query.emplace_back(pair.substr(0, equals),
+                                 equals == std::string::npos ? "" : pair.substr(equals + 1));
       rest = end == std::string::npos ? "" : rest.substr(end + 1);
     }
     request.body = std::move(body);

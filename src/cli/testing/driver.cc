@@ -17,10 +17,15 @@ int serve(const cli::ServerOptions& options) {
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) { return 2; }
   asio::io_context loop(1);
   const auto server = net::make_server(
-      loop.get_executor(), [](net::Request) -> Async<net::Response> { co_return net::json_response(200, R"({"runs":[]})"); }, net::Limits{}, Logger{});
+      loop.get_executor(),
+      [](net::Request) -> Async<net::Response> {
+        co_return net::json_response(200, R"({"runs":[]})");
+      },
+      net::Limits{}, Logger{});
   if (!server->listen({.name = "local", .unix_path = options.socket})) { return 2; }
   static_cast<void>(write_file(options.data + "/metier.db", ""));
-  const Fd starts(::open((options.data + "/starts").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const Fd starts(
+      ::open((options.data + "/starts").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   [[maybe_unused]] const auto n = ::write(starts.get(), "start\n", 6);
   if (options.ready_fd >= 0) {
     [[maybe_unused]] const auto m = ::write(options.ready_fd, "ready\n", 6);
@@ -39,4 +44,7 @@ int serve(const cli::ServerOptions& options) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return metier::cli::cli_main(argc, argv, metier::cli::Program{.server = &serve, .version = "0.0.0-test"}); }
+int main(int argc, char** argv) {
+  return metier::cli::cli_main(argc, argv,
+                               metier::cli::Program{.server = &serve, .version = "0.0.0-test"});
+}

@@ -6,16 +6,20 @@
 namespace metier {
 namespace {
 
+using std::chrono::milliseconds;
 using testing::ElementsAre;
 using testing::UnorderedElementsAre;
-using std::chrono::milliseconds;
 
 constexpr std::string_view kProject = "conformance";
 
 const PodScript kForever{.run = PodScript::Run::until_stopped};
 
-Selector pod_named(const std::string& name) { return {.name_space = std::string(kProject), .kind = "Pod", .name = name}; }
-ContainerRef log_of(const std::string& pod) { return {.name_space = std::string(kProject), .pod = pod}; }
+Selector pod_named(const std::string& name) {
+  return {.name_space = std::string(kProject), .kind = "Pod", .name = name};
+}
+ContainerRef log_of(const std::string& pod) {
+  return {.name_space = std::string(kProject), .pod = pod};
+}
 
 }  // namespace
 
@@ -23,7 +27,10 @@ ContainerRef log_of(const std::string& pod) { return {.name_space = std::string(
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ClusterConformance);
 
 Resource conformance_pod(const std::string& name, const PodScript& script, Labels labels) {
-  Resource out{.api_version = "v1", .kind = "Pod", .metadata = {.name = name, .name_space = std::string(kProject), .labels = std::move(labels)}};
+  Resource out{
+      .api_version = "v1",
+      .kind = "Pod",
+      .metadata = {.name = name, .name_space = std::string(kProject), .labels = std::move(labels)}};
   auto& annotations = out.metadata.annotations;
   std::string command;
   switch (script.run) {
@@ -37,10 +44,13 @@ Resource conformance_pod(const std::string& name, const PodScript& script, Label
   annotations["fake.metier.dev/exit"] = std::to_string(script.exit_code);
   annotations["fake.metier.dev/log"] = script.log;
   command += fmt::format("printf '%s' '{}'; ", script.log);
-  command += script.run == PodScript::Run::at_once ? fmt::format("exit {}", script.exit_code)
-             : script.run == PodScript::Run::stubborn ? "while :; do sleep 1; done" : "exec sleep 1000";
-  JsonObject container{{"name", "base"}, {"image", "shell"}, {"command", JsonArray{"/bin/sh", "-c", command}}};
-  out.body["spec"] = JsonObject{{"restartPolicy", "Never"}, {"containers", JsonArray{std::move(container)}}};
+  command += script.run == PodScript::Run::at_once    ? fmt::format("exit {}", script.exit_code)
+             : script.run == PodScript::Run::stubborn ? "while :; do sleep 1; done"
+                                                      : "exec sleep 1000";
+  JsonObject container{
+      {"name", "base"}, {"image", "shell"}, {"command", JsonArray{"/bin/sh", "-c", command}}};
+  out.body["spec"] =
+      JsonObject{{"restartPolicy", "Never"}, {"containers", JsonArray{std::move(container)}}};
   return out;
 }
 
@@ -59,7 +69,8 @@ Result<void> ClusterConformance::apply(Resource resource) {
   return run(cluster().apply(std::move(all)));
 }
 
-PodStatus ClusterConformance::wait_for(const std::string& pod, const std::function<bool(const PodStatus&)>& ready) {
+PodStatus ClusterConformance::wait_for(const std::string& pod,
+                                       const std::function<bool(const PodStatus&)>& ready) {
   PodStatus last;
   bool found = false;
   const auto handle = cluster().watch(pod_named(pod), [&](const ResourceStatus& status) {
@@ -67,7 +78,8 @@ PodStatus ClusterConformance::wait_for(const std::string& pod, const std::functi
     last = pod_status_from_json(status.status);
     found = ready(last);
   });
-  EXPECT_TRUE(turn_until([&] { return found; })) << pod << " is " << to_string(last.phase) << " " << last.reason << " " << last.message;
+  EXPECT_TRUE(turn_until([&] { return found; }))
+      << pod << " is " << to_string(last.phase) << " " << last.reason << " " << last.message;
   return last;
 }
 
@@ -117,9 +129,12 @@ TEST_P(ClusterConformance, WatchTellsWhatIsThereThenChangesUntilItsHandleDies) {
   ASSERT_TRUE(apply(conformance_pod("first", kForever)));
   wait_for_run("first");
   std::vector<std::string> heard;
-  auto handle = cluster().watch({.name_space = std::string(kProject), .kind = "Pod"}, [&](const ResourceStatus& status) {
-    if (heard.empty() || heard.back() != status.key.name) { heard.push_back(status.key.name); }
-  });
+  auto handle = cluster().watch({.name_space = std::string(kProject), .kind = "Pod"},
+                                [&](const ResourceStatus& status) {
+                                  if (heard.empty() || heard.back() != status.key.name) {
+                                    heard.push_back(status.key.name);
+                                  }
+                                });
   ASSERT_TRUE(handle);
   EXPECT_TRUE(heard.empty());  // never from inside the call
   ASSERT_TRUE(turn_until([&] { return !heard.empty(); }));
@@ -140,11 +155,15 @@ TEST_P(ClusterConformance, SelectsByProjectNameAndLabels) {
   ASSERT_TRUE(apply(elsewhere));
   const auto names = [&](const Selector& selector) {
     std::vector<std::string> out;
-    for (const auto& status : run(cluster().list(selector)).value()) { out.push_back(status.key.name_space + "/" + status.key.name); }
+    for (const auto& status : run(cluster().list(selector)).value()) {
+      out.push_back(status.key.name_space + "/" + status.key.name);
+    }
     return out;
   };
-  EXPECT_THAT(names({.kind = "Pod", .labels = {{"run", "a"}}}), UnorderedElementsAre("conformance/one", "other/one"));
-  EXPECT_THAT(names({.name_space = "conformance", .kind = "Pod"}), UnorderedElementsAre("conformance/one", "conformance/two"));
+  EXPECT_THAT(names({.kind = "Pod", .labels = {{"run", "a"}}}),
+              UnorderedElementsAre("conformance/one", "other/one"));
+  EXPECT_THAT(names({.name_space = "conformance", .kind = "Pod"}),
+              UnorderedElementsAre("conformance/one", "conformance/two"));
   EXPECT_THAT(names(pod_named("absent")), ElementsAre());
 }
 
@@ -166,24 +185,32 @@ TEST_P(ClusterConformance, ReadsTheLogFromAnyOffsetAlsoAfterTheEnd) {
 }
 
 TEST_P(ClusterConformance, AWaitingReadAnswersWhenThePodEnds) {
-  ASSERT_TRUE(apply(conformance_pod("waits", {.run = PodScript::Run::until_stopped, .log = "up\n"})));
+  ASSERT_TRUE(
+      apply(conformance_pod("waits", {.run = PodScript::Run::until_stopped, .log = "up\n"})));
   auto first = run(cluster().logs(log_of("waits"), 0, 1024, milliseconds(60'000)));
   ASSERT_TRUE(first);
   EXPECT_EQ(first->bytes, "up\n");
   EXPECT_FALSE(first->ended);
   std::optional<Result<LogChunk>> last;
-  asio::co_spawn(site->loop().get_executor(), cluster().logs(log_of("waits"), 3, 1024, milliseconds(60'000)),
-                 [&](std::exception_ptr, Result<LogChunk> chunk) { last.emplace(std::move(chunk)); });
-  ASSERT_TRUE(run(cluster().stop(pod_named("waits"), {.how = StopOptions::How::forced, .grace = {}, .reason = {}, .message = {}})));
+  asio::co_spawn(
+      site->loop().get_executor(), cluster().logs(log_of("waits"), 3, 1024, milliseconds(60'000)),
+      [&](std::exception_ptr, Result<LogChunk> chunk) { last.emplace(std::move(chunk)); });
+  ASSERT_TRUE(run(
+      cluster().stop(pod_named("waits"),
+                     {.how = StopOptions::How::forced, .grace = {}, .reason = {}, .message = {}})));
   ASSERT_TRUE(turn_until([&] { return last.has_value(); }));
   ASSERT_TRUE(*last);
   EXPECT_TRUE((*last)->ended);
 }
 
 TEST_P(ClusterConformance, StopEndsAPodWithItsReasonAndKeepsItReadable) {
-  ASSERT_TRUE(apply(conformance_pod("stops", {.run = PodScript::Run::until_stopped, .log = "up\n"})));
+  ASSERT_TRUE(
+      apply(conformance_pod("stops", {.run = PodScript::Run::until_stopped, .log = "up\n"})));
   wait_for_run("stops");
-  const StopOptions options{.how = StopOptions::How::graceful, .grace = {}, .reason = "AbortedByUser", .message = "asked for by alice"};
+  const StopOptions options{.how = StopOptions::How::graceful,
+                            .grace = {},
+                            .reason = "AbortedByUser",
+                            .message = "asked for by alice"};
   ASSERT_TRUE(run(cluster().stop(pod_named("stops"), options)));
   const auto status = wait_for_end("stops");
   EXPECT_EQ(status.phase, PodPhase::failed);
@@ -194,9 +221,13 @@ TEST_P(ClusterConformance, StopEndsAPodWithItsReasonAndKeepsItReadable) {
 
 TEST_P(ClusterConformance, StopKillsAPodThatIgnoresItAfterTheGrace) {
   ASSERT_TRUE(apply(conformance_pod("stubborn", {.run = PodScript::Run::stubborn, .log = "up\n"})));
-  ASSERT_TRUE(run(cluster().logs(log_of("stubborn"), 0, 10, milliseconds(60'000))));  // its trap is set
+  ASSERT_TRUE(
+      run(cluster().logs(log_of("stubborn"), 0, 10, milliseconds(60'000))));  // its trap is set
   wait_for_run("stubborn");
-  ASSERT_TRUE(run(cluster().stop(pod_named("stubborn"), {.how = StopOptions::How::graceful, .grace = milliseconds(50), .reason = {}, .message = {}})));
+  ASSERT_TRUE(run(cluster().stop(pod_named("stubborn"), {.how = StopOptions::How::graceful,
+                                                         .grace = milliseconds(50),
+                                                         .reason = {},
+                                                         .message = {}})));
   const auto status = wait_for_end("stubborn");
   EXPECT_EQ(status.phase, PodPhase::failed);
 }
@@ -206,11 +237,16 @@ TEST_P(ClusterConformance, RemoveStopsAndForgetsAPod) {
   wait_for_run("goes");
   const auto old_uid = run(cluster().list(pod_named("goes")))->at(0).uid;
   bool removed = false;
-  const auto handle = cluster().watch(pod_named("goes"), [&](const ResourceStatus& status) { removed = removed || status.removed; });
-  ASSERT_TRUE(run(cluster().remove(pod_named("goes"), {.how = StopOptions::How::forced, .grace = {}, .reason = {}, .message = {}})));
+  const auto handle = cluster().watch(pod_named("goes"), [&](const ResourceStatus& status) {
+    removed = removed || status.removed;
+  });
+  ASSERT_TRUE(run(cluster().remove(
+      pod_named("goes"),
+      {.how = StopOptions::How::forced, .grace = {}, .reason = {}, .message = {}})));
   ASSERT_TRUE(turn_until([&] { return removed; }));
   EXPECT_TRUE(run(cluster().list(pod_named("goes")))->empty());
-  EXPECT_EQ(run(cluster().logs(log_of("goes"), 0, 10, milliseconds(0))).error().kind, ErrorKind::not_found);
+  EXPECT_EQ(run(cluster().logs(log_of("goes"), 0, 10, milliseconds(0))).error().kind,
+            ErrorKind::not_found);
   EXPECT_TRUE(run(cluster().remove(pod_named("goes"), {})));  // repeating it is fine
   ASSERT_TRUE(apply(conformance_pod("goes", {})));
   wait_for_end("goes");
@@ -218,7 +254,9 @@ TEST_P(ClusterConformance, RemoveStopsAndForgetsAPod) {
 }
 
 TEST_P(ClusterConformance, OtherObjectsAreCreatedAndUpdatedByName) {
-  Resource map{.api_version = "v1", .kind = "ConfigMap", .metadata = {.name = "settings", .name_space = std::string(kProject)}};
+  Resource map{.api_version = "v1",
+               .kind = "ConfigMap",
+               .metadata = {.name = "settings", .name_space = std::string(kProject)}};
   map.body["data"] = JsonObject{{"a", "1"}};
   ASSERT_TRUE(apply(map));
   const Selector selector{.name_space = std::string(kProject), .kind = "ConfigMap"};
@@ -235,10 +273,17 @@ TEST_P(ClusterConformance, OtherObjectsAreCreatedAndUpdatedByName) {
 }
 
 TEST_P(ClusterConformance, AnUnknownNameIsNotFoundEverywhere) {
-  EXPECT_EQ(run(cluster().logs(log_of("nobody"), 0, 10, milliseconds(0))).error().kind, ErrorKind::not_found);
-  EXPECT_EQ(run(cluster().exec(log_of("nobody"), {.command = {"true"}, .env = {}, .working_dir = {}})).error().kind, ErrorKind::not_found);
-  EXPECT_EQ(run(cluster().usage(std::string(kProject), "nobody")).error().kind, ErrorKind::not_found);
-  EXPECT_EQ(run(cluster().reach(std::string(kProject), "nobody", "80")).error().kind, ErrorKind::not_found);
+  EXPECT_EQ(run(cluster().logs(log_of("nobody"), 0, 10, milliseconds(0))).error().kind,
+            ErrorKind::not_found);
+  EXPECT_EQ(
+      run(cluster().exec(log_of("nobody"), {.command = {"true"}, .env = {}, .working_dir = {}}))
+          .error()
+          .kind,
+      ErrorKind::not_found);
+  EXPECT_EQ(run(cluster().usage(std::string(kProject), "nobody")).error().kind,
+            ErrorKind::not_found);
+  EXPECT_EQ(run(cluster().reach(std::string(kProject), "nobody", "80")).error().kind,
+            ErrorKind::not_found);
   EXPECT_FALSE(cluster().queue_position(std::string(kProject), "nobody"));
   EXPECT_FALSE(cluster().work_folder(std::string(kProject), "nobody"));
 }

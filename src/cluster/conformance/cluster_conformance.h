@@ -42,10 +42,11 @@ class ClusterConformance : public testing::TestWithParam<ClusterCase> {
   T run(Async<T> task) {
     std::optional<T> out;
     std::exception_ptr broken;
-    asio::co_spawn(site->loop().get_executor(), std::move(task), [&](std::exception_ptr error, T value) {
-      broken = error;
-      out.emplace(std::move(value));
-    });
+    asio::co_spawn(site->loop().get_executor(), std::move(task),
+                   [&](std::exception_ptr error, T value) {
+                     broken = error;
+                     out.emplace(std::move(value));
+                   });
     turn_until([&] { return out.has_value(); });
     if (broken) { std::rethrow_exception(broken); }
     if (!out) { throw std::runtime_error("the cluster did not answer"); }

@@ -27,7 +27,8 @@ struct Decision {
   std::optional<std::chrono::milliseconds> requeue;  // look again after that time, whatever happens
 };
 
-using Facts = Json;  // what `gather` learnt from the engine itself (Dask's, Spark's HTTP); may be null
+using Facts =
+    Json;  // what `gather` learnt from the engine itself (Dask's, Spark's HTTP); may be null
 
 class Controller {
  public:
@@ -35,7 +36,8 @@ class Controller {
   virtual std::string_view api_version() const = 0;
   virtual std::string_view kind() const = 0;
   virtual Async<Result<Facts>> gather(const Resource& resource) = 0;
-  virtual Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts, Time now) const = 0;
+  virtual Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
+                             Time now) const = 0;
   virtual Async<Result<void>> before_stop(const Resource& pod) = 0;
 };
 

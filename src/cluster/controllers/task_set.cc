@@ -18,12 +18,16 @@ std::string pod_name(const Resource& resource, std::int64_t index) {
 }
 
 Resource pod_of(const Resource& resource, std::int64_t index, bool gang) {
-  Resource out{.api_version = "v1", .kind = "Pod", .metadata = {.name = pod_name(resource, index), .name_space = resource.metadata.name_space}};
+  Resource out{
+      .api_version = "v1",
+      .kind = "Pod",
+      .metadata = {.name = pod_name(resource, index), .name_space = resource.metadata.name_space}};
   out.metadata.labels = resource.metadata.labels;
   const auto* pod_template = object_in(resource.spec(), "template");
   if (pod_template != nullptr) {
     if (const auto* metadata = object_in(*pod_template, "metadata")) {
-      for (const auto& [key, target] : {std::pair("labels", &out.metadata.labels), std::pair("annotations", &out.metadata.annotations)}) {
+      for (const auto& [key, target] : {std::pair("labels", &out.metadata.labels),
+                                        std::pair("annotations", &out.metadata.annotations)}) {
         const auto* values = metadata->if_contains(key);
         if (values == nullptr || values->is_null()) { continue; }
         if (auto labels = labels_from_json(*values, key)) {
@@ -35,7 +39,9 @@ Resource pod_of(const Resource& resource, std::int64_t index, bool gang) {
   }
   out.metadata.labels["metier.dev/task-set"] = shorten_name(resource.metadata.name, 63);
   out.metadata.labels["metier.dev/index"] = std::to_string(index);
-  if (gang) { out.metadata.labels[std::string(kPodGroupLabel)] = shorten_name(resource.metadata.name, 63); }
+  if (gang) {
+    out.metadata.labels[std::string(kPodGroupLabel)] = shorten_name(resource.metadata.name, 63);
+  }
   out.metadata.owner = owner_ref_to(resource);
   return out;
 }
@@ -49,12 +55,16 @@ bool is_over(const Resource& resource) {
 
 Async<Result<Facts>> TaskSetController::gather(const Resource& resource) { co_return Facts(); }
 
-Async<Result<void>> TaskSetController::before_stop(const Resource& pod) { co_return Result<void>{}; }
+Async<Result<void>> TaskSetController::before_stop(const Resource& pod) {
+  co_return Result<void>{};
+}
 
-Decision TaskSetController::reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts, Time now) const {
+Decision TaskSetController::reconcile(const Resource& resource, const Snapshot& snapshot,
+                                      const Facts& facts, Time now) const {
   Decision out;
   if (is_over(resource)) { return out; }
-  const auto replicas = std::clamp<std::int64_t>(int_in(resource.spec(), "replicas").value_or(1), 0, kMostReplicas);
+  const auto replicas =
+      std::clamp<std::int64_t>(int_in(resource.spec(), "replicas").value_or(1), 0, kMostReplicas);
   const bool gang = bool_in(resource.spec(), "gang");
   std::set<std::string> present;
   std::int64_t succeeded = 0;
@@ -76,7 +86,8 @@ Decision TaskSetController::reconcile(const Resource& resource, const Snapshot& 
   std::string_view state = running > 0 ? "Running" : "Waiting";
   if (succeeded == replicas) { state = "Succeeded"; }
   if (failed > 0) { state = "Failed"; }
-  JsonObject status{{"state", state}, {"succeeded", succeeded}, {"failed", failed}, {"running", running}};
+  JsonObject status{
+      {"state", state}, {"succeeded", succeeded}, {"failed", failed}, {"running", running}};
   if (!reason.empty()) {
     status["reason"] = reason;
     status["message"] = message;
@@ -84,17 +95,22 @@ Decision TaskSetController::reconcile(const Resource& resource, const Snapshot& 
   out.status = std::move(status);
   if (failed > 0) {  // the others are of no use any more
     for (const auto& pod : snapshot.pods) {
-      if (!is_terminal(pod_status_from_json(pod.status).phase)) { out.remove.push_back(key_of(pod)); }
+      if (!is_terminal(pod_status_from_json(pod.status).phase)) {
+        out.remove.push_back(key_of(pod));
+      }
     }
     return out;
   }
   if (gang && snapshot.groups.empty() && replicas > 0) {
-    auto group = make_pod_group(shorten_name(resource.metadata.name, 63), resource.metadata.name_space, static_cast<int>(replicas));
+    auto group = make_pod_group(shorten_name(resource.metadata.name, 63),
+                                resource.metadata.name_space, static_cast<int>(replicas));
     group.metadata.owner = owner_ref_to(resource);
     out.create.push_back(std::move(group));
   }
   for (std::int64_t i = 0; i < replicas; ++i) {
-    if (!present.contains(pod_name(resource, i))) { out.create.push_back(pod_of(resource, i, gang)); }
+    if (!present.contains(pod_name(resource, i))) {
+      out.create.push_back(pod_of(resource, i, gang));
+    }
   }
   return out;
 }

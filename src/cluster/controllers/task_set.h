@@ -16,7 +16,8 @@ class TaskSetController final : public Controller {
   std::string_view api_version() const override { return "metier.dev/v1"; }
   std::string_view kind() const override { return "TaskSet"; }
   Async<Result<Facts>> gather(const Resource& resource) override;
-  Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts, Time now) const override;
+  Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
+                     Time now) const override;
   Async<Result<void>> before_stop(const Resource& pod) override;
 };
 

@@ -13,26 +13,35 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 
 Resource set_of(std::string_view spec) {
-  Resource out{.api_version = "metier.dev/v1", .kind = "TaskSet", .metadata = {.name = "set", .name_space = "p", .uid = "u", .labels = {{"run", "r"}}}};
+  Resource out{
+      .api_version = "metier.dev/v1",
+      .kind = "TaskSet",
+      .metadata = {.name = "set", .name_space = "p", .uid = "u", .labels = {{"run", "r"}}}};
   out.body["spec"] = parse_json(spec).value();
   return out;
 }
 
-Decision decide(const Resource& resource, const Snapshot& snapshot = {}) { return TaskSetController().reconcile(resource, snapshot, Facts(), Time{}); }
+Decision decide(const Resource& resource, const Snapshot& snapshot = {}) {
+  return TaskSetController().reconcile(resource, snapshot, Facts(), Time{});
+}
 
 std::vector<std::string> names(const std::vector<Resource>& resources) {
   std::vector<std::string> out;
-  for (const auto& resource : resources) { out.push_back(resource.kind + "/" + resource.metadata.name); }
+  for (const auto& resource : resources) {
+    out.push_back(resource.kind + "/" + resource.metadata.name);
+  }
   return out;
 }
 
 Resource pod_in(std::string name, PodPhase phase, std::string reason = "") {
-  Resource out{.api_version = "v1", .kind = "Pod", .metadata = {.name = std::move(name), .name_space = "p"}};
+  Resource out{
+      .api_version = "v1", .kind = "Pod", .metadata = {.name = std::move(name), .name_space = "p"}};
   out.status = to_json(PodStatus{.phase = phase, .reason = std::move(reason)});
   return out;
 }
 
-const Resource kTwo = set_of(R"({"replicas":2,"template":{"metadata":{"labels":{"a":"b"},"annotations":{"c":"d"}},"spec":{"containers":[{"name":"base"}]}}})");
+const Resource kTwo = set_of(
+    R"({"replicas":2,"template":{"metadata":{"labels":{"a":"b"},"annotations":{"c":"d"}},"spec":{"containers":[{"name":"base"}]}}})");
 
 TEST(TaskSet, MakesWhatIsMissing) {
   const auto decision = decide(kTwo);
@@ -45,20 +54,31 @@ TEST(TaskSet, MakesWhatIsMissing) {
   EXPECT_EQ(pod.metadata.annotations.at("c"), "d");
   EXPECT_TRUE(pod_from(pod));
   EXPECT_EQ(string_at(*decision.status, "state"), "Waiting");
-  EXPECT_THAT(names(decide(kTwo, {.pods = {pod_in("set-0", PodPhase::running)}, .services = {}, .groups = {}}).create), ElementsAre("Pod/set-1"));
+  EXPECT_THAT(
+      names(
+          decide(kTwo, {.pods = {pod_in("set-0", PodPhase::running)}, .services = {}, .groups = {}})
+              .create),
+      ElementsAre("Pod/set-1"));
 }
 
 TEST(TaskSet, MakesTheGroupOfAGangFirst) {
-  const auto decision = decide(set_of(R"({"replicas":2,"gang":true,"template":{"spec":{"containers":[{"name":"base"}]}}})"));
+  const auto decision = decide(
+      set_of(R"({"replicas":2,"gang":true,"template":{"spec":{"containers":[{"name":"base"}]}}})"));
   EXPECT_THAT(names(decision.create), ElementsAre("PodGroup/set", "Pod/set-0", "Pod/set-1"));
   EXPECT_EQ(decision.create[1].metadata.labels.at(std::string(kPodGroupLabel)), "set");
 }
 
 TEST(TaskSet, IsDoneWhenAllHaveSucceededAndFailsWithTheFirstCause) {
-  const auto done = decide(kTwo, {.pods = {pod_in("set-0", PodPhase::succeeded), pod_in("set-1", PodPhase::succeeded)}, .services = {}, .groups = {}});
+  const auto done = decide(
+      kTwo, {.pods = {pod_in("set-0", PodPhase::succeeded), pod_in("set-1", PodPhase::succeeded)},
+             .services = {},
+             .groups = {}});
   EXPECT_EQ(string_at(*done.status, "state"), "Succeeded");
   EXPECT_THAT(done.create, IsEmpty());
-  const auto failed = decide(kTwo, {.pods = {pod_in("set-0", PodPhase::running), pod_in("set-1", PodPhase::failed, "OOMKilled")}, .services = {}, .groups = {}});
+  const auto failed = decide(kTwo, {.pods = {pod_in("set-0", PodPhase::running),
+                                             pod_in("set-1", PodPhase::failed, "OOMKilled")},
+                                    .services = {},
+                                    .groups = {}});
   EXPECT_EQ(string_at(*failed.status, "state"), "Failed");
   EXPECT_EQ(string_at(*failed.status, "reason"), "OOMKilled");
   EXPECT_THAT(failed.create, IsEmpty());

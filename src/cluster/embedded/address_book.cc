@@ -18,8 +18,10 @@ bool selects(const Labels& selector, const Labels& labels) {
 }
 
 // name, name.project, name.project.svc, name.project.svc.cluster.local
-void add_names(std::string& out, const std::string& address, const std::string& name, const std::string& name_space) {
-  out += fmt::format("{} {} {}.{} {}.{}.svc {}.{}.svc.cluster.local\n", address, name, name, name_space, name, name_space, name, name_space);
+void add_names(std::string& out, const std::string& address, const std::string& name,
+               const std::string& name_space) {
+  out += fmt::format("{} {} {}.{} {}.{}.svc {}.{}.svc.cluster.local\n", address, name, name,
+                     name_space, name, name_space, name, name_space);
 }
 
 }  // namespace
@@ -33,7 +35,10 @@ Result<std::string> AddressBook::fresh() {
     auto address = fmt::format("127.{}.{}.{}", network_, n / 256, n % 256);
     if (used_.insert(address).second) { return address; }
   }
-  return fail(Error{.kind = ErrorKind::exhausted, .message = "all 65,534 addresses for pods are taken", .field = {}, .fix = "remove pods or services",
+  return fail(Error{.kind = ErrorKind::exhausted,
+                    .message = "all 65,534 addresses for pods are taken",
+                    .field = {},
+                    .fix = "remove pods or services",
                     .code = {}});
 }
 
@@ -45,16 +50,22 @@ std::string AddressBook::put_service(const Resource& resource, const std::string
   const auto& spec = resource.spec();
   if (const auto* selector = object_in(spec, "selector")) {
     for (const auto& [key, value] : *selector) {
-      if (value.is_string()) { service.selector.emplace(std::string_view(key), std::string_view(value.get_string())); }
+      if (value.is_string()) {
+        service.selector.emplace(std::string_view(key), std::string_view(value.get_string()));
+      }
     }
   }
   if (const auto* ports = array_in(spec, "ports")) {
     for (const auto& entry : *ports) {
       if (!entry.is_object()) { continue; }
       const auto& object = entry.get_object();
-      ServicePort port{.name = std::string(string_in(object, "name")), .port = static_cast<int>(int_in(object, "port").value_or(0)), .target = {}};
+      ServicePort port{.name = std::string(string_in(object, "name")),
+                       .port = static_cast<int>(int_in(object, "port").value_or(0)),
+                       .target = {}};
       port.target = string_in(object, "targetPort");
-      if (port.target.empty()) { port.target = std::to_string(int_in(object, "targetPort").value_or(port.port)); }
+      if (port.target.empty()) {
+        port.target = std::to_string(int_in(object, "targetPort").value_or(port.port));
+      }
       service.ports.push_back(std::move(port));
     }
   }
@@ -79,15 +90,25 @@ void AddressBook::remove_service(const ResourceKey& key) {
   project->second.erase(found);
   if (project->second.empty()) { services_.erase(project); }
   const auto holders = holders_.find(key.name_space);
-  const bool held = holders != holders_.end() && std::ranges::any_of(holders->second, [&](const auto& entry) { return entry.second.address == address; });
+  const bool held =
+      holders != holders_.end() && std::ranges::any_of(holders->second, [&](const auto& entry) {
+        return entry.second.address == address;
+      });
   if (!held) { used_.erase(address); }
 }
 
-bool AddressBook::has_services(const std::string& name_space) const { return services_.contains(name_space); }
+bool AddressBook::has_services(const std::string& name_space) const {
+  return services_.contains(name_space);
+}
 
 void AddressBook::hold(const Pod& pod, const std::string& id, const std::string& address) {
-  Holder holder{.address = address, .name_space = pod.metadata.name_space, .name = pod.metadata.name, .hostname = pod.hostname,
-                .subdomain = pod.subdomain, .labels = pod.metadata.labels, .ports = {}};
+  Holder holder{.address = address,
+                .name_space = pod.metadata.name_space,
+                .name = pod.metadata.name,
+                .hostname = pod.hostname,
+                .subdomain = pod.subdomain,
+                .labels = pod.metadata.labels,
+                .ports = {}};
   for (const auto& container : pod.containers) {
     for (const auto& port : container.ports) {
       if (!port.name.empty()) { holder.ports.emplace(port.name, port.port); }
@@ -100,8 +121,13 @@ void AddressBook::hold(const Pod& pod, const std::string& id, const std::string&
 
 Result<std::string> AddressBook::take(const Pod& pod, const std::string& id, bool in_gang) {
   const auto& project = pod.metadata.name_space;
-  if (const auto known = holders_.find(project); known != holders_.end() && known->second.contains(id)) { return known->second.at(id).address; }
-  bool needed = in_gang || std::ranges::any_of(pod.containers, [](const Container& container) { return !container.ports.empty(); });
+  if (const auto known = holders_.find(project);
+      known != holders_.end() && known->second.contains(id)) {
+    return known->second.at(id).address;
+  }
+  bool needed = in_gang || std::ranges::any_of(pod.containers, [](const Container& container) {
+                  return !container.ports.empty();
+                });
   std::string address;
   if (const auto services = services_.find(project); services != services_.end()) {
     for (const auto& [name, service] : services->second) {
@@ -109,8 +135,10 @@ Result<std::string> AddressBook::take(const Pod& pod, const std::string& id, boo
       needed = true;
       if (!address.empty() || service.address.empty()) { continue; }
       const auto holders = holders_.find(project);
-      const bool held = holders != holders_.end() &&
-                        std::ranges::any_of(holders->second, [&](const auto& entry) { return entry.second.address == service.address; });
+      const bool held =
+          holders != holders_.end() && std::ranges::any_of(holders->second, [&](const auto& entry) {
+            return entry.second.address == service.address;
+          });
       if (!held) { address = service.address; }
     }
   }
@@ -137,12 +165,15 @@ void AddressBook::release(const std::string& id) {
   holders.erase(id);
   if (holders.empty()) { holders_.erase(name_space); }
   const auto services = services_.find(name_space);
-  const bool of_service = services != services_.end() &&
-                          std::ranges::any_of(services->second, [&](const auto& entry) { return entry.second.address == address; });
+  const bool of_service =
+      services != services_.end() && std::ranges::any_of(services->second, [&](const auto& entry) {
+        return entry.second.address == address;
+      });
   if (!of_service) { used_.erase(address); }
 }
 
-const AddressBook::Holder* AddressBook::first_of(const std::string& name_space, const Service& service) const {
+const AddressBook::Holder* AddressBook::first_of(const std::string& name_space,
+                                                 const Service& service) const {
   const auto project = holders_.find(name_space);
   if (project == holders_.end()) { return nullptr; }
   const Holder* out = nullptr;
@@ -165,7 +196,8 @@ std::string AddressBook::hosts(const Pod& pod, const std::string& address) const
       if (host != holder.name) { out += " " + holder.name; }
       if (!holder.subdomain.empty()) {
         const auto full = fmt::format("{}.{}", host, holder.subdomain);
-        out += fmt::format(" {} {}.{} {}.{}.svc {}.{}.svc.cluster.local", full, full, project, full, project, full, project);
+        out += fmt::format(" {} {}.{} {}.{}.svc {}.{}.svc.cluster.local", full, full, project, full,
+                           project, full, project);
       }
       out += '\n';
     }
@@ -177,7 +209,9 @@ std::string AddressBook::hosts(const Pod& pod, const std::string& address) const
       const auto holders = holders_.find(project);
       if (holders == holders_.end()) { continue; }
       for (const auto& [id, holder] : holders->second) {
-        if (selects(service.selector, holder.labels)) { add_names(out, holder.address, name, project); }
+        if (selects(service.selector, holder.labels)) {
+          add_names(out, holder.address, name, project);
+        }
       }
       continue;
     }
@@ -187,7 +221,8 @@ std::string AddressBook::hosts(const Pod& pod, const std::string& address) const
   return out;
 }
 
-std::vector<std::pair<std::string, std::string>> AddressBook::service_env(const std::string& name_space) const {
+std::vector<std::pair<std::string, std::string>> AddressBook::service_env(
+    const std::string& name_space) const {
   std::vector<std::pair<std::string, std::string>> out;
   const auto services = services_.find(name_space);
   if (services == services_.end()) { return out; }
@@ -196,34 +231,58 @@ std::vector<std::pair<std::string, std::string>> AddressBook::service_env(const 
     const auto& address = holder == nullptr ? service.address : holder->address;
     if (address.empty()) { continue; }
     std::string variable = "METIER_";
-    for (const char c : name) { variable += c == '-' || c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c))); }
+    for (const char c : name) {
+      variable += c == '-' || c == '.'
+                      ? '_'
+                      : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    }
     out.emplace_back(variable + "_ADDR", address);
   }
   return out;
 }
 
-Result<std::string> AddressBook::reach(const std::string& name_space, const std::string& name, const std::string& wanted) const {
+Result<std::string> AddressBook::reach(const std::string& name_space, const std::string& name,
+                                       const std::string& wanted) const {
   const auto services = services_.find(name_space);
   if (services == services_.end() || !services->second.contains(name)) {
-    return fail(Error{.kind = ErrorKind::not_found, .message = fmt::format("no service {} in {}", quote(name), quote(name_space)), .field = {}, .fix = {}, .code = {}});
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = fmt::format("no service {} in {}", quote(name), quote(name_space)),
+                      .field = {},
+                      .fix = {},
+                      .code = {}});
   }
   const auto& service = services->second.at(name);
   const ServicePort* port = nullptr;
   for (const auto& candidate : service.ports) {
-    if ((wanted.empty() && service.ports.size() == 1) || candidate.name == wanted || std::to_string(candidate.port) == wanted) { port = &candidate; }
+    if ((wanted.empty() && service.ports.size() == 1) || candidate.name == wanted ||
+        std::to_string(candidate.port) == wanted) {
+      port = &candidate;
+    }
   }
   if (port == nullptr) {
-    return fail(Error{.kind = ErrorKind::not_found, .message = fmt::format("service {} has no port {}", quote(name), quote(wanted)), .field = {}, .fix = {}, .code = {}});
+    return fail(
+        Error{.kind = ErrorKind::not_found,
+              .message = fmt::format("service {} has no port {}", quote(name), quote(wanted)),
+              .field = {},
+              .fix = {},
+              .code = {}});
   }
   const auto* holder = first_of(name_space, service);
   auto target = port->target;
-  if (holder != nullptr && holder->ports.contains(target)) { target = std::to_string(holder->ports.at(target)); }
+  if (holder != nullptr && holder->ports.contains(target)) {
+    target = std::to_string(holder->ports.at(target));
+  }
   const auto& address = holder == nullptr ? service.address : holder->address;
   if (address.empty()) {
-    return fail(Error{.kind = ErrorKind::unavailable, .message = fmt::format("service {} has no running pod", quote(name)), .field = {},
-                      .fix = "wait until one is ready", .code = "NotReady"});
+    return fail(Error{.kind = ErrorKind::unavailable,
+                      .message = fmt::format("service {} has no running pod", quote(name)),
+                      .field = {},
+                      .fix = "wait until one is ready",
+                      .code = "NotReady"});
   }
-  if (target.find_first_not_of("0123456789") != std::string::npos) { target = std::to_string(port->port); }
+  if (target.find_first_not_of("0123456789") != std::string::npos) {
+    target = std::to_string(port->port);
+  }
   return fmt::format("{}:{}", address, target);
 }
 

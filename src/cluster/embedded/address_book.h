@@ -44,7 +44,8 @@ class AddressBook final {
   // METIER_<SERVICE>_ADDR of each Service of the project.
   std::vector<std::pair<std::string, std::string>> service_env(const std::string& name_space) const;
   // "host:port" of a Service's port (its name or number, empty: the only one). Errors: not_found.
-  Result<std::string> reach(const std::string& name_space, const std::string& service, const std::string& port) const;
+  Result<std::string> reach(const std::string& name_space, const std::string& service,
+                            const std::string& port) const;
 
  private:
   struct Service {
@@ -69,10 +70,10 @@ class AddressBook final {
 
   unsigned network_ = 64;
   unsigned next_ = 1;
-  std::map<std::string, std::map<std::string, Service>> services_;   // project → name
-  std::map<std::string, std::map<std::string, Holder>> holders_;     // project → pod id
-  std::unordered_map<std::string, std::string> project_of_;          // pod id → project
-  std::set<std::string> used_;                                       // by Services or pods
+  std::map<std::string, std::map<std::string, Service>> services_;  // project → name
+  std::map<std::string, std::map<std::string, Holder>> holders_;    // project → pod id
+  std::unordered_map<std::string, std::string> project_of_;         // pod id → project
+  std::set<std::string> used_;                                      // by Services or pods
 };
 
 }  // namespace metier

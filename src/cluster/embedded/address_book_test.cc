@@ -18,7 +18,9 @@ Pod pod(std::string name, Labels labels = {}, int port = 0) {
 }
 
 Resource service(std::string name, std::string_view spec) {
-  Resource out{.api_version = "v1", .kind = "Service", .metadata = {.name = std::move(name), .name_space = "p"}};
+  Resource out{.api_version = "v1",
+               .kind = "Service",
+               .metadata = {.name = std::move(name), .name_space = "p"}};
   out.body["spec"] = parse_json(spec).value();
   return out;
 }
@@ -48,9 +50,15 @@ TEST(AddressBook, GivesEachPodItsOwnAndTakesItBack) {
 
 TEST(AddressBook, TheFirstPodOfAServiceTakesItsAddress) {
   AddressBook book("seed");
-  const auto address = book.put_service(service("web", R"({"selector":{"app":"web"},"ports":[{"port":80,"targetPort":"main"}]})"), "");
+  const auto address = book.put_service(
+      service("web", R"({"selector":{"app":"web"},"ports":[{"port":80,"targetPort":"main"}]})"),
+      "");
   EXPECT_NE(address, "");
-  EXPECT_EQ(book.put_service(service("web", R"({"selector":{"app":"web"},"ports":[{"port":80,"targetPort":"main"}]})"), ""), address);
+  EXPECT_EQ(
+      book.put_service(
+          service("web", R"({"selector":{"app":"web"},"ports":[{"port":80,"targetPort":"main"}]})"),
+          ""),
+      address);
   EXPECT_EQ(*book.take(pod("a", {{"app", "web"}}, 8080), "1", false), address);
   EXPECT_NE(*book.take(pod("b", {{"app", "web"}}, 8080), "2", false), address);
   EXPECT_EQ(*book.reach("p", "web", ""), address + ":8080");
@@ -58,7 +66,8 @@ TEST(AddressBook, TheFirstPodOfAServiceTakesItsAddress) {
   EXPECT_EQ(book.reach("p", "web", "81").error().kind, ErrorKind::not_found);
   EXPECT_EQ(book.reach("q", "web", "80").error().kind, ErrorKind::not_found);
   book.release("1");
-  EXPECT_EQ(*book.take(pod("c", {{"app", "web"}}, 8080), "3", false), address);  // its successor has it again
+  EXPECT_EQ(*book.take(pod("c", {{"app", "web"}}, 8080), "3", false),
+            address);  // its successor has it again
 }
 
 TEST(AddressBook, ASelectorThatSelectsNothingSelectsNoPod) {

@@ -2,7 +2,8 @@
 
 namespace metier {
 
-Alarms::Alarms(Executor executor, const Clock& clock) : clock_(clock), timer_(executor), self_(std::make_shared<Alarms*>(this)) {}
+Alarms::Alarms(Executor executor, const Clock& clock)
+    : clock_(clock), timer_(executor), self_(std::make_shared<Alarms*>(this)) {}
 
 Alarms::~Alarms() { *self_ = nullptr; }
 

@@ -22,7 +22,9 @@ class Alarms final {
   Alarms& operator=(const Alarms&) = delete;
 
   Id at(When when, std::function<void()> action);
-  Id after(std::chrono::milliseconds delay, std::function<void()> action) { return at(clock_.steady() + delay, std::move(action)); }
+  Id after(std::chrono::milliseconds delay, std::function<void()> action) {
+    return at(clock_.steady() + delay, std::move(action));
+  }
   // Clears `id`; an unknown or past one is fine.
   void cancel(Id& id);
   // Does what is due and waits for the next.

@@ -1,9 +1,9 @@
 #include "cluster/embedded/cgroups.h"
 
-#include <cerrno>
-#include <map>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <cerrno>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -52,7 +52,9 @@ Result<void> remove_group(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder, ec)) {  // groups that the pod made itself
     if (entry.is_directory(ec)) { METIER_CHECK(remove_group(entry.path())); }
   }
-  if (::rmdir(folder.c_str()) != 0 && errno != ENOENT) { return fail(errno_error(folder.string(), errno)); }
+  if (::rmdir(folder.c_str()) != 0 && errno != ENOENT) {
+    return fail(errno_error(folder.string(), errno));
+  }
   return {};
 }
 
@@ -94,7 +96,10 @@ Hierarchies read_hierarchies(const fs::path& root) {
       const std::string name(controllers.substr(0, comma));
       controllers.remove_prefix(std::min(comma + 1, controllers.size()));
       for (const auto& mount : {root / "sys/fs/cgroup" / name, root / "sys/fs/cgroup" / whole}) {
-        if (fs::exists(mount / "cgroup.procs", ec)) { out.v1[name] = place(mount); break; }
+        if (fs::exists(mount / "cgroup.procs", ec)) {
+          out.v1[name] = place(mount);
+          break;
+        }
       }
     }
   }
@@ -124,7 +129,8 @@ class NoCgroups final : public Cgroups {
 
 class CgroupsV1 final : public Cgroups {
  public:
-  explicit CgroupsV1(std::map<std::string, fs::path, std::less<>> places) : places_(std::move(places)) {}
+  explicit CgroupsV1(std::map<std::string, fs::path, std::less<>> places)
+      : places_(std::move(places)) {}
   std::string about() const override { return "cgroup v1"; }
   bool limits_memory() const override { return places_.contains("memory"); }
   bool limits_cpu() const override { return places_.contains("cpu"); }
@@ -162,7 +168,9 @@ class CgroupsV1 final : public Cgroups {
     return out;
   }
   Result<void> remove(const std::string& id) override {
-    for (const auto& [controller, place] : places_) { METIER_CHECK(remove_group(place / group_name(id))); }
+    for (const auto& [controller, place] : places_) {
+      METIER_CHECK(remove_group(place / group_name(id)));
+    }
     return {};
   }
 
@@ -171,7 +179,9 @@ class CgroupsV1 final : public Cgroups {
     PodGroup group;
     const auto enter = [&](std::string_view controller) -> Result<fs::path> {
       const auto folder = places_.find(controller)->second / group_name(id);
-      if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) { return fail(errno_error(folder.string(), errno)); }
+      if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) {
+        return fail(errno_error(folder.string(), errno));
+      }
       group.procs.push_back(folder / "cgroup.procs");
       return folder;
     };
@@ -180,7 +190,9 @@ class CgroupsV1 final : public Cgroups {
         METIER_TRY(folder, enter("memory"));
         METIER_CHECK(set(folder / "memory.limit_in_bytes", std::to_string(*limits.memory)));
         // Swap counts too where it is accounted; elsewhere the file is not there.
-        static_cast<void>(set(folder / "memory.memsw.limit_in_bytes", std::to_string(*limits.memory)).has_value());
+        static_cast<void>(
+            set(folder / "memory.memsw.limit_in_bytes", std::to_string(*limits.memory))
+                .has_value());
         group.oom = folder / "memory.oom_control";
       } else {
         group.unenforced.push_back("memory: the cgroup controller memory is not there");
@@ -190,7 +202,9 @@ class CgroupsV1 final : public Cgroups {
       if (limits_cpu()) {
         METIER_TRY(folder, enter("cpu"));
         METIER_CHECK(set(folder / "cpu.cfs_period_us", std::to_string(kPeriodUs)));
-        METIER_CHECK(set(folder / "cpu.cfs_quota_us", std::to_string(std::max<std::int64_t>(1000, *limits.cpu_milli * kPeriodUs / 1000))));
+        METIER_CHECK(set(
+            folder / "cpu.cfs_quota_us",
+            std::to_string(std::max<std::int64_t>(1000, *limits.cpu_milli * kPeriodUs / 1000))));
       } else {
         group.unenforced.push_back("cpu: the cgroup controller cpu is not there");
       }
@@ -204,7 +218,8 @@ class CgroupsV1 final : public Cgroups {
 
 class CgroupsV2 final : public Cgroups {
  public:
-  CgroupsV2(fs::path place, bool memory, bool cpu) : place_(std::move(place)), memory_(memory), cpu_(cpu) {}
+  CgroupsV2(fs::path place, bool memory, bool cpu)
+      : place_(std::move(place)), memory_(memory), cpu_(cpu) {}
   std::string about() const override { return "cgroup v2"; }
   bool limits_memory() const override { return memory_; }
   bool limits_cpu() const override { return cpu_; }
@@ -224,7 +239,9 @@ class CgroupsV2 final : public Cgroups {
     if (memory_) { group.oom = folder / "memory.events"; }
     return group;
   }
-  std::vector<int> members(const std::string& id) const override { return pids_in(place_ / group_name(id) / "cgroup.procs"); }
+  std::vector<int> members(const std::string& id) const override {
+    return pids_in(place_ / group_name(id) / "cgroup.procs");
+  }
   std::optional<GroupUsage> usage(const std::string& id) const override {
     const auto folder = place_ / group_name(id);
     std::error_code ec;
@@ -233,22 +250,30 @@ class CgroupsV2 final : public Cgroups {
                       .memory = number_in(folder / "memory.current"),
                       .peak_memory = number_in(folder / "memory.peak")};
   }
-  Result<void> remove(const std::string& id) override { return remove_group(place_ / group_name(id)); }
+  Result<void> remove(const std::string& id) override {
+    return remove_group(place_ / group_name(id));
+  }
 
  private:
   Result<PodGroup> make(const std::string& id, const PodLimits& limits) {
     const auto folder = place_ / group_name(id);
-    if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) { return fail(errno_error(folder.string(), errno)); }
+    if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) {
+      return fail(errno_error(folder.string(), errno));
+    }
     auto group = find(id);
     if (limits.memory && memory_) {
       METIER_CHECK(set(folder / "memory.max", std::to_string(*limits.memory)));
       static_cast<void>(set(folder / "memory.swap.max", "0").has_value());
       static_cast<void>(set(folder / "memory.oom.group", "0").has_value());
     } else if (limits.memory) {
-      group.unenforced.push_back("memory: the cgroup controller memory is not delegated to this group");
+      group.unenforced.push_back(
+          "memory: the cgroup controller memory is not delegated to this group");
     }
     if (limits.cpu_milli && cpu_) {
-      METIER_CHECK(set(folder / "cpu.max", fmt::format("{} {}", std::max<std::int64_t>(1000, *limits.cpu_milli * kPeriodUs / 1000), kPeriodUs)));
+      METIER_CHECK(set(
+          folder / "cpu.max",
+          fmt::format("{} {}", std::max<std::int64_t>(1000, *limits.cpu_milli * kPeriodUs / 1000),
+                      kPeriodUs)));
     } else if (limits.cpu_milli) {
       group.unenforced.push_back("cpu: the cgroup controller cpu is not delegated to this group");
     }
@@ -263,7 +288,9 @@ bool has_word(std::string_view text, std::string_view word) {
   for (auto at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
     const bool starts = at == 0 || text[at - 1] == ' ';
     const auto after = at + word.size();
-    if (starts && (after >= text.size() || text[after] == ' ' || text[after] == '\n')) { return true; }
+    if (starts && (after >= text.size() || text[after] == ' ' || text[after] == '\n')) {
+      return true;
+    }
   }
   return false;
 }
@@ -276,7 +303,9 @@ std::unique_ptr<Cgroups> open_v2(const fs::path& place) {
   if (!memory && !cpu) { return nullptr; }
   const auto leaf = place / "metier-server";
   if (::mkdir(leaf.c_str(), 0755) != 0 && errno != EEXIST) { return nullptr; }
-  for (const int pid : pids_in(place / "cgroup.procs")) { static_cast<void>(set(leaf / "cgroup.procs", std::to_string(pid)).has_value()); }
+  for (const int pid : pids_in(place / "cgroup.procs")) {
+    static_cast<void>(set(leaf / "cgroup.procs", std::to_string(pid)).has_value());
+  }
   std::string wanted;
   if (memory) { wanted += "+memory "; }
   if (cpu) { wanted += "+cpu"; }
@@ -287,18 +316,23 @@ std::unique_ptr<Cgroups> open_v2(const fs::path& place) {
 }  // namespace
 
 std::unique_ptr<Cgroups> host_cgroups(const fs::path& root, std::string_view force) {
-  if (force.find("no-cgroup") != std::string_view::npos) { return std::make_unique<NoCgroups>("METIER_FORCE says no-cgroup"); }
+  if (force.find("no-cgroup") != std::string_view::npos) {
+    return std::make_unique<NoCgroups>("METIER_FORCE says no-cgroup");
+  }
   auto found = read_hierarchies(root);
   std::map<std::string, fs::path, std::less<>> usable;
   for (const char* name : {"memory", "cpu", "cpuacct", "pids"}) {
     const auto it = found.v1.find(name);
     if (it != found.v1.end() && ::access(it->second.c_str(), W_OK) == 0) { usable.insert(*it); }
   }
-  if (usable.contains("memory") || usable.contains("cpu")) { return std::make_unique<CgroupsV1>(std::move(usable)); }
+  if (usable.contains("memory") || usable.contains("cpu")) {
+    return std::make_unique<CgroupsV1>(std::move(usable));
+  }
   if (!found.v2.empty() && ::access(found.v2.c_str(), W_OK) == 0) {
     if (auto v2 = open_v2(found.v2)) { return v2; }
   }
-  return std::make_unique<NoCgroups>("no cgroup with the controllers memory or cpu can be written here");
+  return std::make_unique<NoCgroups>(
+      "no cgroup with the controllers memory or cpu can be written here");
 }
 
 }  // namespace metier

@@ -20,9 +20,9 @@ struct PodLimits {
 
 // One pod's groups.
 struct PodGroup {
-  std::vector<std::string> procs;  // files that take a pid
-  std::string kill;                // v2: file cgroup.kill
-  std::string oom;                 // file with the counter oom_kill
+  std::vector<std::string> procs;       // files that take a pid
+  std::string kill;                     // v2: file cgroup.kill
+  std::string oom;                      // file with the counter oom_kill
   std::vector<std::string> unenforced;  // "memory: cgroup controller memory is not there"
 };
 
@@ -50,6 +50,7 @@ class Cgroups {
 };
 
 // What this host has. `root` stands for "/" in tests; `force` may contain "no-cgroup".
-std::unique_ptr<Cgroups> host_cgroups(const std::filesystem::path& root = "/", std::string_view force = {});
+std::unique_ptr<Cgroups> host_cgroups(const std::filesystem::path& root = "/",
+                                      std::string_view force = {});
 
 }  // namespace metier

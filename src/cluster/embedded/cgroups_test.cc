@@ -20,7 +20,8 @@ class CgroupsV2Tree : public ::testing::Test {
     fs::create_directories(own_);
     fs::create_directories(root_ / "proc/self");
     ASSERT_TRUE(write_file(root_ / "proc/self/cgroup", "0::/system.slice/metier.service\n"));
-    ASSERT_TRUE(write_file(root_ / "sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n"));
+    ASSERT_TRUE(write_file(root_ / "sys/fs/cgroup/cgroup.controllers",
+                           "cpuset cpu io memory hugetlb pids rdma misc\n"));
     ASSERT_TRUE(write_file(own_ / "cgroup.controllers", "cpu memory pids\n"));
     ASSERT_TRUE(write_file(own_ / "cgroup.procs", "4711\n"));
     ASSERT_TRUE(write_file(own_ / "cgroup.subtree_control", ""));

@@ -9,7 +9,8 @@ namespace metier {
 namespace {
 
 bool is_known_kind(std::string_view kind) {
-  static constexpr std::string_view kKinds[] = {"Pod", "Service", "Secret", "ConfigMap", "PersistentVolumeClaim", "PodGroup"};
+  static constexpr std::string_view kKinds[] = {
+      "Pod", "Service", "Secret", "ConfigMap", "PersistentVolumeClaim", "PodGroup"};
   return std::ranges::find(kKinds, kind) != std::end(kKinds);
 }
 
@@ -17,8 +18,12 @@ void ignored(Admission& admission, std::string_view field, std::string_view why)
   for (const auto& warning : admission.warnings) {
     if (warning.message.starts_with(field)) { return; }
   }
-  admission.warnings.push_back({.type = "FieldIgnored", .status = true, .reason = "FieldIgnored",
-                                .message = fmt::format("{} has no effect on the embedded cluster: {}", field, why), .since = {}});
+  admission.warnings.push_back(
+      {.type = "FieldIgnored",
+       .status = true,
+       .reason = "FieldIgnored",
+       .message = fmt::format("{} has no effect on the embedded cluster: {}", field, why),
+       .since = {}});
 }
 
 void unsupported(Admission& admission, std::string reason, std::string fix) {
@@ -31,14 +36,21 @@ void unsupported(Admission& admission, std::string reason, std::string fix) {
 
 // Without a mount namespace a volume can only be where its folder is.
 std::optional<std::string> admit_mounts(const Pod& pod, const std::vector<Condition>& limits) {
-  const bool no_mounts = std::ranges::any_of(limits, [](const Condition& limit) { return limit.type == "NoMountNamespace" && limit.status; });
+  const bool no_mounts = std::ranges::any_of(limits, [](const Condition& limit) {
+    return limit.type == "NoMountNamespace" && limit.status;
+  });
   if (!no_mounts) { return std::nullopt; }
   for (const auto* containers : {&pod.init_containers, &pod.containers}) {
     for (const auto& container : *containers) {
       for (const auto& mount : container.mounts) {
         const auto volume = std::ranges::find(pod.volumes, mount.name, &Volume::name);
-        const bool in_place = volume != pod.volumes.end() && volume->kind == Volume::Kind::host_path && volume->source == mount.mount_path && mount.sub_path.empty();
-        if (!in_place) { return fmt::format("volume {} cannot be at {}: this host allows no mount namespace", quote(mount.name), quote(mount.mount_path)); }
+        const bool in_place = volume != pod.volumes.end() &&
+                              volume->kind == Volume::Kind::host_path &&
+                              volume->source == mount.mount_path && mount.sub_path.empty();
+        if (!in_place) {
+          return fmt::format("volume {} cannot be at {}: this host allows no mount namespace",
+                             quote(mount.name), quote(mount.mount_path));
+        }
       }
     }
   }
@@ -52,24 +64,39 @@ bool has_value(const JsonObject& object, std::string_view key) {
 
 }  // namespace
 
-void EmbeddedCluster::warn_ignored(const Resource& resource, const Pod& pod, Admission& admission) const {
+void EmbeddedCluster::warn_ignored(const Resource& resource, const Pod& pod,
+                                   Admission& admission) const {
   const auto& spec = resource.spec();
-  if (has_value(spec, "nodeSelector")) { ignored(admission, "spec.nodeSelector", "there is one node"); }
+  if (has_value(spec, "nodeSelector")) {
+    ignored(admission, "spec.nodeSelector", "there is one node");
+  }
   if (has_value(spec, "affinity")) { ignored(admission, "spec.affinity", "there is one node"); }
-  if (has_value(spec, "tolerations")) { ignored(admission, "spec.tolerations", "there is one node"); }
-  if (has_value(spec, "topologySpreadConstraints")) { ignored(admission, "spec.topologySpreadConstraints", "there is one node"); }
-  if (has_value(spec, "imagePullSecrets")) { ignored(admission, "spec.imagePullSecrets", "images are environments here"); }
+  if (has_value(spec, "tolerations")) {
+    ignored(admission, "spec.tolerations", "there is one node");
+  }
+  if (has_value(spec, "topologySpreadConstraints")) {
+    ignored(admission, "spec.topologySpreadConstraints", "there is one node");
+  }
+  if (has_value(spec, "imagePullSecrets")) {
+    ignored(admission, "spec.imagePullSecrets", "images are environments here");
+  }
   if (!pod.node_name.empty() && pod.node_name != options_.host.name) {
-    ignored(admission, "spec.nodeName", fmt::format("the one node is {}", quote(options_.host.name)));
+    ignored(admission, "spec.nodeName",
+            fmt::format("the one node is {}", quote(options_.host.name)));
   }
   if (!pod.service_account.empty() && pod.service_account != "default") {
-    ignored(admission, "spec.serviceAccountName", fmt::format("there are no service accounts, {} neither", quote(pod.service_account)));
+    ignored(admission, "spec.serviceAccountName",
+            fmt::format("there are no service accounts, {} neither", quote(pod.service_account)));
   }
   if (!pod.priority_class.empty() && !options_.priorities.contains(pod.priority_class)) {
-    ignored(admission, "spec.priorityClassName", fmt::format("{} is not one of the server's priority classes", quote(pod.priority_class)));
+    ignored(
+        admission, "spec.priorityClassName",
+        fmt::format("{} is not one of the server's priority classes", quote(pod.priority_class)));
   }
   for (const auto& container : pod.containers) {
-    if (container.image_pull_policy == "Always") { ignored(admission, "imagePullPolicy", "images are environments here"); }
+    if (container.image_pull_policy == "Always") {
+      ignored(admission, "imagePullPolicy", "images are environments here");
+    }
   }
 }
 
@@ -77,14 +104,19 @@ Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& adm
   METIER_TRY(pod, pod_from(resource, options_.rules));
   for (const auto& volume : pod.volumes) {
     if (volume.kind == Volume::Kind::other) {
-      unsupported(admission, fmt::format("volume {}: type {} is not supported on the embedded cluster", quote(volume.name), quote(volume.source)),
+      unsupported(admission,
+                  fmt::format("volume {}: type {} is not supported on the embedded cluster",
+                              quote(volume.name), quote(volume.source)),
                   "use hostPath, emptyDir, secret, configMap or persistentVolumeClaim");
     }
   }
   if (auto refused = admit_mounts(pod, driver_.limits_of_host())) {
-    unsupported(admission, std::move(*refused), "mount folders at their own path, or run the server as root or where user namespaces are allowed");
+    unsupported(admission, std::move(*refused),
+                "mount folders at their own path, or run the server as root or where user "
+                "namespaces are allowed");
   }
-  if (const auto never = scheduler_.never_fits(pod_requests(pod)); never && admission.verdict == Admission::Verdict::ok) {
+  if (const auto never = scheduler_.never_fits(pod_requests(pod));
+      never && admission.verdict == Admission::Verdict::ok) {
     admission.verdict = Admission::Verdict::never_fits;
     admission.code = never->code;
     admission.reason = fmt::format("{} {}", pod.metadata.name, never->reason);
@@ -94,12 +126,18 @@ Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& adm
   return {};
 }
 
-Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Admission& admission, bool nested) const {
+Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Admission& admission,
+                                        bool nested) const {
   std::map<std::string, std::pair<int, Amounts>> gangs;  // group → members counted, their requests
   std::map<std::string, int> least;
   for (const auto& resource : resources) {
-    if (auto checked = check_metadata(resource.metadata); !checked) { return fail(std::move(checked.error())); }
-    if (resource.kind == "PodGroup") { least[resource.metadata.name] = static_cast<int>(int_in(resource.spec(), "minMember").value_or(1)); }
+    if (auto checked = check_metadata(resource.metadata); !checked) {
+      return fail(std::move(checked.error()));
+    }
+    if (resource.kind == "PodGroup") {
+      least[resource.metadata.name] =
+          static_cast<int>(int_in(resource.spec(), "minMember").value_or(1));
+    }
   }
   for (const auto& resource : resources) {
     const auto* controller = controller_of(resource.kind);
@@ -108,20 +146,29 @@ Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Adm
       const auto group = resource.metadata.labels.find(kPodGroupLabel);
       if (group == resource.metadata.labels.end()) { continue; }
       auto& [members, sum] = gangs[group->second];
-      if (const auto wanted = least.find(group->second); wanted != least.end() && members >= wanted->second) { continue; }
+      if (const auto wanted = least.find(group->second);
+          wanted != least.end() && members >= wanted->second) {
+        continue;
+      }
       ++members;
       METIER_TRY(pod, pod_from(resource, options_.rules));
-      for (const auto& [name, amount] : pod_requests(pod)) { sum[name] = Quantity::from_milli(sum[name].milli() + amount.milli()); }
+      for (const auto& [name, amount] : pod_requests(pod)) {
+        sum[name] = Quantity::from_milli(sum[name].milli() + amount.milli());
+      }
     } else if (controller != nullptr && !nested) {
       // Its controller says what it would make of it.
       const auto made = controller->reconcile(resource, {}, Facts(), clock_.now());
       auto pods = made.create;
       for (auto& object : pods) {
-        if (object.metadata.name_space.empty()) { object.metadata.name_space = resource.metadata.name_space; }
+        if (object.metadata.name_space.empty()) {
+          object.metadata.name_space = resource.metadata.name_space;
+        }
       }
       METIER_CHECK(admit_all(pods, admission, true));
     } else if (controller == nullptr && !is_known_kind(resource.kind)) {
-      unsupported(admission, fmt::format("the embedded cluster has no controller for {} ({})", resource.kind, resource.api_version),
+      unsupported(admission,
+                  fmt::format("the embedded cluster has no controller for {} ({})", resource.kind,
+                              resource.api_version),
                   "use a Kubernetes cluster that has its operator");
     }
   }
@@ -130,7 +177,8 @@ Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Adm
     if (never && admission.verdict == Admission::Verdict::ok) {
       admission.verdict = Admission::Verdict::never_fits;
       admission.code = never->code;
-      admission.reason = fmt::format("the gang {} of {} pods together {}", group, counted.first, never->reason);
+      admission.reason =
+          fmt::format("the gang {} of {} pods together {}", group, counted.first, never->reason);
       admission.fix = "ask for fewer or smaller pods";
     }
   }
@@ -148,12 +196,18 @@ Async<Result<void>> EmbeddedCluster::apply(std::vector<Resource> resources) {
   for (const auto& resource : resources) {
     auto checked = check_metadata(resource.metadata);
     if (checked && resource.kind == "Pod") {
-      if (auto pod = pod_from(resource, options_.rules); !pod) { checked = fail(std::move(pod.error())); }
+      if (auto pod = pod_from(resource, options_.rules); !pod) {
+        checked = fail(std::move(pod.error()));
+      }
     }
     if (!checked) { co_return fail(std::move(checked.error()).in(key_of(resource).text())); }
     if (!is_known_kind(resource.kind) && controller_of(resource.kind) == nullptr) {
-      co_return fail(Error{.kind = ErrorKind::unsupported, .message = fmt::format("the embedded cluster has no controller for {}", resource.kind), .field = "kind",
-                           .fix = "use a Kubernetes cluster that has its operator", .code = {}});
+      co_return fail(Error{
+          .kind = ErrorKind::unsupported,
+          .message = fmt::format("the embedded cluster has no controller for {}", resource.kind),
+          .field = "kind",
+          .fix = "use a Kubernetes cluster that has its operator",
+          .code = {}});
     }
   }
   for (auto& resource : resources) {
@@ -170,16 +224,24 @@ Async<Result<void>> EmbeddedCluster::apply_one(Resource resource) {
     auto next = resource;
     if (stored) {
       if (stored->metadata.other.contains("deletionTimestamp")) {
-        co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("{} is being removed", key.text()), .field = {}, .fix = "wait until it is gone", .code = {}});
+        co_return fail(Error{.kind = ErrorKind::conflict,
+                             .message = fmt::format("{} is being removed", key.text()),
+                             .field = {},
+                             .fix = "wait until it is gone",
+                             .code = {}});
       }
       // What was stopped stays stopped when the same wish is applied again, as after a restart of the engine.
-      if (const auto stopped = stored->metadata.annotations.find(kStoppedAnnotation); stopped != stored->metadata.annotations.end()) {
+      if (const auto stopped = stored->metadata.annotations.find(kStoppedAnnotation);
+          stopped != stored->metadata.annotations.end()) {
         next.metadata.annotations.insert(*stopped);
       }
       if (same_content(*stored, next)) { co_return Result<void>{}; }
       if (resource.kind == "Pod") {
-        co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("{} exists with another content", key.text()), .field = {},
-                             .fix = "pods never change: remove it first, or use another name", .code = {}});
+        co_return fail(Error{.kind = ErrorKind::conflict,
+                             .message = fmt::format("{} exists with another content", key.text()),
+                             .field = {},
+                             .fix = "pods never change: remove it first, or use another name",
+                             .code = {}});
       }
       next.metadata.uid = stored->metadata.uid;
       next.status = stored->status;
@@ -206,7 +268,9 @@ std::vector<EmbeddedCluster::EntryPtr> EmbeddedCluster::owned_by(const std::stri
 Async<Result<void>> EmbeddedCluster::mark_for_removal(ResourceKey key) {
   while (true) {
     auto object = store_.get(key);
-    if (!object || object->metadata.other.contains("deletionTimestamp")) { co_return Result<void>{}; }
+    if (!object || object->metadata.other.contains("deletionTimestamp")) {
+      co_return Result<void>{};
+    }
     const auto version = object->version;
     object->metadata.other["deletionTimestamp"] = to_iso(clock_.now());
     auto put = co_await store_.put_if_version(std::move(*object), version);
@@ -218,13 +282,15 @@ Async<Result<void>> EmbeddedCluster::mark_for_removal(ResourceKey key) {
 // Owners first: a controller must not make new pods in place of those that are taken from it.
 std::vector<Resource> EmbeddedCluster::owners_first(const Selector& selector) const {
   auto out = store_.list(selector);
-  std::ranges::partition(out, [&](const Resource& object) { return controller_of(object.kind) != nullptr; });
+  std::ranges::partition(
+      out, [&](const Resource& object) { return controller_of(object.kind) != nullptr; });
   return out;
 }
 
 Async<Result<void>> EmbeddedCluster::remove(Selector selector, StopOptions options) {
   if (options.how == StopOptions::How::detach) {
-    co_return fail(invalid("how", "a pod that is let go cannot be removed", "stop with detach keeps it; remove ends it"));
+    co_return fail(invalid("how", "a pod that is let go cannot be removed",
+                           "stop with detach keeps it; remove ends it"));
   }
   if (options.reason.empty()) { options.reason = "Removed"; }
   for (const auto& object : owners_first(selector)) {
@@ -238,8 +304,11 @@ Async<Result<void>> EmbeddedCluster::remove_one(Resource object, StopOptions opt
   const auto key = key_of(object);
   const bool is_pod = object.kind == "Pod";
   auto pods = is_pod ? std::vector<EntryPtr>() : owned_by(object.metadata.uid);
-  if (const auto found = by_uid_.find(object.metadata.uid); is_pod && found != by_uid_.end()) { pods.push_back(found->second); }
-  const bool lives = std::ranges::any_of(pods, [](const EntryPtr& entry) { return !entry->ended(); });
+  if (const auto found = by_uid_.find(object.metadata.uid); is_pod && found != by_uid_.end()) {
+    pods.push_back(found->second);
+  }
+  const bool lives =
+      std::ranges::any_of(pods, [](const EntryPtr& entry) { return !entry->ended(); });
   if (lives) {
     auto marked = co_await mark_for_removal(key);
     if (!marked) { co_return fail(std::move(marked.error())); }
@@ -271,7 +340,10 @@ Async<void> EmbeddedCluster::finish_owner_removal(ResourceKey key, std::string u
   const auto object = store_.get(key);
   if (!object || object->metadata.uid != uid) { co_return; }
   auto removed = co_await store_.remove(key);
-  if (!removed) { options_.log.error("object not removed", {{"object", Json(key.text())}, {"error", Json(removed.error().text())}}); }
+  if (!removed) {
+    options_.log.error("object not removed",
+                       {{"object", Json(key.text())}, {"error", Json(removed.error().text())}});
+  }
 }
 
 Async<Result<void>> EmbeddedCluster::stop(Selector selector, StopOptions options) {
@@ -282,7 +354,8 @@ Async<Result<void>> EmbeddedCluster::stop(Selector selector, StopOptions options
       const auto found = by_uid_.find(object.metadata.uid);
       if (found != by_uid_.end()) { pods.push_back(found->second); }
     } else if (controller_of(object.kind) != nullptr && options.how != StopOptions::How::detach) {
-      auto marked = co_await mark_stopped(key_of(object), options.reason.empty() ? "Stopped" : options.reason);
+      auto marked = co_await mark_stopped(key_of(object),
+                                          options.reason.empty() ? "Stopped" : options.reason);
       if (!marked) { co_return fail(std::move(marked.error())); }
       pods = owned_by(object.metadata.uid);
     }
@@ -297,7 +370,9 @@ Async<Result<void>> EmbeddedCluster::stop(Selector selector, StopOptions options
 Async<Result<void>> EmbeddedCluster::mark_stopped(ResourceKey key, std::string reason) {
   while (true) {
     auto object = store_.get(key);
-    if (!object || object->metadata.annotations.contains(kStoppedAnnotation)) { co_return Result<void>{}; }
+    if (!object || object->metadata.annotations.contains(kStoppedAnnotation)) {
+      co_return Result<void>{};
+    }
     const auto version = object->version;
     object->metadata.annotations.emplace(kStoppedAnnotation, reason);
     auto put = co_await store_.put_if_version(std::move(*object), version);

@@ -1,10 +1,10 @@
 #include "cluster/embedded/embedded_cluster.h"
 
-#include <boost/asio/post.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <boost/asio/post.hpp>
 
 #include "base/files.h"
 #include "cluster/controllers/pod_group.h"
@@ -19,15 +19,21 @@ constexpr std::size_t kMostLogBytes = 4U << 20U;  // a call
 
 NodeCapacity capacity_of(const EmbeddedOptions& options) {
   NodeCapacity out;
-  out.allocatable["cpu"] = Quantity::from_milli(std::max<std::int64_t>(options.host.cpu_milli - options.reserve.cpu_milli, 1));
-  out.allocatable["memory"] = Quantity::from_units(options.host.memory - reserved_memory(options.host, options.reserve));
+  out.allocatable["cpu"] = Quantity::from_milli(
+      std::max<std::int64_t>(options.host.cpu_milli - options.reserve.cpu_milli, 1));
+  out.allocatable["memory"] =
+      Quantity::from_units(options.host.memory - reserved_memory(options.host, options.reserve));
   out.allocatable["pods"] = Quantity::from_units(options.most_pods);
   out.devices = options.host.devices;
   return out;
 }
 
 Error no_pod(const std::string& name_space, const std::string& pod) {
-  return Error{.kind = ErrorKind::not_found, .message = fmt::format("no pod {} in {}", quote(pod), quote(name_space)), .field = {}, .fix = {}, .code = {}};
+  return Error{.kind = ErrorKind::not_found,
+               .message = fmt::format("no pod {} in {}", quote(pod), quote(name_space)),
+               .field = {},
+               .fix = {},
+               .code = {}};
 }
 
 }  // namespace
@@ -37,37 +43,46 @@ Json status_document(const PodStatus& status, const PodHandle& handle, const Dev
   if (handle.driver.empty() && devices.empty()) { return out; }
   JsonObject own;
   if (!handle.driver.empty()) {
-    own["handle"] = JsonObject{{"driver", handle.driver}, {"version", handle.version}, {"payload", handle.payload}};
+    own["handle"] = JsonObject{
+        {"driver", handle.driver}, {"version", handle.version}, {"payload", handle.payload}};
   }
   if (!devices.empty()) {
     JsonObject given;
-    for (const auto& [resource, numbers] : devices) { given[resource] = JsonArray(numbers.begin(), numbers.end()); }
+    for (const auto& [resource, numbers] : devices) {
+      given[resource] = JsonArray(numbers.begin(), numbers.end());
+    }
     own["devices"] = std::move(given);
   }
   out.get_object()["metier"] = std::move(own);
   return out;
 }
 
-void read_status_document(const Json& document, PodStatus& status, PodHandle& handle, Devices& devices) {
+void read_status_document(const Json& document, PodStatus& status, PodHandle& handle,
+                          Devices& devices) {
   status = pod_status_from_json(document);
   if (!document.is_object()) { return; }
   const auto* own = object_in(document.get_object(), "metier");
   if (own == nullptr) { return; }
   if (const auto* stored = object_in(*own, "handle")) {
-    handle = {.driver = std::string(string_in(*stored, "driver")), .version = static_cast<int>(int_in(*stored, "version").value_or(0)),
+    handle = {.driver = std::string(string_in(*stored, "driver")),
+              .version = static_cast<int>(int_in(*stored, "version").value_or(0)),
               .payload = std::string(string_in(*stored, "payload"))};
   }
   if (const auto* given = object_in(*own, "devices")) {
     for (const auto& [resource, numbers] : *given) {
       if (!numbers.is_array()) { continue; }
       for (const auto& number : numbers.get_array()) {
-        if (number.is_int64()) { devices[std::string(std::string_view(resource))].push_back(static_cast<int>(number.get_int64())); }
+        if (number.is_int64()) {
+          devices[std::string(std::string_view(resource))].push_back(
+              static_cast<int>(number.get_int64()));
+        }
       }
     }
   }
 }
 
-EmbeddedCluster::EmbeddedCluster(Executor executor, ObjectStore& store, PodDriver& driver, EmbeddedOptions options)
+EmbeddedCluster::EmbeddedCluster(Executor executor, ObjectStore& store, PodDriver& driver,
+                                 EmbeddedOptions options)
     : executor_(executor),
       store_(store),
       driver_(driver),
@@ -80,7 +95,9 @@ EmbeddedCluster::EmbeddedCluster(Executor executor, ObjectStore& store, PodDrive
       files_(executor),
       scope_(executor),
       prober_(driver, options_.probe_client, alarms_, scope_,
-              [this](const std::string& id, const Prober::Verdict& verdict) { on_verdict(id, verdict); }),
+              [this](const std::string& id, const Prober::Verdict& verdict) {
+                on_verdict(id, verdict);
+              }),
       settled_(executor) {
   driver_.on_change([this, alive = alive_](const std::string& id, const PodStatus& status) {
     if (!*alive) { return; }
@@ -109,7 +126,11 @@ Async<Result<void>> EmbeddedCluster::open() {
   open_ = true;
   if (!recovered) { co_return fail(std::move(recovered.error())); }
   for (const auto& controller : options_.controllers) {
-    for (const auto& object : store_.list({.name_space = {}, .kind = std::string(controller->kind()), .name = {}, .labels = {}, .owner_uid = {}})) {
+    for (const auto& object : store_.list({.name_space = {},
+                                           .kind = std::string(controller->kind()),
+                                           .name = {},
+                                           .labels = {},
+                                           .owner_uid = {}})) {
       reconcile_soon(key_of(object));
     }
   }
@@ -127,7 +148,11 @@ Async<Result<void>> EmbeddedCluster::close() {
 }
 
 LaunchContext EmbeddedCluster::context() const {
-  return {.objects = store_, .secrets = options_.secrets, .data = options_.data, .node = options_.host.name, .capacity = capacity_};
+  return {.objects = store_,
+          .secrets = options_.secrets,
+          .data = options_.data,
+          .node = options_.host.name,
+          .capacity = capacity_};
 }
 
 void EmbeddedCluster::on_event(const ObjectEvent& event) {
@@ -143,7 +168,10 @@ void EmbeddedCluster::on_event(const ObjectEvent& event) {
         if (entry->ended()) {
           if (!entry->writing && !entry->removing) { spawn("remove", finish_removal(entry)); }
         } else if (!entry->removal) {  // its object was taken away while it lives: it must not
-          spawn("stop", stop_pod(entry, {.how = StopOptions::How::graceful, .grace = {}, .reason = "Removed", .message = {}}));
+          spawn("stop", stop_pod(entry, {.how = StopOptions::How::graceful,
+                                         .grace = {},
+                                         .reason = "Removed",
+                                         .message = {}}));
         }
       }
     } else if (!known && !recovering_) {
@@ -161,7 +189,9 @@ void EmbeddedCluster::on_object(const Resource& object, bool removed) {
   const auto key = key_of(object);
   if (object.kind == "PodGroup") {
     const auto least = int_in(object.spec(), "minMember").value_or(1);
-    scheduler_.set_gang(key.name_space + "/" + key.name, removed ? 0 : static_cast<int>(std::clamp<std::int64_t>(least, 1, 1'000'000)));
+    scheduler_.set_gang(
+        key.name_space + "/" + key.name,
+        removed ? 0 : static_cast<int>(std::clamp<std::int64_t>(least, 1, 1'000'000)));
     schedule_soon();
   } else if (object.kind == "Service") {
     if (removed) {
@@ -171,12 +201,15 @@ void EmbeddedCluster::on_object(const Resource& object, bool removed) {
       const auto address = addresses_.put_service(object, before);
       if (!address.empty() && address != before) { spawn("service", store_address(key, address)); }
     }
-  } else if (object.kind == "Secret" || object.kind == "ConfigMap" || object.kind == "PersistentVolumeClaim") {
+  } else if (object.kind == "Secret" || object.kind == "ConfigMap" ||
+             object.kind == "PersistentVolumeClaim") {
     if (!removed) { unblock(key); }
   } else if (controller_of(object.kind) != nullptr) {
     if (removed) {
       owners_.erase(object.metadata.uid);
-      if (const auto found = reconciling_.find(key); found != reconciling_.end()) { alarms_.cancel(found->second.alarm); }
+      if (const auto found = reconciling_.find(key); found != reconciling_.end()) {
+        alarms_.cancel(found->second.alarm);
+      }
     } else {
       const bool leaving = object.metadata.other.contains("deletionTimestamp");
       owners_[object.metadata.uid] = {key, leaving};
@@ -198,7 +231,8 @@ Async<void> EmbeddedCluster::store_address(ResourceKey key, std::string address)
   }
 }
 
-EmbeddedCluster::EntryPtr EmbeddedCluster::find(const std::string& name_space, const std::string& pod) const {
+EmbeddedCluster::EntryPtr EmbeddedCluster::find(const std::string& name_space,
+                                                const std::string& pod) const {
   const auto found = by_key_.find({.name_space = name_space, .kind = "Pod", .name = pod});
   return found == by_key_.end() ? nullptr : found->second;
 }
@@ -213,7 +247,8 @@ EmbeddedCluster::EntryPtr EmbeddedCluster::track(const Resource& object, bool re
   entry->uid = object.metadata.uid;
   entry->labels = object.metadata.labels;
   if (object.metadata.owner) { entry->owner = object.metadata.owner->uid; }
-  if (const auto group = object.metadata.labels.find(kPodGroupLabel); group != object.metadata.labels.end()) {
+  if (const auto group = object.metadata.labels.find(kPodGroupLabel);
+      group != object.metadata.labels.end()) {
     entry->gang = entry->key.name_space + "/" + group->second;
   }
   read_status_document(object.status, entry->status, entry->handle, entry->devices);
@@ -223,7 +258,8 @@ EmbeddedCluster::EntryPtr EmbeddedCluster::track(const Resource& object, bool re
   by_key_[entry->key] = entry;
   if (!entry->owner.empty()) { by_owner_[entry->owner].insert(entry->uid); }
   if (object.metadata.other.contains("deletionTimestamp")) {
-    entry->removal = StopOptions{.how = StopOptions::How::graceful, .grace = {}, .reason = "Removed", .message = {}};
+    entry->removal = StopOptions{
+        .how = StopOptions::How::graceful, .grace = {}, .reason = "Removed", .message = {}};
   }
   auto pod = pod_from(object, options_.rules);
   if (pod) {
@@ -243,7 +279,9 @@ EmbeddedCluster::EntryPtr EmbeddedCluster::track(const Resource& object, bool re
   warn_ignored(object, *pod, admission);
   if (!admission.warnings.empty()) {
     auto ignored = admission.warnings.front();
-    for (std::size_t i = 1; i < admission.warnings.size(); ++i) { ignored.message += "; " + admission.warnings[i].message; }
+    for (std::size_t i = 1; i < admission.warnings.size(); ++i) {
+      ignored.message += "; " + admission.warnings[i].message;
+    }
     ignored.since = clock_.now();
     set_condition(entry->status, std::move(ignored));
   }
@@ -261,12 +299,18 @@ Async<void> EmbeddedCluster::give_uid(ResourceKey key) {
   const auto version = object->version;
   object->metadata.uid = new_uid(*options_.random);
   auto stored = co_await store_.put_if_version(std::move(*object), version);
-  if (!stored) { options_.log.warn("uid not written", {{"object", Json(key.text())}, {"error", Json(stored.error().text())}}); }
+  if (!stored) {
+    options_.log.warn("uid not written",
+                      {{"object", Json(key.text())}, {"error", Json(stored.error().text())}});
+  }
 }
 
 void EmbeddedCluster::forget(const EntryPtr& entry) {
   by_uid_.erase(entry->uid);
-  if (const auto found = by_key_.find(entry->key); found != by_key_.end() && found->second == entry) { by_key_.erase(found); }
+  if (const auto found = by_key_.find(entry->key);
+      found != by_key_.end() && found->second == entry) {
+    by_key_.erase(found);
+  }
   if (const auto owned = by_owner_.find(entry->owner); owned != by_owner_.end()) {
     owned->second.erase(entry->uid);
     if (owned->second.empty()) { by_owner_.erase(owned); }
@@ -275,9 +319,14 @@ void EmbeddedCluster::forget(const EntryPtr& entry) {
   settled_.notify();
 }
 
-void EmbeddedCluster::note(const ResourceKey& key, bool warning, std::string reason, std::string message) {
+void EmbeddedCluster::note(const ResourceKey& key, bool warning, std::string reason,
+                           std::string message) {
   if (events_.size() >= kMostEvents) { events_.pop_front(); }
-  events_.push_back({.at = clock_.now(), .object = key, .warning = warning, .reason = std::move(reason), .message = std::move(message)});
+  events_.push_back({.at = clock_.now(),
+                     .object = key,
+                     .warning = warning,
+                     .reason = std::move(reason),
+                     .message = std::move(message)});
 }
 
 // --- reading ------------------------------------------------------------------------------------------------
@@ -297,32 +346,46 @@ Async<Result<Health>> EmbeddedCluster::probe() {
     out.usable = false;
     try {
       std::rethrow_exception(broken);
-    } catch (const std::exception& error) { out.reason = fmt::format("a task of the cluster failed: {}", error.what()); }
+    } catch (const std::exception& error) {
+      out.reason = fmt::format("a task of the cluster failed: {}", error.what());
+    }
   }
   co_return out;
 }
 
 Async<Result<std::vector<ResourceStatus>>> EmbeddedCluster::list(Selector selector) {
   std::vector<ResourceStatus> out;
-  for (const auto& object : store_.list(selector)) { out.push_back(status_of(object, object.version)); }
+  for (const auto& object : store_.list(selector)) {
+    out.push_back(status_of(object, object.version));
+  }
   co_return out;
 }
 
-Result<std::shared_ptr<void>> EmbeddedCluster::watch(Selector selector, std::function<void(const ResourceStatus&)> watcher) {
+Result<std::shared_ptr<void>> EmbeddedCluster::watch(
+    Selector selector, std::function<void(const ResourceStatus&)> watcher) {
   return watch_objects(store_, executor_, std::move(selector), std::move(watcher));
 }
 
-Async<Result<LogChunk>> EmbeddedCluster::logs(ContainerRef container, std::uint64_t offset, std::size_t limit, std::chrono::milliseconds wait) {
-  const auto deadline = std::chrono::steady_clock::now() + std::min<std::chrono::milliseconds>(wait, std::chrono::hours(1));
+Async<Result<LogChunk>> EmbeddedCluster::logs(ContainerRef container, std::uint64_t offset,
+                                              std::size_t limit, std::chrono::milliseconds wait) {
+  const auto deadline = std::chrono::steady_clock::now() +
+                        std::min<std::chrono::milliseconds>(wait, std::chrono::hours(1));
   limit = std::min(limit, kMostLogBytes);
   std::shared_ptr<void> growth;
   while (true) {
     const auto entry = find(container.name_space, container.pod);
     if (!entry) { co_return fail(no_pod(container.name_space, container.pod)); }
-    if (container.container.empty() && !entry->containers.empty()) { container.container = entry->containers.front(); }
-    if (!container.container.empty() && std::ranges::find(entry->containers, container.container) == entry->containers.end()) {
-      co_return fail(Error{.kind = ErrorKind::not_found, .message = fmt::format("pod {} has no container {}", quote(container.pod), quote(container.container)),
-                           .field = {}, .fix = fmt::format("one of {}", fmt::join(entry->containers, ", ")), .code = {}});
+    if (container.container.empty() && !entry->containers.empty()) {
+      container.container = entry->containers.front();
+    }
+    if (!container.container.empty() &&
+        std::ranges::find(entry->containers, container.container) == entry->containers.end()) {
+      co_return fail(Error{.kind = ErrorKind::not_found,
+                           .message = fmt::format("pod {} has no container {}",
+                                                  quote(container.pod), quote(container.container)),
+                           .field = {},
+                           .fix = fmt::format("one of {}", fmt::join(entry->containers, ", ")),
+                           .code = {}});
     }
     const auto generation = entry->changed.generation();
     const bool over = entry->ended();
@@ -340,14 +403,18 @@ Async<Result<LogChunk>> EmbeddedCluster::logs(ContainerRef container, std::uint6
         out.size = static_cast<std::uint64_t>(found.st_size);
         if (offset < out.size) {
           out.bytes.resize(std::min<std::uint64_t>(limit, out.size - offset));
-          const auto n = ::pread(file.get(), out.bytes.data(), out.bytes.size(), static_cast<off_t>(offset));
+          const auto n =
+              ::pread(file.get(), out.bytes.data(), out.bytes.size(), static_cast<off_t>(offset));
           if (n < 0) { co_return fail(errno_error(*path, errno)); }
           out.bytes.resize(static_cast<std::size_t>(n));
         }
       }
     }
     out.ended = over && offset + out.bytes.size() >= out.size;
-    if (!out.bytes.empty() || out.ended || limit == 0 || !open_ || std::chrono::steady_clock::now() >= deadline) { co_return out; }
+    if (!out.bytes.empty() || out.ended || limit == 0 || !open_ ||
+        std::chrono::steady_clock::now() >= deadline) {
+      co_return out;
+    }
     (void)co_await entry->changed.wait(generation, deadline);
   }
 }
@@ -356,9 +423,13 @@ Async<Result<ExecResult>> EmbeddedCluster::exec(ContainerRef container, ExecSpec
   const auto entry = find(container.name_space, container.pod);
   if (!entry) { co_return fail(no_pod(container.name_space, container.pod)); }
   if (entry->stage != Entry::Stage::live) {
-    co_return fail(ErrorKind::conflict, fmt::format("pod {} does not run ({})", quote(container.pod), to_string(entry->status.phase)));
+    co_return fail(ErrorKind::conflict,
+                   fmt::format("pod {} does not run ({})", quote(container.pod),
+                               to_string(entry->status.phase)));
   }
-  if (container.container.empty() && !entry->containers.empty()) { container.container = entry->containers.front(); }
+  if (container.container.empty() && !entry->containers.empty()) {
+    container.container = entry->containers.front();
+  }
   co_return co_await driver_.exec(entry->uid, container.container, std::move(spec));
 }
 
@@ -373,7 +444,8 @@ Async<Result<std::vector<ClusterEvent>>> EmbeddedCluster::events(Selector select
   std::vector<ClusterEvent> out;
   for (const auto& event : events_) {
     const auto& key = event.object;
-    if (event.at < since || (selector.name_space && *selector.name_space != key.name_space) || (!selector.kind.empty() && selector.kind != key.kind) ||
+    if (event.at < since || (selector.name_space && *selector.name_space != key.name_space) ||
+        (!selector.kind.empty() && selector.kind != key.kind) ||
         (!selector.name.empty() && selector.name != key.name)) {
       continue;
     }
@@ -386,25 +458,33 @@ Async<Result<std::vector<ClusterEvent>>> EmbeddedCluster::events(Selector select
   co_return out;
 }
 
-std::optional<QueuePosition> EmbeddedCluster::queue_position(const std::string& name_space, const std::string& pod) const {
+std::optional<QueuePosition> EmbeddedCluster::queue_position(const std::string& name_space,
+                                                             const std::string& pod) const {
   const auto entry = find(name_space, pod);
   if (!entry) { return std::nullopt; }
   const auto queued = scheduler_.position(entry->uid);
   if (!queued) { return std::nullopt; }
-  QueuePosition out{.position = queued->position, .length = queued->length, .code = queued->cause.code, .reason = queued->cause.reason, .held_by = {}};
+  QueuePosition out{.position = queued->position,
+                    .length = queued->length,
+                    .code = queued->cause.code,
+                    .reason = queued->cause.reason,
+                    .held_by = {}};
   if (const auto resource = Scheduler::resource_of(out.code); !resource.empty()) {
     for (const auto& [name, amount] : scheduler_.holders(resource, 10)) {
-      out.held_by.emplace_back(name, resource == "memory" ? human_bytes(amount.units()) : amount.cpu_text());
+      out.held_by.emplace_back(
+          name, resource == "memory" ? human_bytes(amount.units()) : amount.cpu_text());
     }
   }
   return out;
 }
 
-Async<Result<std::string>> EmbeddedCluster::reach(std::string name_space, std::string service, std::string port) {
+Async<Result<std::string>> EmbeddedCluster::reach(std::string name_space, std::string service,
+                                                  std::string port) {
   co_return addresses_.reach(name_space, service, port);
 }
 
-std::optional<std::string> EmbeddedCluster::work_folder(const std::string& name_space, const std::string& pod) const {
+std::optional<std::string> EmbeddedCluster::work_folder(const std::string& name_space,
+                                                        const std::string& pod) const {
   const auto entry = find(name_space, pod);
   if (!entry) { return std::nullopt; }
   auto folder = driver_.work_folder(entry->uid);

@@ -39,20 +39,20 @@
 namespace metier {
 
 struct EmbeddedOptions {
-  std::string data;                          // the data folder: volumes/<project>/<claim>
-  HostFacts host;                            // from a HostInventory
+  std::string data;  // the data folder: volumes/<project>/<claim>
+  HostFacts host;    // from a HostInventory
   SystemReserve reserve;
-  std::int64_t most_pods = 10'000;           // live at once
-  std::size_t most_starting = 64;            // starts on their way at once
+  std::int64_t most_pods = 10'000;  // live at once
+  std::size_t most_starting = 64;   // starts on their way at once
   PodRules rules;
   std::map<std::string, std::int64_t> priorities;  // priority classes
   // Variables of the run token and the environment that the image stands for. An error of kind unavailable
   // with a code (EnvironmentBuilding) is asked again after a second; any other ends the pod with its code.
   std::function<Async<Result<Ambient>>(const Resource& pod)> ambient;
-  SecretSource secrets;                      // asked before Secrets of the ObjectStore
+  SecretSource secrets;                                  // asked before Secrets of the ObjectStore
   std::vector<std::shared_ptr<Controller>> controllers;  // shared with nobody who ends them
-  ProbeClient* probe_client = nullptr;       // for httpGet and tcpSocket; without it such probes fail
-  std::vector<KindHealth> kinds;             // what `probe` says besides the controllers' kinds
+  ProbeClient* probe_client = nullptr;  // for httpGet and tcpSocket; without it such probes fail
+  std::vector<KindHealth> kinds;        // what `probe` says besides the controllers' kinds
   const Clock* clock = &system_clock();
   Random* random = &system_random();
   Logger log;
@@ -60,7 +60,8 @@ struct EmbeddedOptions {
 
 class EmbeddedCluster final : public Cluster {
  public:
-  EmbeddedCluster(Executor executor, ObjectStore& store, PodDriver& driver, EmbeddedOptions options);
+  EmbeddedCluster(Executor executor, ObjectStore& store, PodDriver& driver,
+                  EmbeddedOptions options);
   ~EmbeddedCluster() override;
   EmbeddedCluster(const EmbeddedCluster&) = delete;
   EmbeddedCluster& operator=(const EmbeddedCluster&) = delete;
@@ -81,14 +82,19 @@ class EmbeddedCluster final : public Cluster {
   Async<Result<void>> remove(Selector selector, StopOptions options) override;
   Async<Result<void>> stop(Selector selector, StopOptions options) override;
   Async<Result<std::vector<ResourceStatus>>> list(Selector selector) override;
-  Result<std::shared_ptr<void>> watch(Selector selector, std::function<void(const ResourceStatus&)> watcher) override;
-  Async<Result<LogChunk>> logs(ContainerRef container, std::uint64_t offset, std::size_t limit, std::chrono::milliseconds wait) override;
+  Result<std::shared_ptr<void>> watch(Selector selector,
+                                      std::function<void(const ResourceStatus&)> watcher) override;
+  Async<Result<LogChunk>> logs(ContainerRef container, std::uint64_t offset, std::size_t limit,
+                               std::chrono::milliseconds wait) override;
   Async<Result<ExecResult>> exec(ContainerRef container, ExecSpec spec) override;
   Async<Result<Usage>> usage(std::string name_space, std::string pod) override;
   Async<Result<std::vector<ClusterEvent>>> events(Selector selector, Time since) override;
-  std::optional<QueuePosition> queue_position(const std::string& name_space, const std::string& pod) const override;
-  Async<Result<std::string>> reach(std::string name_space, std::string service, std::string port) override;
-  std::optional<std::string> work_folder(const std::string& name_space, const std::string& pod) const override;
+  std::optional<QueuePosition> queue_position(const std::string& name_space,
+                                              const std::string& pod) const override;
+  Async<Result<std::string>> reach(std::string name_space, std::string service,
+                                   std::string port) override;
+  std::optional<std::string> work_folder(const std::string& name_space,
+                                         const std::string& pod) const override;
 
  private:
   struct Entry;  // one pod, from its object's first sight to its folder's end
@@ -104,11 +110,14 @@ class EmbeddedCluster final : public Cluster {
   Async<void> store_address(ResourceKey key, std::string address);
   void note(const ResourceKey& key, bool warning, std::string reason, std::string message);
   LaunchContext context() const;
-  bool spawn(std::string name, Async<void> task) { return scope_.spawn(std::move(name), std::move(task)); }
+  bool spawn(std::string name, Async<void> task) {
+    return scope_.spawn(std::move(name), std::move(task));
+  }
 
   // --- admission and changes (embedded_apply.cc)
   Result<void> admit_pod(const Resource& resource, Admission& admission) const;
-  Result<void> admit_all(std::span<const Resource> resources, Admission& admission, bool nested) const;
+  Result<void> admit_all(std::span<const Resource> resources, Admission& admission,
+                         bool nested) const;
   Async<Result<void>> apply_one(Resource resource);
   void warn_ignored(const Resource& resource, const Pod& pod, Admission& admission) const;
   std::vector<Resource> owners_first(const Selector& selector) const;
@@ -127,7 +136,8 @@ class EmbeddedCluster final : public Cluster {
   void say_why_waiting();
   void pump_starts();
   Async<void> launch(std::vector<EntryPtr> members);
-  Async<void> start_one(EntryPtr entry, std::shared_ptr<std::size_t> left, std::shared_ptr<std::vector<std::string>> failed);
+  Async<void> start_one(EntryPtr entry, std::shared_ptr<std::size_t> left,
+                        std::shared_ptr<std::vector<std::string>> failed);
   Async<Result<void>> start_pod(EntryPtr entry);
   Async<void> settle_gang(std::vector<EntryPtr> members, std::string failed_member);
   Async<void> stop_pod(EntryPtr entry, StopOptions options);
@@ -174,10 +184,10 @@ class EmbeddedCluster final : public Cluster {
 
   std::unordered_map<std::string, EntryPtr> by_uid_;
   std::map<ResourceKey, EntryPtr> by_key_;
-  std::unordered_map<std::string, std::set<std::string>> by_owner_;           // owner uid → pod uids
-  std::map<ResourceKey, std::set<std::string>> blocked_;                      // missing object → pod uids
-  std::vector<std::string> fresh_waiting_;                                    // queued since the last round
-  std::deque<std::vector<EntryPtr>> starts_;                                  // placed, not yet starting
+  std::unordered_map<std::string, std::set<std::string>> by_owner_;  // owner uid → pod uids
+  std::map<ResourceKey, std::set<std::string>> blocked_;             // missing object → pod uids
+  std::vector<std::string> fresh_waiting_;                           // queued since the last round
+  std::deque<std::vector<EntryPtr>> starts_;                         // placed, not yet starting
   std::size_t starting_ = 0;
   bool schedule_posted_ = false;
   bool pumping_ = false;
@@ -190,7 +200,8 @@ class EmbeddedCluster final : public Cluster {
     Alarms::Id alarm = 0;
   };
   std::map<ResourceKey, Reconciling> reconciling_;
-  std::map<std::string, std::pair<ResourceKey, bool>> owners_;                // uid → custom resource, is being removed
+  std::map<std::string, std::pair<ResourceKey, bool>>
+      owners_;  // uid → custom resource, is being removed
 
   std::deque<ClusterEvent> events_;
   std::shared_ptr<void> watch_;

@@ -35,7 +35,8 @@ TEST(EmbeddedCluster, QueuesWhatDoesNotFitAndSaysWhy) {
 
 TEST(EmbeddedCluster, RunsWhatSomebodyElseStored) {
   Node node;
-  ASSERT_TRUE(node.run(node.store.put_if_version(conformance_pod("stored", {}), 0)));  // without a uid, as the engine may
+  ASSERT_TRUE(node.run(node.store.put_if_version(conformance_pod("stored", {}),
+                                                 0)));  // without a uid, as the engine may
   node.settle();
   EXPECT_EQ(node.pod("stored").phase, PodPhase::succeeded);
   ASSERT_TRUE(node.apply({conformance_pod("stored", {})}));
@@ -44,21 +45,31 @@ TEST(EmbeddedCluster, RunsWhatSomebodyElseStored) {
 
 TEST(EmbeddedCluster, RefusesWhatItCannotDoByName) {
   Node node;
-  const auto admit = [&](Resource resource) { return node.run(node.cluster->admit(std::span(&resource, 1))); };
-  EXPECT_EQ(admit(pod_with("v", "{}", R"({"volumes":[{"name":"v","flexVolume":{"driver":"v3io/fuse"}}]})"))->reason,
+  const auto admit = [&](Resource resource) {
+    return node.run(node.cluster->admit(std::span(&resource, 1)));
+  };
+  EXPECT_EQ(admit(pod_with("v", "{}",
+                           R"({"volumes":[{"name":"v","flexVolume":{"driver":"v3io/fuse"}}]})"))
+                ->reason,
             "volume 'v': type 'flexVolume' is not supported on the embedded cluster");
-  EXPECT_EQ(admit(object_of("kubeflow.org/v1", "MPIJob", "m", "{}"))->reason, "the embedded cluster has no controller for MPIJob (kubeflow.org/v1)");
-  EXPECT_EQ(admit(pod_with("g", R"({"resources":{"limits":{"nvidia.com/gpu":1}}})"))->reason, "g asks for 1 of nvidia.com/gpu; this node has none");
+  EXPECT_EQ(admit(object_of("kubeflow.org/v1", "MPIJob", "m", "{}"))->reason,
+            "the embedded cluster has no controller for MPIJob (kubeflow.org/v1)");
+  EXPECT_EQ(admit(pod_with("g", R"({"resources":{"limits":{"nvidia.com/gpu":1}}})"))->reason,
+            "g asks for 1 of nvidia.com/gpu; this node has none");
   EXPECT_FALSE(admit(pod_with("bad", R"({"env":{"a":1}})")));
-  const auto warned = admit(pod_with("w", "{}", R"({"nodeSelector":{"a":"b"},"serviceAccountName":"robot","priorityClassName":"high","tolerations":[{}]})"));
+  const auto warned = admit(pod_with(
+      "w", "{}",
+      R"({"nodeSelector":{"a":"b"},"serviceAccountName":"robot","priorityClassName":"high","tolerations":[{}]})"));
   ASSERT_EQ(warned->verdict, Admission::Verdict::ok);
   EXPECT_EQ(warned->warnings.size(), 4U);
-  EXPECT_EQ(warned->warnings[0].message, "spec.nodeSelector has no effect on the embedded cluster: there is one node");
+  EXPECT_EQ(warned->warnings[0].message,
+            "spec.nodeSelector has no effect on the embedded cluster: there is one node");
 }
 
 TEST(EmbeddedCluster, SaysOnThePodWhatHasNoEffect) {
   Node node;
-  ASSERT_TRUE(node.apply({pod_with("w", "{}", R"({"nodeSelector":{"a":"b"},"serviceAccountName":"robot"})")}));
+  ASSERT_TRUE(node.apply(
+      {pod_with("w", "{}", R"({"nodeSelector":{"a":"b"},"serviceAccountName":"robot"})")}));
   const auto conditions = node.pod("w").conditions;
   const auto ignored = std::ranges::find(conditions, "FieldIgnored", &Condition::type);
   ASSERT_NE(ignored, conditions.end());
@@ -76,14 +87,16 @@ TEST(EmbeddedCluster, RefusesAGangThatTogetherCanNeverFit) {
 
 TEST(EmbeddedCluster, AssignsGpusByNumberAndHidesTheOthers) {
   Node node([](EmbeddedOptions& options) { options.host.devices["nvidia.com/gpu"] = {0, 1, 2}; });
-  ASSERT_TRUE(node.apply({pod_with("one", R"({"resources":{"limits":{"nvidia.com/gpu":1}}})"), pod_with("two", R"({"resources":{"limits":{"nvidia.com/gpu":2}}})"),
+  ASSERT_TRUE(node.apply({pod_with("one", R"({"resources":{"limits":{"nvidia.com/gpu":1}}})"),
+                          pod_with("two", R"({"resources":{"limits":{"nvidia.com/gpu":2}}})"),
                           pod_with("none", "{}")}));
   EXPECT_EQ(env_of(node.driver, "one").at("CUDA_VISIBLE_DEVICES"), "0");
   EXPECT_EQ(env_of(node.driver, "two").at("NVIDIA_VISIBLE_DEVICES"), "1,2");
   EXPECT_EQ(env_of(node.driver, "none").at("CUDA_VISIBLE_DEVICES"), "");
   node.restart();
   ASSERT_TRUE(node.apply({pod_with("three", R"({"resources":{"limits":{"nvidia.com/gpu":1}}})")}));
-  EXPECT_EQ(node.pod("three").reason, "InsufficientGpu");  // it knows after a restart which are given away
+  EXPECT_EQ(node.pod("three").reason,
+            "InsufficientGpu");  // it knows after a restart which are given away
   node.driver.finish("one", 0);
   node.settle();
   EXPECT_EQ(env_of(node.driver, "three").at("CUDA_VISIBLE_DEVICES"), "0");
@@ -91,7 +104,13 @@ TEST(EmbeddedCluster, AssignsGpusByNumberAndHidesTheOthers) {
 
 TEST(EmbeddedCluster, ReportsAFailedStartByItsCauseAndFreesWhatItHeld) {
   Node node;
-  node.driver.fail_start = [](const LaunchSpec&) { return Error{.kind = ErrorKind::invalid, .message = "no such program", .field = {}, .fix = {}, .code = "ImageUnknown"}; };
+  node.driver.fail_start = [](const LaunchSpec&) {
+    return Error{.kind = ErrorKind::invalid,
+                 .message = "no such program",
+                 .field = {},
+                 .fix = {},
+                 .code = "ImageUnknown"};
+  };
   ASSERT_TRUE(node.apply({cpu_pod("bad", "4")}));
   EXPECT_EQ(node.pod("bad").phase, PodPhase::failed);
   EXPECT_EQ(node.pod("bad").reason, "ImageUnknown");
@@ -111,8 +130,12 @@ TEST(EmbeddedCluster, StopsAPodAtItsDeadline) {
 TEST(EmbeddedCluster, StopsPodsAtEveryStage) {
   Node node;
   const auto stop = [&](const std::string& name) {
-    ASSERT_TRUE(node.run(node.cluster->stop({.name_space = "conformance", .kind = "Pod", .name = name},
-                                            {.how = StopOptions::How::graceful, .grace = {}, .reason = "AbortedByUser", .message = {}})));
+    ASSERT_TRUE(
+        node.run(node.cluster->stop({.name_space = "conformance", .kind = "Pod", .name = name},
+                                    {.how = StopOptions::How::graceful,
+                                     .grace = {},
+                                     .reason = "AbortedByUser",
+                                     .message = {}})));
     node.settle();
   };
   ASSERT_TRUE(node.apply({cpu_pod("runs", "4"), cpu_pod("queued", "1")}));
@@ -150,8 +173,12 @@ TEST(EmbeddedCluster, RemovesEveryTrace) {
 TEST(EmbeddedCluster, ReadinessFollowsItsProbe) {
   Node node;
   bool healthy = false;
-  node.driver.on_exec = [&](const std::string&, const ExecSpec&) { return ExecResult{.id = {}, .exit_code = healthy ? 0 : 1, .signal = 0, .output = "no"}; };
-  ASSERT_TRUE(node.apply({pod_with("probed", R"({"readinessProbe":{"exec":{"command":["check"]},"periodSeconds":5,"failureThreshold":2}})")}));
+  node.driver.on_exec = [&](const std::string&, const ExecSpec&) {
+    return ExecResult{.id = {}, .exit_code = healthy ? 0 : 1, .signal = 0, .output = "no"};
+  };
+  ASSERT_TRUE(node.apply({pod_with(
+      "probed",
+      R"({"readinessProbe":{"exec":{"command":["check"]},"periodSeconds":5,"failureThreshold":2}})")}));
   const auto ready = [&] { return node.pod("probed").containers.at(0).ready; };
   EXPECT_FALSE(ready());
   healthy = true;
@@ -166,8 +193,12 @@ TEST(EmbeddedCluster, ReadinessFollowsItsProbe) {
 
 TEST(EmbeddedCluster, ALivenessProbeThatGivesUpEndsThePod) {
   Node node;
-  node.driver.on_exec = [](const std::string&, const ExecSpec&) { return ExecResult{.id = {}, .exit_code = 7, .signal = 0, .output = "stuck"}; };
-  ASSERT_TRUE(node.apply({pod_with("stuck", R"({"livenessProbe":{"exec":{"command":["check"]},"initialDelaySeconds":5,"periodSeconds":5,"failureThreshold":3}})")}));
+  node.driver.on_exec = [](const std::string&, const ExecSpec&) {
+    return ExecResult{.id = {}, .exit_code = 7, .signal = 0, .output = "stuck"};
+  };
+  ASSERT_TRUE(node.apply({pod_with(
+      "stuck",
+      R"({"livenessProbe":{"exec":{"command":["check"]},"initialDelaySeconds":5,"periodSeconds":5,"failureThreshold":3}})")}));
   for (int i = 0; i < 2; ++i) { node.advance(std::chrono::seconds(5)); }
   EXPECT_EQ(node.pod("stuck").phase, PodPhase::running);
   node.advance(std::chrono::seconds(5));
@@ -179,9 +210,14 @@ TEST(EmbeddedCluster, ALivenessProbeThatGivesUpEndsThePod) {
 TEST(EmbeddedCluster, ALivenessProbeThatGivesUpRestartsTheContainerWhenThePolicySaysSo) {
   Node node;
   bool healthy = false;
-  node.driver.on_exec = [&](const std::string&, const ExecSpec&) { return ExecResult{.id = {}, .exit_code = healthy ? 0 : 1, .signal = 0, .output = {}}; };
-  const std::string probe = R"({"livenessProbe":{"exec":{"command":["check"]},"initialDelaySeconds":5,"periodSeconds":5,"failureThreshold":1}})";
-  ASSERT_TRUE(node.apply({pod_with("stuck", probe, R"({"restartPolicy":"Always","terminationGracePeriodSeconds":3})", {.run = PodScript::Run::stubborn})}));
+  node.driver.on_exec = [&](const std::string&, const ExecSpec&) {
+    return ExecResult{.id = {}, .exit_code = healthy ? 0 : 1, .signal = 0, .output = {}};
+  };
+  const std::string probe =
+      R"({"livenessProbe":{"exec":{"command":["check"]},"initialDelaySeconds":5,"periodSeconds":5,"failureThreshold":1}})";
+  ASSERT_TRUE(node.apply(
+      {pod_with("stuck", probe, R"({"restartPolicy":"Always","terminationGracePeriodSeconds":3})",
+                {.run = PodScript::Run::stubborn})}));
   node.advance(std::chrono::seconds(5));
   EXPECT_THAT(node.driver.signalled, ElementsAre(15));
   healthy = true;
@@ -200,8 +236,11 @@ TEST(EmbeddedCluster, AFollowedLogGrowsWithoutPolling) {
   Node node;
   ASSERT_TRUE(node.apply({conformance_pod("talks", kForever)}));
   std::optional<Result<LogChunk>> chunk;
-  asio::co_spawn(node.loop.get_executor(), node.cluster->logs({.name_space = "conformance", .pod = "talks"}, 0, 100, std::chrono::hours(1)),
-                 [&](std::exception_ptr, Result<LogChunk> value) { chunk.emplace(std::move(value)); });
+  asio::co_spawn(
+      node.loop.get_executor(),
+      node.cluster->logs({.name_space = "conformance", .pod = "talks"}, 0, 100,
+                         std::chrono::hours(1)),
+      [&](std::exception_ptr, Result<LogChunk> value) { chunk.emplace(std::move(value)); });
   node.settle();
   EXPECT_FALSE(chunk);
   node.driver.append_log("talks", "step 1\n");
@@ -210,7 +249,12 @@ TEST(EmbeddedCluster, AFollowedLogGrowsWithoutPolling) {
   ASSERT_TRUE(chunk);
   EXPECT_EQ((*chunk)->bytes, "step 1\n");
   EXPECT_FALSE((*chunk)->ended);
-  EXPECT_EQ(node.run(node.cluster->logs({.name_space = "conformance", .pod = "talks", .container = "nobody"}, 0, 1, {})).error().kind, ErrorKind::not_found);
+  EXPECT_EQ(
+      node.run(node.cluster->logs(
+                   {.name_space = "conformance", .pod = "talks", .container = "nobody"}, 0, 1, {}))
+          .error()
+          .kind,
+      ErrorKind::not_found);
 }
 
 TEST(EmbeddedCluster, WritesTheStatusAgainWhenTheDiskRefusedIt) {
@@ -219,20 +263,24 @@ TEST(EmbeddedCluster, WritesTheStatusAgainWhenTheDiskRefusedIt) {
   int refused = 0;
   node.store.fail_write = [&](const ResourceKey&) -> std::optional<Error> {
     if (refused++ > 0) { return std::nullopt; }
-    return Error{.kind = ErrorKind::unavailable, .message = "disk full", .field = {}, .fix = {}, .code = {}};
+    return Error{
+        .kind = ErrorKind::unavailable, .message = "disk full", .field = {}, .fix = {}, .code = {}};
   };
   node.driver.finish("ends", 0);
   node.settle();
   EXPECT_EQ(node.pod("ends").phase, PodPhase::running);
   node.loop.restart();
-  while (node.pod("ends").phase == PodPhase::running && node.loop.run_one_for(std::chrono::seconds(20)) > 0) {}
+  while (node.pod("ends").phase == PodPhase::running &&
+         node.loop.run_one_for(std::chrono::seconds(20)) > 0) {}
   EXPECT_EQ(node.pod("ends").phase, PodPhase::succeeded);
 }
 
 TEST(EmbeddedCluster, AProbeThatDoesNotAnswerInTimeHasFailed) {
   Node node;
   node.driver.hold_execs(true);
-  ASSERT_TRUE(node.apply({pod_with("hangs", R"({"livenessProbe":{"exec":{"command":["check"]},"timeoutSeconds":2,"periodSeconds":5,"failureThreshold":1}})")}));
+  ASSERT_TRUE(node.apply({pod_with(
+      "hangs",
+      R"({"livenessProbe":{"exec":{"command":["check"]},"timeoutSeconds":2,"periodSeconds":5,"failureThreshold":1}})")}));
   node.advance(std::chrono::seconds(1));
   EXPECT_EQ(node.pod("hangs").phase, PodPhase::running);
   node.advance(std::chrono::seconds(1));
@@ -247,7 +295,9 @@ TEST(EmbeddedCluster, ManyPodsLeaveNothingBehind) {
   std::vector<Resource> pods;
   for (int i = 0; i < 300; ++i) { pods.push_back(cpu_pod(fmt::format("p{}", i), "500m", {})); }
   ASSERT_TRUE(node.apply(std::move(pods)));
-  for (int i = 0; i < 300; ++i) { ASSERT_EQ(node.pod(fmt::format("p{}", i)).phase, PodPhase::succeeded); }
+  for (int i = 0; i < 300; ++i) {
+    ASSERT_EQ(node.pod(fmt::format("p{}", i)).phase, PodPhase::succeeded);
+  }
   node.remove({.name_space = "conformance", .kind = "Pod"});
   EXPECT_EQ(node.cluster->tracked(), 0U);
   EXPECT_EQ(node.driver.destroyed.size(), 300U);
@@ -263,7 +313,8 @@ class EmbeddedSite final : public ClusterSite {
 };
 
 INSTANTIATE_TEST_SUITE_P(EmbeddedWithFakePods, ClusterConformance,
-                         testing::Values(ClusterCase{"embedded", [] { return std::make_unique<EmbeddedSite>(); }}));
+                         testing::Values(ClusterCase{
+                             "embedded", [] { return std::make_unique<EmbeddedSite>(); }}));
 
 }  // namespace
 }  // namespace metier

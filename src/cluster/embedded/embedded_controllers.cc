@@ -47,7 +47,11 @@ Async<void> EmbeddedCluster::reconcile(ResourceKey key) {
     auto gathered = co_await controller->gather(*resource);
     if (gathered) { facts = std::move(*gathered); }
     Snapshot snapshot;
-    for (auto& object : store_.list({.name_space = {}, .kind = {}, .name = {}, .labels = {}, .owner_uid = resource->metadata.uid})) {
+    for (auto& object : store_.list({.name_space = {},
+                                     .kind = {},
+                                     .name = {},
+                                     .labels = {},
+                                     .owner_uid = resource->metadata.uid})) {
       if (object.kind == "Pod") {
         snapshot.pods.push_back(std::move(object));
       } else if (object.kind == "Service") {
@@ -64,7 +68,8 @@ Async<void> EmbeddedCluster::reconcile(ResourceKey key) {
       reconciling_[key].again = true;  // it changed under us: look again
     } else if (!done) {
       note(key, true, "ReconcileFailed", done.error().text());
-      options_.log.warn("reconcile failed", {{"object", Json(key.text())}, {"error", Json(done.error().text())}});
+      options_.log.warn("reconcile failed",
+                        {{"object", Json(key.text())}, {"error", Json(done.error().text())}});
       delay = std::chrono::seconds(1);
     }
     if (reconciling_[key].again) { continue; }
@@ -89,21 +94,34 @@ Async<Result<void>> EmbeddedCluster::carry_out(Resource resource, Decision decis
   const bool stopped = resource.metadata.annotations.contains(std::string(kStoppedAnnotation));
   for (auto& object : decision.create) {
     if (stopped && object.kind == "Pod") { continue; }
-    if (object.metadata.name_space.empty()) { object.metadata.name_space = resource.metadata.name_space; }
+    if (object.metadata.name_space.empty()) {
+      object.metadata.name_space = resource.metadata.name_space;
+    }
     if (!object.metadata.owner) { object.metadata.owner = owner_ref_to(resource); }
     if (object.metadata.uid.empty()) { object.metadata.uid = new_uid(*options_.random); }
     if (object.kind == "Pod" && object.status.is_null()) { object.status = to_json(PodStatus{}); }
     const auto key = key_of(object);
     if (const auto stored = store_.get(key)) {
-      if (stored->metadata.owner && stored->metadata.owner->uid == resource.metadata.uid) { continue; }
-      co_return fail(Error{.kind = ErrorKind::invalid, .message = fmt::format("{} exists and belongs to something else", key.text()), .field = {},
-                           .fix = "remove it", .code = {}});
+      if (stored->metadata.owner && stored->metadata.owner->uid == resource.metadata.uid) {
+        continue;
+      }
+      co_return fail(
+          Error{.kind = ErrorKind::invalid,
+                .message = fmt::format("{} exists and belongs to something else", key.text()),
+                .field = {},
+                .fix = "remove it",
+                .code = {}});
     }
     auto put = co_await store_.put_if_version(std::move(object), 0);
     if (!put && put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
   }
   for (const auto& key : decision.remove) {
-    auto removed = co_await remove({.name_space = key.name_space, .kind = key.kind, .name = key.name, .labels = {}, .owner_uid = {}}, {});
+    auto removed = co_await remove({.name_space = key.name_space,
+                                    .kind = key.kind,
+                                    .name = key.name,
+                                    .labels = {},
+                                    .owner_uid = {}},
+                                   {});
     if (!removed) { co_return fail(std::move(removed.error())); }
   }
   co_return Result<void>{};

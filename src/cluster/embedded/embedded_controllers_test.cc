@@ -13,7 +13,8 @@ using testing::HasSubstr;
 using testing::UnorderedElementsAre;
 
 std::string state_of(Node& node, const std::string& name) {
-  const auto object = node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = name});
+  const auto object =
+      node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = name});
   return object ? std::string(string_at(object->status, "state")) : "gone";
 }
 
@@ -36,7 +37,8 @@ TEST(EmbeddedCluster, AFailedTaskEndsTheSetWithItsCause) {
   node.driver.kill("set-1", "OOMKilled");
   node.settle();
   EXPECT_EQ(state_of(node, "set"), "Failed");
-  const auto object = node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "set"});
+  const auto object =
+      node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "set"});
   EXPECT_EQ(string_at(object->status, "reason"), "OOMKilled");
   EXPECT_EQ(node.run(node.cluster->probe())->free.at("cpu").milli(), 4000);
 }
@@ -44,7 +46,9 @@ TEST(EmbeddedCluster, AFailedTaskEndsTheSetWithItsCause) {
 TEST(EmbeddedCluster, AStoppedSetMakesNoMorePodsAndARemovedOneLeavesNothing) {
   Node node;
   ASSERT_TRUE(node.apply({task_set("set", 2, false, kForever)}));
-  ASSERT_TRUE(node.run(node.cluster->stop({.name_space = "conformance", .kind = "TaskSet", .name = "set"}, {.how = StopOptions::How::graceful, .grace = {}, .reason = "AbortedByUser", .message = {}})));
+  ASSERT_TRUE(node.run(node.cluster->stop(
+      {.name_space = "conformance", .kind = "TaskSet", .name = "set"},
+      {.how = StopOptions::How::graceful, .grace = {}, .reason = "AbortedByUser", .message = {}})));
   node.settle();
   EXPECT_EQ(node.driver.starts.size(), 2U);
   EXPECT_EQ(node.pod("set-0").reason, "AbortedByUser");
@@ -61,7 +65,8 @@ TEST(EmbeddedCluster, TwoGangsRunOneAfterTheOther) {
   EXPECT_EQ(state_of(node, "b"), "Waiting");
   EXPECT_TRUE(node.driver.launched("a-0").pod_ip.starts_with("127."));
   EXPECT_EQ(node.driver.launched("a-0").share_group, "conformance.a");
-  EXPECT_THAT(node.driver.launched("a-0").hosts, HasSubstr(node.driver.launched("a-2").pod_ip + " a-2"));
+  EXPECT_THAT(node.driver.launched("a-0").hosts,
+              HasSubstr(node.driver.launched("a-2").pod_ip + " a-2"));
   for (const auto* pod : {"a-0", "a-1", "a-2"}) { node.driver.finish(pod, 0); }
   node.settle();
   EXPECT_EQ(state_of(node, "a"), "Succeeded");
@@ -73,11 +78,16 @@ TEST(EmbeddedCluster, WhenTheKthMemberFailsToStartNothingOfTheGangRuns) {
     Node node;
     node.driver.fail_start = [k](const LaunchSpec& spec) -> std::optional<Error> {
       if (spec.pod.metadata.name != fmt::format("gang-{}", k)) { return std::nullopt; }
-      return Error{.kind = ErrorKind::internal, .message = "fork refused", .field = {}, .fix = {}, .code = "StartFailed"};
+      return Error{.kind = ErrorKind::internal,
+                   .message = "fork refused",
+                   .field = {},
+                   .fix = {},
+                   .code = "StartFailed"};
     };
     ASSERT_TRUE(node.apply({task_set("gang", 3, true, kForever)}));
     EXPECT_EQ(state_of(node, "gang"), "Failed") << k;
-    const auto object = node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "gang"});
+    const auto object =
+        node.store.get({.name_space = "conformance", .kind = "TaskSet", .name = "gang"});
     EXPECT_THAT(string_at(object->status, "message"), HasSubstr(fmt::format("gang-{}", k)));
     EXPECT_EQ(node.run(node.cluster->probe())->free.at("cpu").milli(), 4000);
     for (int i = 0; i < 3; ++i) {
@@ -104,7 +114,9 @@ TEST(EmbeddedCluster, AGangThatWasHalfStartedIsCompletedAfterARestart) {
   node.boot();
   node.settle();
   EXPECT_EQ(node.pod("greedy").phase, PodPhase::pending);  // it cannot take a member's place
-  for (int i = 0; i < 3; ++i) { EXPECT_EQ(node.pod(fmt::format("gang-{}", i)).phase, PodPhase::running) << i; }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(node.pod(fmt::format("gang-{}", i)).phase, PodPhase::running) << i;
+  }
   EXPECT_EQ(node.driver.starts.size(), 3U) << before;
 }
 
@@ -124,7 +136,8 @@ TEST(EmbeddedCluster, StoppingByLabelEndsOwnerAndPodsOnce) {
   auto set = task_set("set", 2, false, kForever);
   set.metadata.labels["mlrun/uid"] = "u1";
   ASSERT_TRUE(node.apply({set}));
-  ASSERT_TRUE(node.run(node.cluster->stop({.name_space = "conformance", .labels = {{"mlrun/uid", "u1"}}}, {})));
+  ASSERT_TRUE(node.run(
+      node.cluster->stop({.name_space = "conformance", .labels = {{"mlrun/uid", "u1"}}}, {})));
   node.settle();
   EXPECT_EQ(node.driver.stops.size(), 2U);
   EXPECT_EQ(node.driver.starts.size(), 2U);

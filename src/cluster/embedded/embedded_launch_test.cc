@@ -16,16 +16,26 @@ using testing::Pair;
 TEST(EmbeddedCluster, ResolvesEnvironmentAsKubernetesDoes) {
   Node node([](EmbeddedOptions& options) {
     options.ambient = [](const Resource&) -> Async<Result<Ambient>> {
-      co_return Ambient{.env = {{"MLRUN_DBPATH", "http://x"}, {"A", "ambient"}}, .python = "/env/bin/python", .environment = "e1", .path_suffix = "/ours"};
+      co_return Ambient{.env = {{"MLRUN_DBPATH", "http://x"}, {"A", "ambient"}},
+                        .python = "/env/bin/python",
+                        .environment = "e1",
+                        .path_suffix = "/ours"};
     };
-    options.secrets = [](const std::string& project, const std::string& name) -> Result<std::optional<std::map<std::string, std::string>>> {
-      if (project != "conformance" || name != "vault") { return std::optional<std::map<std::string, std::string>>(); }
+    options.secrets =
+        [](const std::string& project,
+           const std::string& name) -> Result<std::optional<std::map<std::string, std::string>>> {
+      if (project != "conformance" || name != "vault") {
+        return std::optional<std::map<std::string, std::string>>();
+      }
       return std::optional(std::map<std::string, std::string>{{"key", "from-vault"}});
     };
   });
-  ASSERT_TRUE(node.apply({object_of("v1", "Secret", "plain", R"({"data":{"b":"aGVsbG8="},"stringData":{"s":"text"}})"),
-                          object_of("v1", "ConfigMap", "map", R"({"data":{"x":"1","A":"map"}})")}));
-  auto pod = pod_with("env", R"J({"args":["$(SECRET)","$$(SECRET)","$(NOBODY)"],"envFrom":[{"prefix":"P_","configMapRef":{"name":"map"}},{"secretRef":{"name":"absent","optional":true}}],
+  ASSERT_TRUE(node.apply(
+      {object_of("v1", "Secret", "plain", R"({"data":{"b":"aGVsbG8="},"stringData":{"s":"text"}})"),
+       object_of("v1", "ConfigMap", "map", R"({"data":{"x":"1","A":"map"}})")}));
+  auto pod = pod_with(
+      "env",
+      R"J({"args":["$(SECRET)","$$(SECRET)","$(NOBODY)"],"envFrom":[{"prefix":"P_","configMapRef":{"name":"map"}},{"secretRef":{"name":"absent","optional":true}}],
     "env":[{"name":"A","value":"own"},{"name":"SECRET","valueFrom":{"secretKeyRef":{"name":"plain","key":"b"}}},
            {"name":"VAULT","valueFrom":{"secretKeyRef":{"name":"vault","key":"key"}}},
            {"name":"BOTH","value":"$(A)-$(SECRET)-$(LATER)"},{"name":"LATER","value":"x"},{"name":"A","value":"again"},
@@ -55,7 +65,9 @@ TEST(EmbeddedCluster, ResolvesEnvironmentAsKubernetesDoes) {
 TEST(EmbeddedCluster, WaitsForAMissingSecretWithoutHoldingAnything) {
   Node node;
   auto pod = cpu_pod("needs", "4");
-  base_of(pod)["env"] = parse_json(R"([{"name":"T","valueFrom":{"secretKeyRef":{"name":"later","key":"k"}}}])").value();
+  base_of(pod)["env"] =
+      parse_json(R"([{"name":"T","valueFrom":{"secretKeyRef":{"name":"later","key":"k"}}}])")
+          .value();
   ASSERT_TRUE(node.apply({pod}));
   EXPECT_EQ(node.pod("needs").phase, PodPhase::pending);
   EXPECT_EQ(node.pod("needs").reason, "SecretMissing");
@@ -72,15 +84,20 @@ TEST(EmbeddedCluster, WaitsForAMissingSecretWithoutHoldingAnything) {
 TEST(EmbeddedCluster, GivesVolumesTheirFolders) {
   Node node;
   const auto host = node.folder / "host";
-  auto pod = pod_with("volumes", R"({"volumeMounts":[{"name":"claim","mountPath":"/c","subPath":"a/b"},{"name":"host","mountPath":"/h"},{"name":"s","mountPath":"/s"},{"name":"tmp","mountPath":"/t"}]})",
-                      fmt::format(R"({{"volumes":[{{"name":"claim","persistentVolumeClaim":{{"claimName":"data"}}}},
+  auto pod = pod_with(
+      "volumes",
+      R"({"volumeMounts":[{"name":"claim","mountPath":"/c","subPath":"a/b"},{"name":"host","mountPath":"/h"},{"name":"s","mountPath":"/s"},{"name":"tmp","mountPath":"/t"}]})",
+      fmt::format(R"({{"volumes":[{{"name":"claim","persistentVolumeClaim":{{"claimName":"data"}}}},
       {{"name":"host","hostPath":{{"path":"{}","type":"DirectoryOrCreate"}}}},
-      {{"name":"s","secret":{{"secretName":"files","items":[{{"key":"a","path":"deep/a.txt"}}]}}}},{{"name":"tmp","emptyDir":{{"medium":"Memory"}}}}]}})", host.string()));
+      {{"name":"s","secret":{{"secretName":"files","items":[{{"key":"a","path":"deep/a.txt"}}]}}}},{{"name":"tmp","emptyDir":{{"medium":"Memory"}}}}]}})",
+                  host.string()));
   ASSERT_TRUE(node.apply({pod}));
   EXPECT_EQ(node.pod("volumes").reason, "VolumeMissing");
-  ASSERT_TRUE(node.apply({object_of("v1", "PersistentVolumeClaim", "data", R"({"spec":{"accessModes":["ReadWriteOnce"]}})")}));
+  ASSERT_TRUE(node.apply({object_of("v1", "PersistentVolumeClaim", "data",
+                                    R"({"spec":{"accessModes":["ReadWriteOnce"]}})")}));
   EXPECT_EQ(node.pod("volumes").reason, "SecretMissing");
-  ASSERT_TRUE(node.apply({object_of("v1", "Secret", "files", R"({"stringData":{"a":"1","b":"2"}})")}));
+  ASSERT_TRUE(
+      node.apply({object_of("v1", "Secret", "files", R"({"stringData":{"a":"1","b":"2"}})")}));
   ASSERT_EQ(node.pod("volumes").phase, PodPhase::running);
   const auto& volumes = node.driver.launched("volumes").volumes;
   ASSERT_EQ(volumes.size(), 4U);
@@ -94,7 +111,10 @@ TEST(EmbeddedCluster, GivesVolumesTheirFolders) {
 TEST(EmbeddedCluster, WaitsForAPathOfTheHost) {
   Node node;
   const auto host = node.folder / "later";
-  ASSERT_TRUE(node.apply({pod_with("path", "{}", fmt::format(R"({{"volumes":[{{"name":"h","hostPath":{{"path":"{}"}}}}]}})", host.string()))}));
+  ASSERT_TRUE(node.apply(
+      {pod_with("path", "{}",
+                fmt::format(R"({{"volumes":[{{"name":"h","hostPath":{{"path":"{}"}}}}]}})",
+                            host.string()))}));
   EXPECT_EQ(node.pod("path").reason, "VolumeMissing");
   std::filesystem::create_directories(host);
   node.advance(std::chrono::seconds(5));
@@ -103,10 +123,15 @@ TEST(EmbeddedCluster, WaitsForAPathOfTheHost) {
 
 TEST(EmbeddedCluster, RefusesVolumesWhereTheHostCannotMount) {
   Node node;
-  node.driver.host_limits = {{.type = "NoMountNamespace", .status = true, .reason = "NoMountNamespace", .message = {}, .since = {}}};
+  node.driver.host_limits = {{.type = "NoMountNamespace",
+                              .status = true,
+                              .reason = "NoMountNamespace",
+                              .message = {},
+                              .since = {}}};
   const auto admit = [&](std::string_view path) {
-    const auto pod = pod_with("v", R"({"volumeMounts":[{"name":"v","mountPath":"/data"}]})",
-                              fmt::format(R"({{"volumes":[{{"name":"v","hostPath":{{"path":"{}"}}}}]}})", path));
+    const auto pod =
+        pod_with("v", R"({"volumeMounts":[{"name":"v","mountPath":"/data"}]})",
+                 fmt::format(R"({{"volumes":[{{"name":"v","hostPath":{{"path":"{}"}}}}]}})", path));
     return node.run(node.cluster->admit(std::span(&pod, 1))).value();
   };
   EXPECT_EQ(admit("/data").verdict, Admission::Verdict::ok);
@@ -119,21 +144,32 @@ TEST(EmbeddedCluster, FollowsNoLinkOutOfAVolume) {
   std::filesystem::create_directories(claim);
   std::filesystem::create_directory_symlink("/tmp", claim / "escape");
   ASSERT_TRUE(node.apply({object_of("v1", "PersistentVolumeClaim", "data", "{}")}));
-  ASSERT_TRUE(node.apply({pod_with("escapes", R"({"volumeMounts":[{"name":"v","mountPath":"/c","subPath":"escape/x"}]})",
-                                   R"({"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"data"}}]})")}));
+  ASSERT_TRUE(node.apply({pod_with(
+      "escapes", R"({"volumeMounts":[{"name":"v","mountPath":"/c","subPath":"escape/x"}]})",
+      R"({"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"data"}}]})")}));
   EXPECT_EQ(node.pod("escapes").phase, PodPhase::failed);
   EXPECT_THAT(node.pod("escapes").message, HasSubstr("leads out of the volume"));
 }
 
 TEST(EmbeddedCluster, WaitsForAnEnvironmentAndFailsByItsCode) {
-  auto error = std::make_shared<Error>(Error{.kind = ErrorKind::invalid, .message = "no package numpyy", .field = {}, .fix = {}, .code = "EnvironmentFailed"});
+  auto error = std::make_shared<Error>(Error{.kind = ErrorKind::invalid,
+                                             .message = "no package numpyy",
+                                             .field = {},
+                                             .fix = {},
+                                             .code = "EnvironmentFailed"});
   Node node([error](EmbeddedOptions& options) {
-    options.ambient = [error](const Resource&) -> Async<Result<Ambient>> { co_return fail(*error); };
+    options.ambient = [error](const Resource&) -> Async<Result<Ambient>> {
+      co_return fail(*error);
+    };
   });
   ASSERT_TRUE(node.apply({conformance_pod("broken", {})}));
   EXPECT_EQ(node.pod("broken").phase, PodPhase::failed);
   EXPECT_EQ(node.pod("broken").reason, "EnvironmentFailed");
-  *error = {.kind = ErrorKind::unavailable, .message = "builds", .field = {}, .fix = {}, .code = "EnvironmentBuilding"};
+  *error = {.kind = ErrorKind::unavailable,
+            .message = "builds",
+            .field = {},
+            .fix = {},
+            .code = "EnvironmentBuilding"};
   ASSERT_TRUE(node.apply({conformance_pod("builds", {})}));
   EXPECT_EQ(node.pod("builds").phase, PodPhase::pending);
   EXPECT_EQ(node.pod("builds").reason, "EnvironmentBuilding");
@@ -141,11 +177,17 @@ TEST(EmbeddedCluster, WaitsForAnEnvironmentAndFailsByItsCode) {
 
 TEST(EmbeddedCluster, GivesAddressesOnlyToThoseWhoNeedThemAndNamesThem) {
   Node node;
-  ASSERT_TRUE(node.apply({object_of("v1", "Service", "web", R"({"spec":{"selector":{"app":"web"},"ports":[{"name":"http","port":80,"targetPort":"main"}]}})"),
-                          object_of("v1", "Service", "peers", R"({"spec":{"clusterIP":"None","selector":{"app":"web"},"ports":[{"port":7}]}})")}));
+  ASSERT_TRUE(node.apply(
+      {object_of(
+           "v1", "Service", "web",
+           R"({"spec":{"selector":{"app":"web"},"ports":[{"name":"http","port":80,"targetPort":"main"}]}})"),
+       object_of(
+           "v1", "Service", "peers",
+           R"({"spec":{"clusterIP":"None","selector":{"app":"web"},"ports":[{"port":7}]}})")}));
   EXPECT_TRUE(node.run(node.cluster->reach("conformance", "web", "http")));
   EXPECT_EQ(node.run(node.cluster->reach("conformance", "peers", "")).error().code, "NotReady");
-  auto web = pod_with("web-0", R"({"ports":[{"name":"main","containerPort":8080}]})", R"({"hostname":"host0","subdomain":"peers"})");
+  auto web = pod_with("web-0", R"({"ports":[{"name":"main","containerPort":8080}]})",
+                      R"({"hostname":"host0","subdomain":"peers"})");
   web.metadata.labels["app"] = "web";
   ASSERT_TRUE(node.apply({web, conformance_pod("plain", kForever)}));
   const auto address = node.driver.launched("web-0").pod_ip;

@@ -1,6 +1,6 @@
 // The way of a pod through the embedded cluster: queue, placement, start, status, end.
-#include <boost/asio/post.hpp>
 #include <fmt/format.h>
+#include <boost/asio/post.hpp>
 
 #include <csignal>
 
@@ -21,20 +21,34 @@ std::string share_group_of(std::string gang) {
   return gang;
 }
 
-std::string or_else(std::string text, std::string_view fallback) { return text.empty() ? std::string(fallback) : text; }
+std::string or_else(std::string text, std::string_view fallback) {
+  return text.empty() ? std::string(fallback) : text;
+}
 
 }  // namespace
 
 PodRequest EmbeddedCluster::request_of(const Entry& entry) const {
-  PodRequest out{.id = entry.uid, .name = entry.key.name, .owner = entry.owner, .gang = entry.gang, .priority = entry.pod->priority,
+  PodRequest out{.id = entry.uid,
+                 .name = entry.key.name,
+                 .owner = entry.owner,
+                 .gang = entry.gang,
+                 .priority = entry.pod->priority,
                  .requests = pod_requests(*entry.pod)};
-  if (const auto found = options_.priorities.find(entry.pod->priority_class); found != options_.priorities.end()) { out.priority = found->second; }
+  if (const auto found = options_.priorities.find(entry.pod->priority_class);
+      found != options_.priorities.end()) {
+    out.priority = found->second;
+  }
   return out;
 }
 
 void EmbeddedCluster::enqueue(const EntryPtr& entry) {
   if (entry->unwanted()) {
-    fail_entry(entry, or_else(entry->stop ? entry->stop->reason : entry->removal ? entry->removal->reason : "Removed", "Stopped"), {});
+    fail_entry(entry,
+               or_else(entry->stop      ? entry->stop->reason
+                       : entry->removal ? entry->removal->reason
+                                        : "Removed",
+                       "Stopped"),
+               {});
     return;
   }
   if (auto missing = missing_reference(*entry->pod, context())) {
@@ -58,7 +72,10 @@ void EmbeddedCluster::block(const EntryPtr& entry, MissingReference missing) {
   touch(entry);
   // Objects tell us when they come; a path of the host or a store that could not answer does not.
   static constexpr std::string_view kTold[] = {"SecretMissing", "ConfigMapMissing"};
-  if (std::ranges::find(kTold, missing.code) != std::end(kTold) || missing.object.kind == "PersistentVolumeClaim") { return; }
+  if (std::ranges::find(kTold, missing.code) != std::end(kTold) ||
+      missing.object.kind == "PersistentVolumeClaim") {
+    return;
+  }
   alarms_.after(kBlockedRetry, [this, object = std::move(missing.object)] { unblock(object); });
 }
 
@@ -104,7 +121,9 @@ void EmbeddedCluster::schedule() {
     entry->stage = Entry::Stage::placed;
     entry->devices = std::move(placement.devices);
     // Members of a gang come next to each other and start together.
-    if (!group.empty() && (entry->gang.empty() || group.front()->gang != entry->gang)) { starts_.push_back(std::exchange(group, {})); }
+    if (!group.empty() && (entry->gang.empty() || group.front()->gang != entry->gang)) {
+      starts_.push_back(std::exchange(group, {}));
+    }
     group.push_back(entry);
   }
   if (!group.empty()) { starts_.push_back(std::move(group)); }
@@ -122,7 +141,11 @@ void EmbeddedCluster::say_why_waiting() {
     entry->status.phase = PodPhase::pending;
     entry->status.reason = cause->code;
     entry->status.message = cause->reason;
-    set_condition(entry->status, {.type = "PodScheduled", .status = false, .reason = cause->code, .message = cause->reason, .since = clock_.now()});
+    set_condition(entry->status, {.type = "PodScheduled",
+                                  .status = false,
+                                  .reason = cause->code,
+                                  .message = cause->reason,
+                                  .since = clock_.now()});
     note(entry->key, true, "FailedScheduling", cause->reason);
     touch(entry);
   }
@@ -156,12 +179,18 @@ Async<void> EmbeddedCluster::launch(std::vector<EntryPtr> members) {
     entry->status.reason.clear();
     entry->status.message.clear();
     entry->status.pod_ip = entry->address;
-    set_condition(entry->status, {.type = "PodScheduled", .status = true, .reason = {}, .message = {}, .since = clock_.now()});
+    set_condition(entry->status, {.type = "PodScheduled",
+                                  .status = true,
+                                  .reason = {},
+                                  .message = {},
+                                  .since = clock_.now()});
   }
   if (durable && failed.empty()) {
     for (const auto& entry : members) {
       auto saved = co_await save(entry);
-      if (!saved && failed.empty()) { failed = fmt::format("{}: {}", entry->key.name, saved.error().text()); }
+      if (!saved && failed.empty()) {
+        failed = fmt::format("{}: {}", entry->key.name, saved.error().text());
+      }
     }
   }
   METIER_FAILPOINT("cluster/launch/placed");
@@ -188,14 +217,18 @@ Async<void> EmbeddedCluster::settle_gang(std::vector<EntryPtr> members, std::str
   for (const auto& entry : members) {
     if (entry->ended()) { continue; }
     if (entry->driver_has) {
-      (void)co_await driver_.stop(entry->uid, {.how = StopOptions::How::forced, .grace = {}, .reason = "GangIncomplete", .message = failed});
+      (void)co_await driver_.stop(entry->uid, {.how = StopOptions::How::forced,
+                                               .grace = {},
+                                               .reason = "GangIncomplete",
+                                               .message = failed});
     } else {
       fail_entry(entry, "GangIncomplete", failed);
     }
   }
 }
 
-Async<void> EmbeddedCluster::start_one(EntryPtr entry, std::shared_ptr<std::size_t> left, std::shared_ptr<std::vector<std::string>> failed) {
+Async<void> EmbeddedCluster::start_one(EntryPtr entry, std::shared_ptr<std::size_t> left,
+                                       std::shared_ptr<std::vector<std::string>> failed) {
   auto started = co_await start_pod(entry);
   if (!started && !entry->ended()) {
     auto& error = started.error();
@@ -220,11 +253,22 @@ Async<void> EmbeddedCluster::start_one(EntryPtr entry, std::shared_ptr<std::size
 Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
   const auto pod = entry->pod;
   const auto unwanted = [&] {
-    return fail(Error{.kind = ErrorKind::cancelled, .message = entry->stop ? entry->stop->message : std::string(), .field = {}, .fix = {},
-                      .code = or_else(entry->stop ? entry->stop->reason : entry->removal ? entry->removal->reason : std::string(), "Stopped")});
+    return fail(Error{.kind = ErrorKind::cancelled,
+                      .message = entry->stop ? entry->stop->message : std::string(),
+                      .field = {},
+                      .fix = {},
+                      .code = or_else(entry->stop      ? entry->stop->reason
+                                      : entry->removal ? entry->removal->reason
+                                                       : std::string(),
+                                      "Stopped")});
   };
   if (!pod || entry->ended()) { co_return Result<void>{}; }
-  LaunchInput input{.ambient = {}, .devices = entry->devices, .address = entry->address, .hosts = {}, .share_group = share_group_of(entry->gang), .service_env = {}};
+  LaunchInput input{.ambient = {},
+                    .devices = entry->devices,
+                    .address = entry->address,
+                    .hosts = {},
+                    .share_group = share_group_of(entry->gang),
+                    .service_env = {}};
   if (options_.ambient) {
     while (true) {
       if (entry->unwanted() || !open_) { co_return unwanted(); }
@@ -236,7 +280,8 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
         break;
       }
       if (ambient.error().kind != ErrorKind::unavailable || ambient.error().code.empty()) {
-        co_return fail(std::move(ambient.error()).coded(or_else(ambient.error().code, "EnvironmentFailed")));
+        co_return fail(
+            std::move(ambient.error()).coded(or_else(ambient.error().code, "EnvironmentFailed")));
       }
       if (entry->status.reason != ambient.error().code) {
         entry->status.reason = ambient.error().code;
@@ -259,7 +304,8 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
   METIER_FAILPOINT("cluster/start/after");
   if (!handle && handle.error().kind == ErrorKind::conflict) {
     // Started by a server before us, which could not say so any more.
-    auto recovered = co_await driver_.recover(entry->uid, {.driver = std::string(driver_.name()), .version = 0, .payload = {}});
+    auto recovered = co_await driver_.recover(
+        entry->uid, {.driver = std::string(driver_.name()), .version = 0, .payload = {}});
     if (!recovered) { co_return fail(std::move(recovered.error())); }
   } else if (!handle) {
     co_return fail(std::move(handle.error()));
@@ -272,7 +318,9 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
   auto status = co_await driver_.status(entry->uid);
   if (status) { on_status(entry, *status); }
   if (entry->ended()) {  // it told us of its end before its start had returned
-    if (entry->unwanted() && !entry->writing && !entry->removing) { spawn("remove", finish_removal(entry)); }
+    if (entry->unwanted() && !entry->writing && !entry->removing) {
+      spawn("remove", finish_removal(entry));
+    }
     co_return Result<void>{};
   }
   if (entry->unwanted()) {
@@ -296,7 +344,8 @@ Async<void> EmbeddedCluster::stop_pod(EntryPtr entry, StopOptions options) {
       co_return;
     case Entry::Stage::live: break;
   }
-  if (const auto owner = owners_.find(entry->owner); owner != owners_.end() && options.how == StopOptions::How::graceful) {
+  if (const auto owner = owners_.find(entry->owner);
+      owner != owners_.end() && options.how == StopOptions::How::graceful) {
     auto* controller = controller_of(owner->second.first.kind);
     const auto object = store_.get(entry->key);
     if (controller != nullptr && object) {
@@ -304,9 +353,14 @@ Async<void> EmbeddedCluster::stop_pod(EntryPtr entry, StopOptions options) {
       if (!prepared) { note(entry->key, true, "BeforeStopFailed", prepared.error().text()); }
     }
   }
-  if (options.how != StopOptions::How::detach) { note(entry->key, false, "Killing", options.message); }
+  if (options.how != StopOptions::How::detach) {
+    note(entry->key, false, "Killing", options.message);
+  }
   auto stopped = co_await driver_.stop(entry->uid, options);
-  if (!stopped) { options_.log.warn("pod not stopped", {{"pod", Json(entry->key.text())}, {"error", Json(stopped.error().text())}}); }
+  if (!stopped) {
+    options_.log.warn("pod not stopped",
+                      {{"pod", Json(entry->key.text())}, {"error", Json(stopped.error().text())}});
+  }
 }
 
 void EmbeddedCluster::fail_entry(const EntryPtr& entry, std::string reason, std::string message) {
@@ -316,7 +370,11 @@ void EmbeddedCluster::fail_entry(const EntryPtr& entry, std::string reason, std:
   status.reason = std::move(reason);
   status.message = std::move(message);
   status.finished = clock_.now();
-  set_condition(status, {.type = "Ready", .status = false, .reason = "PodFailed", .message = {}, .since = clock_.now()});
+  set_condition(status, {.type = "Ready",
+                         .status = false,
+                         .reason = "PodFailed",
+                         .message = {},
+                         .since = clock_.now()});
   note(entry->key, true, "Failed", fmt::format("{}: {}", status.reason, status.message));
   after_end(entry);
   touch(entry);
@@ -346,49 +404,72 @@ void EmbeddedCluster::set_ready(const EntryPtr& entry) {
   bool ready = status.phase == PodPhase::running;
   for (auto& container : status.containers) {
     if (container.init) { continue; }
-    container.ready = container.state == ContainerStatus::State::running && prober_.ready(entry->uid, container.name);
+    container.ready = container.state == ContainerStatus::State::running &&
+                      prober_.ready(entry->uid, container.name);
     ready = ready && container.ready;
   }
-  set_condition(status, {.type = "Ready", .status = ready,
-                         .reason = ready ? "" : status.phase == PodPhase::succeeded ? "PodCompleted" : status.phase == PodPhase::failed ? "PodFailed" : "NotReady",
-                         .message = {}, .since = clock_.now()});
+  set_condition(status, {.type = "Ready",
+                         .status = ready,
+                         .reason = ready                                 ? ""
+                                   : status.phase == PodPhase::succeeded ? "PodCompleted"
+                                   : status.phase == PodPhase::failed    ? "PodFailed"
+                                                                         : "NotReady",
+                         .message = {},
+                         .since = clock_.now()});
 }
 
 void EmbeddedCluster::on_verdict(const std::string& id, const Prober::Verdict& verdict) {
   const auto found = by_uid_.find(id);
   if (found == by_uid_.end() || found->second->ended()) { return; }
   const auto entry = found->second;
-  if (!verdict.message.empty()) { note(entry->key, true, "Unhealthy", fmt::format("{}: {}", verdict.container, verdict.message)); }
+  if (!verdict.message.empty()) {
+    note(entry->key, true, "Unhealthy", fmt::format("{}: {}", verdict.container, verdict.message));
+  }
   set_ready(entry);
   touch(entry);
   if (!verdict.dead) { return; }
   prober_.stop(id);  // begins again with the container's next status
   const auto message = fmt::format("container {}: {}", verdict.container, verdict.message);
   // A signal reaches all containers of a pod, so only a pod of one container starts it anew.
-  if (entry->pod && entry->pod->restart != RestartPolicy::never && entry->pod->containers.size() == 1 && driver_.signals() != nullptr) {
+  if (entry->pod && entry->pod->restart != RestartPolicy::never &&
+      entry->pod->containers.size() == 1 && driver_.signals() != nullptr) {
     spawn("restart", restart_container(entry, message));
     return;
   }
-  spawn("stop", stop_pod(entry, {.how = StopOptions::How::graceful, .grace = {}, .reason = "Unhealthy", .message = message}));
+  spawn("stop", stop_pod(entry, {.how = StopOptions::How::graceful,
+                                 .grace = {},
+                                 .reason = "Unhealthy",
+                                 .message = message}));
 }
 
 Async<void> EmbeddedCluster::restart_container(EntryPtr entry, std::string message) {
-  const auto restarts = [entry] { return entry->status.containers.empty() ? 0 : entry->status.containers.back().restarts; };
+  const auto restarts = [entry] {
+    return entry->status.containers.empty() ? 0 : entry->status.containers.back().restarts;
+  };
   const auto before = restarts();
   const auto grace = std::chrono::seconds(entry->pod->grace_s);
   note(entry->key, true, "Killing", message + "; it will be restarted");
   auto asked = co_await driver_.signals()->signal(entry->uid, SIGTERM);
-  if (!asked) { options_.log.warn("container not restarted", {{"pod", Json(entry->key.text())}, {"error", Json(asked.error().text())}}); }
+  if (!asked) {
+    options_.log.warn("container not restarted",
+                      {{"pod", Json(entry->key.text())}, {"error", Json(asked.error().text())}});
+  }
   alarms_.after(grace, [this, weak = std::weak_ptr<Entry>(entry), before] {
     const auto live = weak.lock();
-    if (!live || live->ended() || live->status.containers.empty() || live->status.containers.back().restarts != before) { return; }
+    if (!live || live->ended() || live->status.containers.empty() ||
+        live->status.containers.back().restarts != before) {
+      return;
+    }
     spawn("kill", kill_container(live));
   });
 }
 
 Async<void> EmbeddedCluster::kill_container(EntryPtr entry) {
   auto killed = co_await driver_.signals()->signal(entry->uid, SIGKILL);
-  if (!killed) { options_.log.warn("container not killed", {{"pod", Json(entry->key.text())}, {"error", Json(killed.error().text())}}); }
+  if (!killed) {
+    options_.log.warn("container not killed",
+                      {{"pod", Json(entry->key.text())}, {"error", Json(killed.error().text())}});
+  }
 }
 
 void EmbeddedCluster::set_deadline(const EntryPtr& entry) {
@@ -396,12 +477,17 @@ void EmbeddedCluster::set_deadline(const EntryPtr& entry) {
   const auto seconds = *entry->pod->deadline_s;
   const auto ran = std::max(clock_.now() - entry->status.started, Duration::zero());
   const auto left = std::chrono::seconds(seconds) - ran;
-  entry->deadline = alarms_.at(clock_.steady() + left, [this, weak = std::weak_ptr<Entry>(entry), seconds] {
-    const auto live = weak.lock();
-    if (!live || live->ended()) { return; }
-    spawn("deadline", stop_pod(live, {.how = StopOptions::How::graceful, .grace = {}, .reason = "DeadlineExceeded",
-                                      .message = fmt::format("it ran longer than its activeDeadlineSeconds, {}", seconds)}));
-  });
+  entry->deadline =
+      alarms_.at(clock_.steady() + left, [this, weak = std::weak_ptr<Entry>(entry), seconds] {
+        const auto live = weak.lock();
+        if (!live || live->ended()) { return; }
+        spawn("deadline",
+              stop_pod(live, {.how = StopOptions::How::graceful,
+                              .grace = {},
+                              .reason = "DeadlineExceeded",
+                              .message = fmt::format(
+                                  "it ran longer than its activeDeadlineSeconds, {}", seconds)}));
+      });
 }
 
 void EmbeddedCluster::after_end(const EntryPtr& entry) {
@@ -434,7 +520,9 @@ void EmbeddedCluster::touch(const EntryPtr& entry) {
 Async<Result<void>> EmbeddedCluster::save(EntryPtr entry) {
   while (true) {
     auto object = store_.get(entry->key);
-    if (!object || object->metadata.uid != entry->uid) { co_return fail(ErrorKind::not_found, "the pod is no longer stored"); }
+    if (!object || object->metadata.uid != entry->uid) {
+      co_return fail(ErrorKind::not_found, "the pod is no longer stored");
+    }
     const auto version = object->version;
     object->status = status_document(entry->status, entry->handle, entry->devices);
     entry->dirty = false;
@@ -454,11 +542,14 @@ Async<void> EmbeddedCluster::write_status(EntryPtr entry) {
     auto saved = co_await save(entry);
     if (saved) { continue; }
     if (saved.error().kind == ErrorKind::not_found) { break; }  // its removal is on the way to us
-    options_.log.error("status not written", {{"pod", Json(entry->key.text())}, {"error", Json(saved.error().text())}});
+    options_.log.error("status not written",
+                       {{"pod", Json(entry->key.text())}, {"error", Json(saved.error().text())}});
     co_await sleep_for(executor_, kStoreRetry);
   }
   entry->writing = false;
-  if (entry->ended() && (entry->removal || entry->gone) && !entry->removing) { co_await finish_removal(entry); }
+  if (entry->ended() && (entry->removal || entry->gone) && !entry->removing) {
+    co_await finish_removal(entry);
+  }
 }
 
 // After the end: the driver's folder first, then the object, so that nothing stays without a name.
@@ -468,7 +559,8 @@ Async<void> EmbeddedCluster::finish_removal(EntryPtr entry) {
   if (entry->driver_has) {
     auto destroyed = co_await driver_.destroy(entry->uid);
     if (!destroyed && destroyed.error().kind != ErrorKind::not_found) {
-      options_.log.warn("pod folder not removed", {{"pod", Json(entry->key.text())}, {"error", Json(destroyed.error().text())}});
+      options_.log.warn("pod folder not removed", {{"pod", Json(entry->key.text())},
+                                                   {"error", Json(destroyed.error().text())}});
     }
   }
   METIER_FAILPOINT("cluster/remove/destroyed");
@@ -476,7 +568,10 @@ Async<void> EmbeddedCluster::finish_removal(EntryPtr entry) {
     const auto object = store_.get(entry->key);
     if (object && object->metadata.uid == entry->uid) {
       auto removed = co_await store_.remove(entry->key);
-      if (!removed) { options_.log.error("pod not removed", {{"pod", Json(entry->key.text())}, {"error", Json(removed.error().text())}}); }
+      if (!removed) {
+        options_.log.error("pod not removed", {{"pod", Json(entry->key.text())},
+                                               {"error", Json(removed.error().text())}});
+      }
     }
     entry->gone = true;
   }

@@ -19,7 +19,8 @@ Async<Result<void>> EmbeddedCluster::recover_pods() {
   std::set<std::string> on_node(found->begin(), found->end());
   auto left = std::make_shared<std::size_t>(0);
   std::vector<EntryPtr> waiting;
-  for (const auto& object : store_.list({.name_space = {}, .kind = "Pod", .name = {}, .labels = {}, .owner_uid = {}})) {
+  for (const auto& object :
+       store_.list({.name_space = {}, .kind = "Pod", .name = {}, .labels = {}, .owner_uid = {}})) {
     const auto entry = track(object, true);
     if (!entry) { continue; }
     const bool has = on_node.erase(entry->uid) > 0;
@@ -33,12 +34,15 @@ Async<Result<void>> EmbeddedCluster::recover_pods() {
     }
     while (*left >= kMostRecovering) { (void)co_await settled_.wait(settled_.generation()); }
     ++*left;
-    if (!spawn("recover", recover_one(entry, left))) { co_return fail(ErrorKind::cancelled, "closed while it opened"); }
+    if (!spawn("recover", recover_one(entry, left))) {
+      co_return fail(ErrorKind::cancelled, "closed while it opened");
+    }
   }
   while (*left > 0) { (void)co_await settled_.wait(settled_.generation()); }
   // Never launched. What was placed before keeps its place; a gang of which some run is completed.
   for (const auto& entry : waiting) {
-    if (entry->scheduled_before && !entry->unwanted() && !missing_reference(*entry->pod, context())) {
+    if (entry->scheduled_before && !entry->unwanted() &&
+        !missing_reference(*entry->pod, context())) {
       scheduler_.adopt(request_of(*entry), entry->devices);
       addresses_.adopt(*entry->pod, entry->uid, entry->address);
       entry->stage = Entry::Stage::placed;
@@ -76,11 +80,13 @@ Async<void> EmbeddedCluster::recover_one(EntryPtr entry, std::shared_ptr<std::si
       spawn("remove", finish_removal(entry));
     }
   } else if (!entry->ended()) {
-    if (recovered.error().kind == ErrorKind::not_found && entry->status.phase == PodPhase::pending) {
+    if (recovered.error().kind == ErrorKind::not_found &&
+        entry->status.phase == PodPhase::pending) {
       enqueue(entry);
     } else {
-      fail_entry(entry, recovered.error().code.empty() ? "ShimLost" : recovered.error().code,
-                 fmt::format("its processes could not be found again: {}", recovered.error().text()));
+      fail_entry(
+          entry, recovered.error().code.empty() ? "ShimLost" : recovered.error().code,
+          fmt::format("its processes could not be found again: {}", recovered.error().text()));
     }
   }
   --*left;
@@ -89,20 +95,31 @@ Async<void> EmbeddedCluster::recover_one(EntryPtr entry, std::shared_ptr<std::si
 
 // The server died while it removed a custom resource.
 Async<void> EmbeddedCluster::go_on_removing(ResourceKey key) {
-  auto removed = co_await remove({.name_space = key.name_space, .kind = key.kind, .name = key.name, .labels = {}, .owner_uid = {}}, {});
-  if (!removed) { options_.log.error("object not removed", {{"object", Json(key.text())}, {"error", Json(removed.error().text())}}); }
+  auto removed = co_await remove({.name_space = key.name_space,
+                                  .kind = key.kind,
+                                  .name = key.name,
+                                  .labels = {},
+                                  .owner_uid = {}},
+                                 {});
+  if (!removed) {
+    options_.log.error("object not removed",
+                       {{"object", Json(key.text())}, {"error", Json(removed.error().text())}});
+  }
 }
 
 // A folder whose pod is not in the store: its pod was removed while the server was down.
 Async<void> EmbeddedCluster::destroy_unknown(std::string id) {
-  auto recovered = co_await driver_.recover(id, {.driver = std::string(driver_.name()), .version = 0, .payload = {}});
+  auto recovered = co_await driver_.recover(
+      id, {.driver = std::string(driver_.name()), .version = 0, .payload = {}});
   if (recovered) {
-    (void)co_await driver_.stop(id, {.how = StopOptions::How::forced, .grace = {}, .reason = "Removed", .message = {}});
+    (void)co_await driver_.stop(
+        id, {.how = StopOptions::How::forced, .grace = {}, .reason = "Removed", .message = {}});
     (void)co_await driver_.wait(id);
   }
   auto destroyed = co_await driver_.destroy(id);
   if (!destroyed && destroyed.error().kind != ErrorKind::not_found) {
-    options_.log.warn("unknown pod folder not removed", {{"id", Json(id)}, {"error", Json(destroyed.error().text())}});
+    options_.log.warn("unknown pod folder not removed",
+                      {{"id", Json(id)}, {"error", Json(destroyed.error().text())}});
   }
 }
 

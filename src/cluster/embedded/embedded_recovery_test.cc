@@ -42,7 +42,8 @@ TEST(EmbeddedCluster, AdoptsAPodWhoseStartWasNeverWritten) {
   Node node;
   node.store.fail_write = [](const ResourceKey&) -> std::optional<Error> { return std::nullopt; };
   ASSERT_TRUE(node.apply({cpu_pod("runs", "2")}));
-  auto object = node.store.get({.name_space = "conformance", .kind = "Pod", .name = "runs"}).value();
+  auto object =
+      node.store.get({.name_space = "conformance", .kind = "Pod", .name = "runs"}).value();
   node.shut();
   object.status = to_json(PodStatus{});  // as if the server had died before it wrote
   node.store.put(object);
@@ -55,7 +56,8 @@ TEST(EmbeddedCluster, AdoptsAPodWhoseStartWasNeverWritten) {
 
 TEST(EmbeddedCluster, ALostPodFailsByNameAndAnUnknownFolderGoes) {
   Node node;
-  ASSERT_TRUE(node.apply({conformance_pod("lost", kForever), conformance_pod("forgotten", kForever)}));
+  ASSERT_TRUE(
+      node.apply({conformance_pod("lost", kForever), conformance_pod("forgotten", kForever)}));
   const auto unknown = node.driver.id_of("forgotten");
   node.shut();
   node.store.erase({.name_space = "conformance", .kind = "Pod", .name = "forgotten"});

@@ -26,7 +26,7 @@ struct EmbeddedCluster::Entry {
   PodStatus status;
   PodHandle handle;
   Devices devices;
-  std::string gang;      // id of its PodGroup
+  std::string gang;  // id of its PodGroup
   std::string address;
   Stage stage = Stage::queued;
   ResourceKey blocked_on;
@@ -34,12 +34,12 @@ struct EmbeddedCluster::Entry {
   std::optional<StopOptions> removal;  // wanted: forget it after its end
   bool scheduled_before = false;       // its placement was durable before a crash
   bool driver_has = false;
-  bool gone = false;                   // its object is no longer in the store
+  bool gone = false;  // its object is no longer in the store
   bool dirty = false;
   bool writing = false;
-  bool removing = false;               // finish_removal is on its way
+  bool removing = false;  // finish_removal is on its way
   Alarms::Id deadline = 0;
-  Signal changed;                      // its status or its log
+  Signal changed;  // its status or its log
 
   bool ended() const { return stage == Stage::ended; }
   bool unwanted() const { return stop.has_value() || removal.has_value() || gone; }
@@ -47,6 +47,7 @@ struct EmbeddedCluster::Entry {
 
 // What we keep in a pod's status besides Kubernetes' fields.
 Json status_document(const PodStatus& status, const PodHandle& handle, const Devices& devices);
-void read_status_document(const Json& document, PodStatus& status, PodHandle& handle, Devices& devices);
+void read_status_document(const Json& document, PodStatus& status, PodHandle& handle,
+                          Devices& devices);
 
 }  // namespace metier

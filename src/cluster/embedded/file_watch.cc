@@ -37,7 +37,8 @@ struct FileWatch::State : std::enable_shared_from_this<FileWatch::State> {
   }
 
   void read() {
-    events.async_read_some(asio::buffer(buffer), [self = shared_from_this()](boost::system::error_code ec, std::size_t n) {
+    events.async_read_some(asio::buffer(buffer), [self = shared_from_this()](
+                                                     boost::system::error_code ec, std::size_t n) {
       if (ec || !self->events.is_open()) { return; }
       self->deliver(n);
       self->read();
@@ -88,7 +89,8 @@ FileWatch::~FileWatch() {
   if (state_->events.is_open()) { (void)state_->events.close(ignored); }
 }
 
-Result<std::shared_ptr<void>> FileWatch::watch(const std::string& path, std::function<void()> changed) {
+Result<std::shared_ptr<void>> FileWatch::watch(const std::string& path,
+                                               std::function<void()> changed) {
   METIER_CHECK(state_->open());
   // IN_MASK_ADD is not used: all interests want the same.
   const int wd = inotify_add_watch(state_->events.native_handle(), path.c_str(), IN_MODIFY);
@@ -99,7 +101,8 @@ Result<std::shared_ptr<void>> FileWatch::watch(const std::string& path, std::fun
   }
   auto interest = std::make_shared<State::Interest>(wd, std::move(changed));
   state_->interests[wd].push_back(interest);
-  return std::shared_ptr<void>(interest.get(), [state = state_, interest](void*) { state->leave(interest); });
+  return std::shared_ptr<void>(interest.get(),
+                               [state = state_, interest](void*) { state->leave(interest); });
 }
 
 }  // namespace metier

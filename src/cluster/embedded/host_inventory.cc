@@ -43,8 +43,8 @@ std::optional<std::int64_t> number_in(const std::filesystem::path& file) {
 }
 
 struct Groups {
-  std::string v2;                           // path of the unified hierarchy, or empty
-  std::map<std::string, std::string> v1;    // controller → path
+  std::string v2;                         // path of the unified hierarchy, or empty
+  std::map<std::string, std::string> v1;  // controller → path
 };
 
 Groups groups_of_this_process(const std::filesystem::path& root) {
@@ -89,7 +89,8 @@ void apply_limits(const std::filesystem::path& root, HostFacts& facts) {
   const auto cpu = [&](std::int64_t quota, std::int64_t period, const std::filesystem::path& file) {
     if (quota <= 0 || period <= 0 || quota * 1000 / period >= facts.cpu_milli) { return; }
     facts.cpu_milli = std::max<std::int64_t>(quota * 1000 / period, 1);
-    facts.notes.push_back(fmt::format("cpu {} by {}", Quantity::from_milli(facts.cpu_milli).cpu_text(), file.string()));
+    facts.notes.push_back(fmt::format(
+        "cpu {} by {}", Quantity::from_milli(facts.cpu_milli).cpu_text(), file.string()));
   };
   std::error_code ignored;
   if (std::filesystem::exists(cgroup / "cgroup.controllers", ignored)) {
@@ -114,7 +115,8 @@ void apply_limits(const std::filesystem::path& root, HostFacts& facts) {
     for (const auto* name : {"cpu", "cpu,cpuacct"}) {
       if (!std::filesystem::exists(cgroup / name, ignored)) { continue; }
       each_level(cgroup / name, path->second, [&](const std::filesystem::path& folder) {
-        cpu(number_in(folder / "cpu.cfs_quota_us").value_or(0), number_in(folder / "cpu.cfs_period_us").value_or(0), folder / "cpu.cfs_quota_us");
+        cpu(number_in(folder / "cpu.cfs_quota_us").value_or(0),
+            number_in(folder / "cpu.cfs_period_us").value_or(0), folder / "cpu.cfs_quota_us");
       });
       break;
     }
@@ -128,7 +130,9 @@ std::vector<int> numbered(const std::filesystem::path& folder, std::string_view 
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     const auto name = entry.path().filename().string();
     if (!name.starts_with(prefix)) { continue; }
-    if (const auto found = number(std::string_view(name).substr(prefix.size()))) { out.push_back(static_cast<int>(*found)); }
+    if (const auto found = number(std::string_view(name).substr(prefix.size()))) {
+      out.push_back(static_cast<int>(*found));
+    }
   }
   std::ranges::sort(out);
   return out;
@@ -155,10 +159,16 @@ Result<HostFacts> LinuxInventory::read() {
     out.memory = kib * 1024;
   }
   if (out.memory <= 0) {
-    return fail(Error{.kind = ErrorKind::unavailable, .message = "/proc/meminfo has no MemTotal", .field = {}, .fix = "mount /proc", .code = {}});
+    return fail(Error{.kind = ErrorKind::unavailable,
+                      .message = "/proc/meminfo has no MemTotal",
+                      .field = {},
+                      .fix = "mount /proc",
+                      .code = {}});
   }
   apply_limits(root_, out);
-  if (auto gpus = numbered(root_ / "dev", "nvidia"); !gpus.empty()) { out.devices["nvidia.com/gpu"] = std::move(gpus); }
+  if (auto gpus = numbered(root_ / "dev", "nvidia"); !gpus.empty()) {
+    out.devices["nvidia.com/gpu"] = std::move(gpus);
+  }
   std::error_code ignored;
   if (std::filesystem::exists(root_ / "dev/kfd", ignored)) {
     auto cards = numbered(root_ / "dev/dri", "renderD");

@@ -12,9 +12,9 @@
 namespace metier {
 
 struct HostFacts {
-  std::string name;             // of the node
-  std::int64_t cpu_milli = 0;   // what this process may use: affinity, cgroup quota
-  std::int64_t memory = 0;      // bytes: the least of the machine's and every cgroup's limit
+  std::string name;            // of the node
+  std::int64_t cpu_milli = 0;  // what this process may use: affinity, cgroup quota
+  std::int64_t memory = 0;     // bytes: the least of the machine's and every cgroup's limit
   std::map<std::string, std::vector<int>, std::less<>> devices;  // "nvidia.com/gpu" → numbers
   std::vector<std::string> notes;  // where a number came from when it is not the machine's own
 };

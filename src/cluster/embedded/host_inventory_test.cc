@@ -13,8 +13,10 @@ using testing::ElementsAre;
 
 class Inventory : public testing::Test {
  protected:
-  Inventory() : root(std::filesystem::temp_directory_path() / ("metier-inventory-" + std::to_string(getpid()) + "-" +
-                                                                testing::UnitTest::GetInstance()->current_test_info()->name())) {
+  Inventory()
+      : root(std::filesystem::temp_directory_path() /
+             ("metier-inventory-" + std::to_string(getpid()) + "-" +
+              testing::UnitTest::GetInstance()->current_test_info()->name())) {
     put("proc/meminfo", "MemTotal:        8000000 kB\nMemFree: 1 kB\n");
   }
   ~Inventory() override { std::filesystem::remove_all(root); }
@@ -22,7 +24,9 @@ class Inventory : public testing::Test {
     std::filesystem::create_directories((root / path).parent_path());
     ASSERT_TRUE(write_file(root / path, text));
   }
-  HostFacts read(int cpus = 4) { return LinuxInventory(root, [cpus] { return cpus; }).read().value(); }
+  HostFacts read(int cpus = 4) {
+    return LinuxInventory(root, [cpus] { return cpus; }).read().value();
+  }
 
   std::filesystem::path root;
 };
@@ -61,7 +65,10 @@ TEST_F(Inventory, TakesTheLeastOfAllV2Limits) {
 }
 
 TEST_F(Inventory, CountsGpusByNumber) {
-  for (const auto* name : {"dev/nvidia0", "dev/nvidia10", "dev/nvidia2", "dev/nvidiactl", "dev/nvidia-uvm"}) { put(name, ""); }
+  for (const auto* name :
+       {"dev/nvidia0", "dev/nvidia10", "dev/nvidia2", "dev/nvidiactl", "dev/nvidia-uvm"}) {
+    put(name, "");
+  }
   EXPECT_THAT(read().devices.at("nvidia.com/gpu"), ElementsAre(0, 2, 10));
   put("dev/kfd", "");
   put("dev/dri/renderD128", "");

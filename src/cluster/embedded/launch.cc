@@ -47,7 +47,9 @@ void add_base64(const JsonObject& body, std::string_view key, Values& out) {
   if (const auto* data = object_in(body, key)) {
     for (const auto& [name, value] : *data) {
       if (!value.is_string()) { continue; }
-      if (auto bytes = base64_decode(value.get_string())) { out[std::string(std::string_view(name))] = std::move(*bytes); }
+      if (auto bytes = base64_decode(value.get_string())) {
+        out[std::string(std::string_view(name))] = std::move(*bytes);
+      }
     }
   }
 }
@@ -55,18 +57,22 @@ void add_base64(const JsonObject& body, std::string_view key, Values& out) {
 // Opens each secret and config map once per launch.
 class References final {
  public:
-  References(const std::string& project, const LaunchContext& context) : project_(project), context_(context) {}
+  References(const std::string& project, const LaunchContext& context)
+      : project_(project), context_(context) {}
 
   Result<const Values*> open(bool secret, const std::string& name) {
     const auto key = (secret ? "s/" : "c/") + name;
-    if (const auto found = opened_.find(key); found != opened_.end()) { return found->second ? &*found->second : nullptr; }
+    if (const auto found = opened_.find(key); found != opened_.end()) {
+      return found->second ? &*found->second : nullptr;
+    }
     std::optional<Values> values;
     if (secret && context_.secrets) {
       METIER_TRY(opened, context_.secrets(project_, name));
       values = std::move(opened);
     }
     if (!values) {
-      if (const auto object = context_.objects.get({.name_space = project_, .kind = secret ? "Secret" : "ConfigMap", .name = name})) {
+      if (const auto object = context_.objects.get(
+              {.name_space = project_, .kind = secret ? "Secret" : "ConfigMap", .name = name})) {
         values.emplace();
         if (secret) {
           add_base64(object->body, "data", *values);
@@ -89,13 +95,18 @@ class References final {
 
 Error missing(bool secret, const std::string& name, const std::string& key = {}) {
   const auto* what = secret ? "secret" : "config map";
-  return Error{.kind = ErrorKind::unavailable,
-               .message = key.empty() ? fmt::format("{} {} does not exist", what, quote(name)) : fmt::format("{} {} has no key {}", what, quote(name), quote(key)),
-               .field = {}, .fix = secret ? fmt::format("metier secret set {}{}", name, key.empty() ? "" : ":" + key) : "metier apply -f FILE",
-               .code = secret ? "SecretMissing" : "ConfigMapMissing"};
+  return Error{
+      .kind = ErrorKind::unavailable,
+      .message = key.empty() ? fmt::format("{} {} does not exist", what, quote(name))
+                             : fmt::format("{} {} has no key {}", what, quote(name), quote(key)),
+      .field = {},
+      .fix = secret ? fmt::format("metier secret set {}{}", name, key.empty() ? "" : ":" + key)
+                    : "metier apply -f FILE",
+      .code = secret ? "SecretMissing" : "ConfigMapMissing"};
 }
 
-Result<std::optional<std::string>> value_of(const KeyRef& ref, bool secret, References& references) {
+Result<std::optional<std::string>> value_of(const KeyRef& ref, bool secret,
+                                            References& references) {
   METIER_TRY(values, references.open(secret, ref.name));
   if (values == nullptr) {
     if (ref.optional) { return std::optional<std::string>(); }
@@ -113,27 +124,38 @@ std::string in_brackets(const Labels& labels, std::string_view path) {
   return found == labels.end() ? std::string() : found->second;
 }
 
-std::string field_of(const Pod& pod, const std::string& id, std::string_view path, const LaunchInput& input, const LaunchContext& context) {
+std::string field_of(const Pod& pod, const std::string& id, std::string_view path,
+                     const LaunchInput& input, const LaunchContext& context) {
   if (path == "metadata.name") { return pod.metadata.name; }
   if (path == "metadata.namespace") { return pod.metadata.name_space; }
   if (path == "metadata.uid") { return id; }
   if (path == "spec.nodeName") { return context.node; }
-  if (path == "spec.serviceAccountName") { return pod.service_account.empty() ? "default" : pod.service_account; }
-  if (path.starts_with("status.podIP")) { return input.address.empty() ? "127.0.0.1" : input.address; }
+  if (path == "spec.serviceAccountName") {
+    return pod.service_account.empty() ? "default" : pod.service_account;
+  }
+  if (path.starts_with("status.podIP")) {
+    return input.address.empty() ? "127.0.0.1" : input.address;
+  }
   if (path.starts_with("status.hostIP")) { return "127.0.0.1"; }
   if (path.starts_with("metadata.labels[")) { return in_brackets(pod.metadata.labels, path); }
-  return path.starts_with("metadata.annotations[") ? in_brackets(pod.metadata.annotations, path) : std::string();
+  return path.starts_with("metadata.annotations[") ? in_brackets(pod.metadata.annotations, path)
+                                                   : std::string();
 }
 
-std::string joined(const std::vector<int>& numbers) { return fmt::format("{}", fmt::join(numbers, ",")); }
+std::string joined(const std::vector<int>& numbers) {
+  return fmt::format("{}", fmt::join(numbers, ","));
+}
 
 // The devices of one container: containers take theirs from the pod's in order.
-void add_devices(const Container& container, Devices& left, const LaunchContext& context, Variables& out) {
+void add_devices(const Container& container, Devices& left, const LaunchContext& context,
+                 Variables& out) {
   for (const auto& [resource, all] : context.capacity.devices) {
     std::vector<int> mine;
     const auto limit = container.resources.limits.find(resource);
     auto& pool = left[resource];
-    for (std::int64_t i = 0; limit != container.resources.limits.end() && i < limit->second.units() && !pool.empty(); ++i) {
+    for (std::int64_t i = 0;
+         limit != container.resources.limits.end() && i < limit->second.units() && !pool.empty();
+         ++i) {
       mine.push_back(pool.front());
       pool.erase(pool.begin());
     }
@@ -148,8 +170,9 @@ void add_devices(const Container& container, Devices& left, const LaunchContext&
   }
 }
 
-Result<void> add_env(const Pod& pod, const std::string& id, const Container& container, const LaunchInput& input, const LaunchContext& context,
-                     References& references, Variables& out) {
+Result<void> add_env(const Pod& pod, const std::string& id, const Container& container,
+                     const LaunchInput& input, const LaunchContext& context, References& references,
+                     Variables& out) {
   for (const auto& [name, value] : input.ambient.env) { out.set(name, value); }
   out.set("METIER_POD_NAME", pod.metadata.name);
   if (!input.address.empty()) { out.set("METIER_POD_IP", input.address); }
@@ -166,7 +189,8 @@ Result<void> add_env(const Pod& pod, const std::string& id, const Container& con
   const auto known = [&](std::string_view name) { return out.get(name); };
   for (const auto& variable : container.env) {
     if (variable.secret || variable.config_map) {
-      METIER_TRY(value, value_of(variable.secret ? *variable.secret : *variable.config_map, variable.secret.has_value(), references));
+      METIER_TRY(value, value_of(variable.secret ? *variable.secret : *variable.config_map,
+                                 variable.secret.has_value(), references));
       if (value) { out.set(variable.name, std::move(*value)); }
     } else if (!variable.field_path.empty()) {
       out.set(variable.name, field_of(pod, id, variable.field_path, input, context));
@@ -178,7 +202,11 @@ Result<void> add_env(const Pod& pod, const std::string& id, const Container& con
 }
 
 Error no_volume(std::string message, std::string fix) {
-  return Error{.kind = ErrorKind::unavailable, .message = std::move(message), .field = {}, .fix = std::move(fix), .code = "VolumeMissing"};
+  return Error{.kind = ErrorKind::unavailable,
+               .message = std::move(message),
+               .field = {},
+               .fix = std::move(fix),
+               .code = "VolumeMissing"};
 }
 
 Result<void> check_host_path(const Volume& volume, bool make) {
@@ -187,7 +215,8 @@ Result<void> check_host_path(const Volume& volume, bool make) {
   const auto& type = volume.host_path_type;
   if (!exists) {
     if (type != "DirectoryOrCreate" && type != "FileOrCreate") {
-      return fail(no_volume(fmt::format("volume {}: {} does not exist on this machine", quote(volume.name), quote(volume.source)),
+      return fail(no_volume(fmt::format("volume {}: {} does not exist on this machine",
+                                        quote(volume.name), quote(volume.source)),
                             "create it, or set type: DirectoryOrCreate"));
     }
     if (!make) { return {}; }
@@ -195,20 +224,34 @@ Result<void> check_host_path(const Volume& volume, bool make) {
     METIER_CHECK(make_folders(std::filesystem::path(volume.source).parent_path(), 0755));
     return write_file(volume.source, "", 0644);
   }
-  const bool wrong = ((type == "Directory" || type == "DirectoryOrCreate") && !S_ISDIR(found.st_mode)) ||
-                     ((type == "File" || type == "FileOrCreate") && !S_ISREG(found.st_mode)) || (type == "Socket" && !S_ISSOCK(found.st_mode)) ||
-                     (type == "CharDevice" && !S_ISCHR(found.st_mode)) || (type == "BlockDevice" && !S_ISBLK(found.st_mode));
-  if (wrong) { return fail(no_volume(fmt::format("volume {}: {} is no {}", quote(volume.name), quote(volume.source), type), "correct the type")); }
+  const bool wrong =
+      ((type == "Directory" || type == "DirectoryOrCreate") && !S_ISDIR(found.st_mode)) ||
+      ((type == "File" || type == "FileOrCreate") && !S_ISREG(found.st_mode)) ||
+      (type == "Socket" && !S_ISSOCK(found.st_mode)) ||
+      (type == "CharDevice" && !S_ISCHR(found.st_mode)) ||
+      (type == "BlockDevice" && !S_ISBLK(found.st_mode));
+  if (wrong) {
+    return fail(no_volume(
+        fmt::format("volume {}: {} is no {}", quote(volume.name), quote(volume.source), type),
+        "correct the type"));
+  }
   return {};
 }
 
 std::string claim_folder(const Pod& pod, const std::string& claim, const LaunchContext& context) {
-  return fmt::format("{}/volumes/{}/{}", context.data, pod.metadata.name_space.empty() ? "default" : pod.metadata.name_space, claim);
+  return fmt::format("{}/volumes/{}/{}", context.data,
+                     pod.metadata.name_space.empty() ? "default" : pod.metadata.name_space, claim);
 }
 
 Result<void> check_claim(const Pod& pod, const Volume& volume, const LaunchContext& context) {
-  if (context.objects.get({.name_space = pod.metadata.name_space, .kind = "PersistentVolumeClaim", .name = volume.source})) { return {}; }
-  return fail(no_volume(fmt::format("volume {}: no PersistentVolumeClaim {}", quote(volume.name), quote(volume.source)), "metier apply -f FILE"));
+  if (context.objects.get({.name_space = pod.metadata.name_space,
+                           .kind = "PersistentVolumeClaim",
+                           .name = volume.source})) {
+    return {};
+  }
+  return fail(no_volume(fmt::format("volume {}: no PersistentVolumeClaim {}", quote(volume.name),
+                                    quote(volume.source)),
+                        "metier apply -f FILE"));
 }
 
 Result<void> add_files(const Volume& volume, References& references, LaunchVolume& out) {
@@ -233,8 +276,14 @@ Result<void> add_files(const Volume& volume, References& references, LaunchVolum
   return {};
 }
 
-Result<LaunchVolume> launch_volume(const Pod& pod, const Volume& volume, References& references, const LaunchContext& context) {
-  LaunchVolume out{.name = volume.name, .path = {}, .files = {}, .read_only = volume.read_only, .temporary = false, .memory = volume.memory};
+Result<LaunchVolume> launch_volume(const Pod& pod, const Volume& volume, References& references,
+                                   const LaunchContext& context) {
+  LaunchVolume out{.name = volume.name,
+                   .path = {},
+                   .files = {},
+                   .read_only = volume.read_only,
+                   .temporary = false,
+                   .memory = volume.memory};
   switch (volume.kind) {
     case Volume::Kind::host_path:
       METIER_CHECK(check_host_path(volume, true));
@@ -248,17 +297,26 @@ Result<LaunchVolume> launch_volume(const Pod& pod, const Volume& volume, Referen
       out.path = claim_folder(pod, volume.source, context);
       METIER_CHECK(make_folders(out.path, 0755));
       // Pods of one project may have different users; the claim is theirs together.
-      if (pod.run_as_user && ::chmod(out.path.c_str(), 01777) != 0) { return fail(errno_error(out.path, errno)); }
+      if (pod.run_as_user && ::chmod(out.path.c_str(), 01777) != 0) {
+        return fail(errno_error(out.path, errno));
+      }
       break;
     case Volume::Kind::other:
-      return fail(Error{.kind = ErrorKind::unsupported, .message = fmt::format("volumes of type {} are not supported on the embedded cluster", quote(volume.source)),
-                        .field = "spec.volumes", .fix = "hostPath, emptyDir, secret, configMap or persistentVolumeClaim", .code = {}});
+      return fail(Error{
+          .kind = ErrorKind::unsupported,
+          .message = fmt::format("volumes of type {} are not supported on the embedded cluster",
+                                 quote(volume.source)),
+          .field = "spec.volumes",
+          .fix = "hostPath, emptyDir, secret, configMap or persistentVolumeClaim",
+          .code = {}});
   }
   if (out.path.empty() || volume.read_only) { return out; }
   for (const auto* containers : {&pod.init_containers, &pod.containers}) {
     for (const auto& container : *containers) {
       for (const auto& mount : container.mounts) {
-        if (mount.name == volume.name && !mount.sub_path.empty()) { METIER_CHECK(make_beneath(out.path, mount.sub_path)); }
+        if (mount.name == volume.name && !mount.sub_path.empty()) {
+          METIER_CHECK(make_beneath(out.path, mount.sub_path));
+        }
       }
     }
   }
@@ -267,7 +325,8 @@ Result<LaunchVolume> launch_volume(const Pod& pod, const Volume& volume, Referen
 
 }  // namespace
 
-std::string expand_variables(std::string_view text, const std::function<const std::string*(std::string_view)>& value_of) {
+std::string expand_variables(std::string_view text,
+                             const std::function<const std::string*(std::string_view)>& value_of) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '$' || i + 1 == text.size()) {
@@ -300,18 +359,28 @@ Result<void> make_beneath(const std::string& folder, const std::string& relative
   if (!at) { return fail(errno_error(folder, errno)); }
   std::vector<std::string> parts;
   for (const auto& part : std::filesystem::path(relative)) {
-    if (part == ".." || part.is_absolute()) { return fail(invalid("subPath", fmt::format("{} leaves the volume", quote(relative)))); }
+    if (part == ".." || part.is_absolute()) {
+      return fail(invalid("subPath", fmt::format("{} leaves the volume", quote(relative))));
+    }
     if (!part.empty() && part != ".") { parts.push_back(part.string()); }
   }
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    if (i + 1 == parts.size() && ::faccessat(at.get(), parts[i].c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (i + 1 == parts.size() &&
+        ::faccessat(at.get(), parts[i].c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
       struct stat found{};
-      if (::fstatat(at.get(), parts[i].c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(found.st_mode)) { return {}; }  // a file may be mounted
+      if (::fstatat(at.get(), parts[i].c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+          S_ISREG(found.st_mode)) {
+        return {};
+      }  // a file may be mounted
     }
-    if (::mkdirat(at.get(), parts[i].c_str(), 0755) != 0 && errno != EEXIST) { return fail(errno_error(folder + "/" + relative, errno)); }
+    if (::mkdirat(at.get(), parts[i].c_str(), 0755) != 0 && errno != EEXIST) {
+      return fail(errno_error(folder + "/" + relative, errno));
+    }
     Fd next(::openat(at.get(), parts[i].c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!next) {
-      return fail(invalid("subPath", fmt::format("{} leads out of the volume or is no folder", quote(relative)), "links are not followed in a subPath"));
+      return fail(invalid(
+          "subPath", fmt::format("{} leads out of the volume or is no folder", quote(relative)),
+          "links are not followed in a subPath"));
     }
     at = std::move(next);
   }
@@ -320,10 +389,14 @@ Result<void> make_beneath(const std::string& folder, const std::string& relative
 
 std::optional<MissingReference> missing_reference(const Pod& pod, const LaunchContext& context) {
   References references(pod.metadata.name_space, context);
-  const auto cause = [&](Error error, bool secret, const std::string& name, std::string_view kind = {}) {
-    return MissingReference{.code = error.code.empty() ? "Internal" : error.code,
-                            .object = {.name_space = pod.metadata.name_space, .kind = kind.empty() ? (secret ? "Secret" : "ConfigMap") : std::string(kind), .name = name},
-                            .message = error.text()};
+  const auto cause = [&](Error error, bool secret, const std::string& name,
+                         std::string_view kind = {}) {
+    return MissingReference{
+        .code = error.code.empty() ? "Internal" : error.code,
+        .object = {.name_space = pod.metadata.name_space,
+                   .kind = kind.empty() ? (secret ? "Secret" : "ConfigMap") : std::string(kind),
+                   .name = name},
+        .message = error.text()};
   };
   for (const auto* containers : {&pod.init_containers, &pod.containers}) {
     for (const auto& container : *containers) {
@@ -331,31 +404,42 @@ std::optional<MissingReference> missing_reference(const Pod& pod, const LaunchCo
         if (!variable.secret && !variable.config_map) { continue; }
         const bool secret = variable.secret.has_value();
         const auto& ref = secret ? *variable.secret : *variable.config_map;
-        if (auto value = value_of(ref, secret, references); !value) { return cause(std::move(value.error()), secret, ref.name); }
+        if (auto value = value_of(ref, secret, references); !value) {
+          return cause(std::move(value.error()), secret, ref.name);
+        }
       }
       for (const auto& from : container.env_from) {
         const bool secret = !from.secret.empty();
         const auto& name = secret ? from.secret : from.config_map;
         const auto values = references.open(secret, name);
         if (!values) { return cause(values.error(), secret, name); }
-        if (*values == nullptr && !from.optional) { return cause(missing(secret, name), secret, name); }
+        if (*values == nullptr && !from.optional) {
+          return cause(missing(secret, name), secret, name);
+        }
       }
     }
   }
   for (const auto& volume : pod.volumes) {
     if (volume.kind == Volume::Kind::secret || volume.kind == Volume::Kind::config_map) {
       LaunchVolume ignored;
-      if (auto files = add_files(volume, references, ignored); !files) { return cause(std::move(files.error()), volume.kind == Volume::Kind::secret, volume.source); }
+      if (auto files = add_files(volume, references, ignored); !files) {
+        return cause(std::move(files.error()), volume.kind == Volume::Kind::secret, volume.source);
+      }
     } else if (volume.kind == Volume::Kind::claim) {
-      if (auto claim = check_claim(pod, volume, context); !claim) { return cause(std::move(claim.error()), false, volume.source, "PersistentVolumeClaim"); }
+      if (auto claim = check_claim(pod, volume, context); !claim) {
+        return cause(std::move(claim.error()), false, volume.source, "PersistentVolumeClaim");
+      }
     } else if (volume.kind == Volume::Kind::host_path) {
-      if (auto path = check_host_path(volume, false); !path) { return cause(std::move(path.error()), false, volume.source, "Path"); }
+      if (auto path = check_host_path(volume, false); !path) {
+        return cause(std::move(path.error()), false, volume.source, "Path");
+      }
     }
   }
   return std::nullopt;
 }
 
-Result<LaunchSpec> make_launch(const Pod& pod, const std::string& id, LaunchInput input, const LaunchContext& context) {
+Result<LaunchSpec> make_launch(const Pod& pod, const std::string& id, LaunchInput input,
+                               const LaunchContext& context) {
   LaunchSpec out;
   out.pod = pod;
   out.id = id;
@@ -367,7 +451,8 @@ Result<LaunchSpec> make_launch(const Pod& pod, const std::string& id, LaunchInpu
       METIER_CHECK(add_env(pod, id, container, input, context, references, variables));
       // Init containers run before the others and may use what these will have.
       auto pool = containers == &out.pod.init_containers ? input.devices : Devices();
-      add_devices(container, containers == &out.pod.init_containers ? pool : devices, context, variables);
+      add_devices(container, containers == &out.pod.init_containers ? pool : devices, context,
+                  variables);
       const auto known = [&](std::string_view name) { return variables.get(name); };
       for (auto* words : {&container.command, &container.args}) {
         for (auto& word : *words) { word = expand_variables(word, known); }

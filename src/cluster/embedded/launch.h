@@ -23,7 +23,8 @@ struct Ambient {
 };
 
 // Values of a secret or config map by key; nullopt: there is none of that name.
-using SecretSource = std::function<Result<std::optional<std::map<std::string, std::string>>>(const std::string& project, const std::string& name)>;
+using SecretSource = std::function<Result<std::optional<std::map<std::string, std::string>>>(
+    const std::string& project, const std::string& name)>;
 
 // What a pod refers to and what is not there (yet): the pod stays Pending with this cause.
 struct MissingReference {
@@ -34,8 +35,8 @@ struct MissingReference {
 
 struct LaunchContext {
   const ObjectStore& objects;
-  const SecretSource& secrets;   // asked first, then Secrets of the ObjectStore; may be empty
-  const std::string& data;       // volumes/<project>/<claim>
+  const SecretSource& secrets;  // asked first, then Secrets of the ObjectStore; may be empty
+  const std::string& data;      // volumes/<project>/<claim>
   const std::string& node;
   const NodeCapacity& capacity;  // which devices exist
 };
@@ -52,10 +53,12 @@ struct LaunchInput {
 std::optional<MissingReference> missing_reference(const Pod& pod, const LaunchContext& context);
 // Errors: unavailable with a code of MissingReference when something vanished since, invalid for a subPath
 // that cannot be made beneath its volume.
-Result<LaunchSpec> make_launch(const Pod& pod, const std::string& id, LaunchInput input, const LaunchContext& context);
+Result<LaunchSpec> make_launch(const Pod& pod, const std::string& id, LaunchInput input,
+                               const LaunchContext& context);
 
 // Kubernetes' expansion: $(NAME) of a known variable, $$ is a dollar, anything else stays.
-std::string expand_variables(std::string_view text, const std::function<const std::string*(std::string_view)>& value_of);
+std::string expand_variables(std::string_view text,
+                             const std::function<const std::string*(std::string_view)>& value_of);
 
 // Makes `relative` beneath `folder`, following no link out of it; gives errors as `invalid`.
 Result<void> make_beneath(const std::string& folder, const std::string& relative);

@@ -13,7 +13,9 @@ namespace {
 std::string expand(std::string_view text) {
   const std::string value = "v";
   const std::string dollar = "$(A)";
-  return expand_variables(text, [&](std::string_view name) { return name == "A" ? &value : name == "D" ? &dollar : nullptr; });
+  return expand_variables(text, [&](std::string_view name) {
+    return name == "A" ? &value : name == "D" ? &dollar : nullptr;
+  });
 }
 
 TEST(ExpandVariables, DoesWhatKubernetesDoes) {
@@ -30,11 +32,15 @@ TEST(ExpandVariables, DoesWhatKubernetesDoes) {
 
 class MakeBeneath : public testing::Test {
  protected:
-  MakeBeneath() : folder(std::filesystem::temp_directory_path() / ("metier-beneath-" + std::to_string(getpid()))) {
+  MakeBeneath()
+      : folder(std::filesystem::temp_directory_path() /
+               ("metier-beneath-" + std::to_string(getpid()))) {
     std::filesystem::create_directories(folder / "volume");
   }
   ~MakeBeneath() override { std::filesystem::remove_all(folder); }
-  Result<void> make(const std::string& relative) { return make_beneath((folder / "volume").string(), relative); }
+  Result<void> make(const std::string& relative) {
+    return make_beneath((folder / "volume").string(), relative);
+  }
   std::filesystem::path folder;
 };
 

@@ -1,7 +1,7 @@
 #include "cluster/embedded/net_probe_client.h"
 
-#include <boost/asio/ip/tcp.hpp>
 #include <fmt/format.h>
+#include <boost/asio/ip/tcp.hpp>
 
 namespace metier {
 
@@ -15,7 +15,8 @@ Async<Result<int>> NetProbeClient::http_get(std::string url, std::chrono::millis
   co_return response->status;
 }
 
-Async<Result<void>> NetProbeClient::tcp_connect(std::string host, int port, std::chrono::milliseconds timeout) {
+Async<Result<void>> NetProbeClient::tcp_connect(std::string host, int port,
+                                                std::chrono::milliseconds timeout) {
   using Tcp = asio::ip::tcp;
   boost::system::error_code ec;
   const auto address = asio::ip::make_address(host, ec);
@@ -30,10 +31,16 @@ Async<Result<void>> NetProbeClient::tcp_connect(std::string host, int port, std:
     boost::system::error_code ignored;
     (void)live->close(ignored);
   });
-  co_await socket->async_connect({address, static_cast<unsigned short>(port)}, asio::redirect_error(use_async, ec));
+  co_await socket->async_connect({address, static_cast<unsigned short>(port)},
+                                 asio::redirect_error(use_async, ec));
   limit.cancel();
-  if (late) { co_return fail(ErrorKind::timed_out, fmt::format("{}:{} did not accept within {} ms", host, port, timeout.count())); }
-  if (ec) { co_return fail(ErrorKind::unavailable, fmt::format("{}:{}: {}", host, port, ec.message())); }
+  if (late) {
+    co_return fail(ErrorKind::timed_out,
+                   fmt::format("{}:{} did not accept within {} ms", host, port, timeout.count()));
+  }
+  if (ec) {
+    co_return fail(ErrorKind::unavailable, fmt::format("{}:{}: {}", host, port, ec.message()));
+  }
   co_return Result<void>{};
 }
 

@@ -10,7 +10,8 @@ class NetProbeClient final : public ProbeClient {
  public:
   NetProbeClient(Executor executor, net::Client& client) : executor_(executor), client_(client) {}
   Async<Result<int>> http_get(std::string url, std::chrono::milliseconds timeout) override;
-  Async<Result<void>> tcp_connect(std::string host, int port, std::chrono::milliseconds timeout) override;
+  Async<Result<void>> tcp_connect(std::string host, int port,
+                                  std::chrono::milliseconds timeout) override;
 
  private:
   Executor executor_;

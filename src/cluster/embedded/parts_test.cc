@@ -11,8 +11,8 @@
 namespace metier {
 namespace {
 
-using testing::ElementsAre;
 using std::chrono::seconds;
+using testing::ElementsAre;
 
 TEST(Alarms, RingInOrderOfTheirTimeWhenTheClockMoves) {
   asio::io_context loop;
@@ -58,7 +58,8 @@ TEST(Alarms, WakeByThemselvesAndLetAnIdleLoopEnd) {
 TEST(FileWatch, TellsOfEveryGrowthUntilTheHandleDies) {
   asio::io_context loop;
   FileWatch files(loop.get_executor());
-  const auto path = std::filesystem::temp_directory_path() / ("metier-watch-" + std::to_string(getpid()));
+  const auto path =
+      std::filesystem::temp_directory_path() / ("metier-watch-" + std::to_string(getpid()));
   EXPECT_EQ(files.watch(path.string(), [] {}).error().kind, ErrorKind::not_found);
   std::ofstream out(path, std::ios::app);
   int first = 0;

@@ -28,25 +28,28 @@ struct PodHandle {
 // address and devices. The driver asks nobody.
 struct LaunchVolume {
   std::string name;
-  std::string path;                                        // a folder or file of the host; empty for `files`
-  std::vector<std::pair<std::string, std::string>> files;  // name → content (secret, config map): memory-backed
+  std::string path;  // a folder or file of the host; empty for `files`
+  std::vector<std::pair<std::string, std::string>>
+      files;  // name → content (secret, config map): memory-backed
   bool read_only = false;
-  bool temporary = false;  // emptyDir: the driver makes it in the pod's folder (path is empty), removed with the pod
+  bool temporary =
+      false;  // emptyDir: the driver makes it in the pod's folder (path is empty), removed with the pod
   bool memory = false;
 };
 struct LaunchSpec {
   Pod pod;
-  std::string id;                                                          // the pod's uid: names folder and cgroup
-  std::map<std::string, std::vector<std::pair<std::string, std::string>>> env;  // container → resolved variables, in order
+  std::string id;  // the pod's uid: names folder and cgroup
+  std::map<std::string, std::vector<std::pair<std::string, std::string>>>
+      env;  // container → resolved variables, in order
   std::vector<LaunchVolume> volumes;
-  std::string pod_ip;                                                      // its loopback address, or empty
-  std::string hosts;                                                       // text of /etc/hosts, or empty
-  std::string python;                                                      // interpreter of its environment
-  std::string environment;                                                 // id of the environment, for the zygote
-  std::string path_suffix;                                                 // folder last on PATH (our `mlrun`)
+  std::string pod_ip;       // its loopback address, or empty
+  std::string hosts;        // text of /etc/hosts, or empty
+  std::string python;       // interpreter of its environment
+  std::string environment;  // id of the environment, for the zygote
+  std::string path_suffix;  // folder last on PATH (our `mlrun`)
   // A host process (kind local): runs in the caller's folder and environment, no mounts, no own address.
   bool host_process = false;
-  std::string share_group;                                                 // gang pods with one id share IPC and /dev/shm
+  std::string share_group;  // gang pods with one id share IPC and /dev/shm
 };
 
 // Optional ability of a driver: a signal to the main process of each running container. When it ends by it,
@@ -74,7 +77,8 @@ class PodDriver {
   virtual Async<Result<void>> stop(std::string id, StopOptions options) = 0;
   virtual Async<Result<void>> destroy(std::string id) = 0;
   virtual Async<Result<Usage>> usage(std::string id) = 0;
-  virtual Result<std::string> log_path(const std::string& id, const std::string& container, int attempt) const = 0;
+  virtual Result<std::string> log_path(const std::string& id, const std::string& container,
+                                       int attempt) const = 0;
   virtual Result<std::string> work_folder(const std::string& id) const = 0;
   // What this host cannot enforce; each becomes a condition of every pod that asks for it.
   virtual std::vector<Condition> limits_of_host() const = 0;

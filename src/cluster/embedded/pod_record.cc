@@ -8,7 +8,9 @@
 namespace metier {
 namespace {
 
-Time time_in(const JsonObject& object, std::string_view key) { return Time{Duration(int_in(object, key).value_or(0))}; }
+Time time_in(const JsonObject& object, std::string_view key) {
+  return Time{Duration(int_in(object, key).value_or(0))};
+}
 
 ContainerStatus read_container(const JsonObject& object) {
   ContainerStatus out;
@@ -32,14 +34,16 @@ ContainerStatus read_container(const JsonObject& object) {
   }
   out.state = ContainerStatus::State::terminated;
   out.signal = static_cast<int>(int_in(object, "signal").value_or(0));
-  out.exit_code = out.signal != 0 ? 128 + out.signal : static_cast<int>(int_in(object, "code").value_or(0));
+  out.exit_code =
+      out.signal != 0 ? 128 + out.signal : static_cast<int>(int_in(object, "code").value_or(0));
   if (const auto lost = string_in(object, "lost"); !lost.empty()) {
     out.reason = lost;
     out.message = "its exit status is not known";
     out.exit_code = 255;
   } else if (const auto step = string_in(object, "step"); !step.empty()) {
     out.reason = "StartFailed";
-    out.message = fmt::format("{} {}: {}", step, string_in(object, "detail"), string_in(object, "error"));
+    out.message =
+        fmt::format("{} {}: {}", step, string_in(object, "detail"), string_in(object, "error"));
   } else if (bool_in(object, "oom")) {
     out.reason = "OOMKilled";
     out.message = "it used more memory than its limit";
@@ -61,15 +65,21 @@ ContainerStatus read_container(const JsonObject& object) {
 }  // namespace
 
 std::string signal_name(int signal) {
-  if (const char* name = ::sigabbrev_np(signal); name != nullptr) { return fmt::format("SIG{}", name); }
-  if (signal >= SIGRTMIN && signal <= SIGRTMAX) { return fmt::format("SIGRTMIN+{}", signal - SIGRTMIN); }
+  if (const char* name = ::sigabbrev_np(signal); name != nullptr) {
+    return fmt::format("SIG{}", name);
+  }
+  if (signal >= SIGRTMIN && signal <= SIGRTMAX) {
+    return fmt::format("SIGRTMIN+{}", signal - SIGRTMIN);
+  }
   return fmt::format("signal {}", signal);
 }
 
 Result<PodRecord> read_pod_record(std::string_view json) {
   METIER_TRY(document, parse_json(json));
   const auto* object = document.if_object();
-  if (object == nullptr || int_in(*object, "v") != 1) { return fail(ErrorKind::invalid, "is not a version 1 record of a pod"); }
+  if (object == nullptr || int_in(*object, "v") != 1) {
+    return fail(ErrorKind::invalid, "is not a version 1 record of a pod");
+  }
   const auto* containers = array_in(*object, "containers");
   if (containers == nullptr) { return fail(ErrorKind::invalid, "has no containers"); }
   PodRecord out;
@@ -86,18 +96,27 @@ Result<PodRecord> read_pod_record(std::string_view json) {
     const auto& container = status.containers.back();
     if (container.started != Time{} && !container.init) { started = true; }
     const int pid = static_cast<int>(int_in(one.as_object(), "pid").value_or(0));
-    if (pid > 0 && container.state == ContainerStatus::State::running) { out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)}); }
+    if (pid > 0 && container.state == ContainerStatus::State::running) {
+      out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)});
+    }
   }
   for (const auto& container : status.containers) {
-    const bool bad = container.state == ContainerStatus::State::terminated && container.exit_code != 0;
-    if (bad && (failed == nullptr || container.finished < failed->finished)) { failed = &container; }
+    const bool bad =
+        container.state == ContainerStatus::State::terminated && container.exit_code != 0;
+    if (bad && (failed == nullptr || container.finished < failed->finished)) {
+      failed = &container;
+    }
   }
   if (const auto orphans = string_in(*object, "orphans"); !orphans.empty()) {
-    set_condition(status, {.type = "OrphansKilled", .reason = "OrphansKilled",
-                           .message = "still running when the pod ended, killed: " + std::string(orphans)});
+    set_condition(status,
+                  {.type = "OrphansKilled",
+                   .reason = "OrphansKilled",
+                   .message = "still running when the pod ended, killed: " + std::string(orphans)});
   }
   if (int_in(*object, "stuck").value_or(0) > 0) {
-    set_condition(status, {.type = "ProcessStuck", .reason = "ProcessStuck", .message = "a process could not be killed (uninterruptible)"});
+    set_condition(status, {.type = "ProcessStuck",
+                           .reason = "ProcessStuck",
+                           .message = "a process could not be killed (uninterruptible)"});
   }
   status.reason = string_in(*object, "reason");
   status.message = string_in(*object, "message");
@@ -106,7 +125,8 @@ Result<PodRecord> read_pod_record(std::string_view json) {
     return out;
   }
   status.finished = time_in(*object, "finished_us");
-  status.phase = failed != nullptr || !status.reason.empty() ? PodPhase::failed : PodPhase::succeeded;
+  status.phase =
+      failed != nullptr || !status.reason.empty() ? PodPhase::failed : PodPhase::succeeded;
   if (status.reason.empty()) {
     status.reason = failed != nullptr ? failed->reason : "Completed";
     if (failed != nullptr) { status.message = failed->message; }
@@ -114,9 +134,12 @@ Result<PodRecord> read_pod_record(std::string_view json) {
   return out;
 }
 
-std::string lost_record(std::string_view last_state, const std::string& id, std::string_view reason, std::string_view message, Time now) {
+std::string lost_record(std::string_view last_state, const std::string& id, std::string_view reason,
+                        std::string_view message, Time now) {
   JsonObject record{{"v", 1}, {"id", id}, {"containers", JsonArray{}}};
-  if (auto document = parse_json(last_state); document && document->is_object() && array_in(document->as_object(), "containers") != nullptr) {
+  if (auto document = parse_json(last_state);
+      document && document->is_object() &&
+      array_in(document->as_object(), "containers") != nullptr) {
     record = document->as_object();
   }
   record["t"] = "exit";

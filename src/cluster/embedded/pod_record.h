@@ -13,7 +13,7 @@ struct PodRecord {
   PodStatus status;
   bool ended = false;
   int shim = 0;
-  std::string boot;       // boot id of the kernel that it was written under
+  std::string boot;              // boot id of the kernel that it was written under
   std::vector<KnownMain> mains;  // of the running containers
 };
 
@@ -22,7 +22,8 @@ Result<PodRecord> read_pod_record(std::string_view json);
 
 // The record of a pod whose shim is gone: the last state that it wrote, ended for `reason`. Exit statuses that
 // nobody can know stay out of it.
-std::string lost_record(std::string_view last_state, const std::string& id, std::string_view reason, std::string_view message, Time now);
+std::string lost_record(std::string_view last_state, const std::string& id, std::string_view reason,
+                        std::string_view message, Time now);
 
 std::string signal_name(int signal);  // "SIGSEGV"
 

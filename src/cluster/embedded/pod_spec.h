@@ -25,10 +25,10 @@ struct HostAbility {
 HostAbility probe_host(std::string_view force);
 
 struct PodPaths {
-  std::string folder;   // <data>/pods/<id>
-  std::string memory;   // memory-backed volumes: /dev/shm/metier-<id>
+  std::string folder;  // <data>/pods/<id>
+  std::string memory;  // memory-backed volumes: /dev/shm/metier-<id>
   std::string shim;
-  std::string runner;   // folder or zip on PYTHONPATH, empty: none
+  std::string runner;  // folder or zip on PYTHONPATH, empty: none
 };
 
 struct PlannedMount {
@@ -64,12 +64,13 @@ struct PodPlan {
   std::vector<PlannedContainer> containers;  // init containers first
   PodLimits limits;
   std::vector<std::pair<int, std::uint64_t>> rlimits;
-  std::vector<Condition> conditions;         // what this host cannot enforce for this pod
-  bool forkable = false;                     // `mlrun …` alone in its pod, as the server's own user
+  std::vector<Condition> conditions;  // what this host cannot enforce for this pod
+  bool forkable = false;              // `mlrun …` alone in its pod, as the server's own user
 };
 
 // Errors: invalid (no command), unsupported (a volume at a foreign path without a mount namespace).
-Result<PodPlan> plan_pod(const LaunchSpec& spec, const PodPaths& paths, const HostAbility& host, const Cgroups& cgroups);
+Result<PodPlan> plan_pod(const LaunchSpec& spec, const PodPaths& paths, const HostAbility& host,
+                         const Cgroups& cgroups);
 
 std::string shim_spec(const PodPlan& plan, const PodGroup& group, bool with_values);
 std::string launch_document(const PodPlan& plan, const PodPaths& paths);

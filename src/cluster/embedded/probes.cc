@@ -28,13 +28,20 @@ struct Prober::Check {
   bool plan_after = false;  // it timed out: the next one waits until this one has ended
 };
 
-Prober::Prober(PodDriver& driver, ProbeClient* client, Alarms& alarms, Scope& scope, Listener listener)
-    : driver_(driver), client_(client), alarms_(alarms), scope_(scope), listener_(std::move(listener)) {}
+Prober::Prober(PodDriver& driver, ProbeClient* client, Alarms& alarms, Scope& scope,
+               Listener listener)
+    : driver_(driver),
+      client_(client),
+      alarms_(alarms),
+      scope_(scope),
+      listener_(std::move(listener)) {}
 
 Prober::~Prober() = default;
 
 bool Prober::wanted(const Pod& pod) {
-  return std::ranges::any_of(pod.containers, [](const Container& container) { return container.readiness || container.liveness || container.startup; });
+  return std::ranges::any_of(pod.containers, [](const Container& container) {
+    return container.readiness || container.liveness || container.startup;
+  });
 }
 
 void Prober::start(const Pod& pod, const std::string& id, const std::string& address) {
@@ -47,7 +54,8 @@ void Prober::start(const Pod& pod, const std::string& id, const std::string& add
     watched->has_startup = container.startup.has_value();
     watched->started = !watched->has_startup;
     watched->ready = !watched->has_readiness;
-    for (const auto& [kind, probe] : {std::pair(Check::Kind::startup, &container.startup), std::pair(Check::Kind::readiness, &container.readiness),
+    for (const auto& [kind, probe] : {std::pair(Check::Kind::startup, &container.startup),
+                                      std::pair(Check::Kind::readiness, &container.readiness),
                                       std::pair(Check::Kind::liveness, &container.liveness)}) {
       if (!*probe) { continue; }
       auto check = std::make_shared<Check>();
@@ -57,7 +65,9 @@ void Prober::start(const Pod& pod, const std::string& id, const std::string& add
       check->address = address.empty() ? "127.0.0.1" : address;
       check->watched = watched;
       watched->checks.push_back(check);
-      if (kind == Check::Kind::startup || watched->started) { plan(check, std::chrono::seconds(check->probe.initial_delay_s)); }
+      if (kind == Check::Kind::startup || watched->started) {
+        plan(check, std::chrono::seconds(check->probe.initial_delay_s));
+      }
     }
     all.push_back(std::move(watched));
   }
@@ -104,21 +114,24 @@ Async<void> Prober::run(CheckPtr check) {
     limit = alarms_.after(timeout, [this, check] {
       if (check->stopped || !check->running) { return; }
       check->running = false;
-      judge(check, fail(ErrorKind::timed_out, fmt::format("no answer within {} s", check->probe.timeout_s)));
+      judge(check, fail(ErrorKind::timed_out,
+                        fmt::format("no answer within {} s", check->probe.timeout_s)));
     });
     ExecSpec spec{.command = probe.exec, .env = {}, .working_dir = {}};
     auto ran = co_await driver_.exec(check->id, watched->container, std::move(spec));
     if (!ran) {
       outcome = fail(std::move(ran.error()));
     } else if (ran->exit_code != 0 || ran->signal != 0) {
-      outcome = fail(ErrorKind::unavailable, fmt::format("the command ended with {}: {}", ran->exit_code, quote(ran->output)));
+      outcome = fail(ErrorKind::unavailable, fmt::format("the command ended with {}: {}",
+                                                         ran->exit_code, quote(ran->output)));
     }
   } else if (client_ == nullptr) {
     outcome = fail(ErrorKind::unsupported, "this server has no client for probes over the network");
   } else if (probe.tcp) {
     outcome = co_await client_->tcp_connect(check->address, probe.port, timeout);
   } else {
-    const auto url = fmt::format("{}://{}:{}{}", probe.scheme == "HTTPS" ? "https" : "http", check->address, probe.port, probe.http_path);
+    const auto url = fmt::format("{}://{}:{}{}", probe.scheme == "HTTPS" ? "https" : "http",
+                                 check->address, probe.port, probe.http_path);
     auto status = co_await client_->http_get(url, timeout);
     if (!status) {
       outcome = fail(std::move(status.error()));
@@ -145,7 +158,8 @@ void Prober::judge(const CheckPtr& check, Result<void> outcome) {
   if (outcome) {
     check->failures = 0;
     ++check->successes;
-    if (check->kind == Check::Kind::readiness && !watched->ready && check->successes >= check->probe.success_threshold) {
+    if (check->kind == Check::Kind::readiness && !watched->ready &&
+        check->successes >= check->probe.success_threshold) {
       watched->ready = true;
       changed = true;
     } else if (check->kind == Check::Kind::startup) {
@@ -153,7 +167,9 @@ void Prober::judge(const CheckPtr& check, Result<void> outcome) {
       changed = true;
       go_on = false;
       for (const auto& other : watched->checks) {
-        if (other->kind != Check::Kind::startup) { plan(other, std::chrono::seconds(other->probe.initial_delay_s)); }
+        if (other->kind != Check::Kind::startup) {
+          plan(other, std::chrono::seconds(other->probe.initial_delay_s));
+        }
       }
     }
   } else {
@@ -166,14 +182,16 @@ void Prober::judge(const CheckPtr& check, Result<void> outcome) {
         watched->ready = false;
       } else {
         verdict.dead = true;
-        verdict.message = fmt::format("{} probe failed {} times: {}", check->kind == Check::Kind::liveness ? "liveness" : "startup", check->failures,
-                                      verdict.message);
+        verdict.message = fmt::format("{} probe failed {} times: {}",
+                                      check->kind == Check::Kind::liveness ? "liveness" : "startup",
+                                      check->failures, verdict.message);
         changed = true;
         go_on = false;
       }
     }
   }
-  if (go_on && !outcome && outcome.error().kind == ErrorKind::timed_out && !check->probe.exec.empty()) {
+  if (go_on && !outcome && outcome.error().kind == ErrorKind::timed_out &&
+      !check->probe.exec.empty()) {
     check->plan_after = true;
   } else if (go_on) {
     plan(check, std::chrono::seconds(check->probe.period_s));

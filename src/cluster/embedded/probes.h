@@ -17,8 +17,10 @@ namespace metier {
 class ProbeClient {
  public:
   virtual ~ProbeClient() = default;
-  virtual Async<Result<int>> http_get(std::string url, std::chrono::milliseconds timeout) = 0;  // the status
-  virtual Async<Result<void>> tcp_connect(std::string host, int port, std::chrono::milliseconds timeout) = 0;
+  virtual Async<Result<int>> http_get(std::string url,
+                                      std::chrono::milliseconds timeout) = 0;  // the status
+  virtual Async<Result<void>> tcp_connect(std::string host, int port,
+                                          std::chrono::milliseconds timeout) = 0;
 };
 
 class Prober final {

@@ -1,12 +1,12 @@
 #include "cluster/embedded/process_driver.h"
 
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -21,7 +21,10 @@ constexpr std::size_t kExecOutput = 1U << 20U;
 
 bool good_id(const std::string& id) {
   return !id.empty() && id.size() <= 128 && id[0] != '.' &&
-         std::all_of(id.begin(), id.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });
+         std::all_of(id.begin(), id.end(), [](char c) {
+           return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' ||
+                  c == '.';
+         });
 }
 
 std::string read_boot_id() {
@@ -34,17 +37,29 @@ bool older_than_boot(const std::string& file) {
   struct stat info{};
   const auto text = read_file("/proc/stat").value_or("");
   const auto at = text.find("\nbtime ");
-  return at != std::string::npos && ::stat(file.c_str(), &info) == 0 && info.st_mtim.tv_sec + 1 < std::strtoll(text.c_str() + at + 7, nullptr, 10);
+  return at != std::string::npos && ::stat(file.c_str(), &info) == 0 &&
+         info.st_mtim.tv_sec + 1 < std::strtoll(text.c_str() + at + 7, nullptr, 10);
 }
 
-std::unexpected<Error> unknown(const std::string& id) { return fail(ErrorKind::not_found, fmt::format("there is no pod {} here", quote(id))); }
+std::unexpected<Error> unknown(const std::string& id) {
+  return fail(ErrorKind::not_found, fmt::format("there is no pod {} here", quote(id)));
+}
 
 }  // namespace
 
-ProcessDriver::ProcessDriver(Executor executor, const Clock& clock, Random& random, std::unique_ptr<Cgroups> cgroups, Options options)
-    : executor_(executor), clock_(clock), random_(random), cgroups_(std::move(cgroups)), options_(std::move(options)),
-      host_(probe_host(options_.force)), boot_(read_boot_id()),
-      zygotes_(executor, {.runner = options_.runner, .preload = options_.preload, .folder = options_.data + "/zygotes", .log = options_.log}),
+ProcessDriver::ProcessDriver(Executor executor, const Clock& clock, Random& random,
+                             std::unique_ptr<Cgroups> cgroups, Options options)
+    : executor_(executor),
+      clock_(clock),
+      random_(random),
+      cgroups_(std::move(cgroups)),
+      options_(std::move(options)),
+      host_(probe_host(options_.force)),
+      boot_(read_boot_id()),
+      zygotes_(executor, {.runner = options_.runner,
+                          .preload = options_.preload,
+                          .folder = options_.data + "/zygotes",
+                          .log = options_.log}),
       scope_(executor) {}
 
 ProcessDriver::~ProcessDriver() = default;
@@ -62,8 +77,13 @@ Result<ProcessDriver::EntryPtr> ProcessDriver::entry(const std::string& id) cons
 }
 
 Async<Result<PodHandle>> ProcessDriver::start(LaunchSpec spec) {
-  if (!good_id(spec.id)) { co_return fail(invalid("metadata.uid", fmt::format("{} is not an id of a pod", quote(spec.id)))); }
-  if (entries_.contains(spec.id)) { co_return fail(ErrorKind::conflict, fmt::format("pod {} was started before", quote(spec.id))); }
+  if (!good_id(spec.id)) {
+    co_return fail(
+        invalid("metadata.uid", fmt::format("{} is not an id of a pod", quote(spec.id))));
+  }
+  if (entries_.contains(spec.id)) {
+    co_return fail(ErrorKind::conflict, fmt::format("pod {} was started before", quote(spec.id)));
+  }
   auto plan = plan_pod(spec, paths(spec.id), host_, *cgroups_);
   if (!plan) { co_return fail(std::move(plan.error())); }
   const auto id = spec.id;
@@ -86,7 +106,9 @@ Async<Result<PodHandle>> ProcessDriver::start(LaunchSpec spec) {
     }
     co_return fail(std::move(made.error()));
   }
-  co_return PodHandle{.driver = "process", .version = 1, .payload = dump_json(JsonObject{{"folder", paths(id).folder}})};
+  co_return PodHandle{.driver = "process",
+                      .version = 1,
+                      .payload = dump_json(JsonObject{{"folder", paths(id).folder}})};
 }
 
 void ProcessDriver::hear(const EntryPtr& entry, std::string_view text) {
@@ -98,18 +120,22 @@ void ProcessDriver::hear(const EntryPtr& entry, std::string_view text) {
   const auto& object = document->as_object();
   const auto type = string_in(object, "t");
   if (type == "exec") {
-    entry->ran[std::string(string_in(object, "id"))] = {static_cast<int>(int_in(object, "code").value_or(0)), static_cast<int>(int_in(object, "signal").value_or(0))};
+    entry->ran[std::string(string_in(object, "id"))] = {
+        static_cast<int>(int_in(object, "code").value_or(0)),
+        static_cast<int>(int_in(object, "signal").value_or(0))};
     entry->changed.notify();
     return;
   }
   if (type == "refused") {
-    entry->refused = fmt::format("{} (errno {})", string_in(object, "what"), int_in(object, "errno").value_or(0));
+    entry->refused = fmt::format("{} (errno {})", string_in(object, "what"),
+                                 int_in(object, "errno").value_or(0));
     entry->changed.notify();
     return;
   }
   auto record = read_pod_record(text);
   if (!record) {
-    options_.log.error("damaged notice", {{"pod", Json(entry->id)}, {"why", Json(record.error().message)}});
+    options_.log.error("damaged notice",
+                       {{"pod", Json(entry->id)}, {"why", Json(record.error().message)}});
     return;
   }
   if (entry->ended) { return; }  // terminal states never change
@@ -141,9 +167,11 @@ Async<void> ProcessDriver::follow(EntryPtr entry) {
   std::string message(192U << 10U, '\0');
   while (!entry->ended) {
     boost::system::error_code ec;
-    co_await entry->control.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(use_async, ec));
+    co_await entry->control.async_wait(asio::posix::descriptor_base::wait_read,
+                                       asio::redirect_error(use_async, ec));
     if (ec) { co_return; }  // closing: the pod lives on
-    const auto n = ::recv(entry->control.native_handle(), message.data(), message.size(), MSG_DONTWAIT);
+    const auto n =
+        ::recv(entry->control.native_handle(), message.data(), message.size(), MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) { continue; }
     if (n <= 0) { break; }
     hear(entry, std::string_view(message.data(), static_cast<std::size_t>(n)));
@@ -182,7 +210,10 @@ Async<void> ProcessDriver::resume(EntryPtr entry) {
     // A shim that has the lock and does not listen yet, or no longer: it is starting or writing `exit`.
     co_await sleep_for(executor_, pause);
     if (pause < std::chrono::milliseconds(500)) { pause *= 2; }
-    if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { co_return; }
+    if ((co_await asio::this_coro::cancellation_state).cancelled() !=
+        asio::cancellation_type::none) {
+      co_return;
+    }
   }
 }
 
@@ -195,16 +226,24 @@ Async<void> ProcessDriver::lost(EntryPtr entry, Fd lock) {
   const auto record = read_pod_record(state);
   // A state that did not survive the power loss: then the lock's own age tells.
   const bool rebooted = record ? record->boot != boot_ : older_than_boot(folder + "/lock");
-  const int struck = rebooted ? 0 : co_await strike(entry->id, record ? record->mains : entry->mains);
-  if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { co_return; }
+  const int struck =
+      rebooted ? 0 : co_await strike(entry->id, record ? record->mains : entry->mains);
+  if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) {
+    co_return;
+  }
   const auto reason = rebooted ? "HostRebooted" : folder_lost ? "FolderLost" : "ShimLost";
-  const auto message = rebooted      ? std::string("the machine was restarted while the pod ran")
-                       : folder_lost ? std::string("the pod's folder was removed while it ran")
-                                     : fmt::format("the pod's supervisor was killed; its exit status is not known{}", struck > 0 ? ", what was left of it was ended" : "");
+  const auto message =
+      rebooted      ? std::string("the machine was restarted while the pod ran")
+      : folder_lost ? std::string("the pod's folder was removed while it ran")
+                    : fmt::format("the pod's supervisor was killed; its exit status is not known{}",
+                                  struck > 0 ? ", what was left of it was ended" : "");
   const auto text = lost_record(state, entry->id, reason, message, clock_.now());
   if (!folder_lost) {
     auto written = write_record(folder + "/exit", text);
-    if (!written) { options_.log.error("exit is not recorded", {{"pod", Json(entry->id)}, {"why", Json(written.error().message)}}); }
+    if (!written) {
+      options_.log.error("exit is not recorded",
+                         {{"pod", Json(entry->id)}, {"why", Json(written.error().message)}});
+    }
   }
   hear(entry, text);
 }
@@ -220,7 +259,10 @@ Async<int> ProcessDriver::strike(std::string id, std::vector<KnownMain> mains) {
     if (left.empty()) { break; }
     for (const int pid : left) { struck += ::kill(pid, SIGKILL) == 0 ? 1 : 0; }
     co_await sleep_for(executor_, pause);
-    if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none) { break; }
+    if ((co_await asio::this_coro::cancellation_state).cancelled() !=
+        asio::cancellation_type::none) {
+      break;
+    }
     pause = std::min(pause * 2, std::chrono::milliseconds(100));
   }
   co_return struck;
@@ -234,7 +276,9 @@ Async<bool> ProcessDriver::never_began(std::string id) {
   const auto lock = take_lock(id, held);
   const auto folder = paths(id).folder;
   std::error_code ec;
-  if (held || !lock || fs::exists(folder + "/state", ec) || older_than_boot(folder + "/spec")) { co_return false; }
+  if (held || !lock || fs::exists(folder + "/state", ec) || older_than_boot(folder + "/spec")) {
+    co_return false;
+  }
   (void)co_await strike(id, {});
   remove_traces(id);
   co_return true;
@@ -244,7 +288,11 @@ Async<Result<void>> ProcessDriver::recover(std::string id, PodHandle handle) {
   if (!good_id(id)) { co_return unknown(id); }
   if (entries_.contains(id)) { co_return Result<void>{}; }
   if (!handle.driver.empty() && (handle.driver != "process" || handle.version > 1)) {
-    co_return fail(ErrorKind::unsupported, fmt::format("the handle of pod {} is of {} version {}, this program knows process version 1", id, handle.driver, handle.version));
+    co_return fail(
+        ErrorKind::unsupported,
+        fmt::format(
+            "the handle of pod {} is of {} version {}, this program knows process version 1", id,
+            handle.driver, handle.version));
   }
   const auto folder = paths(id).folder;
   std::error_code ec;
@@ -252,7 +300,8 @@ Async<Result<void>> ProcessDriver::recover(std::string id, PodHandle handle) {
   auto entry = std::make_shared<Entry>(executor_, id);
   if (auto stored = read_record(folder + "/handle")) {
     if (auto outer = parse_json(*stored); outer && outer->is_object()) {
-      if (auto inner = parse_json(string_in(outer->as_object(), "payload")); inner && inner->is_object()) {
+      if (auto inner = parse_json(string_in(outer->as_object(), "payload"));
+          inner && inner->is_object()) {
         const auto& payload = inner->as_object();
         entry->pod_ip = string_in(payload, "pod_ip");
         entry->first_names = {std::string(string_in(payload, "first"))};
@@ -260,8 +309,10 @@ Async<Result<void>> ProcessDriver::recover(std::string id, PodHandle handle) {
           for (const auto& one : *conditions) {
             if (!one.is_object()) { continue; }
             const auto& object = one.as_object();
-            entry->conditions.push_back({.type = std::string(string_in(object, "type")), .reason = std::string(string_in(object, "reason")),
-                                         .message = std::string(string_in(object, "message")), .since = clock_.now()});
+            entry->conditions.push_back({.type = std::string(string_in(object, "type")),
+                                         .reason = std::string(string_in(object, "reason")),
+                                         .message = std::string(string_in(object, "message")),
+                                         .since = clock_.now()});
           }
         }
       }
@@ -314,27 +365,42 @@ Async<Result<PodStatus>> ProcessDriver::wait(std::string id) {
   co_return entry->status;
 }
 
-void ProcessDriver::on_change(std::function<void(const std::string& id, const PodStatus&)> listener) { listeners_.push_back(std::move(listener)); }
+void ProcessDriver::on_change(
+    std::function<void(const std::string& id, const PodStatus&)> listener) {
+  listeners_.push_back(std::move(listener));
+}
 
 Result<void> ProcessDriver::send(const Entry& entry, const std::string& message) const {
-  if (!entry.control.is_open()) { return fail(ErrorKind::unavailable, fmt::format("the shim of pod {} is not connected", entry.id)); }
+  if (!entry.control.is_open()) {
+    return fail(ErrorKind::unavailable,
+                fmt::format("the shim of pod {} is not connected", entry.id));
+  }
   // `native_handle` is not const in Asio.
   auto& control = const_cast<Entry&>(entry).control;
-  if (::send(control.native_handle(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-    return fail(errno == EMSGSIZE ? ErrorKind::too_large : ErrorKind::unavailable, fmt::format("the shim of pod {}: {}", entry.id, errno_error("send", errno).message));
+  if (::send(control.native_handle(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT) <
+      0) {
+    return fail(
+        errno == EMSGSIZE ? ErrorKind::too_large : ErrorKind::unavailable,
+        fmt::format("the shim of pod {}: {}", entry.id, errno_error("send", errno).message));
   }
   return {};
 }
 
-Async<Result<ExecResult>> ProcessDriver::exec(std::string id, std::string container, ExecSpec spec) {
+Async<Result<ExecResult>> ProcessDriver::exec(std::string id, std::string container,
+                                              ExecSpec spec) {
   auto known = entry(id);
   if (!known) { co_return fail(std::move(known.error())); }
   const auto entry = *known;
-  if (entry->ended) { co_return fail(ErrorKind::conflict, fmt::format("pod {} has ended", quote(id))); }
+  if (entry->ended) {
+    co_return fail(ErrorKind::conflict, fmt::format("pod {} has ended", quote(id)));
+  }
   if (spec.command.empty()) { co_return fail(invalid("command", "no command is given")); }
   const auto& containers = entry->status.containers;
-  if (!container.empty() && std::none_of(containers.begin(), containers.end(), [&](const auto& one) { return !one.init && one.name == container; })) {
-    co_return fail(ErrorKind::not_found, fmt::format("pod {} has no container {}", quote(id), quote(container)));
+  if (!container.empty() &&
+      std::none_of(containers.begin(), containers.end(),
+                   [&](const auto& one) { return !one.init && one.name == container; })) {
+    co_return fail(ErrorKind::not_found,
+                   fmt::format("pod {} has no container {}", quote(id), quote(container)));
   }
   const auto exec_id = random_.hex(8);
   std::string message = "exec";
@@ -348,13 +414,21 @@ Async<Result<ExecResult>> ProcessDriver::exec(std::string id, std::string contai
   add(std::to_string(spec.command.size()));
   for (const auto& word : spec.command) { add(word); }
   for (const auto& [name, value] : spec.env) { add(name + "=" + value); }
-  if (message.size() > (128U << 10U)) { co_return fail(ErrorKind::too_large, fmt::format("the command is {} bytes, at most 128 KiB are passed", message.size())); }
+  if (message.size() > (128U << 10U)) {
+    co_return fail(
+        ErrorKind::too_large,
+        fmt::format("the command is {} bytes, at most 128 KiB are passed", message.size()));
+  }
   auto sent = send(*entry, message);
   if (!sent) { co_return fail(std::move(sent.error())); }
-  while (!entry->ended && !entry->ran.contains(exec_id)) { co_await entry->changed.wait(entry->changed.generation()); }
+  while (!entry->ended && !entry->ran.contains(exec_id)) {
+    co_await entry->changed.wait(entry->changed.generation());
+  }
   ExecResult result{.id = exec_id};
   const auto it = entry->ran.find(exec_id);
-  if (it == entry->ran.end()) { co_return fail(ErrorKind::cancelled, fmt::format("pod {} ended before the command", quote(id))); }
+  if (it == entry->ran.end()) {
+    co_return fail(ErrorKind::cancelled, fmt::format("pod {} ended before the command", quote(id)));
+  }
   result.signal = it->second.signal;
   result.exit_code = it->second.signal != 0 ? 128 + it->second.signal : it->second.code;
   entry->ran.erase(it);
@@ -396,7 +470,11 @@ Async<Result<void>> ProcessDriver::signal(std::string id, int number) {
 Async<Result<void>> ProcessDriver::destroy(std::string id) {
   auto known = entry(id);
   if (!known) { co_return fail(std::move(known.error())); }
-  if (!(*known)->ended) { co_return fail(Error{.kind = ErrorKind::conflict, .message = fmt::format("pod {} is live", quote(id)), .fix = "stop it first"}); }
+  if (!(*known)->ended) {
+    co_return fail(Error{.kind = ErrorKind::conflict,
+                         .message = fmt::format("pod {} is live", quote(id)),
+                         .fix = "stop it first"});
+  }
   entries_.erase(id);
   remove_traces(id);
   co_return Result<void>{};
@@ -422,19 +500,27 @@ Async<Result<Usage>> ProcessDriver::usage(std::string id) {
   co_return out;
 }
 
-Result<std::string> ProcessDriver::log_path(const std::string& id, const std::string& container, int attempt) const {
+Result<std::string> ProcessDriver::log_path(const std::string& id, const std::string& container,
+                                            int attempt) const {
   METIER_TRY(known, entry(id));
   const auto& first = known->first_names.empty() ? std::string() : known->first_names.front();
   const auto& containers = known->status.containers;
   const auto wanted = container.empty() ? first : container;
-  const auto it = std::find_if(containers.begin(), containers.end(), [&](const auto& one) { return one.name == wanted; });
+  const auto it = std::find_if(containers.begin(), containers.end(),
+                               [&](const auto& one) { return one.name == wanted; });
   // A shim that was lost at once has reported no container.
   if (it == containers.end() && !(containers.empty() && wanted == first)) {
-    return fail(ErrorKind::not_found, fmt::format("pod {} has no container {}", quote(id), quote(wanted)));
+    return fail(ErrorKind::not_found,
+                fmt::format("pod {} has no container {}", quote(id), quote(wanted)));
   }
   const int latest = it == containers.end() ? 1 : it->restarts + 1;
-  if (attempt < 0 || attempt > latest) { return fail(ErrorKind::not_found, fmt::format("container {} was started {} times, there is no attempt {}", quote(wanted), latest, attempt)); }
-  return paths(id).folder + "/" + log_name(wanted, wanted == first, attempt == 0 ? latest : attempt);
+  if (attempt < 0 || attempt > latest) {
+    return fail(ErrorKind::not_found,
+                fmt::format("container {} was started {} times, there is no attempt {}",
+                            quote(wanted), latest, attempt));
+  }
+  return paths(id).folder + "/" +
+         log_name(wanted, wanted == first, attempt == 0 ? latest : attempt);
 }
 
 Result<std::string> ProcessDriver::work_folder(const std::string& id) const {
@@ -444,10 +530,27 @@ Result<std::string> ProcessDriver::work_folder(const std::string& id) const {
 
 std::vector<Condition> ProcessDriver::limits_of_host() const {
   std::vector<Condition> out;
-  if (!cgroups_->limits_memory()) { out.push_back({.type = "LimitNotEnforced", .reason = "Memory", .message = "memory limits hold per process only: " + cgroups_->about()}); }
-  if (!cgroups_->limits_cpu()) { out.push_back({.type = "LimitNotEnforced", .reason = "Cpu", .message = "cpu limits are not enforced: " + cgroups_->about()}); }
-  if (!host_.mount_namespace) { out.push_back({.type = "NoMountNamespace", .reason = "NoMountNamespace", .message = "volumes cannot be at other paths and names do not resolve in pods"}); }
-  if (host_.root) { out.push_back({.type = "RunsAsRoot", .reason = "RunsAsRoot", .message = "pods without a user of their own run as root, without capabilities"}); }
+  if (!cgroups_->limits_memory()) {
+    out.push_back({.type = "LimitNotEnforced",
+                   .reason = "Memory",
+                   .message = "memory limits hold per process only: " + cgroups_->about()});
+  }
+  if (!cgroups_->limits_cpu()) {
+    out.push_back({.type = "LimitNotEnforced",
+                   .reason = "Cpu",
+                   .message = "cpu limits are not enforced: " + cgroups_->about()});
+  }
+  if (!host_.mount_namespace) {
+    out.push_back({.type = "NoMountNamespace",
+                   .reason = "NoMountNamespace",
+                   .message = "volumes cannot be at other paths and names do not resolve in pods"});
+  }
+  if (host_.root) {
+    out.push_back(
+        {.type = "RunsAsRoot",
+         .reason = "RunsAsRoot",
+         .message = "pods without a user of their own run as root, without capabilities"});
+  }
   return out;
 }
 

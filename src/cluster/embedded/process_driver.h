@@ -23,17 +23,18 @@ namespace metier {
 class ProcessDriver final : public PodDriver, public PodSignals {
  public:
   struct Options {
-    std::string data;      // pods are <data>/pods/<id>
-    std::string shim;      // the program
-    std::string runner;    // folder or zip with metier_runner, on every pod's PYTHONPATH; empty: none
-    std::string preload;   // what zygotes import
+    std::string data;    // pods are <data>/pods/<id>
+    std::string shim;    // the program
+    std::string runner;  // folder or zip with metier_runner, on every pod's PYTHONPATH; empty: none
+    std::string preload;  // what zygotes import
     bool use_zygotes = true;
     std::string memory_folder = "/dev/shm";  // memory-backed volumes, secrets' files
-    std::string force;     // METIER_FORCE: "no-userns,no-cgroup,no-mount"
+    std::string force;                       // METIER_FORCE: "no-userns,no-cgroup,no-mount"
     std::vector<std::string> shim_env;       // tests: METIER_SHIM_FAILPOINT=…
     Logger log;
   };
-  ProcessDriver(Executor executor, const Clock& clock, Random& random, std::unique_ptr<Cgroups> cgroups, Options options);
+  ProcessDriver(Executor executor, const Clock& clock, Random& random,
+                std::unique_ptr<Cgroups> cgroups, Options options);
   ~ProcessDriver() override;
 
   std::string_view name() const override { return "process"; }
@@ -47,7 +48,8 @@ class ProcessDriver final : public PodDriver, public PodSignals {
   Async<Result<void>> stop(std::string id, StopOptions options) override;
   Async<Result<void>> destroy(std::string id) override;
   Async<Result<Usage>> usage(std::string id) override;
-  Result<std::string> log_path(const std::string& id, const std::string& container, int attempt) const override;
+  Result<std::string> log_path(const std::string& id, const std::string& container,
+                               int attempt) const override;
   Result<std::string> work_folder(const std::string& id) const override;
   std::vector<Condition> limits_of_host() const override;
 
@@ -64,7 +66,8 @@ class ProcessDriver final : public PodDriver, public PodSignals {
   PodPaths paths(const std::string& id) const;
   Result<EntryPtr> entry(const std::string& id) const;
   Result<void> make_folder(const LaunchSpec& spec, const PodPlan& plan, Entry& entry);
-  Result<void> launch(const LaunchSpec& spec, const PodPlan& plan, const EntryPtr& entry, bool zygote);
+  Result<void> launch(const LaunchSpec& spec, const PodPlan& plan, const EntryPtr& entry,
+                      bool zygote);
   Result<void> spawn_shim(const PodPaths& paths, int spec, int control);
   Async<Result<void>> launched(const LaunchSpec& spec, const PodPlan& plan, const EntryPtr& entry);
   // Reads notices until the pod has ended or its shim is gone.

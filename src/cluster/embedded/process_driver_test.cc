@@ -48,9 +48,16 @@ TEST_F(ProcessDriverTest, Every_exit_code_is_the_programs_own) {
 
 TEST_F(ProcessDriverTest, Death_by_every_signal_is_named) {
   for (int signal = 1; signal < 32; ++signal) {
-    if (signal == SIGCHLD || signal == SIGCONT || signal == SIGURG || signal == SIGWINCH || signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU) { continue; }
+    if (signal == SIGCHLD || signal == SIGCONT || signal == SIGURG || signal == SIGWINCH ||
+        signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU) {
+      continue;
+    }
     const auto id = fmt::format("s{}", signal);
-    const auto status = end_of(command(id, {"python3", "-c", fmt::format("import os, signal; signal.signal({0}, 0) if {0} != 9 else 0; os.kill(os.getpid(), {0})", signal)}));
+    const auto status =
+        end_of(command(id, {"python3", "-c",
+                            fmt::format("import os, signal; signal.signal({0}, 0) if {0} != 9 else "
+                                        "0; os.kill(os.getpid(), {0})",
+                                        signal)}));
     EXPECT_EQ(status.containers[0].signal, signal);
     EXPECT_EQ(status.reason, fmt::format("Killed({})", signal_name(signal)));
   }
@@ -101,7 +108,8 @@ TEST_F(ProcessDriverTest, Init_containers_run_in_order_before_all_main_container
   for (const char* name : {"one", "two"}) {
     Container init = second;
     init.name = name;
-    init.command = {"/bin/sh", "-c", std::string("echo ") + name + " >> $METIER_JOURNAL; echo log of " + name};
+    init.command = {"/bin/sh", "-c",
+                    std::string("echo ") + name + " >> $METIER_JOURNAL; echo log of " + name};
     spec.pod.init_containers.push_back(init);
   }
   spec.pod.containers.push_back(second);
@@ -126,7 +134,8 @@ TEST_F(ProcessDriverTest, A_failed_init_container_ends_the_pod) {
 }
 
 TEST_F(ProcessDriverTest, On_failure_starts_again_with_a_log_of_its_own) {
-  auto spec = shell("again", "echo $$; test -e $METIER_JOURNAL || { touch $METIER_JOURNAL; exit 1; }");
+  auto spec =
+      shell("again", "echo $$; test -e $METIER_JOURNAL || { touch $METIER_JOURNAL; exit 1; }");
   spec.pod.restart = RestartPolicy::on_failure;
   const auto status = end_of(std::move(spec));
   EXPECT_EQ(status.phase, PodPhase::succeeded);
@@ -147,9 +156,12 @@ TEST_F(ProcessDriverTest, A_pod_past_its_deadline_is_ended_by_that_name) {
 }
 
 TEST_F(ProcessDriverTest, Stop_ends_what_ignores_it_and_the_whole_tree) {
-  ASSERT_TRUE(run(driver_->start(shell("deaf", "trap '' TERM; setsid sleep 1000 & (sleep 1001 &); touch $METIER_JOURNAL; while :; do sleep 1002; done"))));
+  ASSERT_TRUE(run(driver_->start(shell("deaf",
+                                       "trap '' TERM; setsid sleep 1000 & (sleep 1001 &); touch "
+                                       "$METIER_JOURNAL; while :; do sleep 1002; done"))));
   await_file(pod_folder("deaf") + "/work/journal");
-  const StopOptions options{.grace = std::chrono::milliseconds(20), .reason = "AbortedByUser", .message = "by a test"};
+  const StopOptions options{
+      .grace = std::chrono::milliseconds(20), .reason = "AbortedByUser", .message = "by a test"};
   ASSERT_TRUE(run(driver_->stop("deaf", options)));
   ASSERT_TRUE(run(driver_->stop("deaf", options)));
   const auto status = run(driver_->wait("deaf")).value();
@@ -160,14 +172,18 @@ TEST_F(ProcessDriverTest, Stop_ends_what_ignores_it_and_the_whole_tree) {
 }
 
 TEST_F(ProcessDriverTest, A_stopped_process_dies_too) {
-  ASSERT_TRUE(run(driver_->start(shell("frozen", "(kill -STOP $$; until grep -q 'State:.T' /proc/$$/status; do :; done; touch $METIER_JOURNAL) & wait"))));
+  ASSERT_TRUE(run(driver_->start(shell("frozen",
+                                       "(kill -STOP $$; until grep -q 'State:.T' /proc/$$/status; "
+                                       "do :; done; touch $METIER_JOURNAL) & wait"))));
   await_file(pod_folder("frozen") + "/work/journal");
   ASSERT_TRUE(run(driver_->stop("frozen", {.grace = std::chrono::milliseconds(20)})));
   EXPECT_EQ(run(driver_->wait("frozen")).value().containers[0].signal, SIGKILL);
 }
 
 TEST_F(ProcessDriverTest, A_graceful_stop_lets_the_program_end_itself) {
-  ASSERT_TRUE(run(driver_->start(shell("polite", "trap 'echo bye; exit 5' TERM; touch $METIER_JOURNAL; while :; do sleep 0.01; done"))));
+  ASSERT_TRUE(run(driver_->start(
+      shell("polite",
+            "trap 'echo bye; exit 5' TERM; touch $METIER_JOURNAL; while :; do sleep 0.01; done"))));
   await_file(pod_folder("polite") + "/work/journal");
   ASSERT_TRUE(run(driver_->stop("polite", {.grace = std::chrono::seconds(60)})));
   EXPECT_EQ(run(driver_->wait("polite")).value().containers[0].exit_code, 5);
@@ -185,14 +201,18 @@ TEST_F(ProcessDriverTest, Commands_run_in_the_pod_with_its_environment) {
   auto spec = shell("box", "sleep 1000");
   spec.env["main"] = {{"COLOUR", "blue"}};
   ASSERT_TRUE(run(driver_->start(std::move(spec))));
-  const auto result = run(driver_->exec("box", "", {.command = {"sh", "-c", "echo $COLOUR $MORE; exit 3"}, .env = {{"MORE", "x y"}}})).value();
+  const auto result = run(driver_->exec("box", "",
+                                        {.command = {"sh", "-c", "echo $COLOUR $MORE; exit 3"},
+                                         .env = {{"MORE", "x y"}}}))
+                          .value();
   EXPECT_EQ(result.output, "blue x y\n");
   EXPECT_EQ(result.exit_code, 3);
   EXPECT_TRUE(fs::exists(pod_folder("box") + "/exec." + result.id + ".exit"));
   const auto missing = run(driver_->exec("box", "", {.command = {"no-such"}})).value();
   EXPECT_EQ(missing.exit_code, 127);
   EXPECT_NE(missing.output.find("No such file"), std::string::npos);
-  EXPECT_EQ(run(driver_->exec("box", "other", {.command = {"true"}})).error().kind, ErrorKind::not_found);
+  EXPECT_EQ(run(driver_->exec("box", "other", {.command = {"true"}})).error().kind,
+            ErrorKind::not_found);
 }
 
 TEST_F(ProcessDriverTest, Destroy_refuses_a_live_pod_and_removes_a_dead_one) {
@@ -205,7 +225,10 @@ TEST_F(ProcessDriverTest, Destroy_refuses_a_live_pod_and_removes_a_dead_one) {
 }
 
 TEST_F(ProcessDriverTest, A_pod_cannot_make_its_read_only_volume_writable) {
-  auto spec = shell("ro", "cat /mnt/f; touch /mnt/x; mount -o remount,rw,bind /mnt; touch /mnt/x; umount /mnt; touch /mnt/x; grep CapEff /proc/self/status; grep CapBnd /proc/self/status");
+  auto spec =
+      shell("ro",
+            "cat /mnt/f; touch /mnt/x; mount -o remount,rw,bind /mnt; touch /mnt/x; umount /mnt; "
+            "touch /mnt/x; grep CapEff /proc/self/status; grep CapBnd /proc/self/status");
   const auto volume = folder_ + "/volume";
   fs::create_directories(volume);
   ASSERT_TRUE(write_file(volume + "/f", "inside\n"));
@@ -215,7 +238,9 @@ TEST_F(ProcessDriverTest, A_pod_cannot_make_its_read_only_volume_writable) {
   EXPECT_TRUE(log("ro").starts_with("inside\n")) << log("ro");
   EXPECT_FALSE(fs::exists(volume + "/x"));
   EXPECT_FALSE(fs::exists("/mnt/f"));
-  EXPECT_NE(log("ro").find("CapEff:\t0000000000000000\nCapBnd:\t0000000000000000"), std::string::npos) << log("ro");
+  EXPECT_NE(log("ro").find("CapEff:\t0000000000000000\nCapBnd:\t0000000000000000"),
+            std::string::npos)
+      << log("ro");
 }
 
 TEST_F(ProcessDriverTest, A_sub_path_is_mounted_and_cannot_leave_its_volume) {
@@ -236,11 +261,14 @@ TEST_F(ProcessDriverTest, A_sub_path_is_mounted_and_cannot_leave_its_volume) {
 
 TEST_F(ProcessDriverTest, Another_user_opens_dev_stdout_and_owns_its_work_folder) {
   if (::geteuid() != 0) { GTEST_SKIP(); }
-  auto spec = shell("nobody", "id -u; echo through >> /dev/stdout; cat /proc/self/status | grep NoNewPrivs; touch $METIER_JOURNAL && echo wrote; cat ../exit ../spec");
+  auto spec = shell("nobody",
+                    "id -u; echo through >> /dev/stdout; cat /proc/self/status | grep NoNewPrivs; "
+                    "touch $METIER_JOURNAL && echo wrote; cat ../exit ../spec");
   spec.pod.run_as_user = 12345;
   fs::permissions(folder_, fs::perms(0755));
   const auto status = end_of(std::move(spec));
-  EXPECT_TRUE(log("nobody").starts_with("12345\nthrough\nNoNewPrivs:\t1\nwrote\n")) << log("nobody");
+  EXPECT_TRUE(log("nobody").starts_with("12345\nthrough\nNoNewPrivs:\t1\nwrote\n"))
+      << log("nobody");
   EXPECT_EQ(condition(status, "SharedUid"), nullptr);
 }
 
@@ -251,7 +279,8 @@ TEST_F(ProcessDriverTest, Files_of_secrets_are_on_memory_and_go_with_the_pod) {
   spec.env["main"] = {{"PASSWORD", "canary-value"}};
   end_of(std::move(spec));
   EXPECT_EQ(log("secret"), "hush\ntmpfs\n");
-  EXPECT_EQ(read_file(pod_folder("secret") + "/spec").value().find("canary-value"), std::string::npos);
+  EXPECT_EQ(read_file(pod_folder("secret") + "/spec").value().find("canary-value"),
+            std::string::npos);
   ASSERT_TRUE(run(driver_->destroy("secret")));
   EXPECT_FALSE(fs::exists("/dev/shm/metier-secret"));
 }
@@ -304,7 +333,9 @@ TEST_F(ProcessDriverTest, What_the_host_cannot_enforce_is_a_condition) {
 }
 
 TEST_F(ProcessDriverTest, Logs_are_byte_exact) {
-  const auto status = end_of(command("bytes", {"python3", "-c", "import os\nfor i in range(1000): os.write(1 + i % 2, bytes(range(256)))"}));
+  const auto status = end_of(command(
+      "bytes", {"python3", "-c",
+                "import os\nfor i in range(1000): os.write(1 + i % 2, bytes(range(256)))"}));
   EXPECT_EQ(status.phase, PodPhase::succeeded);
   std::string block;
   for (int i = 0; i < 256; ++i) { block += static_cast<char>(i); }
@@ -322,8 +353,11 @@ TEST_F(ProcessDriverTest, Two_hundred_pods_leave_nothing) {
     ids.push_back(fmt::format("n{}", i));
     ASSERT_TRUE(run(driver_->start(command(ids.back(), {"/bin/true"}))));
   }
-  for (const auto& id : ids) { EXPECT_EQ(run(driver_->wait(id)).value().phase, PodPhase::succeeded); }
-  const auto took = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  for (const auto& id : ids) {
+    EXPECT_EQ(run(driver_->wait(id)).value().phase, PodPhase::succeeded);
+  }
+  const auto took =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   std::printf("200 pods of /bin/true, one after the other: %.0f/s\n", 200 / took);
   for (const auto& id : ids) { ASSERT_TRUE(run(driver_->destroy(id))); }
   loop_.restart();
@@ -337,7 +371,10 @@ TEST_F(ProcessDriverTest, The_shim_is_small) {
   const auto state = parse_json(read_record(pod_folder("small") + "/state").value()).value();
   std::ifstream file(fmt::format("/proc/{}/status", int_in(state.as_object(), "shim").value()));
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("VmRSS:")) { std::printf("shim %s, file %ld KiB\n", line.c_str(), static_cast<long>(fs::file_size(options_.shim) / 1024)); }
+    if (line.starts_with("VmRSS:")) {
+      std::printf("shim %s, file %ld KiB\n", line.c_str(),
+                  static_cast<long>(fs::file_size(options_.shim) / 1024));
+    }
   }
 }
 

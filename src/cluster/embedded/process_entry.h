@@ -8,7 +8,8 @@
 namespace metier {
 
 struct ProcessDriver::Entry {
-  Entry(Executor executor, std::string pod_id) : id(std::move(pod_id)), control(executor), changed(executor) {}
+  Entry(Executor executor, std::string pod_id)
+      : id(std::move(pod_id)), control(executor), changed(executor) {}
 
   struct Ran {
     int code = 0;
@@ -18,18 +19,19 @@ struct ProcessDriver::Entry {
   asio::posix::basic_stream_descriptor<Executor> control;
   Signal changed;
   PodStatus status;
-  std::string last_state;               // the newest record, as text
+  std::string last_state;  // the newest record, as text
   std::vector<KnownMain> mains;
-  std::vector<Condition> conditions;    // of the start: what the host cannot enforce
+  std::vector<Condition> conditions;  // of the start: what the host cannot enforce
   std::string pod_ip;
   std::string python;
-  std::map<std::string, Ran> ran;       // execs that ended and were not fetched yet
+  std::map<std::string, Ran> ran;        // execs that ended and were not fetched yet
   std::vector<std::string> first_names;  // name of the first main container
   int shim = 0;
-  bool heard = false;    // the shim has reported once
+  bool heard = false;  // the shim has reported once
   bool ended = false;
-  bool gone = false;     // the connection closed before anything was heard, and no shim has taken the lock
-  std::string refused;   // the shim would not start this pod
+  bool gone =
+      false;  // the connection closed before anything was heard, and no shim has taken the lock
+  std::string refused;  // the shim would not start this pod
 };
 
 }  // namespace metier

@@ -19,7 +19,8 @@ class ProcessFaults : public ProcessFixture {
 };
 
 TEST_F(ProcessFaults, A_new_server_adopts_the_living_and_reports_the_dead) {
-  ASSERT_TRUE(run(driver_->start(shell("lives", "while ! test -e $METIER_JOURNAL; do sleep 0.01; done; exit 6"))));
+  ASSERT_TRUE(run(driver_->start(
+      shell("lives", "while ! test -e $METIER_JOURNAL; do sleep 0.01; done; exit 6"))));
   ASSERT_TRUE(run(driver_->start(shell("dies", "exit 7"))));
   leave();
   while (!fs::exists(pod_folder("dies") + "/exit")) { ::usleep(500); }
@@ -35,7 +36,8 @@ TEST_F(ProcessFaults, A_new_server_adopts_the_living_and_reports_the_dead) {
 }
 
 TEST_F(ProcessFaults, A_handle_of_another_driver_is_refused) {
-  EXPECT_EQ(run(driver_->recover("any", {.driver = "process", .version = 2})).error().kind, ErrorKind::unsupported);
+  EXPECT_EQ(run(driver_->recover("any", {.driver = "process", .version = 2})).error().kind,
+            ErrorKind::unsupported);
 }
 
 TEST_F(ProcessFaults, Conditions_and_addresses_are_known_after_a_restart) {
@@ -51,7 +53,8 @@ TEST_F(ProcessFaults, Conditions_and_addresses_are_known_after_a_restart) {
 }
 
 TEST_F(ProcessFaults, A_killed_shim_means_ShimLost_and_nothing_runs_on) {
-  ASSERT_TRUE(run(driver_->start(shell("orphaned", "setsid sleep 1000 & touch $METIER_JOURNAL; sleep 1001"))));
+  ASSERT_TRUE(run(
+      driver_->start(shell("orphaned", "setsid sleep 1000 & touch $METIER_JOURNAL; sleep 1001"))));
   await_file(pod_folder("orphaned") + "/work/journal");
   ::kill(shim_of("orphaned"), SIGKILL);
   const auto status = run(driver_->wait("orphaned")).value();
@@ -75,7 +78,8 @@ TEST_F(ProcessFaults, Server_and_shim_killed_together_end_as_ShimLost) {
 
 // At each step of the shim: the pod ends with its true status or as ShimLost, once, and nothing stays.
 TEST_F(ProcessFaults, A_shim_killed_at_any_step_never_leaves_a_running_pod) {
-  for (const std::string point : {"started", "locked", "forked", "state_written", "released", "exit_seen", "exit_written"}) {
+  for (const std::string point :
+       {"started", "locked", "forked", "state_written", "released", "exit_seen", "exit_written"}) {
     leave();
     options_.shim_env = {"METIER_SHIM_FAILPOINT=shim/" + point};
     open();
@@ -93,7 +97,9 @@ TEST_F(ProcessFaults, A_shim_killed_at_any_step_never_leaves_a_running_pod) {
     } else {
       EXPECT_EQ(status.reason, "ShimLost") << point;
     }
-    if (point == "locked" || point == "forked" || point == "state_written") { EXPECT_NE(log(id), "ran\n") << point; }
+    if (point == "locked" || point == "forked" || point == "state_written") {
+      EXPECT_NE(log(id), "ran\n") << point;
+    }
     EXPECT_TRUE(pod_processes(id, {}).empty());
     leave();
     open();
@@ -107,7 +113,8 @@ TEST_F(ProcessFaults, Damaged_records_are_treated_as_absent) {
   ASSERT_EQ(end_of(shell("torn", "exit 3")).containers[0].exit_code, 3);
   leave();
   const auto whole = read_file(pod_folder("torn") + "/exit").value();
-  for (const std::size_t size : {std::size_t{0}, std::size_t{5}, whole.size() / 2, whole.size() - 1}) {
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{5}, whole.size() / 2, whole.size() - 1}) {
     ASSERT_TRUE(write_file(pod_folder("torn") + "/exit", whole.substr(0, size)));
     open();
     ASSERT_TRUE(run(driver_->recover("torn", {})));

@@ -1,8 +1,5 @@
 // How the process driver makes a pod's folder and gets its shim going.
-#include <cerrno>
-#include <cstring>
 #include <fcntl.h>
-#include <filesystem>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -10,6 +7,9 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -35,14 +35,19 @@ Result<Fd> memory_file(const char* name, std::string_view text) {
 
 Result<void> make_owned(const std::string& path, unsigned mode, const PodPlan& plan) {
   METIER_CHECK(make_folders(path, mode));
-  if (plan.has_identity && plan.uid != 0 && ::chown(path.c_str(), plan.uid, plan.gid) != 0) { return fail(errno_error(path, errno)); }
+  if (plan.has_identity && plan.uid != 0 && ::chown(path.c_str(), plan.uid, plan.gid) != 0) {
+    return fail(errno_error(path, errno));
+  }
   return {};
 }
 
 }  // namespace
 
 PodPaths ProcessDriver::paths(const std::string& id) const {
-  return {.folder = options_.data + "/pods/" + id, .memory = options_.memory_folder + "/metier-" + id, .shim = options_.shim, .runner = options_.runner};
+  return {.folder = options_.data + "/pods/" + id,
+          .memory = options_.memory_folder + "/metier-" + id,
+          .shim = options_.shim,
+          .runner = options_.runner};
 }
 
 Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& plan, Entry& entry) {
@@ -50,7 +55,9 @@ Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& p
   METIER_CHECK(make_folders(options_.data + "/pods", 0711));
   // Exclusive: whoever makes the folder starts the pod.
   if (::mkdir(at.folder.c_str(), 0711) != 0) {
-    if (errno == EEXIST) { return fail(ErrorKind::conflict, fmt::format("pod {} was started before", quote(spec.id))); }
+    if (errno == EEXIST) {
+      return fail(ErrorKind::conflict, fmt::format("pod {} was started before", quote(spec.id)));
+    }
     return fail(errno_error(at.folder, errno));
   }
   ::chmod(at.folder.c_str(), 0711);
@@ -68,10 +75,16 @@ Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& p
     METIER_CHECK(make_owned(folder, 0700, plan));
     for (const auto& [name, content] : volume.files) {
       const auto file = fs::path(folder) / name;
-      if (file.lexically_relative(folder).native().starts_with("..")) { return fail(invalid("spec.volumes", fmt::format("path {} leaves its volume", quote(name)))); }
-      if (file.parent_path() != folder) { METIER_CHECK(make_owned(file.parent_path(), 0700, plan)); }
+      if (file.lexically_relative(folder).native().starts_with("..")) {
+        return fail(invalid("spec.volumes", fmt::format("path {} leaves its volume", quote(name))));
+      }
+      if (file.parent_path() != folder) {
+        METIER_CHECK(make_owned(file.parent_path(), 0700, plan));
+      }
       METIER_CHECK(write_file(file, content, 0600));
-      if (plan.has_identity && plan.uid != 0 && ::chown(file.c_str(), plan.uid, plan.gid) != 0) { return fail(errno_error(file.string(), errno)); }
+      if (plan.has_identity && plan.uid != 0 && ::chown(file.c_str(), plan.uid, plan.gid) != 0) {
+        return fail(errno_error(file.string(), errno));
+      }
     }
   }
   if (!spec.hosts.empty()) {
@@ -79,10 +92,17 @@ Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& p
     ::chmod((at.folder + "/hosts").c_str(), 0644);
   }
   JsonArray conditions;
-  for (const auto& one : plan.conditions) { conditions.push_back(JsonObject{{"type", one.type}, {"reason", one.reason}, {"message", one.message}}); }
-  const auto payload = dump_json(JsonObject{{"conditions", std::move(conditions)}, {"pod_ip", spec.pod_ip}, {"first", spec.pod.containers.front().name}});
+  for (const auto& one : plan.conditions) {
+    conditions.push_back(
+        JsonObject{{"type", one.type}, {"reason", one.reason}, {"message", one.message}});
+  }
+  const auto payload = dump_json(JsonObject{{"conditions", std::move(conditions)},
+                                            {"pod_ip", spec.pod_ip},
+                                            {"first", spec.pod.containers.front().name}});
   // Not synced: everything in it can be found again from the folder's name.
-  METIER_CHECK(write_file(at.folder + "/handle", record_bytes(dump_json(JsonObject{{"driver", "process"}, {"version", 1}, {"payload", payload}}))));
+  METIER_CHECK(write_file(at.folder + "/handle",
+                          record_bytes(dump_json(JsonObject{
+                              {"driver", "process"}, {"version", 1}, {"payload", payload}}))));
   entry.conditions = plan.conditions;
   for (auto& one : entry.conditions) { one.since = clock_.now(); }
   entry.pod_ip = spec.pod_ip;
@@ -102,7 +122,8 @@ Result<void> ProcessDriver::spawn_shim(const PodPaths& at, int spec, int control
   return {};
 }
 
-Result<void> ProcessDriver::launch(const LaunchSpec& spec, const PodPlan& plan, const EntryPtr& entry, bool zygote) {
+Result<void> ProcessDriver::launch(const LaunchSpec& spec, const PodPlan& plan,
+                                   const EntryPtr& entry, bool zygote) {
   const auto at = paths(spec.id);
   PodGroup group;
   if (plan.limits.any()) {
@@ -112,13 +133,17 @@ Result<void> ProcessDriver::launch(const LaunchSpec& spec, const PodPlan& plan, 
   METIER_CHECK(write_file(at.folder + "/spec", shim_spec(plan, group, false)));
   METIER_TRY(spec_file, memory_file("metier-spec", shim_spec(plan, group, true)));
   std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) { return fail(errno_error("socketpair", errno)); }
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail(errno_error("socketpair", errno));
+  }
   Fd ours(ends[0]);
   const Fd theirs(ends[1]);
   METIER_FAILPOINT_RETURN("driver/launch");
   if (zygote) {
     METIER_TRY(document, memory_file("metier-launch", launch_document(plan, at)));
-    METIER_CHECK(zygotes_.launch(spec.environment.empty() ? "default" : spec.environment, spec.python, spec.id, document.get(), theirs.get(), spec_file.get()));
+    METIER_CHECK(zygotes_.launch(spec.environment.empty() ? "default" : spec.environment,
+                                 spec.python, spec.id, document.get(), theirs.get(),
+                                 spec_file.get()));
   } else {
     METIER_CHECK(spawn_shim(at, spec_file.get(), theirs.get()));
   }
@@ -126,23 +151,33 @@ Result<void> ProcessDriver::launch(const LaunchSpec& spec, const PodPlan& plan, 
   entry->control.close(ignored);
   entry->control.assign(ours.release());
   entry->gone = false;
-  if (!scope_.spawn("pod " + spec.id, follow(entry))) { return fail(ErrorKind::unavailable, "the server is stopping"); }
+  if (!scope_.spawn("pod " + spec.id, follow(entry))) {
+    return fail(ErrorKind::unavailable, "the server is stopping");
+  }
   return {};
 }
 
-Async<Result<void>> ProcessDriver::launched(const LaunchSpec& spec, const PodPlan& plan, const EntryPtr& entry) {
+Async<Result<void>> ProcessDriver::launched(const LaunchSpec& spec, const PodPlan& plan,
+                                            const EntryPtr& entry) {
   bool zygote = plan.forkable && options_.use_zygotes;
   while (true) {
     auto started = launch(spec, plan, entry, zygote);
     if (started) {
-      while (!entry->heard && !entry->gone && entry->refused.empty()) { co_await entry->changed.wait(entry->changed.generation()); }
+      while (!entry->heard && !entry->gone && entry->refused.empty()) {
+        co_await entry->changed.wait(entry->changed.generation());
+      }
       if (entry->heard) { co_return Result<void>{}; }
-      if (!entry->refused.empty()) { co_return fail(ErrorKind::internal, fmt::format("pod {}: the shim refused: {}", spec.id, entry->refused)); }
-      started = fail(ErrorKind::unavailable, fmt::format("pod {}: its shim ended before it began", spec.id));
+      if (!entry->refused.empty()) {
+        co_return fail(ErrorKind::internal,
+                       fmt::format("pod {}: the shim refused: {}", spec.id, entry->refused));
+      }
+      started = fail(ErrorKind::unavailable,
+                     fmt::format("pod {}: its shim ended before it began", spec.id));
     }
     if (!zygote) { co_return started; }
     zygote = false;  // no shim has had the lock, so nothing of the pod ran: start it cold
-    options_.log.warn("pod starts cold", {{"pod", Json(spec.id)}, {"why", Json(started.error().message)}});
+    options_.log.warn("pod starts cold",
+                      {{"pod", Json(spec.id)}, {"why", Json(started.error().message)}});
   }
 }
 
@@ -154,9 +189,12 @@ Result<Fd> ProcessDriver::connect(const std::string& id) const {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   // Through /proc, so that a long data folder does not matter (108 bytes).
-  const auto end = fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1, "/proc/self/fd/{}/ctl.sock", folder.get());
+  const auto end = fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1,
+                                    "/proc/self/fd/{}/ctl.sock", folder.get());
   *end.out = '\0';
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) { return fail(errno_error("ctl.sock", errno)); }
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return fail(errno_error("ctl.sock", errno));
+  }
   return fd;
 }
 
@@ -170,7 +208,9 @@ Fd ProcessDriver::take_lock(const std::string& id, bool& held) const {
 
 void ProcessDriver::remove_traces(const std::string& id) const {
   auto removed = cgroups_->remove(id);
-  if (!removed) { options_.log.warn("cgroup stays", {{"pod", Json(id)}, {"why", Json(removed.error().message)}}); }
+  if (!removed) {
+    options_.log.warn("cgroup stays", {{"pod", Json(id)}, {"why", Json(removed.error().message)}});
+  }
   const auto at = paths(id);
   std::error_code ec;
   fs::remove_all(at.memory, ec);

@@ -1,5 +1,6 @@
 #include "cluster/embedded/process_scan.h"
 
+#include <unistd.h>
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
@@ -8,7 +9,6 @@
 #include <iterator>
 #include <map>
 #include <set>
-#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -75,7 +75,8 @@ void add_descendants(const std::vector<Process>& all, std::set<int>& pids) {
 bool has_marker(int pid, const std::string& marker) {
   const auto text = slurp(fmt::format("/proc/{}/environ", pid));
   const auto at = text.find(marker);
-  return at != std::string::npos && (at == 0 || text[at - 1] == '\0') && (at + marker.size() == text.size() || text[at + marker.size()] == '\0');
+  return at != std::string::npos && (at == 0 || text[at - 1] == '\0') &&
+         (at + marker.size() == text.size() || text[at + marker.size()] == '\0');
 }
 
 }  // namespace
@@ -88,13 +89,18 @@ std::vector<int> pod_processes(const std::string& id, const std::vector<KnownMai
   std::set<int> sessions;
   for (const auto& main : mains) {
     const auto it = ticks.find(main.pid);
-    if (it != ticks.end() && it->second != main.ticks) { continue; }  // the number is somebody else's now
+    if (it != ticks.end() && it->second != main.ticks) {
+      continue;
+    }  // the number is somebody else's now
     sessions.insert(main.pid);
   }
   const auto marker = "METIER_POD_UID=" + id;
   for (const auto& one : all) {
     if (one.pid == ::getpid()) { continue; }
-    if (sessions.contains(one.session) || sessions.contains(one.pid) || has_marker(one.pid, marker)) { pids.insert(one.pid); }
+    if (sessions.contains(one.session) || sessions.contains(one.pid) ||
+        has_marker(one.pid, marker)) {
+      pids.insert(one.pid);
+    }
   }
   add_descendants(all, pids);
   std::vector<int> out;

@@ -7,12 +7,17 @@
 namespace metier {
 namespace {
 
-bool is_gpu(std::string_view resource) { return resource.ends_with("/gpu") || resource.find("gpu") != std::string_view::npos; }
+bool is_gpu(std::string_view resource) {
+  return resource.ends_with("/gpu") || resource.find("gpu") != std::string_view::npos;
+}
 
 std::string amount_text(std::string_view resource, std::int64_t milli) {
   const auto amount = Quantity::from_milli(std::max<std::int64_t>(milli, 0));
   if (resource == "cpu") { return amount.cpu_text(); }
-  if (resource == "memory" || resource == "ephemeral-storage" || resource.starts_with("hugepages-")) { return human_bytes(amount.units()); }
+  if (resource == "memory" || resource == "ephemeral-storage" ||
+      resource.starts_with("hugepages-")) {
+    return human_bytes(amount.units());
+  }
   return fmt::format("{}", amount.units());
 }
 
@@ -26,7 +31,9 @@ std::string code_of(std::string_view resource) {
 // Requests and priority as one text: equal texts are interchangeable.
 std::string signature(const PodRequest& request) {
   std::string out = fmt::format("{}|", request.priority);
-  for (const auto& [name, amount] : request.requests) { out += fmt::format("{}={},", name, amount.milli()); }
+  for (const auto& [name, amount] : request.requests) {
+    out += fmt::format("{}={},", name, amount.milli());
+  }
   // The rule for owners that hold something makes pods of different owners different.
   return out + request.owner;
 }
@@ -40,7 +47,8 @@ std::int64_t plus(std::int64_t a, std::int64_t b) {
 
 Scheduler::Scheduler(NodeCapacity capacity) : capacity_(std::move(capacity)) {
   for (const auto& [resource, numbers] : capacity_.devices) {
-    capacity_.allocatable[resource] = Quantity::from_units(static_cast<std::int64_t>(numbers.size()));
+    capacity_.allocatable[resource] =
+        Quantity::from_units(static_cast<std::int64_t>(numbers.size()));
     free_devices_[resource].insert(numbers.begin(), numbers.end());
   }
 }
@@ -64,7 +72,8 @@ std::optional<WaitCause> Scheduler::never_fits(const Amounts& requests) const {
     const std::int64_t most = has == capacity_.allocatable.end() ? 0 : has->second.milli();
     if (amount.milli() > most) {
       return WaitCause{.code = "NeverFits",
-                       .reason = fmt::format("asks for {} of {}; this node has {}", amount_text(resource, amount.milli()), resource,
+                       .reason = fmt::format("asks for {} of {}; this node has {}",
+                                             amount_text(resource, amount.milli()), resource,
                                              most == 0 ? "none" : amount_text(resource, most))};
     }
   }
@@ -81,8 +90,11 @@ std::optional<WaitCause> Scheduler::lacks(const Amounts& requests) const {
       free = std::min(free, static_cast<std::int64_t>(devices->second.size()) * 1000);
     }
     if (amount.milli() > free) {
-      return WaitCause{.code = code_of(resource), .reason = fmt::format("asks for {} of {}; {} of {} is free", amount_text(resource, amount.milli()),
-                                                                        resource, amount_text(resource, free), amount_text(resource, all))};
+      return WaitCause{
+          .code = code_of(resource),
+          .reason = fmt::format("asks for {} of {}; {} of {} is free",
+                                amount_text(resource, amount.milli()), resource,
+                                amount_text(resource, free), amount_text(resource, all))};
     }
   }
   return std::nullopt;
@@ -113,7 +125,8 @@ void Scheduler::queue(PodRequest request, Order order) {
     entry.priority = order.priority;
     entry.pods.emplace(order.number, id);
   }
-  waiting_.emplace(id, Waiting{.request = std::move(request), .order = order, .bucket = std::move(bucket)});
+  waiting_.emplace(
+      id, Waiting{.request = std::move(request), .order = order, .bucket = std::move(bucket)});
 }
 
 void Scheduler::unqueue(const std::string& id) {
@@ -121,9 +134,12 @@ void Scheduler::unqueue(const std::string& id) {
   if (found == waiting_.end()) { return; }
   const auto& [request, order, bucket] = found->second;
   if (bucket.empty()) {
-    if (const auto gang = gangs_.find(request.gang); gang != gangs_.end()) { gang->second.members.erase(order.number); }
+    if (const auto gang = gangs_.find(request.gang); gang != gangs_.end()) {
+      gang->second.members.erase(order.number);
+    }
   } else if (const auto entry = buckets_.find(bucket); entry != buckets_.end()) {
-    const bool first = !entry->second.pods.empty() && entry->second.pods.begin()->first == order.number;
+    const bool first =
+        !entry->second.pods.empty() && entry->second.pods.begin()->first == order.number;
     entry->second.pods.erase(order.number);
     if (first) { entry->second.passed = 0; }
     if (entry->second.pods.empty()) { buckets_.erase(entry); }
@@ -188,7 +204,10 @@ void Scheduler::remove(const std::string& id) {
         if (std::ranges::find(all, number) != all.end()) { free_devices_[resource].insert(number); }
       }
     }
-    if (const auto owner = owners_.find(request.owner); owner != owners_.end() && --owner->second == 0) { owners_.erase(owner); }
+    if (const auto owner = owners_.find(request.owner);
+        owner != owners_.end() && --owner->second == 0) {
+      owners_.erase(owner);
+    }
     gang_name = request.gang;
     running_.erase(found);
   } else if (const auto waits = waiting_.find(id); waits != waiting_.end()) {
@@ -199,7 +218,10 @@ void Scheduler::remove(const std::string& id) {
   if (gang_name.empty() || gang == gangs_.end()) { return; }
   gang->second.holding.erase(id);
   if (gang->second.holding.empty()) { gang->second.placed = false; }
-  if (gang->second.min_member == 0 && gang->second.members.empty() && gang->second.holding.empty()) { gangs_.erase(gang); }
+  if (gang->second.min_member == 0 && gang->second.members.empty() &&
+      gang->second.holding.empty()) {
+    gangs_.erase(gang);
+  }
 }
 
 Amounts Scheduler::gang_requests(const Gang& gang) const {
@@ -239,16 +261,21 @@ std::vector<Placement> Scheduler::place() {
   if (paused_) { return out; }
   std::set<Candidate> candidates;
   for (const auto& [name, bucket] : buckets_) {
-    candidates.insert({.order = {.priority = bucket.priority, .number = bucket.pods.begin()->first}, .bucket = name, .gang = {}});
+    candidates.insert({.order = {.priority = bucket.priority, .number = bucket.pods.begin()->first},
+                       .bucket = name,
+                       .gang = {}});
   }
   for (const auto& [name, gang] : gangs_) {
     if (!gang_waits(gang)) { continue; }
     auto order = waiting_.at(gang.members.begin()->second).order;
-    for (const auto& [number, id] : gang.members) { order.priority = std::max(order.priority, waiting_.at(id).order.priority); }
+    for (const auto& [number, id] : gang.members) {
+      order.priority = std::max(order.priority, waiting_.at(id).order.priority);
+    }
     candidates.insert({.order = order, .bucket = {}, .gang = name});
   }
   std::vector<int*> passed_over;
-  bool closed = false;  // somebody was passed too often: only pods of owners that hold something go on
+  bool closed =
+      false;  // somebody was passed too often: only pods of owners that hold something go on
   while (!candidates.empty()) {
     const auto candidate = *candidates.begin();
     candidates.erase(candidates.begin());
@@ -271,13 +298,19 @@ std::vector<Placement> Scheduler::place() {
         for (const auto& id : rest) {
           const auto& waits = waiting_.at(id);
           const auto& bucket = buckets_.at(waits.bucket);
-          candidates.insert({.order = {.priority = bucket.priority, .number = bucket.pods.begin()->first}, .bucket = waits.bucket, .gang = {}});
+          candidates.insert(
+              {.order = {.priority = bucket.priority, .number = bucket.pods.begin()->first},
+               .bucket = waits.bucket,
+               .gang = {}});
         }
       } else {
         if (auto never = never_fits(gang_requests(gang))) { cause = std::move(never); }
-        if (cause) { cause->reason = fmt::format("the gang of {} {}", gang.min_member, cause->reason); }
+        if (cause) {
+          cause->reason = fmt::format("the gang of {} {}", gang.min_member, cause->reason);
+        }
         const bool hopeless = cause && cause->code == "NeverFits";
-        gang_causes_[candidate.gang] = cause.value_or(WaitCause{.code = "QueueOrder", .reason = "waits behind an earlier pod that has waited longer"});
+        gang_causes_[candidate.gang] = cause.value_or(WaitCause{
+            .code = "QueueOrder", .reason = "waits behind an earlier pod that has waited longer"});
         int& passed = gang_passed_[candidate.gang];
         if (!hopeless) {
           closed = closed || passed >= kMostPasses;
@@ -293,12 +326,17 @@ std::vector<Placement> Scheduler::place() {
       if (!cause && may_pass) {
         hold(std::string(id), out);
         if (const auto again = buckets_.find(candidate.bucket); again != buckets_.end()) {
-          candidates.insert({.order = {.priority = again->second.priority, .number = again->second.pods.begin()->first}, .bucket = candidate.bucket, .gang = {}});
+          candidates.insert({.order = {.priority = again->second.priority,
+                                       .number = again->second.pods.begin()->first},
+                             .bucket = candidate.bucket,
+                             .gang = {}});
         }
       } else {
         if (auto never = never_fits(request.requests)) { cause = std::move(never); }
-        const bool hopeless = cause && cause->code == "NeverFits";  // it must not keep others waiting
-        bucket.cause = cause.value_or(WaitCause{.code = "QueueOrder", .reason = "waits behind an earlier pod that has waited longer"});
+        const bool hopeless =
+            cause && cause->code == "NeverFits";  // it must not keep others waiting
+        bucket.cause = cause.value_or(WaitCause{
+            .code = "QueueOrder", .reason = "waits behind an earlier pod that has waited longer"});
         if (!hopeless) {
           closed = closed || bucket.passed >= kMostPasses;
           passed_over.push_back(&bucket.passed);
@@ -319,9 +357,13 @@ std::optional<WaitCause> Scheduler::cause(const std::string& id) const {
   const auto& waits = found->second;
   if (!waits.bucket.empty()) { return buckets_.at(waits.bucket).cause; }
   const auto& gang = gangs_.at(waits.request.gang);
-  if (gang.min_member == 0) { return WaitCause{.code = "GangIncomplete", .reason = "its PodGroup does not exist yet"}; }
+  if (gang.min_member == 0) {
+    return WaitCause{.code = "GangIncomplete", .reason = "its PodGroup does not exist yet"};
+  }
   if (!gang_waits(gang)) {
-    return WaitCause{.code = "GangIncomplete", .reason = fmt::format("{} of the {} pods of its gang exist", gang.members.size(), gang.min_member)};
+    return WaitCause{.code = "GangIncomplete",
+                     .reason = fmt::format("{} of the {} pods of its gang exist",
+                                           gang.members.size(), gang.min_member)};
   }
   const auto cause = gang_causes_.find(waits.request.gang);
   return cause == gang_causes_.end() ? WaitCause{} : cause->second;
@@ -330,20 +372,27 @@ std::optional<WaitCause> Scheduler::cause(const std::string& id) const {
 std::optional<QueueEntry> Scheduler::position(const std::string& id) const {
   const auto found = waiting_.find(id);
   if (found == waiting_.end()) { return std::nullopt; }
-  QueueEntry out{.position = 1, .length = static_cast<int>(waiting_.size()), .cause = cause(id).value_or(WaitCause{})};
+  QueueEntry out{.position = 1,
+                 .length = static_cast<int>(waiting_.size()),
+                 .cause = cause(id).value_or(WaitCause{})};
   for (const auto& [other, waits] : waiting_) {
     if (waits.order < found->second.order) { ++out.position; }
   }
   return out;
 }
 
-std::vector<std::pair<std::string, Quantity>> Scheduler::holders(std::string_view resource, std::size_t most) const {
+std::vector<std::pair<std::string, Quantity>> Scheduler::holders(std::string_view resource,
+                                                                 std::size_t most) const {
   std::vector<std::pair<std::string, Quantity>> out;
   for (const auto& [id, running] : running_) {
     const auto amount = running.request.requests.find(resource);
-    if (amount != running.request.requests.end() && amount->second.milli() > 0) { out.emplace_back(running.request.name, amount->second); }
+    if (amount != running.request.requests.end() && amount->second.milli() > 0) {
+      out.emplace_back(running.request.name, amount->second);
+    }
   }
-  std::ranges::sort(out, [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; });
+  std::ranges::sort(out, [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
   if (out.size() > most) { out.resize(most); }
   return out;
 }
@@ -351,7 +400,8 @@ std::vector<std::pair<std::string, Quantity>> Scheduler::holders(std::string_vie
 Amounts Scheduler::free() const {
   Amounts out;
   for (const auto& [resource, amount] : capacity_.allocatable) {
-    out[resource] = Quantity::from_milli(std::max<std::int64_t>(amount.milli() - used(resource), 0));
+    out[resource] =
+        Quantity::from_milli(std::max<std::int64_t>(amount.milli() - used(resource), 0));
   }
   return out;
 }

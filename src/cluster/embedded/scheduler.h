@@ -28,7 +28,7 @@ namespace metier {
 using Amounts = std::map<std::string, Quantity, std::less<>>;
 
 struct NodeCapacity {
-  Amounts allocatable;                                        // "cpu", "memory", "pods"; devices are counted from below
+  Amounts allocatable;  // "cpu", "memory", "pods"; devices are counted from below
   std::map<std::string, std::vector<int>, std::less<>> devices;  // "nvidia.com/gpu" → numbers
 };
 
@@ -48,7 +48,8 @@ struct Placement {
 };
 
 struct WaitCause {
-  std::string code;    // InsufficientCpu, InsufficientMemory, InsufficientGpu, InsufficientPods, GangIncomplete, QueuePaused
+  std::string
+      code;  // InsufficientCpu, InsufficientMemory, InsufficientGpu, InsufficientPods, GangIncomplete, QueuePaused
   std::string reason;  // "asks for 24Gi of memory; 9.5Gi of 32Gi is free"
 };
 
@@ -87,7 +88,8 @@ class Scheduler final {
   std::optional<WaitCause> cause(const std::string& id) const;
   std::optional<QueueEntry> position(const std::string& id) const;
   // Who holds some of `resource`, most first.
-  std::vector<std::pair<std::string, Quantity>> holders(std::string_view resource, std::size_t most) const;
+  std::vector<std::pair<std::string, Quantity>> holders(std::string_view resource,
+                                                        std::size_t most) const;
 
   const Amounts& allocatable() const { return capacity_.allocatable; }
   Amounts free() const;
@@ -135,7 +137,10 @@ class Scheduler final {
 
   void queue(PodRequest request, Order order);
   void unqueue(const std::string& id);
-  bool gang_waits(const Gang& gang) const { return gang.min_member > 0 && !gang.placed && static_cast<int>(gang.members.size()) >= gang.min_member; }
+  bool gang_waits(const Gang& gang) const {
+    return gang.min_member > 0 && !gang.placed &&
+           static_cast<int>(gang.members.size()) >= gang.min_member;
+  }
   std::optional<WaitCause> lacks(const Amounts& requests) const;
   Amounts gang_requests(const Gang& gang) const;
   std::int64_t used(std::string_view resource) const;

@@ -22,8 +22,14 @@ NodeCapacity node(int cpu, int memory_mi, int gpus = 0, int pods = 1000) {
   return out;
 }
 
-PodRequest pod(std::string id, int cpu_milli, std::int64_t priority = 0, std::string gang = "", std::string owner = "") {
-  PodRequest out{.id = id, .name = id, .owner = std::move(owner), .gang = std::move(gang), .priority = priority, .requests = {}};
+PodRequest pod(std::string id, int cpu_milli, std::int64_t priority = 0, std::string gang = "",
+               std::string owner = "") {
+  PodRequest out{.id = id,
+                 .name = id,
+                 .owner = std::move(owner),
+                 .gang = std::move(gang),
+                 .priority = priority,
+                 .requests = {}};
   out.requests["cpu"] = Quantity::from_milli(cpu_milli);
   return out;
 }
@@ -51,9 +57,12 @@ TEST(Scheduler, PlacesByPriorityThenFirstCome) {
 TEST(Scheduler, SaysWhatCanNeverFit) {
   const Scheduler scheduler(node(2, 100));
   EXPECT_FALSE(scheduler.never_fits(pod("a", 2000).requests));
-  EXPECT_EQ(scheduler.never_fits(pod("a", 2001).requests)->reason, "asks for 2001m of cpu; this node has 2");
-  EXPECT_EQ(scheduler.never_fits({{"nvidia.com/gpu", Quantity::from_units(1)}})->reason, "asks for 1 of nvidia.com/gpu; this node has none");
-  EXPECT_EQ(scheduler.never_fits({{"memory", Quantity::from_units(1LL << 30)}})->reason, "asks for 1.0 GiB of memory; this node has 100 MiB");
+  EXPECT_EQ(scheduler.never_fits(pod("a", 2001).requests)->reason,
+            "asks for 2001m of cpu; this node has 2");
+  EXPECT_EQ(scheduler.never_fits({{"nvidia.com/gpu", Quantity::from_units(1)}})->reason,
+            "asks for 1 of nvidia.com/gpu; this node has none");
+  EXPECT_EQ(scheduler.never_fits({{"memory", Quantity::from_units(1LL << 30)}})->reason,
+            "asks for 1.0 GiB of memory; this node has 100 MiB");
   EXPECT_FALSE(scheduler.never_fits({{"amd.com/gpu", Quantity()}}));
 }
 
@@ -215,7 +224,8 @@ TEST_P(SchedulerHistory, NeverOverCommitsAndKeepsGangsWhole) {
   for (int step = 0; step < 300; ++step) {
     const int what = below(10);
     if (what < 4) {
-      auto request = pod(fmt::format("p{}", number++), below(3000), below(3), "", below(2) == 0 ? fmt::format("o{}", below(3)) : "");
+      auto request = pod(fmt::format("p{}", number++), below(3000), below(3), "",
+                         below(2) == 0 ? fmt::format("o{}", below(3)) : "");
       request.requests["memory"] = Quantity::from_units(std::int64_t{below(20)} << 20);
       request.requests["nvidia.com/gpu"] = Quantity::from_units(below(3) == 0 ? below(3) : 0);
       known[request.id] = {.request = request, .devices = {}};
@@ -255,12 +265,19 @@ TEST_P(SchedulerHistory, NeverOverCommitsAndKeepsGangsWhole) {
       if (!entry.running) { continue; }
       ++running;
       if (!entry.request.gang.empty()) { ++holding[entry.request.gang]; }
-      for (const auto& [resource, amount] : entry.request.requests) { used[resource] += amount.milli(); }
+      for (const auto& [resource, amount] : entry.request.requests) {
+        used[resource] += amount.milli();
+      }
       const auto given = entry.devices.find("nvidia.com/gpu");
-      const std::int64_t asked = entry.request.requests.contains("nvidia.com/gpu") ? entry.request.requests.at("nvidia.com/gpu").units() : 0;
-      ASSERT_EQ(static_cast<std::int64_t>(given == entry.devices.end() ? 0 : given->second.size()), asked);
+      const std::int64_t asked = entry.request.requests.contains("nvidia.com/gpu")
+                                     ? entry.request.requests.at("nvidia.com/gpu").units()
+                                     : 0;
+      ASSERT_EQ(static_cast<std::int64_t>(given == entry.devices.end() ? 0 : given->second.size()),
+                asked);
       if (given == entry.devices.end()) { continue; }
-      for (const int device : given->second) { ASSERT_TRUE(devices.insert(device).second) << "device " << device << " given twice"; }
+      for (const int device : given->second) {
+        ASSERT_TRUE(devices.insert(device).second) << "device " << device << " given twice";
+      }
     }
     ASSERT_LE(used["cpu"], 8000);
     ASSERT_LE(used["memory"], (std::int64_t{64} << 20) * 1000);

@@ -1,10 +1,10 @@
 #include "cluster/embedded/spawn.h"
 
+#include <fcntl.h>
+#include <spawn.h>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <fcntl.h>
-#include <spawn.h>
 
 #include <fmt/format.h>
 
@@ -43,13 +43,16 @@ Result<pid_t> spawn_program(const Spawn& spawn) {
   sigemptyset(&none);
   ::posix_spawnattr_setsigdefault(&attributes, &all);
   ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
+  ::posix_spawnattr_setflags(&attributes,
+                             POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
   pid_t pid = -1;
-  const int error = ::posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), env.data());
+  const int error =
+      ::posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), env.data());
   ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) {
-    return fail(error == ENOENT ? ErrorKind::not_found : ErrorKind::unavailable, fmt::format("{}: {}", spawn.arguments[0], std::strerror(error)));
+    return fail(error == ENOENT ? ErrorKind::not_found : ErrorKind::unavailable,
+                fmt::format("{}: {}", spawn.arguments[0], std::strerror(error)));
   }
   return pid;
 }

@@ -1,8 +1,8 @@
 // Starts a program that outlives the call: given descriptors from 3 on, everything else closed.
 #pragma once
 
-#include <string>
 #include <sys/types.h>
+#include <string>
 #include <vector>
 
 #include "base/result.h"

@@ -2,13 +2,13 @@
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 
-#include <array>
-#include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <array>
+#include <cerrno>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -25,9 +25,12 @@ struct Zygotes::Zygote {
   std::optional<Json> ready;
 };
 
-Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& environment, const std::string& python) {
+Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& environment,
+                                                        const std::string& python) {
   std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) { return fail(errno_error("socketpair", errno)); }
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail(errno_error("socketpair", errno));
+  }
   auto zygote = std::make_shared<Zygote>(executor_);
   zygote->environment = environment;
   zygote->socket.assign(ends[0]);
@@ -37,7 +40,9 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& envir
   spawn.arguments = {python, "-m", "metier_runner.zygote"};
   for (char** one = environ; *one != nullptr; ++one) {
     const std::string_view text(*one);
-    if (!text.starts_with("PYTHONPATH=") && !text.starts_with("METIER_PRELOAD=")) { spawn.env.emplace_back(text); }
+    if (!text.starts_with("PYTHONPATH=") && !text.starts_with("METIER_PRELOAD=")) {
+      spawn.env.emplace_back(text);
+    }
   }
   spawn.env.push_back("PYTHONPATH=" + options_.runner);
   spawn.env.push_back("METIER_PRELOAD=" + options_.preload);
@@ -45,7 +50,9 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& envir
   spawn.output = options_.folder + "/" + environment + ".log";
   METIER_TRY(pid, spawn_program(spawn));
   zygote->pid = pid;
-  if (!scope_.spawn("zygote " + environment, watch(zygote))) { return fail(ErrorKind::unavailable, "the server is stopping"); }
+  if (!scope_.spawn("zygote " + environment, watch(zygote))) {
+    return fail(ErrorKind::unavailable, "the server is stopping");
+  }
   return zygote;
 }
 
@@ -53,9 +60,11 @@ Async<void> Zygotes::watch(std::shared_ptr<Zygote> zygote) {
   std::string message(64U << 10U, '\0');
   while (true) {
     boost::system::error_code ec;
-    co_await zygote->socket.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(use_async, ec));
+    co_await zygote->socket.async_wait(asio::posix::descriptor_base::wait_read,
+                                       asio::redirect_error(use_async, ec));
     if (ec) { break; }
-    const auto n = ::recv(zygote->socket.native_handle(), message.data(), message.size(), MSG_DONTWAIT);
+    const auto n =
+        ::recv(zygote->socket.native_handle(), message.data(), message.size(), MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) { continue; }
     if (n <= 0) { break; }
     auto said = parse_json(std::string_view(message.data(), static_cast<std::size_t>(n)));
@@ -71,11 +80,17 @@ Async<void> Zygotes::watch(std::shared_ptr<Zygote> zygote) {
   ::kill(zygote->pid, SIGKILL);
   int status = 0;
   while (::waitpid(zygote->pid, &status, 0) < 0 && errno == EINTR) {}
-  if (const auto it = zygotes_.find(zygote->environment); it != zygotes_.end() && it->second == zygote) { zygotes_.erase(it); }
+  if (const auto it = zygotes_.find(zygote->environment);
+      it != zygotes_.end() && it->second == zygote) {
+    zygotes_.erase(it);
+  }
 }
 
-Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::of(const std::string& environment, const std::string& python) {
-  if (const auto it = zygotes_.find(environment); it != zygotes_.end() && it->second->alive) { return it->second; }
+Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::of(const std::string& environment,
+                                                     const std::string& python) {
+  if (const auto it = zygotes_.find(environment); it != zygotes_.end() && it->second->alive) {
+    return it->second;
+  }
   METIER_TRY(zygote, start(environment, python));
   zygotes_[environment] = zygote;
   return zygote;
@@ -86,7 +101,8 @@ Result<void> Zygotes::prewarm(const std::string& environment, const std::string&
   return {};
 }
 
-Result<void> Zygotes::launch(const std::string& environment, const std::string& python, const std::string& id, int document, int control, int spec) {
+Result<void> Zygotes::launch(const std::string& environment, const std::string& python,
+                             const std::string& id, int document, int control, int spec) {
   METIER_TRY(zygote, of(environment, python));
   auto text = dump_json(JsonObject{{"v", 1}, {"id", id}});
   const std::array<int, 3> files{document, control, spec};
@@ -103,7 +119,8 @@ Result<void> Zygotes::launch(const std::string& environment, const std::string& 
   header->cmsg_len = CMSG_LEN(sizeof files);
   std::memcpy(CMSG_DATA(header), files.data(), sizeof files);
   if (::sendmsg(zygote->socket.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-    return fail(ErrorKind::unavailable, fmt::format("zygote of {}: {}", environment, std::strerror(errno)));
+    return fail(ErrorKind::unavailable,
+                fmt::format("zygote of {}: {}", environment, std::strerror(errno)));
   }
   return {};
 }

@@ -27,7 +27,8 @@ class Zygotes final {
   // Hands one launch over. `control` and the files are duplicated into the message. Nothing comes back from
   // the zygote: the shim speaks on the control connection, which closes when the zygote could not serve.
   // Errors: unavailable (no zygote, or its queue is full): start the pod cold.
-  Result<void> launch(const std::string& environment, const std::string& python, const std::string& id, int document, int control, int spec);
+  Result<void> launch(const std::string& environment, const std::string& python,
+                      const std::string& id, int document, int control, int spec);
   // Starts the zygote of an environment ahead of its first pod.
   Result<void> prewarm(const std::string& environment, const std::string& python);
   // What a zygote said when it was ready ({"ready":true,"pid":…,"moved":["grpc"],…}); null before.

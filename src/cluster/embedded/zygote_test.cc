@@ -18,14 +18,19 @@ class ZygoteTest : public ProcessFixture {
     const auto package = folder_ + "/runner/metier_runner";
     const auto real = std::string(METIER_SOURCE_DIR) + "/python/runner/metier_runner/";
     fs::create_directories(package);
-    for (const char* name : {"zygote.py", "_confine.py"}) { fs::create_symlink(real + name, package + "/" + name); }
-    static_cast<void>(write_file(package + "/__init__.py",
-                                 "import sys\n"
-                                 "def main(argv):\n"
-                                 "    exec(compile(argv[1], '<test>', 'exec'), sys.modules['__main__'].__dict__)\n"
-                                 "    return 0\n"
-                                 "if __name__ == '__main__': main(sys.argv)\n"));
-    static_cast<void>(write_file(package + "/__main__.py", "import sys, metier_runner\nsys.exit(metier_runner.main(['mlrun'] + sys.argv[1:]))\n"));
+    for (const char* name : {"zygote.py", "_confine.py"}) {
+      fs::create_symlink(real + name, package + "/" + name);
+    }
+    static_cast<void>(write_file(
+        package + "/__init__.py",
+        "import sys\n"
+        "def main(argv):\n"
+        "    exec(compile(argv[1], '<test>', 'exec'), sys.modules['__main__'].__dict__)\n"
+        "    return 0\n"
+        "if __name__ == '__main__': main(sys.argv)\n"));
+    static_cast<void>(write_file(
+        package + "/__main__.py",
+        "import sys, metier_runner\nsys.exit(metier_runner.main(['mlrun'] + sys.argv[1:]))\n"));
     options_.runner = folder_ + "/runner";
     options_.use_zygotes = true;
     open();
@@ -54,7 +59,10 @@ class ZygoteTest : public ProcessFixture {
 };
 
 TEST_F(ZygoteTest, A_forked_pod_is_its_shims_child_and_its_end_is_true) {
-  const auto text = output_of("one", "import os, sys\nprint(open(f'/proc/{os.getppid()}/comm').read().strip(), 'metier_runner.zygote' in sys.modules)\nsys.exit(7)");
+  const auto text =
+      output_of("one",
+                "import os, sys\nprint(open(f'/proc/{os.getppid()}/comm').read().strip(), "
+                "'metier_runner.zygote' in sys.modules)\nsys.exit(7)");
   EXPECT_EQ(text, "metier-shim True\n");
   EXPECT_EQ(last_.containers[0].exit_code, 7);
   EXPECT_EQ(last_.reason, "Error");
@@ -67,18 +75,25 @@ TEST_F(ZygoteTest, Signals_and_exceptions_end_it_as_any_program) {
   EXPECT_EQ(last_.containers[0].exit_code, 1);
   EXPECT_EQ(output_of("text", "import sys\nsys.exit('said')"), "said\n");
   EXPECT_EQ(last_.containers[0].exit_code, 1);
-  EXPECT_EQ(output_of("int", "import os, signal\nos.kill(os.getpid(), 2)").find("KeyboardInterrupt") != std::string::npos, true);
+  EXPECT_EQ(
+      output_of("int", "import os, signal\nos.kill(os.getpid(), 2)").find("KeyboardInterrupt") !=
+          std::string::npos,
+      true);
 }
 
 TEST_F(ZygoteTest, It_looks_freshly_started) {
-  const auto text = output_of("fresh",
-                              "import os, sys, signal, threading, multiprocessing, __main__\n"
-                              "print(sys.argv[0], __main__.__name__, os.getsid(0) == os.getpid(), threading.current_thread().name)\n"
-                              "print(sorted(os.listdir('/proc/self/fd'))[:3], len(os.listdir('/proc/self/fd')))\n"
-                              "print(multiprocessing.current_process().name, multiprocessing.parent_process())\n"
-                              "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGCHLD), signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
-                              "print(sys.stdin.read() == '', len(os.listdir('/proc/self/task')))\n"
-                              "print([l for l in open('/proc/self/status') if l.startswith(('CapEff', 'NoNewPrivs') + (('CapBnd',) if os.getuid() == 0 else ()))])\n");
+  const auto text =
+      output_of("fresh",
+                "import os, sys, signal, threading, multiprocessing, __main__\n"
+                "print(sys.argv[0], __main__.__name__, os.getsid(0) == os.getpid(), "
+                "threading.current_thread().name)\n"
+                "print(sorted(os.listdir('/proc/self/fd'))[:3], len(os.listdir('/proc/self/fd')))\n"
+                "print(multiprocessing.current_process().name, multiprocessing.parent_process())\n"
+                "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGCHLD), "
+                "signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+                "print(sys.stdin.read() == '', len(os.listdir('/proc/self/task')))\n"
+                "print([l for l in open('/proc/self/status') if l.startswith(('CapEff', "
+                "'NoNewPrivs') + (('CapBnd',) if os.getuid() == 0 else ()))])\n");
   // An ordinary user without a user namespace cannot shrink the bounding set; NoNewPrivs makes it worthless.
   const std::string bound = ::geteuid() == 0 ? "'CapBnd:\\t0000000000000000\\n', " : "";
   EXPECT_EQ(text,
@@ -87,11 +102,15 @@ TEST_F(ZygoteTest, It_looks_freshly_started) {
             "MainProcess None\n"
             "0 0 True\n"
             "True 1\n"
-            "['CapEff:\\t0000000000000000\\n', " + bound + "'NoNewPrivs:\\t1\\n']\n");
+            "['CapEff:\\t0000000000000000\\n', " +
+                bound + "'NoNewPrivs:\\t1\\n']\n");
 }
 
 TEST_F(ZygoteTest, Environment_is_the_pods_alone) {
-  auto spec = python("env", "import os, subprocess\nprint(os.environ['OMP_NUM_THREADS'], 'HOME' in os.environ, 'METIER_ZYGOTE_CANARY' in os.environ, flush=True)\nsubprocess.run(['sh', '-c', 'echo $A $OPENBLAS_NUM_THREADS'])");
+  auto spec = python("env",
+                     "import os, subprocess\nprint(os.environ['OMP_NUM_THREADS'], 'HOME' in "
+                     "os.environ, 'METIER_ZYGOTE_CANARY' in os.environ, "
+                     "flush=True)\nsubprocess.run(['sh', '-c', 'echo $A $OPENBLAS_NUM_THREADS'])");
   ::setenv("METIER_ZYGOTE_CANARY", "1", 1);
   spec.env["main"] = {{"A", "b"}, {"OMP_NUM_THREADS", "6"}};
   end_of(std::move(spec));
@@ -100,28 +119,40 @@ TEST_F(ZygoteTest, Environment_is_the_pods_alone) {
 }
 
 TEST_F(ZygoteTest, Two_pods_draw_different_numbers) {
-  const std::string code = "import random, uuid, tempfile\nprint(random.random(), uuid.uuid4(), next(tempfile._get_candidate_names()))";
+  const std::string code =
+      "import random, uuid, tempfile\nprint(random.random(), uuid.uuid4(), "
+      "next(tempfile._get_candidate_names()))";
   EXPECT_NE(output_of("r1", code), output_of("r2", code));
 }
 
 TEST_F(ZygoteTest, What_a_pod_breaks_stays_its_own) {
-  output_of("break", "import os, sys, signal, locale\nos.chdir('/'); os.umask(0); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-                     "os.environ['X'] = '1'\nsys.path.clear()\nsys.stdout = None\n[os.close(i) for i in range(3, 20) if os.path.exists(f'/proc/self/fd/{i}')]\nos._exit(0)");
-  EXPECT_EQ(output_of("whole", "import os, json, signal\nprint(os.umask(0), 'X' in os.environ, signal.getsignal(signal.SIGTERM))"), "18 False 0\n");
+  output_of("break",
+            "import os, sys, signal, locale\nos.chdir('/'); os.umask(0); "
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "os.environ['X'] = '1'\nsys.path.clear()\nsys.stdout = None\n[os.close(i) for i in "
+            "range(3, 20) if os.path.exists(f'/proc/self/fd/{i}')]\nos._exit(0)");
+  EXPECT_EQ(output_of("whole",
+                      "import os, json, signal\nprint(os.umask(0), 'X' in os.environ, "
+                      "signal.getsignal(signal.SIGTERM))"),
+            "18 False 0\n");
 }
 
 TEST_F(ZygoteTest, Process_pools_and_subprocesses_work) {
-  const auto text = output_of("pool",
-                              "import multiprocessing, os, subprocess\n"
-                              "with multiprocessing.get_context('fork').Pool(2) as pool: print(pool.map(abs, [-1, -2]))\n"
-                              "with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(abs, [-3]))\n"
-                              "print(subprocess.check_output(['echo', 'hi']))\n");
+  const auto text = output_of(
+      "pool",
+      "import multiprocessing, os, subprocess\n"
+      "with multiprocessing.get_context('fork').Pool(2) as pool: print(pool.map(abs, [-1, -2]))\n"
+      "with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(abs, [-3]))\n"
+      "print(subprocess.check_output(['echo', 'hi']))\n");
   EXPECT_EQ(text, "[1, 2]\n[3]\nb'hi\\n'\n");
   EXPECT_TRUE(pod_processes("pool", {}).empty());
 }
 
 TEST_F(ZygoteTest, Exit_handlers_run_and_output_is_flushed) {
-  EXPECT_EQ(output_of("bye", "import atexit, sys, threading, time\natexit.register(print, 'handler')\nthreading.Thread(target=lambda: (time.sleep(0.02), print('thread'))).start()\nsys.stdout.write('no newline ')"),
+  EXPECT_EQ(output_of("bye",
+                      "import atexit, sys, threading, time\natexit.register(print, "
+                      "'handler')\nthreading.Thread(target=lambda: (time.sleep(0.02), "
+                      "print('thread'))).start()\nsys.stdout.write('no newline ')"),
             "no newline thread\nhandler\n");
 }
 
@@ -134,16 +165,19 @@ TEST_F(ZygoteTest, Mounts_hosts_and_limits_hold_in_a_forked_pod) {
                      "for where in ('/mnt/x',):\n"
                      "    try: open(where, 'w')\n"
                      "    except OSError as e: print(e.errno)\n"
-                     "print(subprocess.run(['mount', '-o', 'remount,rw,bind', '/mnt'], capture_output=True).returncode != 0, flush=True)\n"
+                     "print(subprocess.run(['mount', '-o', 'remount,rw,bind', '/mnt'], "
+                     "capture_output=True).returncode != 0, flush=True)\n"
                      "print('again', file=open('/dev/stdout', 'a'), flush=True)\n"
                      "x = bytearray(300 << 20)");
   spec.volumes = {{.name = "v", .path = volume}};
-  spec.pod.containers[0].mounts = {{.name = "v", .mount_path = "/mnt", .sub_path = "in", .read_only = true}};
+  spec.pod.containers[0].mounts = {
+      {.name = "v", .mount_path = "/mnt", .sub_path = "in", .read_only = true}};
   spec.pod.containers[0].resources.limits["memory"] = Quantity::from_units(64 << 20);
   spec.pod.hostname = "forked-0";
   spec.hosts = "127.0.0.9 me\n";
   const auto status = end_of(std::move(spec));
-  EXPECT_TRUE(log("mounts").starts_with("127.0.0.9 me\n forked-0\n30\nTrue\nagain\n")) << log("mounts");
+  EXPECT_TRUE(log("mounts").starts_with("127.0.0.9 me\n forked-0\n30\nTrue\nagain\n"))
+      << log("mounts");
   EXPECT_EQ(status.phase, PodPhase::failed);  // without cgroups a MemoryError by RLIMIT_DATA
   if (host_cgroups()->limits_memory()) { EXPECT_EQ(status.reason, "OOMKilled"); }
 }
@@ -159,7 +193,10 @@ TEST_F(ZygoteTest, A_mount_that_fails_is_named) {
 }
 
 TEST_F(ZygoteTest, Pods_outlive_server_and_zygote) {
-  ASSERT_TRUE(run(driver_->start(python("lives", "import os, time\nwhile not os.path.exists(os.environ['METIER_JOURNAL']): time.sleep(0.005)\nraise SystemExit(4)"))));
+  ASSERT_TRUE(run(driver_->start(
+      python("lives",
+             "import os, time\nwhile not os.path.exists(os.environ['METIER_JOURNAL']): "
+             "time.sleep(0.005)\nraise SystemExit(4)"))));
   leave();
   open();
   ASSERT_TRUE(run(driver_->recover("lives", {})));
@@ -172,16 +209,23 @@ TEST_F(ZygoteTest, A_killed_zygote_is_replaced) {
   const int old = driver_->zygotes().pid("env");
   ::kill(old, SIGKILL);
   EXPECT_EQ(output_of("after", "print('ok')"), "ok\n");
-  EXPECT_EQ(output_of("later", "import os, sys\nprint('metier_runner.zygote' in sys.modules)"), "True\n");
+  EXPECT_EQ(output_of("later", "import os, sys\nprint('metier_runner.zygote' in sys.modules)"),
+            "True\n");
   EXPECT_NE(driver_->zygotes().pid("env"), old);
 }
 
 TEST_F(ZygoteTest, A_stopped_zygote_that_dies_does_not_lose_the_waiting_pod) {
   ASSERT_TRUE(driver_->zygotes().prewarm("env", interpreter()));
-  while (driver_->zygotes().ready("env") == nullptr) { loop_.restart(); loop_.run_one(); }
+  while (driver_->zygotes().ready("env") == nullptr) {
+    loop_.restart();
+    loop_.run_one();
+  }
   const int pid = driver_->zygotes().pid("env");
   ::kill(pid, SIGSTOP);
-  const auto handle = [&] { return run(driver_->start(python("waits", "import sys\nprint('metier_runner.zygote' in sys.modules)"))); };
+  const auto handle = [&] {
+    return run(driver_->start(
+        python("waits", "import sys\nprint('metier_runner.zygote' in sys.modules)")));
+  };
   asio::post(loop_, [pid] { ::kill(pid, SIGKILL); });
   ASSERT_TRUE(handle());
   EXPECT_EQ(run(driver_->wait("waits")).value().phase, PodPhase::succeeded);
@@ -196,11 +240,18 @@ TEST_F(ZygoteTest, An_interpreter_that_cannot_start_leaves_the_reason_in_the_pod
 
 TEST_F(ZygoteTest, An_import_that_leaves_a_thread_is_named_and_moved_to_the_child) {
   leave();
-  ASSERT_TRUE(write_file(folder_ + "/runner/threaded.py", "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"));
+  ASSERT_TRUE(write_file(folder_ + "/runner/threaded.py",
+                         "import threading, time\nthreading.Thread(target=time.sleep, "
+                         "args=(1000,), daemon=True).start()\n"));
   ASSERT_TRUE(write_file(folder_ + "/runner/quiet.py", "loaded = True\n"));
   options_.preload = "quiet,threaded,absent";
   open();
-  EXPECT_EQ(output_of("moved", "import sys, os\nprint('quiet' in sys.modules, 'threaded' in sys.modules, len(os.listdir('/proc/self/task')), os.environ.get('OMP_NUM_THREADS'))\nos._exit(0)"), "True True 2 None\n");
+  EXPECT_EQ(
+      output_of(
+          "moved",
+          "import sys, os\nprint('quiet' in sys.modules, 'threaded' in sys.modules, "
+          "len(os.listdir('/proc/self/task')), os.environ.get('OMP_NUM_THREADS'))\nos._exit(0)"),
+      "True True 2 None\n");
   const auto* ready = driver_->zygotes().ready("env");
   ASSERT_NE(ready, nullptr);
   const auto& said = ready->as_object();
@@ -210,21 +261,27 @@ TEST_F(ZygoteTest, An_import_that_leaves_a_thread_is_named_and_moved_to_the_chil
 }
 
 TEST_F(ZygoteTest, A_shim_killed_while_adopting_never_leaves_a_pod) {
-  for (const std::string point : {"started", "locked", "forked", "state_written", "released", "exit_seen", "exit_written"}) {
+  for (const std::string point :
+       {"started", "locked", "forked", "state_written", "released", "exit_seen", "exit_written"}) {
     leave();
     ::setenv("METIER_SHIM_FAILPOINT", ("shim/" + point).c_str(), 1);
     open();
     const auto id = "at-" + point;
-    const auto started = run(driver_->start(python(id, "import sys\nprint('ran', 'metier_runner.zygote' in sys.modules)\nsys.exit(8)")));
+    const auto started = run(driver_->start(python(
+        id, "import sys\nprint('ran', 'metier_runner.zygote' in sys.modules)\nsys.exit(8)")));
     ::unsetenv("METIER_SHIM_FAILPOINT");
     ASSERT_TRUE(started) << point;
     const auto status = run(driver_->wait(id)).value();
-    if (point == "started" || point == "exit_written") {  // before the lock it starts cold: the driver's own shims have no failpoint here
+    if (point == "started" ||
+        point ==
+            "exit_written") {  // before the lock it starts cold: the driver's own shims have no failpoint here
       EXPECT_EQ(status.containers[0].exit_code, 8) << point << log(id);
     } else {
       EXPECT_EQ(status.reason, "ShimLost") << point;
     }
-    if (point == "locked" || point == "forked" || point == "state_written") { EXPECT_EQ(log(id), "") << point; }
+    if (point == "locked" || point == "forked" || point == "state_written") {
+      EXPECT_EQ(log(id), "") << point;
+    }
   }
 }
 
@@ -240,9 +297,15 @@ TEST_F(ZygoteTest, The_real_runner_is_reached) {
 TEST_F(ZygoteTest, Launch_rate_is_printed) {
   output_of("warm", "pass");
   const auto started = std::chrono::steady_clock::now();
-  for (int i = 0; i < 50; ++i) { ASSERT_TRUE(run(driver_->start(python(fmt::format("n{}", i), "pass")))); }
-  for (int i = 0; i < 50; ++i) { ASSERT_EQ(run(driver_->wait(fmt::format("n{}", i))).value().phase, PodPhase::succeeded); }
-  std::printf("50 forked pods: %.0f/s\n", 50 / std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(run(driver_->start(python(fmt::format("n{}", i), "pass"))));
+  }
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_EQ(run(driver_->wait(fmt::format("n{}", i))).value().phase, PodPhase::succeeded);
+  }
+  std::printf(
+      "50 forked pods: %.0f/s\n",
+      50 / std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
 }
 
 }  // namespace

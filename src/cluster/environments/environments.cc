@@ -29,7 +29,9 @@ std::string last_lines(const std::string& path, std::size_t count) {
   std::size_t at = text->size();
   while (at > 0 && (*text)[at - 1] == '\n') { --at; }
   text->resize(at);
-  for (; count > 0 && at != std::string::npos && at > 0; --count) { at = text->rfind('\n', at - 1); }
+  for (; count > 0 && at != std::string::npos && at > 0; --count) {
+    at = text->rfind('\n', at - 1);
+  }
   return at == std::string::npos || at == 0 ? *text : text->substr(at + 1);
 }
 
@@ -68,14 +70,18 @@ Result<std::vector<std::string>> clean_requirements(const std::vector<std::strin
   std::vector<std::string> out;
   for (const auto& raw : lines) {
     if (raw.find('\n') != std::string::npos || raw.find('\0') != std::string::npos) {
-      return fail(invalid("spec.build.requirements", fmt::format("{} has a line break", quote(raw)), "give one requirement a line"));
+      return fail(invalid("spec.build.requirements", fmt::format("{} has a line break", quote(raw)),
+                          "give one requirement a line"));
     }
     auto line = trimmed(raw);
-    if (const auto comment = line.find(" #"); comment != std::string::npos) { line = trimmed(line.substr(0, comment)); }
+    if (const auto comment = line.find(" #"); comment != std::string::npos) {
+      line = trimmed(line.substr(0, comment));
+    }
     if (line.empty() || line.front() == '#') { continue; }
     if (line.front() == '-') {
-      return fail(invalid("spec.build.requirements", fmt::format("{} is an option", quote(line)),
-                          "list packages only; set an index for all with UV_INDEX_URL on the server"));
+      return fail(
+          invalid("spec.build.requirements", fmt::format("{} is an option", quote(line)),
+                  "list packages only; set an index for all with UV_INDEX_URL on the server"));
     }
     if (std::ranges::find(out, line) == out.end()) { out.push_back(line); }
   }
@@ -89,9 +95,12 @@ std::string environment_id(const EnvironmentSpec& spec) {
   return sha256_hex(dump_json(Json(std::move(key)))).substr(0, 16);
 }
 
-Environments::Environments(Executor executor, Options options) : executor_(executor), options_(std::move(options)) {}
+Environments::Environments(Executor executor, Options options)
+    : executor_(executor), options_(std::move(options)) {}
 
-std::string Environments::log_path(const std::string& id) const { return options_.folder + "/" + id + ".log"; }
+std::string Environments::log_path(const std::string& id) const {
+  return options_.folder + "/" + id + ".log";
+}
 
 bool Environments::ready(const EnvironmentSpec& spec) const {
   if (spec.requirements.empty() && spec.commands.empty()) { return true; }
@@ -113,7 +122,9 @@ Async<Result<Environment>> Environments::resolve(EnvironmentSpec spec) {
                          .code = "EnvironmentFailed"});
   }
   const auto id = environment_id(spec);
-  if (spec.requirements.empty() && spec.commands.empty()) { co_return Environment{id, spec.python}; }
+  if (spec.requirements.empty() && spec.commands.empty()) {
+    co_return Environment{id, spec.python};
+  }
   const auto folder = options_.folder + "/" + id;
   while (!fs::exists(folder + "/.ready")) {
     if (const auto found = building_.find(id); found != building_.end()) {
@@ -145,23 +156,31 @@ std::vector<std::string> Environments::uv_command(const std::string& python) con
 
 std::unexpected<Error> Environments::failed(const std::string& id, const std::string& step) const {
   return fail(Error{.kind = ErrorKind::exhausted,
-                    .message = fmt::format("environment {} could not be built: {} failed\n{}", id, step, last_lines(log_path(id), 12)),
+                    .message = fmt::format("environment {} could not be built: {} failed\n{}", id,
+                                           step, last_lines(log_path(id), 12)),
                     .field = "spec.build.requirements",
                     .fix = fmt::format("mend the requirements; the whole log is {}", log_path(id)),
                     .code = "EnvironmentFailed"});
 }
 
-Async<Result<std::string>> Environments::site_packages(const std::string& python, const std::string& log) {
+Async<Result<std::string>> Environments::site_packages(const std::string& python,
+                                                       const std::string& log) {
   const auto out = log + ".site";
   fs::remove(out);
-  Program program{.arguments = {python, "-c", "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))"},
-                  .unset = {"PYTHONPATH", "PYTHONHOME"},
-                  .log = out};
+  Program program{
+      .arguments =
+          {python, "-c",
+           "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))"},
+      .unset = {"PYTHONPATH", "PYTHONHOME"},
+      .log = out};
   auto code = co_await run_program(executor_, std::move(program));
   if (!code) { co_return fail(std::move(code.error())); }
   auto text = read_file(out);
   fs::remove(out);
-  if (*code != 0 || !text) { co_return fail(ErrorKind::invalid, fmt::format("{} is not a working interpreter", quote(python))); }
+  if (*code != 0 || !text) {
+    co_return fail(ErrorKind::invalid,
+                   fmt::format("{} is not a working interpreter", quote(python)));
+  }
   co_return std::move(*text);
 }
 
@@ -172,16 +191,21 @@ Async<Result<void>> Environments::build(const EnvironmentSpec& spec, const std::
   fs::create_directories(options_.folder, ec);
   fs::remove_all(folder, ec);  // half-built by a server that died
   fs::remove(log, ec);
-  options_.log.info("environment is being built", {{"environment", Json(id)}, {"python", Json(spec.python)}});
+  options_.log.info("environment is being built",
+                    {{"environment", Json(id)}, {"python", Json(spec.python)}});
 
   auto base = co_await site_packages(spec.python, log);
   if (!base) { co_return fail(std::move(base.error())); }
-  const std::vector<std::string> clean{"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"};
+  const std::vector<std::string> clean{"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE",
+                                       "VIRTUAL_ENV"};
   const auto uv = uv_command(spec.python);
   auto step = [&](std::vector<std::string> arguments) {
     auto all = uv;
     all.insert(all.end(), arguments.begin(), arguments.end());
-    return run_program(executor_, Program{.arguments = std::move(all), .env = {{"NO_COLOR", "1"}}, .unset = clean, .log = log});
+    return run_program(
+        executor_,
+        Program{
+            .arguments = std::move(all), .env = {{"NO_COLOR", "1"}}, .unset = clean, .log = log});
   };
   std::vector<std::string> make{"venv", "--python", spec.python, folder};
   auto made = co_await step(std::move(make));
@@ -200,7 +224,8 @@ Async<Result<void>> Environments::build(const EnvironmentSpec& spec, const std::
     if (!written) { co_return fail(std::move(written.error())); }
   }
   if (!spec.requirements.empty()) {
-    std::vector<std::string> install{"pip", "install", "--compile-bytecode", "--python", folder + "/bin/python", "--"};
+    std::vector<std::string> install{
+        "pip", "install", "--compile-bytecode", "--python", folder + "/bin/python", "--"};
     install.insert(install.end(), spec.requirements.begin(), spec.requirements.end());
     auto installed = co_await step(std::move(install));
     if (!installed) { co_return fail(std::move(installed.error())); }
@@ -208,11 +233,13 @@ Async<Result<void>> Environments::build(const EnvironmentSpec& spec, const std::
   }
   for (const auto& command : spec.commands) {
     const char* path = std::getenv("PATH");
-    Program program{.arguments = {"/bin/sh", "-c", command},
-                    .env = {{"VIRTUAL_ENV", folder}, {"PATH", folder + "/bin:" + (path == nullptr ? "/usr/bin:/bin" : path)}},
-                    .unset = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"},
-                    .folder = folder,
-                    .log = log};
+    Program program{
+        .arguments = {"/bin/sh", "-c", command},
+        .env = {{"VIRTUAL_ENV", folder},
+                {"PATH", folder + "/bin:" + (path == nullptr ? "/usr/bin:/bin" : path)}},
+        .unset = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"},
+        .folder = folder,
+        .log = log};
     auto code = co_await run_program(executor_, std::move(program));
     if (!code) { co_return fail(std::move(code.error())); }
     if (*code != 0) { co_return failed(id, fmt::format("command {}", quote(command))); }

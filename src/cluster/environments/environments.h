@@ -17,7 +17,7 @@
 namespace metier {
 
 struct EnvironmentSpec {
-  std::string python;                     // the interpreter that it builds on; its packages stay visible
+  std::string python;  // the interpreter that it builds on; its packages stay visible
   std::vector<std::string> requirements;  // pip requirement lines, without options
   std::vector<std::string> commands;      // shell commands, run in order after the packages
 };

@@ -33,13 +33,18 @@ class EnvironmentsTest : public testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   Environments make() {
-    return Environments(io_.get_executor(), {.folder = folder_ + "/environments", .uv = folder_ + "/uv", .log = Logger()});
+    return Environments(
+        io_.get_executor(),
+        {.folder = folder_ + "/environments", .uv = folder_ + "/uv", .log = Logger()});
   }
   template <class T>
   T run(Async<T> task) {
     std::optional<T> out;
     asio::co_spawn(
-        io_, [](Async<T> inner, std::optional<T>& result) -> Async<void> { result.emplace(co_await std::move(inner)); }(std::move(task), out),
+        io_,
+        [](Async<T> inner, std::optional<T>& result) -> Async<void> {
+          result.emplace(co_await std::move(inner));
+        }(std::move(task), out),
         [](std::exception_ptr e) {
           if (e) { std::rethrow_exception(e); }
         });
@@ -63,7 +68,9 @@ TEST_F(EnvironmentsTest, AnInterpreterAloneIsItsOwnEnvironment) {
 
 TEST_F(EnvironmentsTest, BuildsOnceAndIsFoundAgain) {
   auto environments = make();
-  const EnvironmentSpec spec{.python = python_, .requirements = {"a==1", "# note", "a==1", "b  # why"}, .commands = {"echo hi > made"}};
+  const EnvironmentSpec spec{.python = python_,
+                             .requirements = {"a==1", "# note", "a==1", "b  # why"},
+                             .commands = {"echo hi > made"}};
   auto first = run(environments.resolve(spec));
   ASSERT_TRUE(first) << first.error().text();
   EXPECT_TRUE(fs::exists(folder_ + "/environments/" + first->id + "/made"));
@@ -87,18 +94,30 @@ TEST_F(EnvironmentsTest, AFailedBuildNamesTheStepAndShowsTheLog) {
 
 TEST_F(EnvironmentsTest, RefusesOptionsAndMissingInterpreters) {
   auto environments = make();
-  EXPECT_EQ(run(environments.resolve({.python = python_, .requirements = {"--index-url http://x"}})).error().kind, ErrorKind::invalid);
-  EXPECT_EQ(run(environments.resolve({.python = "/nowhere/python"})).error().kind, ErrorKind::not_found);
+  EXPECT_EQ(run(environments.resolve({.python = python_, .requirements = {"--index-url http://x"}}))
+                .error()
+                .kind,
+            ErrorKind::invalid);
+  EXPECT_EQ(run(environments.resolve({.python = "/nowhere/python"})).error().kind,
+            ErrorKind::not_found);
 }
 
 TEST_F(EnvironmentsTest, ProgramsEndWithTheirCodeOrAtTheDeadline) {
   const auto log = folder_ + "/log";
-  EXPECT_EQ(*run(run_program(io_.get_executor(), {.arguments = {"sh", "-c", "echo out; exit 3"}, .log = log})), 3);
+  EXPECT_EQ(*run(run_program(io_.get_executor(),
+                             {.arguments = {"sh", "-c", "echo out; exit 3"}, .log = log})),
+            3);
   EXPECT_EQ(*read_file(log), "out\n");
-  EXPECT_EQ(*run(run_program(io_.get_executor(), {.arguments = {"sh", "-c", "kill -9 $$"}, .log = log})), 137);
-  EXPECT_EQ(run(run_program(io_.get_executor(), {.arguments = {"no-such-program"}, .log = log})).error().kind, ErrorKind::not_found);
+  EXPECT_EQ(
+      *run(run_program(io_.get_executor(), {.arguments = {"sh", "-c", "kill -9 $$"}, .log = log})),
+      137);
+  EXPECT_EQ(run(run_program(io_.get_executor(), {.arguments = {"no-such-program"}, .log = log}))
+                .error()
+                .kind,
+            ErrorKind::not_found);
   Program endless{.arguments = {"sleep", "600"}, .log = log, .deadline = std::chrono::seconds(0)};
-  EXPECT_EQ(run(run_program(io_.get_executor(), std::move(endless))).error().kind, ErrorKind::timed_out);
+  EXPECT_EQ(run(run_program(io_.get_executor(), std::move(endless))).error().kind,
+            ErrorKind::timed_out);
 }
 
 }  // namespace

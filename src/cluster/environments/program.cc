@@ -24,8 +24,11 @@ std::vector<std::string> environment_of(const Program& program) {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     const auto name = text.substr(0, text.find('='));
-    const bool replaced = std::ranges::any_of(program.env, [&](const auto& pair) { return pair.first == name; });
-    if (!replaced && std::ranges::find(program.unset, name) == program.unset.end()) { out.emplace_back(text); }
+    const bool replaced =
+        std::ranges::any_of(program.env, [&](const auto& pair) { return pair.first == name; });
+    if (!replaced && std::ranges::find(program.unset, name) == program.unset.end()) {
+      out.emplace_back(text);
+    }
   }
   for (const auto& [name, value] : program.env) { out.push_back(name + "=" + value); }
   return out;
@@ -42,9 +45,12 @@ Result<pid_t> spawn(Program& program) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, program.log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+  posix_spawn_file_actions_addopen(&actions, 1, program.log.c_str(), O_WRONLY | O_CREAT | O_APPEND,
+                                   0600);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  if (!program.folder.empty()) { posix_spawn_file_actions_addchdir_np(&actions, program.folder.c_str()); }
+  if (!program.folder.empty()) {
+    posix_spawn_file_actions_addchdir_np(&actions, program.folder.c_str());
+  }
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t none;
@@ -55,7 +61,8 @@ Result<pid_t> spawn(Program& program) {
   auto env = pointers(environment);
   auto arguments = pointers(program.arguments);
   pid_t pid = 0;
-  const int error = ::posix_spawnp(&pid, arguments.front(), &actions, &attributes, arguments.data(), env.data());
+  const int error =
+      ::posix_spawnp(&pid, arguments.front(), &actions, &attributes, arguments.data(), env.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) { return fail(errno_error(program.arguments.front(), error)); }
@@ -96,10 +103,13 @@ Async<Result<int>> run_program(Executor executor, Program program) {
     }
   });
   boost::system::error_code ec;
-  co_await ended.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(use_async, ec));
+  co_await ended.async_wait(asio::posix::descriptor_base::wait_read,
+                            asio::redirect_error(use_async, ec));
   if (ec) {
     guard.stop();
-    co_return fail(ErrorKind::timed_out, fmt::format("{}: stopped after {} s", program.arguments.front(), program.deadline.count()));
+    co_return fail(
+        ErrorKind::timed_out,
+        fmt::format("{}: stopped after {} s", program.arguments.front(), program.deadline.count()));
   }
   int status = 0;
   ::waitpid(guard.pid, &status, 0);

@@ -10,11 +10,12 @@
 namespace metier {
 
 struct Program {
-  std::vector<std::string> arguments;  // arguments[0] is looked up on PATH of `env`'s parent process
+  std::vector<std::string>
+      arguments;  // arguments[0] is looked up on PATH of `env`'s parent process
   std::vector<std::pair<std::string, std::string>> env;  // set on top of this process's own
   std::vector<std::string> unset;                        // variables that it must not inherit
   std::string folder;                                    // working directory, empty = this one
-  std::string log;                                       // stdout and stderr are appended to this file
+  std::string log;  // stdout and stderr are appended to this file
   std::chrono::seconds deadline{1800};
 };
 

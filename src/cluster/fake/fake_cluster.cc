@@ -8,22 +8,33 @@
 namespace metier {
 namespace {
 
-ResourceKey pod_key(const std::string& name_space, const std::string& pod) { return {.name_space = name_space, .kind = "Pod", .name = pod}; }
-std::string path_of(const std::string& name_space, const std::string& pod) { return name_space + "/" + pod; }
+ResourceKey pod_key(const std::string& name_space, const std::string& pod) {
+  return {.name_space = name_space, .kind = "Pod", .name = pod};
+}
+std::string path_of(const std::string& name_space, const std::string& pod) {
+  return name_space + "/" + pod;
+}
 
 Error no_pod(const std::string& name_space, const std::string& pod) {
-  return Error{.kind = ErrorKind::not_found, .message = fmt::format("no pod {} in {}", quote(pod), quote(name_space)), .field = {}, .fix = {}, .code = {}};
+  return Error{.kind = ErrorKind::not_found,
+               .message = fmt::format("no pod {} in {}", quote(pod), quote(name_space)),
+               .field = {},
+               .fix = {},
+               .code = {}};
 }
 
 std::string first_container(const Resource& pod) {
   const auto* containers = array_in(pod.spec(), "containers");
-  if (containers == nullptr || containers->empty() || !containers->front().is_object()) { return "base"; }
+  if (containers == nullptr || containers->empty() || !containers->front().is_object()) {
+    return "base";
+  }
   return std::string(string_in(containers->front().get_object(), "name", "base"));
 }
 
 }  // namespace
 
-FakeCluster::FakeCluster(Executor executor, const Clock& clock) : executor_(executor), clock_(clock), store_(executor), changed_(executor) {}
+FakeCluster::FakeCluster(Executor executor, const Clock& clock)
+    : executor_(executor), clock_(clock), store_(executor), changed_(executor) {}
 
 void FakeCluster::fail_next(Op op, Error error, int times) {
   for (int i = 0; i < times; ++i) { failures_[op].push_back(error); }
@@ -54,7 +65,9 @@ PodStatus FakeCluster::status_of_pod(const ResourceKey& key) const {
   return object ? pod_status_from_json(object->status) : PodStatus{};
 }
 
-void FakeCluster::put_status(const ResourceKey& key, const PodStatus& status) { set_status(key, to_json(status)); }
+void FakeCluster::put_status(const ResourceKey& key, const PodStatus& status) {
+  set_status(key, to_json(status));
+}
 
 void FakeCluster::set_status(const ResourceKey& key, Json status) {
   auto object = store_.get(key);
@@ -64,9 +77,12 @@ void FakeCluster::set_status(const ResourceKey& key, Json status) {
   changed_.notify();
 }
 
-void FakeCluster::set_pod(const std::string& name_space, const std::string& pod, PodStatus status) { put_status(pod_key(name_space, pod), status); }
+void FakeCluster::set_pod(const std::string& name_space, const std::string& pod, PodStatus status) {
+  put_status(pod_key(name_space, pod), status);
+}
 
-void FakeCluster::wait_for(const std::string& name_space, const std::string& pod, std::string reason, std::string message) {
+void FakeCluster::wait_for(const std::string& name_space, const std::string& pod,
+                           std::string reason, std::string message) {
   auto status = status_of_pod(pod_key(name_space, pod));
   status.phase = PodPhase::pending;
   status.reason = std::move(reason);
@@ -82,15 +98,25 @@ void FakeCluster::run(const std::string& name_space, const std::string& pod) {
   status.phase = PodPhase::running;
   status.started = clock_.now();
   status.host = "fake";
-  status.containers = {{.name = first_container(*object), .state = ContainerStatus::State::running, .ready = true, .started = clock_.now()}};
-  set_condition(status, {.type = "PodScheduled", .status = true, .reason = {}, .message = {}, .since = clock_.now()});
-  set_condition(status, {.type = "Ready", .status = true, .reason = {}, .message = {}, .since = clock_.now()});
+  status.containers = {{.name = first_container(*object),
+                        .state = ContainerStatus::State::running,
+                        .ready = true,
+                        .started = clock_.now()}};
+  set_condition(
+      status,
+      {.type = "PodScheduled", .status = true, .reason = {}, .message = {}, .since = clock_.now()});
+  set_condition(
+      status,
+      {.type = "Ready", .status = true, .reason = {}, .message = {}, .since = clock_.now()});
   put_status(key, status);
 }
 
-void FakeCluster::succeed(const std::string& name_space, const std::string& pod) { fail_pod(name_space, pod, 0, "Completed"); }
+void FakeCluster::succeed(const std::string& name_space, const std::string& pod) {
+  fail_pod(name_space, pod, 0, "Completed");
+}
 
-void FakeCluster::fail_pod(const std::string& name_space, const std::string& pod, int exit_code, std::string reason, std::string message) {
+void FakeCluster::fail_pod(const std::string& name_space, const std::string& pod, int exit_code,
+                           std::string reason, std::string message) {
   const auto key = pod_key(name_space, pod);
   const auto object = store_.get(key);
   auto status = status_of_pod(key);
@@ -108,7 +134,11 @@ void FakeCluster::fail_pod(const std::string& name_space, const std::string& pod
   container.finished = clock_.now();
   status.reason = ok || reason == "Error" ? "" : std::move(reason);
   status.message = std::move(message);
-  set_condition(status, {.type = "Ready", .status = false, .reason = ok ? "PodCompleted" : "PodFailed", .message = {}, .since = clock_.now()});
+  set_condition(status, {.type = "Ready",
+                         .status = false,
+                         .reason = ok ? "PodCompleted" : "PodFailed",
+                         .message = {},
+                         .since = clock_.now()});
   put_status(key, status);
 }
 
@@ -117,10 +147,12 @@ void FakeCluster::vanish(const std::string& name_space, const std::string& pod) 
   changed_.notify();
 }
 
-void FakeCluster::append_log(const std::string& name_space, const std::string& pod, std::string_view text, const std::string& container) {
+void FakeCluster::append_log(const std::string& name_space, const std::string& pod,
+                             std::string_view text, const std::string& container) {
   const auto object = store_.get(pod_key(name_space, pod));
   if (!object) { return; }
-  logs_[path_of(name_space, pod) + "/" + (container.empty() ? first_container(*object) : container)] += text;
+  logs_[path_of(name_space, pod) + "/" +
+        (container.empty() ? first_container(*object) : container)] += text;
   changed_.notify();
 }
 
@@ -133,14 +165,16 @@ void FakeCluster::play(const Resource& pod) {
   }
   run(name_space, name);
   append_log(name_space, name, script.log);
-  if (script.run == PodScript::Run::at_once) { fail_pod(name_space, name, script.exit_code, script.exit_code == 0 ? "Completed" : "Error"); }
+  if (script.run == PodScript::Run::at_once) {
+    fail_pod(name_space, name, script.exit_code, script.exit_code == 0 ? "Completed" : "Error");
+  }
 }
 
 void FakeCluster::stop_pod(const Resource& pod, const StopOptions& options) {
   if (options.how == StopOptions::How::detach) { return; }
   const auto key = key_of(pod);
-  fail_pod(key.name_space, key.name, options.how == StopOptions::How::forced ? 137 : 143, options.reason.empty() ? "Stopped" : options.reason,
-           options.message);
+  fail_pod(key.name_space, key.name, options.how == StopOptions::How::forced ? 137 : 143,
+           options.reason.empty() ? "Stopped" : options.reason, options.message);
 }
 
 Async<Result<Health>> FakeCluster::probe() {
@@ -162,7 +196,10 @@ Async<Result<void>> FakeCluster::apply(std::vector<Resource> resources) {
     const auto key = key_of(resource);
     auto stored = store_.get(key);
     if (stored && same_content(*stored, resource)) { continue; }
-    if (stored && resource.kind == "Pod") { co_return fail(ErrorKind::conflict, fmt::format("{} exists with another content: pods never change", key.text())); }
+    if (stored && resource.kind == "Pod") {
+      co_return fail(ErrorKind::conflict,
+                     fmt::format("{} exists with another content: pods never change", key.text()));
+    }
     if (stored) {
       resource.metadata.uid = stored->metadata.uid;
       resource.status = stored->status;
@@ -183,7 +220,9 @@ Async<Result<void>> FakeCluster::remove(Selector selector, StopOptions options) 
     const auto key = key_of(object);
     if (object.kind == "Pod") { stop_pod(object, options); }
     store_.erase(key);
-    std::erase_if(logs_, [&](const auto& entry) { return entry.first.starts_with(path_of(key.name_space, key.name) + "/"); });
+    std::erase_if(logs_, [&](const auto& entry) {
+      return entry.first.starts_with(path_of(key.name_space, key.name) + "/");
+    });
   }
   changed_.notify();
   co_return Result<void>{};
@@ -195,7 +234,8 @@ Async<Result<void>> FakeCluster::stop(Selector selector, StopOptions options) {
   stops_.emplace_back(selector, options);
   selector.kind = "Pod";
   for (const auto& object : store_.list(selector)) {
-    const bool ignores = plays_ && pod_script_of(object.metadata).run == PodScript::Run::stubborn && options.how == StopOptions::How::graceful && !options.grace;
+    const bool ignores = plays_ && pod_script_of(object.metadata).run == PodScript::Run::stubborn &&
+                         options.how == StopOptions::How::graceful && !options.grace;
     if (!ignores) { stop_pod(object, options); }
   }
   co_return Result<void>{};
@@ -205,15 +245,19 @@ Async<Result<std::vector<ResourceStatus>>> FakeCluster::list(Selector selector) 
   auto entered = co_await enter(Op::list);
   if (!entered) { co_return fail(std::move(entered.error())); }
   std::vector<ResourceStatus> out;
-  for (const auto& object : store_.list(selector)) { out.push_back(status_of(object, object.version)); }
+  for (const auto& object : store_.list(selector)) {
+    out.push_back(status_of(object, object.version));
+  }
   co_return out;
 }
 
-Result<std::shared_ptr<void>> FakeCluster::watch(Selector selector, std::function<void(const ResourceStatus&)> watcher) {
+Result<std::shared_ptr<void>> FakeCluster::watch(
+    Selector selector, std::function<void(const ResourceStatus&)> watcher) {
   return watch_objects(store_, executor_, std::move(selector), std::move(watcher));
 }
 
-Async<Result<LogChunk>> FakeCluster::logs(ContainerRef container, std::uint64_t offset, std::size_t limit, std::chrono::milliseconds wait) {
+Async<Result<LogChunk>> FakeCluster::logs(ContainerRef container, std::uint64_t offset,
+                                          std::size_t limit, std::chrono::milliseconds wait) {
   auto entered = co_await enter(Op::logs);
   if (!entered) { co_return fail(std::move(entered.error())); }
   const auto deadline = std::chrono::steady_clock::now() + wait;
@@ -224,9 +268,14 @@ Async<Result<LogChunk>> FakeCluster::logs(ContainerRef container, std::uint64_t 
     const auto name = container.container.empty() ? first_container(*object) : container.container;
     const auto& text = logs_[path_of(container.name_space, container.pod) + "/" + name];
     const bool over = is_terminal(pod_status_from_json(object->status).phase);
-    LogChunk out{.bytes = offset < text.size() ? text.substr(offset, limit) : std::string(), .offset = offset, .size = text.size(), .ended = false};
+    LogChunk out{.bytes = offset < text.size() ? text.substr(offset, limit) : std::string(),
+                 .offset = offset,
+                 .size = text.size(),
+                 .ended = false};
     out.ended = over && offset + out.bytes.size() >= text.size();
-    if (!out.bytes.empty() || out.ended || std::chrono::steady_clock::now() >= deadline) { co_return out; }
+    if (!out.bytes.empty() || out.ended || std::chrono::steady_clock::now() >= deadline) {
+      co_return out;
+    }
     co_await changed_.wait(generation, deadline);
   }
 }
@@ -253,24 +302,32 @@ Async<Result<std::vector<ClusterEvent>>> FakeCluster::events(Selector selector, 
   std::vector<ClusterEvent> out;
   for (const auto& event : events_) {
     const bool fits = (!selector.name_space || *selector.name_space == event.object.name_space) &&
-                      (selector.kind.empty() || selector.kind == event.object.kind) && (selector.name.empty() || selector.name == event.object.name);
+                      (selector.kind.empty() || selector.kind == event.object.kind) &&
+                      (selector.name.empty() || selector.name == event.object.name);
     if (fits && event.at >= since) { out.push_back(event); }
   }
   co_return out;
 }
 
-std::optional<QueuePosition> FakeCluster::queue_position(const std::string& name_space, const std::string& pod) const {
+std::optional<QueuePosition> FakeCluster::queue_position(const std::string& name_space,
+                                                         const std::string& pod) const {
   const auto found = positions.find(path_of(name_space, pod));
   return found == positions.end() ? std::nullopt : std::optional(found->second);
 }
 
-Async<Result<std::string>> FakeCluster::reach(std::string name_space, std::string service, std::string port) {
+Async<Result<std::string>> FakeCluster::reach(std::string name_space, std::string service,
+                                              std::string port) {
   const auto found = addresses.find(fmt::format("{}/{}/{}", name_space, service, port));
-  if (found == addresses.end()) { co_return fail(ErrorKind::not_found, fmt::format("no service {} with port {} in {}", quote(service), quote(port), quote(name_space))); }
+  if (found == addresses.end()) {
+    co_return fail(ErrorKind::not_found,
+                   fmt::format("no service {} with port {} in {}", quote(service), quote(port),
+                               quote(name_space)));
+  }
   co_return found->second;
 }
 
-std::optional<std::string> FakeCluster::work_folder(const std::string& name_space, const std::string& pod) const {
+std::optional<std::string> FakeCluster::work_folder(const std::string& name_space,
+                                                    const std::string& pod) const {
   const auto found = work_folders.find(path_of(name_space, pod));
   return found == work_folders.end() ? std::nullopt : std::optional(found->second);
 }

@@ -31,23 +31,26 @@ class FakeCluster final : public Cluster {
   // Pods play their PodScript (annotations) by themselves as soon as they are applied.
   void play_scripts(bool on) { plays_ = on; }
   void set_pod(const std::string& name_space, const std::string& pod, PodStatus status);
-  void wait_for(const std::string& name_space, const std::string& pod, std::string reason, std::string message = {});  // stays Pending
+  void wait_for(const std::string& name_space, const std::string& pod, std::string reason,
+                std::string message = {});  // stays Pending
   void run(const std::string& name_space, const std::string& pod);
   void succeed(const std::string& name_space, const std::string& pod);
-  void fail_pod(const std::string& name_space, const std::string& pod, int exit_code, std::string reason = "Error", std::string message = {});
+  void fail_pod(const std::string& name_space, const std::string& pod, int exit_code,
+                std::string reason = "Error", std::string message = {});
   void vanish(const std::string& name_space, const std::string& pod);  // removed behind our back
   void set_status(const ResourceKey& key, Json status);                // of any other object
-  void append_log(const std::string& name_space, const std::string& pod, std::string_view text, const std::string& container = {});
+  void append_log(const std::string& name_space, const std::string& pod, std::string_view text,
+                  const std::string& container = {});
   void add_event(ClusterEvent event) { events_.push_back(std::move(event)); }
 
   Health health;
   Admission admission;
-  std::function<Admission(std::span<const Resource>)> on_admit;                                   // instead of `admission`
+  std::function<Admission(std::span<const Resource>)> on_admit;  // instead of `admission`
   std::function<ExecResult(const ContainerRef&, const ExecSpec&)> on_exec;
-  std::map<std::string, std::string> addresses;                                                   // "project/service/port" → "host:port"
-  std::map<std::string, std::string> work_folders;                                                // "project/pod" → folder
-  std::map<std::string, QueuePosition> positions;                                                 // "project/pod"
-  std::map<std::string, Usage> usages;                                                            // "project/pod"
+  std::map<std::string, std::string> addresses;     // "project/service/port" → "host:port"
+  std::map<std::string, std::string> work_folders;  // "project/pod" → folder
+  std::map<std::string, QueuePosition> positions;   // "project/pod"
+  std::map<std::string, Usage> usages;              // "project/pod"
 
   MemoryObjectStore& objects() { return store_; }
   int calls(Op op) const;
@@ -61,14 +64,19 @@ class FakeCluster final : public Cluster {
   Async<Result<void>> remove(Selector selector, StopOptions options) override;
   Async<Result<void>> stop(Selector selector, StopOptions options) override;
   Async<Result<std::vector<ResourceStatus>>> list(Selector selector) override;
-  Result<std::shared_ptr<void>> watch(Selector selector, std::function<void(const ResourceStatus&)> watcher) override;
-  Async<Result<LogChunk>> logs(ContainerRef container, std::uint64_t offset, std::size_t limit, std::chrono::milliseconds wait) override;
+  Result<std::shared_ptr<void>> watch(Selector selector,
+                                      std::function<void(const ResourceStatus&)> watcher) override;
+  Async<Result<LogChunk>> logs(ContainerRef container, std::uint64_t offset, std::size_t limit,
+                               std::chrono::milliseconds wait) override;
   Async<Result<ExecResult>> exec(ContainerRef container, ExecSpec spec) override;
   Async<Result<Usage>> usage(std::string name_space, std::string pod) override;
   Async<Result<std::vector<ClusterEvent>>> events(Selector selector, Time since) override;
-  std::optional<QueuePosition> queue_position(const std::string& name_space, const std::string& pod) const override;
-  Async<Result<std::string>> reach(std::string name_space, std::string service, std::string port) override;
-  std::optional<std::string> work_folder(const std::string& name_space, const std::string& pod) const override;
+  std::optional<QueuePosition> queue_position(const std::string& name_space,
+                                              const std::string& pod) const override;
+  Async<Result<std::string>> reach(std::string name_space, std::string service,
+                                   std::string port) override;
+  std::optional<std::string> work_folder(const std::string& name_space,
+                                         const std::string& pod) const override;
 
  private:
   Async<Result<void>> enter(Op op);

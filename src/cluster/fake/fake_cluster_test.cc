@@ -17,8 +17,13 @@ class FakeSite final : public ClusterSite {
       for (const auto& resource : resources) {
         const auto pod = pod_from(resource);
         if (!pod) { continue; }
-        if (const auto requests = pod_requests(*pod); requests.contains("cpu") && requests.at("cpu").units() > 4) {
-          return Admission{.verdict = Admission::Verdict::never_fits, .reason = "the node has 4 cpus", .fix = "ask for less", .code = "NeverFits", .warnings = {}};
+        if (const auto requests = pod_requests(*pod);
+            requests.contains("cpu") && requests.at("cpu").units() > 4) {
+          return Admission{.verdict = Admission::Verdict::never_fits,
+                           .reason = "the node has 4 cpus",
+                           .fix = "ask for less",
+                           .code = "NeverFits",
+                           .warnings = {}};
         }
       }
       return Admission{};
@@ -37,7 +42,8 @@ class FakeClusterTest : public testing::Test {
   template <class T>
   std::optional<T> run(Async<T> task) {
     auto out = std::make_shared<std::optional<T>>();
-    asio::co_spawn(loop.get_executor(), std::move(task), [out](std::exception_ptr, T value) { out->emplace(std::move(value)); });
+    asio::co_spawn(loop.get_executor(), std::move(task),
+                   [out](std::exception_ptr, T value) { out->emplace(std::move(value)); });
     loop.restart();
     loop.poll();
     return std::move(*out);
@@ -48,9 +54,11 @@ class FakeClusterTest : public testing::Test {
 
 TEST_F(FakeClusterTest, DoesNothingByItself) {
   ASSERT_TRUE(run(cluster.apply({conformance_pod("a", {})}))->has_value());
-  EXPECT_EQ(pod_status_from_json(run(cluster.list({}))->value().at(0).status).phase, PodPhase::pending);
+  EXPECT_EQ(pod_status_from_json(run(cluster.list({}))->value().at(0).status).phase,
+            PodPhase::pending);
   cluster.wait_for("conformance", "a", "InsufficientMemory");
-  EXPECT_EQ(pod_status_from_json(run(cluster.list({}))->value().at(0).status).reason, "InsufficientMemory");
+  EXPECT_EQ(pod_status_from_json(run(cluster.list({}))->value().at(0).status).reason,
+            "InsufficientMemory");
   cluster.run("conformance", "a");
   cluster.fail_pod("conformance", "a", 137, "OOMKilled");
   const auto status = pod_status_from_json(run(cluster.list({}))->value().at(0).status);
@@ -59,12 +67,15 @@ TEST_F(FakeClusterTest, DoesNothingByItself) {
 }
 
 TEST_F(FakeClusterTest, FailsAndHoldsOperationsOnDemand) {
-  cluster.fail_next(FakeCluster::Op::apply, Error{.kind = ErrorKind::unavailable, .message = "down", .field = {}, .fix = {}, .code = {}});
+  cluster.fail_next(
+      FakeCluster::Op::apply,
+      Error{.kind = ErrorKind::unavailable, .message = "down", .field = {}, .fix = {}, .code = {}});
   EXPECT_EQ(run(cluster.apply({conformance_pod("a", {})}))->error().kind, ErrorKind::unavailable);
   EXPECT_TRUE(run(cluster.apply({conformance_pod("a", {})}))->has_value());
   cluster.hold(FakeCluster::Op::apply);
   bool done = false;
-  asio::co_spawn(loop.get_executor(), cluster.apply({conformance_pod("b", {})}), [&](std::exception_ptr, Result<void> result) { done = result.has_value(); });
+  asio::co_spawn(loop.get_executor(), cluster.apply({conformance_pod("b", {})}),
+                 [&](std::exception_ptr, Result<void> result) { done = result.has_value(); });
   loop.restart();
   loop.poll();
   EXPECT_FALSE(done);
@@ -75,7 +86,9 @@ TEST_F(FakeClusterTest, FailsAndHoldsOperationsOnDemand) {
   EXPECT_EQ(cluster.calls(FakeCluster::Op::apply), 3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Fake, ClusterConformance, testing::Values(ClusterCase{"fake", [] { return std::make_unique<FakeSite>(); }}));
+INSTANTIATE_TEST_SUITE_P(Fake, ClusterConformance,
+                         testing::Values(ClusterCase{"fake",
+                                                     [] { return std::make_unique<FakeSite>(); }}));
 
 }  // namespace
 }  // namespace metier

@@ -16,7 +16,8 @@ namespace metier {
 
 inline std::filesystem::path fresh_folder() {
   static int number = 0;
-  return std::filesystem::temp_directory_path() / fmt::format("metier-cluster-{}-{}", getpid(), ++number);
+  return std::filesystem::temp_directory_path() /
+         fmt::format("metier-cluster-{}-{}", getpid(), ++number);
 }
 
 inline EmbeddedOptions options_of(const std::filesystem::path& data) {
@@ -29,7 +30,10 @@ inline EmbeddedOptions options_of(const std::filesystem::path& data) {
 
 class Node final {
  public:
-  explicit Node(std::function<void(EmbeddedOptions&)> change = {}) : folder(fresh_folder()), change_(std::move(change)) { boot(); }
+  explicit Node(std::function<void(EmbeddedOptions&)> change = {})
+      : folder(fresh_folder()), change_(std::move(change)) {
+    boot();
+  }
   ~Node() {
     shut();
     std::error_code ignored;
@@ -40,7 +44,8 @@ class Node final {
     auto options = options_of(folder);
     options.clock = &clock;
     if (change_) { change_(options); }
-    cluster = std::make_unique<EmbeddedCluster>(loop.get_executor(), store, driver, std::move(options));
+    cluster =
+        std::make_unique<EmbeddedCluster>(loop.get_executor(), store, driver, std::move(options));
     const auto opened = run(cluster->open());
     EXPECT_TRUE(opened) << opened.error().text();
   }
@@ -90,7 +95,9 @@ class Node final {
     return object ? pod_status_from_json(object->status) : PodStatus{.phase = PodPhase::unknown};
   }
   void remove(Selector selector) {
-    EXPECT_TRUE(run(cluster->remove(std::move(selector), {.how = StopOptions::How::forced, .grace = {}, .reason = {}, .message = {}})));
+    EXPECT_TRUE(run(cluster->remove(
+        std::move(selector),
+        {.how = StopOptions::How::forced, .grace = {}, .reason = {}, .message = {}})));
     settle();
   }
 
@@ -107,9 +114,12 @@ class Node final {
 
 inline const PodScript kForever{.run = PodScript::Run::until_stopped};
 
-inline JsonObject& base_of(Resource& pod) { return pod.body["spec"].get_object()["containers"].get_array()[0].get_object(); }
+inline JsonObject& base_of(Resource& pod) {
+  return pod.body["spec"].get_object()["containers"].get_array()[0].get_object();
+}
 
-inline Resource pod_with(const std::string& name, std::string_view container_fields, std::string_view spec_fields = "{}", const PodScript& script = kForever) {
+inline Resource pod_with(const std::string& name, std::string_view container_fields,
+                         std::string_view spec_fields = "{}", const PodScript& script = kForever) {
   auto out = conformance_pod(name, script);
   const auto fields = parse_json(container_fields).value();
   for (const auto& [key, value] : fields.as_object()) { base_of(out)[key] = value; }
@@ -118,27 +128,36 @@ inline Resource pod_with(const std::string& name, std::string_view container_fie
   return out;
 }
 
-inline Resource cpu_pod(const std::string& name, std::string_view cpu, const PodScript& script = kForever) {
-  return pod_with(name, fmt::format(R"({{"resources":{{"requests":{{"cpu":"{}"}}}}}})", cpu), "{}", script);
+inline Resource cpu_pod(const std::string& name, std::string_view cpu,
+                        const PodScript& script = kForever) {
+  return pod_with(name, fmt::format(R"({{"resources":{{"requests":{{"cpu":"{}"}}}}}})", cpu), "{}",
+                  script);
 }
 
-inline Resource object_of(std::string api, std::string kind, std::string name, std::string_view body) {
-  Resource out{.api_version = std::move(api), .kind = std::move(kind), .metadata = {.name = std::move(name), .name_space = "conformance"}};
+inline Resource object_of(std::string api, std::string kind, std::string name,
+                          std::string_view body) {
+  Resource out{.api_version = std::move(api),
+               .kind = std::move(kind),
+               .metadata = {.name = std::move(name), .name_space = "conformance"}};
   const auto fields = parse_json(body).value();
   for (const auto& [key, value] : fields.as_object()) { out.body[key] = value; }
   return out;
 }
 
-inline std::map<std::string, std::string> env_of(const FakePodDriver& driver, const std::string& pod) {
+inline std::map<std::string, std::string> env_of(const FakePodDriver& driver,
+                                                 const std::string& pod) {
   const auto& list = driver.launched(pod).env.at("base");
   return {list.begin(), list.end()};
 }
 
-inline Resource task_set(const std::string& name, int replicas, bool gang, const PodScript& script, std::string_view cpu = "1") {
+inline Resource task_set(const std::string& name, int replicas, bool gang, const PodScript& script,
+                         std::string_view cpu = "1") {
   const auto pod = cpu_pod("template", cpu, script);
-  auto out = object_of("metier.dev/v1", "TaskSet", name, fmt::format(R"({{"spec":{{"replicas":{},"gang":{}}}}})", replicas, gang));
+  auto out = object_of("metier.dev/v1", "TaskSet", name,
+                       fmt::format(R"({{"spec":{{"replicas":{},"gang":{}}}}})", replicas, gang));
   out.body["spec"].get_object()["template"] =
-      JsonObject{{"metadata", JsonObject{{"annotations", labels_json(pod.metadata.annotations)}}}, {"spec", pod.body.at("spec")}};
+      JsonObject{{"metadata", JsonObject{{"annotations", labels_json(pod.metadata.annotations)}}},
+                 {"spec", pod.body.at("spec")}};
   return out;
 }
 

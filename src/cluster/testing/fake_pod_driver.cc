@@ -1,14 +1,18 @@
 #include "cluster/testing/fake_pod_driver.h"
 
-#include <boost/asio/post.hpp>
 #include <fmt/format.h>
+#include <boost/asio/post.hpp>
 #include <fstream>
 
 namespace metier {
 namespace {
 
 Error unknown(const std::string& id) {
-  return Error{.kind = ErrorKind::not_found, .message = fmt::format("no pod {}", quote(id)), .field = {}, .fix = {}, .code = {}};
+  return Error{.kind = ErrorKind::not_found,
+               .message = fmt::format("no pod {}", quote(id)),
+               .field = {},
+               .fix = {},
+               .code = {}};
 }
 
 }  // namespace
@@ -48,9 +52,13 @@ void FakePodDriver::hold_execs(bool hold) {
   changed_.notify();
 }
 
-void FakePodDriver::finish(const std::string& name, int exit_code) { end(id_of(name), exit_code, exit_code == 0 ? "Completed" : "Error"); }
+void FakePodDriver::finish(const std::string& name, int exit_code) {
+  end(id_of(name), exit_code, exit_code == 0 ? "Completed" : "Error");
+}
 
-void FakePodDriver::kill(const std::string& name, std::string reason) { end(id_of(name), 137, std::move(reason)); }
+void FakePodDriver::kill(const std::string& name, std::string reason) {
+  end(id_of(name), 137, std::move(reason));
+}
 
 void FakePodDriver::append_log(const std::string& name, std::string_view text) {
   std::ofstream(folder_ / (id_of(name) + ".log"), std::ios::app) << text << std::flush;
@@ -70,7 +78,8 @@ void FakePodDriver::tell(const std::string& id) {
   });
 }
 
-void FakePodDriver::end(const std::string& id, int exit_code, std::string reason, std::string message) {
+void FakePodDriver::end(const std::string& id, int exit_code, std::string reason,
+                        std::string message) {
   const auto found = pods_.find(id);
   if (found == pods_.end() || is_terminal(found->second.status.phase)) { return; }
   auto& status = found->second.status;
@@ -91,13 +100,19 @@ void FakePodDriver::end(const std::string& id, int exit_code, std::string reason
 Async<Result<PodHandle>> FakePodDriver::start(LaunchSpec spec) {
   const auto id = spec.id;
   while (held_) { co_await changed_.wait(changed_.generation()); }
-  if (pods_.contains(id)) { co_return fail(ErrorKind::conflict, fmt::format("pod {} exists already", quote(id))); }
+  if (pods_.contains(id)) {
+    co_return fail(ErrorKind::conflict, fmt::format("pod {} exists already", quote(id)));
+  }
   const auto script = pod_script_of(spec.pod.metadata);
   if (fail_start) {
     if (auto error = fail_start(spec)) { co_return fail(std::move(*error)); }
   }
   if (script.start_fails) {
-    co_return fail(Error{.kind = ErrorKind::internal, .message = "the script says that it cannot start", .field = {}, .fix = {}, .code = "StartFailed"});
+    co_return fail(Error{.kind = ErrorKind::internal,
+                         .message = "the script says that it cannot start",
+                         .field = {},
+                         .fix = {},
+                         .code = "StartFailed"});
   }
   starts.push_back(spec.pod.metadata.name);
   auto& live = pods_[id];
@@ -105,11 +120,16 @@ Async<Result<PodHandle>> FakePodDriver::start(LaunchSpec spec) {
   live.status.phase = PodPhase::running;
   live.status.started = clock_.now();
   for (const auto& container : live.spec.pod.containers) {
-    live.status.containers.push_back({.name = container.name, .state = ContainerStatus::State::running, .ready = true, .started = clock_.now()});
+    live.status.containers.push_back({.name = container.name,
+                                      .state = ContainerStatus::State::running,
+                                      .ready = true,
+                                      .started = clock_.now()});
   }
   std::ofstream(folder_ / (id + ".log"), std::ios::app) << script.log << std::flush;
   tell(id);
-  if (script.run == PodScript::Run::at_once) { end(id, script.exit_code, script.exit_code == 0 ? "Completed" : "Error"); }
+  if (script.run == PodScript::Run::at_once) {
+    end(id, script.exit_code, script.exit_code == 0 ? "Completed" : "Error");
+  }
   co_return PodHandle{.driver = "fake", .version = 1, .payload = id};
 }
 
@@ -143,7 +163,8 @@ Async<Result<PodStatus>> FakePodDriver::wait(std::string id) {
   }
 }
 
-Async<Result<ExecResult>> FakePodDriver::exec(std::string id, std::string container, ExecSpec spec) {
+Async<Result<ExecResult>> FakePodDriver::exec(std::string id, std::string container,
+                                              ExecSpec spec) {
   const auto* live = find(id);
   if (live == nullptr) { co_return fail(unknown(id)); }
   if (is_terminal(live->status.phase)) { co_return fail(ErrorKind::conflict, "the pod has ended"); }
@@ -155,12 +176,16 @@ Async<Result<void>> FakePodDriver::stop(std::string id, StopOptions options) {
   auto* live = find(id);
   if (live == nullptr) { co_return fail(unknown(id)); }
   stops.emplace_back(live->spec.pod.metadata.name, options);
-  if (is_terminal(live->status.phase) || options.how == StopOptions::How::detach) { co_return Result<void>{}; }
+  if (is_terminal(live->status.phase) || options.how == StopOptions::How::detach) {
+    co_return Result<void>{};
+  }
   const auto reason = options.reason.empty() ? std::string("Stopped") : options.reason;
   const bool ignores = pod_script_of(live->spec.pod.metadata).run == PodScript::Run::stubborn;
   if (options.how == StopOptions::How::graceful && ignores) {
-    live->grace = std::make_unique<Timer>(executor_, options.grace.value_or(std::chrono::seconds(live->spec.pod.grace_s)));
-    live->grace->async_wait([this, alive = alive_, id, reason, message = options.message](boost::system::error_code ec) {
+    live->grace = std::make_unique<Timer>(
+        executor_, options.grace.value_or(std::chrono::seconds(live->spec.pod.grace_s)));
+    live->grace->async_wait([this, alive = alive_, id, reason,
+                             message = options.message](boost::system::error_code ec) {
       if (!ec && *alive) { end(id, 137, reason, message); }
     });
     co_return Result<void>{};
@@ -173,7 +198,9 @@ Async<Result<void>> FakePodDriver::signal(std::string id, int number) {
   auto* live = find(id);
   if (live == nullptr) { co_return fail(unknown(id)); }
   signalled.push_back(number);
-  if (number != 9 && pod_script_of(live->spec.pod.metadata).run == PodScript::Run::stubborn) { co_return Result<void>{}; }
+  if (number != 9 && pod_script_of(live->spec.pod.metadata).run == PodScript::Run::stubborn) {
+    co_return Result<void>{};
+  }
   for (auto& container : live->status.containers) { ++container.restarts; }
   tell(id);
   co_return Result<void>{};
@@ -195,7 +222,8 @@ Async<Result<Usage>> FakePodDriver::usage(std::string id) {
   co_return Usage{.cpu_us = 1000, .memory = 1 << 20, .peak_memory = 1 << 20, .processes = 1};
 }
 
-Result<std::string> FakePodDriver::log_path(const std::string& id, const std::string& container, int attempt) const {
+Result<std::string> FakePodDriver::log_path(const std::string& id, const std::string& container,
+                                            int attempt) const {
   if (!pods_.contains(id)) { return fail(unknown(id)); }
   return (folder_ / (id + ".log")).string();
 }

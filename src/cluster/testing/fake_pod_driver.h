@@ -15,20 +15,21 @@ namespace metier {
 
 class FakePodDriver final : public PodDriver, public PodSignals {
  public:
-  FakePodDriver(Executor executor, std::filesystem::path folder, const Clock& clock = system_clock());
+  FakePodDriver(Executor executor, std::filesystem::path folder,
+                const Clock& clock = system_clock());
   ~FakePodDriver() override;
 
   // --- the script
   std::function<std::optional<Error>(const LaunchSpec&)> fail_start;  // asked at each start
   std::function<ExecResult(const std::string& container, const ExecSpec&)> on_exec;
-  void hold_starts(bool hold);                                        // starts wait meanwhile
+  void hold_starts(bool hold);  // starts wait meanwhile
   void hold_execs(bool hold);
-  void finish(const std::string& name, int exit_code);                // by the pod's name
-  void kill(const std::string& name, std::string reason);             // "OOMKilled", "ShimLost"
+  void finish(const std::string& name, int exit_code);     // by the pod's name
+  void kill(const std::string& name, std::string reason);  // "OOMKilled", "ShimLost"
   void append_log(const std::string& name, std::string_view text);
-  void forget();                                                      // the server restarted: known only by folder
+  void forget();  // the server restarted: known only by folder
   std::vector<Condition> host_limits;
-  bool quiet = false;                                                 // no on_change: only status() and wait() tell
+  bool quiet = false;  // no on_change: only status() and wait() tell
 
   const LaunchSpec& launched(const std::string& name) const { return pods_.at(id_of(name)).spec; }
   std::string id_of(const std::string& name) const;
@@ -46,12 +47,15 @@ class FakePodDriver final : public PodDriver, public PodSignals {
   Async<Result<std::vector<std::string>>> found() override;
   Async<Result<PodStatus>> status(std::string id) override;
   Async<Result<PodStatus>> wait(std::string id) override;
-  void on_change(std::function<void(const std::string& id, const PodStatus&)> listener) override { listener_ = std::move(listener); }
+  void on_change(std::function<void(const std::string& id, const PodStatus&)> listener) override {
+    listener_ = std::move(listener);
+  }
   Async<Result<ExecResult>> exec(std::string id, std::string container, ExecSpec spec) override;
   Async<Result<void>> stop(std::string id, StopOptions options) override;
   Async<Result<void>> destroy(std::string id) override;
   Async<Result<Usage>> usage(std::string id) override;
-  Result<std::string> log_path(const std::string& id, const std::string& container, int attempt) const override;
+  Result<std::string> log_path(const std::string& id, const std::string& container,
+                               int attempt) const override;
   Result<std::string> work_folder(const std::string& id) const override;
   PodSignals* signals() override { return this; }
   // Containers start anew, unless the script is stubborn and the signal is not 9.

@@ -6,7 +6,8 @@ namespace metier {
 
 PodScript pod_script_of(const ObjectMeta& metadata) {
   const auto value = [&](std::string_view key) {
-    const auto found = metadata.annotations.find(std::string("fake.metier.dev/") + std::string(key));
+    const auto found =
+        metadata.annotations.find(std::string("fake.metier.dev/") + std::string(key));
     return found == metadata.annotations.end() ? std::string() : found->second;
   };
   PodScript out;

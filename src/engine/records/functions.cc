@@ -5,13 +5,17 @@
 
 namespace metier::records {
 
-Result<std::string> store_function(Records& tx, const std::string& project, const std::string& given_name, const std::string& given_tag,
+Result<std::string> store_function(Records& tx, const std::string& project,
+                                   const std::string& given_name, const std::string& given_tag,
                                    bool versioned, Json body, Time now) {
   METIER_CHECK(require_project(tx, project));
   METIER_TRY(function, Function::from_json(std::move(body)));
   const auto name = normalize_name(given_name);
   if (!function.name().empty() && normalize_name(function.name()) != name) {
-    return fail(invalid("metadata.name", fmt::format("{} is not the {} of the address", quote(function.name()), quote(name)), "give the same name in both"));
+    return fail(
+        invalid("metadata.name",
+                fmt::format("{} is not the {} of the address", quote(function.name()), quote(name)),
+                "give the same name in both"));
   }
   function.set_name(name);
   function.set_project(project);
@@ -37,19 +41,25 @@ Json function_of_row(const FunctionRow& row) {
   auto& object = document->get_object();
   auto& metadata = ensure_object(object, "metadata");
   metadata["tag"] = row.tag;
-  if (string_in(metadata, "hash").empty() && !row.uid.starts_with("unversioned-")) { metadata["hash"] = row.uid; }
+  if (string_in(metadata, "hash").empty() && !row.uid.starts_with("unversioned-")) {
+    metadata["hash"] = row.uid;
+  }
   return std::move(*document);
 }
 
-Result<Json> read_function(const Records& records, const std::string& project, const std::string& name, const std::string& tag,
+Result<Json> read_function(const Records& records, const std::string& project,
+                           const std::string& name, const std::string& tag,
                            const std::string& hash) {
   for (const auto& form : {normalize_name(name), name}) {
     METIER_TRY(row, records.function(project, form, tag, hash));
     if (row) { return function_of_row(*row); }
   }
-  return fail(Error{.kind = ErrorKind::not_found,
-                    .message = fmt::format("function {} does not exist in project {}", quote(name + (tag.empty() ? hash.empty() ? "" : "@" + hash : ":" + tag)), quote(project)),
-                    .fix = "see: metier get functions -P " + project});
+  return fail(Error{
+      .kind = ErrorKind::not_found,
+      .message = fmt::format(
+          "function {} does not exist in project {}",
+          quote(name + (tag.empty() ? hash.empty() ? "" : "@" + hash : ":" + tag)), quote(project)),
+      .fix = "see: metier get functions -P " + project});
 }
 
 }  // namespace metier::records

@@ -9,7 +9,8 @@ namespace {
 Result<void> check_name(std::string_view name) {
   if (is_dns_label(name)) { return {}; }
   return fail(invalid("metadata.name", fmt::format("{} is not a project name", quote(name)),
-                      "lower-case letters, digits and dashes, beginning and ending with a letter or digit, at most 63"));
+                      "lower-case letters, digits and dashes, beginning and ending with a letter "
+                      "or digit, at most 63"));
 }
 
 void complete(JsonObject& body, const std::string& name, Time now) {
@@ -19,7 +20,8 @@ void complete(JsonObject& body, const std::string& name, Time now) {
   auto& spec = ensure_object(body, "spec");
   if (string_in(spec, "desired_state").empty()) { spec["desired_state"] = "online"; }
   // The body's status is not authoritative: there is no external leader to wait for.
-  ensure_object(body, "status")["state"] = string_in(spec, "desired_state") == "archived" ? "archived" : "online";
+  ensure_object(body, "status")["state"] =
+      string_in(spec, "desired_state") == "archived" ? "archived" : "online";
   body["kind"] = "project";
 }
 
@@ -42,17 +44,20 @@ void merge(JsonObject& into, const JsonObject& from, bool additive) {
 Result<void> require_project(const Records& records, const std::string& name) {
   METIER_TRY(body, records.project(name));
   if (body) { return {}; }
-  return fail(Error{.kind = ErrorKind::not_found,
-                    .message = fmt::format("project {} does not exist", quote(name)),
-                    .field = "project",
-                    .fix = "create it: mlrun.get_or_create_project(\"NAME\"), or use project default"});
+  return fail(
+      Error{.kind = ErrorKind::not_found,
+            .message = fmt::format("project {} does not exist", quote(name)),
+            .field = "project",
+            .fix = "create it: mlrun.get_or_create_project(\"NAME\"), or use project default"});
 }
 
 Result<Json> create_project(Records& tx, const JsonObject& body, Time now) {
   const auto* metadata = object_in(body, "metadata");
   const std::string name(metadata == nullptr ? "" : string_in(*metadata, "name"));
   METIER_TRY(known, tx.project(name));
-  if (known) { return fail(ErrorKind::conflict, fmt::format("project {} already exists", quote(name))); }
+  if (known) {
+    return fail(ErrorKind::conflict, fmt::format("project {} already exists", quote(name)));
+  }
   return put_project(tx, name, body, now);
 }
 
@@ -61,20 +66,25 @@ Result<Json> put_project(Records& tx, const std::string& name, JsonObject body, 
   const auto* metadata = object_in(body, "metadata");
   const auto given = metadata == nullptr ? std::string_view{} : string_in(*metadata, "name");
   if (!given.empty() && given != name) {
-    return fail(invalid("metadata.name", fmt::format("{} is not the {} of the address", quote(given), quote(name)), "give the same name in both"));
+    return fail(invalid("metadata.name",
+                        fmt::format("{} is not the {} of the address", quote(given), quote(name)),
+                        "give the same name in both"));
   }
   METIER_TRY(before, tx.project(name));
   complete(body, name, now);
   if (before) {
     METIER_TRY(old, parse_json(*before));
-    if (const auto created = string_at(old, "metadata.created"); !created.empty()) { ensure_object(body, "metadata")["created"] = created; }
+    if (const auto created = string_at(old, "metadata.created"); !created.empty()) {
+      ensure_object(body, "metadata")["created"] = created;
+    }
   }
   Json out(std::move(body));
   METIER_CHECK(tx.put_project(name, dump_json(out)));
   return out;
 }
 
-Result<Json> patch_project(Records& tx, const std::string& name, const JsonObject& changes, bool additive, Time now) {
+Result<Json> patch_project(Records& tx, const std::string& name, const JsonObject& changes,
+                           bool additive, Time now) {
   METIER_CHECK(require_project(tx, name));
   METIER_TRY(stored, tx.project(name));
   METIER_TRY(document, parse_json(*stored));

@@ -15,17 +15,22 @@
 namespace metier::records {
 
 // --- projects ---
-Result<void> require_project(const Records& records, const std::string& name);  // not_found, with the fix
-Result<Json> create_project(Records& tx, const JsonObject& body, Time now);      // conflict when it exists
+Result<void> require_project(const Records& records,
+                             const std::string& name);  // not_found, with the fix
+Result<Json> create_project(Records& tx, const JsonObject& body,
+                            Time now);  // conflict when it exists
 Result<Json> put_project(Records& tx, const std::string& name, JsonObject body, Time now);
-Result<Json> patch_project(Records& tx, const std::string& name, const JsonObject& body, bool additive, Time now);
+Result<Json> patch_project(Records& tx, const std::string& name, const JsonObject& body,
+                           bool additive, Time now);
 Result<Json> read_project(const Records& records, const std::string& name);
 
 // --- functions ---
 // Gives the hash. `versioned` false: one row per tag, overwritten.
-Result<std::string> store_function(Records& tx, const std::string& project, const std::string& name, const std::string& tag, bool versioned,
-                                   Json body, Time now);
-Result<Json> read_function(const Records& records, const std::string& project, const std::string& name, const std::string& tag, const std::string& hash);
+Result<std::string> store_function(Records& tx, const std::string& project, const std::string& name,
+                                   const std::string& tag, bool versioned, Json body, Time now);
+Result<Json> read_function(const Records& records, const std::string& project,
+                           const std::string& name, const std::string& tag,
+                           const std::string& hash);
 Json function_of_row(const FunctionRow& row);
 
 // --- runs ---
@@ -44,16 +49,18 @@ struct RunWrite {
 // Replaces the body, creates when absent (POST). A state after a terminal one is dropped, the rest is kept.
 Result<RunWritten> store_run(Records& tx, const RunWrite& target, JsonObject body, Time now);
 // Dotted keys (PATCH). Errors: not_found.
-Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObject& changes, Time now);
+Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObject& changes,
+                             Time now);
 // With `full` the artifacts are put back into status.artifacts.
-Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid, std::int64_t iteration, bool full);
+Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid,
+                      std::int64_t iteration, bool full);
 
 // --- artifacts ---
 struct ArtifactWrite {
   std::string project;
-  std::string key;         // db_key
-  std::string tag;         // empty: latest
-  std::string tree;        // empty: the body's
+  std::string key;   // db_key
+  std::string tag;   // empty: latest
+  std::string tree;  // empty: the body's
   std::optional<std::int64_t> iteration;
   std::string object_uid;  // when given it must be the computed one
   bool must_be_new = false;
@@ -67,7 +74,8 @@ struct ArtifactQuery {
 Result<Json> read_artifact(const Records& records, const ArtifactQuery& query);
 Result<std::vector<ArtifactRow>> find_artifacts(const Records& records, const ArtifactQuery& query);
 Json artifact_of_row(const ArtifactRow& row);
-std::string artifact_uid(const JsonObject& artifact, std::int64_t iteration, const std::string& tree);
+std::string artifact_uid(const JsonObject& artifact, std::int64_t iteration,
+                         const std::string& tree);
 // "store://models/p/key#0:tag@tree"
 std::string artifact_uri(const ArtifactRow& row);
 

@@ -22,11 +22,20 @@ void take_artifacts(JsonObject& status) {
       const auto* spec = object_in(*artifact, "spec");
       if (metadata == nullptr) { continue; }
       const auto kind = string_in(*artifact, "kind");
-      const std::string db_key(spec == nullptr ? string_in(*metadata, "key") : string_in(*spec, "db_key", string_in(*metadata, "key")));
-      const auto* folder = kind == "model" ? "models" : kind == "dataset" ? "datasets" : "artifacts";
-      auto uri = fmt::format("store://{}/{}/{}#{}", folder, string_in(*metadata, "project"), db_key, int_in(*metadata, "iter").value_or(0));
-      if (const auto tag = string_in(*metadata, "tag"); !tag.empty()) { uri += fmt::format(":{}", tag); }
-      if (const auto tree = string_in(*metadata, "tree"); !tree.empty()) { uri += fmt::format("@{}", tree); }
+      const std::string db_key(spec == nullptr
+                                   ? string_in(*metadata, "key")
+                                   : string_in(*spec, "db_key", string_in(*metadata, "key")));
+      const auto* folder = kind == "model"     ? "models"
+                           : kind == "dataset" ? "datasets"
+                                               : "artifacts";
+      auto uri = fmt::format("store://{}/{}/{}#{}", folder, string_in(*metadata, "project"), db_key,
+                             int_in(*metadata, "iter").value_or(0));
+      if (const auto tag = string_in(*metadata, "tag"); !tag.empty()) {
+        uri += fmt::format(":{}", tag);
+      }
+      if (const auto tree = string_in(*metadata, "tree"); !tree.empty()) {
+        uri += fmt::format("@{}", tree);
+      }
       uris[string_in(*metadata, "key")] = uri;
     }
   }
@@ -41,11 +50,17 @@ Result<void> hide_notification_params(Records& tx, const RunWrite& target, JsonO
   if (list == nullptr || !list->is_array()) { return {}; }
   for (auto& item : list->get_array()) {
     auto* notification = item.if_object();
-    const auto* params = notification == nullptr ? nullptr : object_in(*notification, "secret_params");
-    if (params == nullptr || params->empty() || (params->size() == 1 && params->contains("secret"))) { continue; }
+    const auto* params =
+        notification == nullptr ? nullptr : object_in(*notification, "secret_params");
+    if (params == nullptr || params->empty() ||
+        (params->size() == 1 && params->contains("secret"))) {
+      continue;
+    }
     const auto text = dump_python_json(Json(*params));
-    const auto key = "mlrun.notifications." + sha256_hex(target.project + '\0' + target.uid + '\0' + text).substr(0, 56);
-    METIER_CHECK(tx.put_secret(target.project, "mlrun-project-secrets-" + target.project, key, text));
+    const auto key = "mlrun.notifications." +
+                     sha256_hex(target.project + '\0' + target.uid + '\0' + text).substr(0, 56);
+    METIER_CHECK(
+        tx.put_secret(target.project, "mlrun-project-secrets-" + target.project, key, text));
     (*notification)["secret_params"] = JsonObject{{"secret", key}};
   }
   return {};
@@ -72,7 +87,8 @@ bool may_claim(std::string_view before, std::string_view claimed, bool held) {
   return true;
 }
 
-Result<RunWritten> write(Records& tx, const RunWrite& target, JsonObject& document, const std::optional<RunRow>& before, Time now) {
+Result<RunWritten> write(Records& tx, const RunWrite& target, JsonObject& document,
+                         const std::optional<RunRow>& before, Time now) {
   auto& status = ensure_object(document, "status");
   status["last_update"] = to_iso(now);
   const auto start = from_iso(string_in(status, "start_time"));
@@ -83,7 +99,9 @@ Result<RunWritten> write(Records& tx, const RunWrite& target, JsonObject& docume
   row.name = string_at(Json(document), "metadata.name");
   row.state = string_in(status, "state");
   row.labels = labels_of(document);
-  if (const auto kind = row.labels.find("kind"); kind != row.labels.end()) { row.kind = kind->second; }
+  if (const auto kind = row.labels.find("kind"); kind != row.labels.end()) {
+    row.kind = kind->second;
+  }
   row.start = start ? *start : before ? before->start : now;
   if (!start) { status["start_time"] = to_iso(row.start); }
   row.updated = now;
@@ -103,13 +121,22 @@ Result<RunWritten> store_run(Records& tx, const RunWrite& target, JsonObject bod
   METIER_CHECK(require_project(tx, target.project));
   auto& metadata = ensure_object(body, "metadata");
   const std::string name(string_in(metadata, "name"));
-  if (name.empty()) { return fail(invalid("metadata.name", "the run has no name", "give it one, at most 63 characters")); }
+  if (name.empty()) {
+    return fail(
+        invalid("metadata.name", "the run has no name", "give it one, at most 63 characters"));
+  }
   if (const auto uid = string_in(metadata, "uid"); !uid.empty() && uid != target.uid) {
-    return fail(invalid("metadata.uid", fmt::format("{} is not the {} of the address", quote(uid), quote(target.uid)), "give the same uid in both"));
+    return fail(
+        invalid("metadata.uid",
+                fmt::format("{} is not the {} of the address", quote(uid), quote(target.uid)),
+                "give the same uid in both"));
   }
   METIER_TRY(before, tx.run(target.project, target.uid, target.iteration));
   if (before && before->name != name) {
-    return fail(invalid("metadata.name", fmt::format("the run is called {}, not {}", quote(before->name), quote(name)), "a run keeps its name"));
+    return fail(
+        invalid("metadata.name",
+                fmt::format("the run is called {}, not {}", quote(before->name), quote(name)),
+                "a run keeps its name"));
   }
   metadata["uid"] = target.uid;
   metadata["project"] = target.project;
@@ -120,24 +147,31 @@ Result<RunWritten> store_run(Records& tx, const RunWrite& target, JsonObject bod
   METIER_CHECK(hide_notification_params(tx, target, body));
   if (before) {
     METIER_TRY(old, parse_json(before->body));
-    if (!may_claim(before->state, string_in(status, "state"), target.held)) { status["state"] = before->state; }
+    if (!may_claim(before->state, string_in(status, "state"), target.held)) {
+      status["state"] = before->state;
+    }
     const auto* old_status = object_in(old.get_object(), "status");
     if (old_status != nullptr) {
       // What the server itself has written there stays when the client's body does not know it.
-      for (const auto* key : {"start_time", "artifact_uris", "reason", "abort_task_id", "retry_count", "retries", "host", "failure"}) {
+      for (const auto* key : {"start_time", "artifact_uris", "reason", "abort_task_id",
+                              "retry_count", "retries", "host", "failure"}) {
         const auto* value = old_status->if_contains(key);
-        if (value != nullptr && (!status.contains(key) || is_empty_value(status[key]))) { status[key] = *value; }
+        if (value != nullptr && (!status.contains(key) || is_empty_value(status[key]))) {
+          status[key] = *value;
+        }
       }
     }
   }
   return write(tx, target, body, before, now);
 }
 
-Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObject& changes, Time now) {
+Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObject& changes,
+                             Time now) {
   METIER_TRY(before, tx.run(target.project, target.uid, target.iteration));
   if (!before) {
     return fail(Error{.kind = ErrorKind::not_found,
-                      .message = fmt::format("run {} does not exist in project {}", quote(target.uid), quote(target.project)),
+                      .message = fmt::format("run {} does not exist in project {}",
+                                             quote(target.uid), quote(target.project)),
                       .fix = "see: metier get runs -P " + target.project});
   }
   METIER_TRY(document, parse_json(before->body));
@@ -149,14 +183,18 @@ Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObje
       const auto* text = value.if_string();
       if (text == nullptr || !may_claim(before->state, *text, target.held)) { continue; }
     }
-    if (path == "metadata.uid" || path == "metadata.project" || path == "metadata.name" || path == "status.last_update") { continue; }
+    if (path == "metadata.uid" || path == "metadata.project" || path == "metadata.name" ||
+        path == "status.last_update") {
+      continue;
+    }
     if (path == "status.artifacts") {
       artifacts = true;
       ensure_object(body, "status")["artifacts"] = value;
       continue;
     }
     if (path == "status" || path == "metadata" || path == "spec") {
-      return fail(invalid(path, "a whole part cannot be replaced by a change", "send dotted paths: status.results.accuracy"));
+      return fail(invalid(path, "a whole part cannot be replaced by a change",
+                          "send dotted paths: status.results.accuracy"));
     }
     set_dotted(body, path, value);
   }
@@ -170,12 +208,16 @@ Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObje
   return write(tx, target, body, before, now);
 }
 
-Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid, std::int64_t iteration, bool full) {
+Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid,
+                      std::int64_t iteration, bool full) {
   METIER_TRY(row, records.run(project, uid, iteration));
   if (!row) {
-    return fail(Error{.kind = ErrorKind::not_found,
-                      .message = fmt::format("run {} does not exist in project {}", quote(uid + (iteration == 0 ? "" : "#" + std::to_string(iteration))), quote(project)),
-                      .fix = "see: metier get runs -P " + project});
+    return fail(Error{
+        .kind = ErrorKind::not_found,
+        .message = fmt::format("run {} does not exist in project {}",
+                               quote(uid + (iteration == 0 ? "" : "#" + std::to_string(iteration))),
+                               quote(project)),
+        .fix = "see: metier get runs -P " + project});
   }
   METIER_TRY(document, parse_json(row->body));
   if (!full) { return document; }

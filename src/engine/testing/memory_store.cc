@@ -5,8 +5,12 @@
 namespace metier {
 namespace {
 
-std::string join(const std::string& a, const std::string& b, const std::string& c = {}) { return c.empty() ? a + "/" + b : a + "/" + b + "/" + c; }
-std::string run_key(const std::string& project, const std::string& uid, std::int64_t iteration) { return join(project, uid, std::to_string(iteration)); }
+std::string join(const std::string& a, const std::string& b, const std::string& c = {}) {
+  return c.empty() ? a + "/" + b : a + "/" + b + "/" + c;
+}
+std::string run_key(const std::string& project, const std::string& uid, std::int64_t iteration) {
+  return join(project, uid, std::to_string(iteration));
+}
 
 }  // namespace
 
@@ -15,7 +19,8 @@ Result<std::optional<std::string>> MemoryRecords::project(const std::string& nam
   return have == project_bodies.end() ? std::optional<std::string>{} : have->second;
 }
 Result<std::vector<std::pair<std::string, std::string>>> MemoryRecords::projects() const {
-  return std::vector<std::pair<std::string, std::string>>(project_bodies.begin(), project_bodies.end());
+  return std::vector<std::pair<std::string, std::string>>(project_bodies.begin(),
+                                                          project_bodies.end());
 }
 Result<void> MemoryRecords::put_project(const std::string& name, const std::string& body) {
   project_bodies[name] = body;
@@ -27,7 +32,9 @@ Result<void> MemoryRecords::delete_project(const std::string& name) {
 }
 Result<bool> MemoryRecords::project_is_empty(const std::string&) const { return run_rows.empty(); }
 
-Result<std::optional<FunctionRow>> MemoryRecords::function(const std::string& project, const std::string& name, const std::string& tag,
+Result<std::optional<FunctionRow>> MemoryRecords::function(const std::string& project,
+                                                           const std::string& name,
+                                                           const std::string& tag,
                                                            const std::string& hash) const {
   std::string uid = hash;
   if (uid.empty()) {
@@ -49,11 +56,14 @@ Result<void> MemoryRecords::put_function(const FunctionRow& row, const std::stri
   return {};
 }
 Result<void> MemoryRecords::delete_function(const std::string& project, const std::string& name) {
-  std::erase_if(function_rows, [&](const auto& entry) { return entry.second.project == project && entry.second.name == name; });
+  std::erase_if(function_rows, [&](const auto& entry) {
+    return entry.second.project == project && entry.second.name == name;
+  });
   return {};
 }
 
-Result<std::optional<RunRow>> MemoryRecords::run(const std::string& project, const std::string& uid, std::int64_t iteration) const {
+Result<std::optional<RunRow>> MemoryRecords::run(const std::string& project, const std::string& uid,
+                                                 std::int64_t iteration) const {
   const auto have = run_rows.find(run_key(project, uid, iteration));
   return have == run_rows.end() ? std::optional<RunRow>{} : have->second;
 }
@@ -61,7 +71,10 @@ Result<std::vector<RunRow>> MemoryRecords::runs(const RunFilter& filter) const {
   std::vector<RunRow> out;
   for (const auto& [key, row] : run_rows) {
     if (filter.project && row.project != *filter.project) { continue; }
-    if (!filter.states.empty() && std::ranges::find(filter.states, row.state) == filter.states.end()) { continue; }
+    if (!filter.states.empty() &&
+        std::ranges::find(filter.states, row.state) == filter.states.end()) {
+      continue;
+    }
     if (filter.only_parents.value_or(false) && row.iteration != 0) { continue; }
     out.push_back(row);
   }
@@ -76,10 +89,13 @@ Result<void> MemoryRecords::put_run(const RunRow& row) {
   return {};
 }
 Result<void> MemoryRecords::delete_run(const std::string& project, const std::string& uid) {
-  std::erase_if(run_rows, [&](const auto& entry) { return entry.second.project == project && entry.second.uid == uid; });
+  std::erase_if(run_rows, [&](const auto& entry) {
+    return entry.second.project == project && entry.second.uid == uid;
+  });
   return {};
 }
-Result<std::vector<std::string>> MemoryRecords::uids_with_prefix(const std::string& project, const std::string& prefix) const {
+Result<std::vector<std::string>> MemoryRecords::uids_with_prefix(const std::string& project,
+                                                                 const std::string& prefix) const {
   std::set<std::string> out;
   for (const auto& [key, row] : run_rows) {
     if (row.project == project && row.uid.starts_with(prefix)) { out.insert(row.uid); }
@@ -99,26 +115,37 @@ Result<void> MemoryRecords::put_artifact(const ArtifactRow& row) {
 Result<void> MemoryRecords::tag_artifact(const ArtifactRow&, const std::string&) { return {}; }
 Result<void> MemoryRecords::untag_artifact(const ArtifactRow&, const std::string&) { return {}; }
 Result<void> MemoryRecords::delete_artifact(const ArtifactRow&) { return {}; }
-Result<std::vector<std::string>> MemoryRecords::artifact_tags(const std::string&, const std::string&) const { return std::vector<std::string>{}; }
-Result<void> MemoryRecords::mark_best(const std::string&, const std::string&, const std::string&, std::int64_t) { return {}; }
+Result<std::vector<std::string>> MemoryRecords::artifact_tags(const std::string&,
+                                                              const std::string&) const {
+  return std::vector<std::string>{};
+}
+Result<void> MemoryRecords::mark_best(const std::string&, const std::string&, const std::string&,
+                                      std::int64_t) {
+  return {};
+}
 
-Result<std::vector<std::string>> MemoryRecords::secret_keys(const std::string& project, const std::string& secret) const {
+Result<std::vector<std::string>> MemoryRecords::secret_keys(const std::string& project,
+                                                            const std::string& secret) const {
   std::vector<std::string> out;
   if (const auto have = secrets.find(join(project, secret)); have != secrets.end()) {
     for (const auto& [key, value] : have->second) { out.push_back(key); }
   }
   return out;
 }
-Result<std::optional<std::string>> MemoryRecords::secret_value(const std::string& project, const std::string& secret, const std::string& key) const {
+Result<std::optional<std::string>> MemoryRecords::secret_value(const std::string& project,
+                                                               const std::string& secret,
+                                                               const std::string& key) const {
   const auto have = secrets.find(join(project, secret));
   if (have == secrets.end() || !have->second.contains(key)) { return std::optional<std::string>{}; }
   return have->second.at(key);
 }
-Result<void> MemoryRecords::put_secret(const std::string& project, const std::string& secret, const std::string& key, const std::string& value) {
+Result<void> MemoryRecords::put_secret(const std::string& project, const std::string& secret,
+                                       const std::string& key, const std::string& value) {
   secrets[join(project, secret)][key] = value;
   return {};
 }
-Result<void> MemoryRecords::delete_secret(const std::string& project, const std::string& secret, const std::string& key) {
+Result<void> MemoryRecords::delete_secret(const std::string& project, const std::string& secret,
+                                          const std::string& key) {
   if (key.empty()) {
     secrets.erase(join(project, secret));
   } else {
@@ -131,7 +158,8 @@ Result<void> MemoryRecords::add_timeline(const TimelineRow& row) {
   timeline_rows.push_back(row);
   return {};
 }
-Result<std::vector<TimelineRow>> MemoryRecords::timeline(const std::string& project, const std::string& uid) const {
+Result<std::vector<TimelineRow>> MemoryRecords::timeline(const std::string& project,
+                                                         const std::string& uid) const {
   std::vector<TimelineRow> out;
   for (const TimelineRow& row : timeline_rows) {
     if (row.project == project && row.uid == uid) { out.push_back(row); }
@@ -139,7 +167,8 @@ Result<std::vector<TimelineRow>> MemoryRecords::timeline(const std::string& proj
   return out;
 }
 
-Result<void> MemoryRecords::put_background_task(const std::string& name, const std::string& project, const std::string& body) {
+Result<void> MemoryRecords::put_background_task(const std::string& name, const std::string& project,
+                                                const std::string& body) {
   tasks[name] = {project, body};
   return {};
 }
@@ -155,11 +184,13 @@ Result<std::vector<std::string>> MemoryRecords::background_tasks(const std::stri
   return out;
 }
 
-Result<std::optional<std::string>> MemoryRecords::setting(const std::string& scope, const std::string& key) const {
+Result<std::optional<std::string>> MemoryRecords::setting(const std::string& scope,
+                                                          const std::string& key) const {
   const auto have = settings.find(join(scope, key));
   return have == settings.end() ? std::optional<std::string>{} : have->second;
 }
-Result<void> MemoryRecords::put_setting(const std::string& scope, const std::string& key, const std::string& value, std::optional<Time>) {
+Result<void> MemoryRecords::put_setting(const std::string& scope, const std::string& key,
+                                        const std::string& value, std::optional<Time>) {
   settings[join(scope, key)] = value;
   return {};
 }

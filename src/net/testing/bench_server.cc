@@ -19,15 +19,20 @@ int main(int argc, char** argv) {
         if (request.path == "/cpu") {
           rusage usage{};
           getrusage(RUSAGE_SELF, &usage);
-          const double cpu = static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
-                             static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-          co_return net::json_response(200, fmt::format("{} requests, {:.0f} us CPU\n", requests, cpu));
+          const double cpu =
+              static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
+              static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+          co_return net::json_response(200,
+                                       fmt::format("{} requests, {:.0f} us CPU\n", requests, cpu));
         }
         ++requests;
         co_return net::json_response(200, body);
       },
       net::Limits{}, Logger{});
-  const auto port = server->listen({.name = "tcp", .host = "127.0.0.1", .port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 0)});
+  const auto port =
+      server->listen({.name = "tcp",
+                      .host = "127.0.0.1",
+                      .port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 0)});
   if (!port) { return 1; }
   std::printf("%d\n", *port);
   std::fflush(stdout);

@@ -20,7 +20,8 @@ namespace metier::net::testing {
 
 class Loopback final {
  public:
-  explicit Loopback(Handler handler, Limits limits = {}) : server_(make_server(loop_.get_executor(), std::move(handler), limits, Logger{})) {}
+  explicit Loopback(Handler handler, Limits limits = {})
+      : server_(make_server(loop_.get_executor(), std::move(handler), limits, Logger{})) {}
   ~Loopback() {
     if (thread_.joinable()) { stop(std::chrono::milliseconds(200)); }
   }
@@ -30,7 +31,9 @@ class Loopback final {
     start();
     return port.value_or(0);
   }
-  void start() { thread_ = std::thread([this] { loop_.run(); }); }
+  void start() {
+    thread_ = std::thread([this] { loop_.run(); });
+  }
   void stop(std::chrono::milliseconds grace) {
     asio::co_spawn(loop_, server_->close(grace), [](std::exception_ptr) {});
     thread_.join();
@@ -51,13 +54,16 @@ class RawClient final {
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    connected_ = ::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    connected_ =
+        ::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   }
-  explicit RawClient(const std::string& path) : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  explicit RawClient(const std::string& path)
+      : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, path.data(), path.size());
-    connected_ = ::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    connected_ =
+        ::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   }
   bool connected() const { return connected_; }
   void send(std::string_view bytes) {

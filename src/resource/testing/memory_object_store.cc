@@ -1,7 +1,7 @@
 #include "resource/testing/memory_object_store.h"
 
-#include <boost/asio/post.hpp>
 #include <fmt/format.h>
+#include <boost/asio/post.hpp>
 
 namespace metier {
 
@@ -11,7 +11,8 @@ struct MemoryObjectStore::Shared {
   bool posted = false;
 };
 
-MemoryObjectStore::MemoryObjectStore(Executor executor) : executor_(executor), shared_(std::make_shared<Shared>()) {
+MemoryObjectStore::MemoryObjectStore(Executor executor)
+    : executor_(executor), shared_(std::make_shared<Shared>()) {
   shared_->store = this;
 }
 
@@ -30,19 +31,25 @@ std::vector<Resource> MemoryObjectStore::list(const Selector& selector) const {
     if (selector.matches(object)) { out.push_back(object); }
   };
   if (selector.name_space && !selector.kind.empty() && !selector.name.empty()) {
-    const ResourceKey key{.name_space = *selector.name_space, .kind = selector.kind, .name = selector.name};
+    const ResourceKey key{
+        .name_space = *selector.name_space, .kind = selector.kind, .name = selector.name};
     if (objects_.contains(key)) { add(key); }
   } else if (!selector.owner_uid.empty()) {
-    if (const auto owned = by_owner_.find(selector.owner_uid); owned != by_owner_.end()) { std::ranges::for_each(owned->second, add); }
+    if (const auto owned = by_owner_.find(selector.owner_uid); owned != by_owner_.end()) {
+      std::ranges::for_each(owned->second, add);
+    }
   } else if (!selector.kind.empty()) {
-    if (const auto same = by_kind_.find(selector.kind); same != by_kind_.end()) { std::ranges::for_each(same->second, add); }
+    if (const auto same = by_kind_.find(selector.kind); same != by_kind_.end()) {
+      std::ranges::for_each(same->second, add);
+    }
   } else {
     for (const auto& [key, object] : objects_) { add(key); }
   }
   return out;
 }
 
-Async<Result<std::uint64_t>> MemoryObjectStore::put_if_version(Resource object, std::uint64_t expected) {
+Async<Result<std::uint64_t>> MemoryObjectStore::put_if_version(Resource object,
+                                                               std::uint64_t expected) {
   const auto key = key_of(object);
   if (fail_write) {
     if (auto error = fail_write(key)) { co_return fail(std::move(*error)); }
@@ -51,7 +58,8 @@ Async<Result<std::uint64_t>> MemoryObjectStore::put_if_version(Resource object, 
   const std::uint64_t current = found == objects_.end() ? 0 : found->second.version;
   if (expected != kAnyVersion && expected != current) {
     co_return fail(ErrorKind::conflict, expected == 0 ? fmt::format("{} exists already", key.text())
-                                                      : fmt::format("{} has version {}, not {}", key.text(), current, expected));
+                                                      : fmt::format("{} has version {}, not {}",
+                                                                    key.text(), current, expected));
   }
   co_return put(std::move(object));
 }
@@ -63,7 +71,9 @@ std::uint64_t MemoryObjectStore::put(Resource object) {
   ++writes;
   object.version = ++revision_;
   const auto type = current == 0 ? ObjectEvent::Type::added : ObjectEvent::Type::modified;
-  if (found != objects_.end() && found->second.metadata.owner) { by_owner_[found->second.metadata.owner->uid].erase(key); }
+  if (found != objects_.end() && found->second.metadata.owner) {
+    by_owner_[found->second.metadata.owner->uid].erase(key);
+  }
   if (object.metadata.owner) { by_owner_[object.metadata.owner->uid].insert(key); }
   by_kind_[object.kind].insert(key);
   objects_.insert_or_assign(key, object);
@@ -96,7 +106,9 @@ void MemoryObjectStore::erase(const ResourceKey& key) {
   }
   std::set<ResourceKey> children;
   if (!object.metadata.uid.empty()) {
-    if (const auto owned = by_owner_.find(object.metadata.uid); owned != by_owner_.end()) { children = owned->second; }
+    if (const auto owned = by_owner_.find(object.metadata.uid); owned != by_owner_.end()) {
+      children = owned->second;
+    }
   }
   const auto revision = ++revision_;
   publish({.type = ObjectEvent::Type::removed, .object = std::move(object), .revision = revision});
@@ -128,9 +140,13 @@ void MemoryObjectStore::drain() {
   while (shared->store != nullptr && !events_.empty()) {
     const auto event = std::move(events_.front());
     events_.pop_front();
-    const std::vector<std::shared_ptr<Watch>> watches(shared->watches.begin(), shared->watches.end());
+    const std::vector<std::shared_ptr<Watch>> watches(shared->watches.begin(),
+                                                      shared->watches.end());
     for (const auto& watch : watches) {
-      if (!watch->watcher || event.revision <= watch->since || !watch->selector.matches(event.object)) { continue; }
+      if (!watch->watcher || event.revision <= watch->since ||
+          !watch->selector.matches(event.object)) {
+        continue;
+      }
       const auto watcher = watch->watcher;  // it may end its own watch
       watcher(event);
     }

@@ -41,7 +41,10 @@ class StoreFixture : public testing::Test {
   T run(Async<T> task) {
     std::optional<T> out;
     asio::co_spawn(
-        io_, [](Async<T> inner, std::optional<T>& result) -> Async<void> { result.emplace(co_await std::move(inner)); }(std::move(task), out),
+        io_,
+        [](Async<T> inner, std::optional<T>& result) -> Async<void> {
+          result.emplace(co_await std::move(inner));
+        }(std::move(task), out),
         [](std::exception_ptr e) {
           if (e) { std::rethrow_exception(e); }
         });

@@ -42,7 +42,8 @@ class ProcessFixture : public ::testing::Test {
   }
 
   void open() {
-    driver_ = std::make_unique<ProcessDriver>(loop_.get_executor(), system_clock(), system_random(), host_cgroups("/", options_.force), options_);
+    driver_ = std::make_unique<ProcessDriver>(loop_.get_executor(), system_clock(), system_random(),
+                                              host_cgroups("/", options_.force), options_);
   }
   // The server goes away; pods stay.
   void leave() {
@@ -57,16 +58,24 @@ class ProcessFixture : public ::testing::Test {
       if (error) { std::rethrow_exception(error); }
       out = std::move(value);
     });
-    while (!out) { loop_.restart(); loop_.run_one(); }
+    while (!out) {
+      loop_.restart();
+      loop_.run_one();
+    }
     return std::move(*out);
   }
   void run_void(Async<void> task) {
     bool done = false;
     asio::co_spawn(loop_, std::move(task), [&](std::exception_ptr) { done = true; });
-    while (!done) { loop_.restart(); loop_.run_one(); }
+    while (!done) {
+      loop_.restart();
+      loop_.run_one();
+    }
   }
 
-  static LaunchSpec shell(const std::string& id, const std::string& script) { return command(id, {"/bin/sh", "-c", script}); }
+  static LaunchSpec shell(const std::string& id, const std::string& script) {
+    return command(id, {"/bin/sh", "-c", script});
+  }
   static LaunchSpec command(const std::string& id, std::vector<std::string> words) {
     LaunchSpec spec;
     spec.id = id;
@@ -93,7 +102,11 @@ class ProcessFixture : public ::testing::Test {
   std::string pod_folder(const std::string& id) const { return options_.data + "/pods/" + id; }
   // Waits, without the clock, for a file that a pod writes.
   void await_file(const std::string& path) {
-    while (!std::filesystem::exists(path)) { loop_.restart(); loop_.poll(); ::usleep(500); }
+    while (!std::filesystem::exists(path)) {
+      loop_.restart();
+      loop_.poll();
+      ::usleep(500);
+    }
   }
 
   asio::io_context loop_;
