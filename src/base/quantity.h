@@ -19,9 +19,8 @@ class Quantity {
   static Quantity from_units(std::int64_t units) { return Quantity(units * 1000); }
 
   std::int64_t milli() const { return milli_; }  // thousandths: millicores of a cpu quantity
-  std::int64_t units() const {
-    return (milli_ + 999) / 1000;
-  }                                // rounded up: bytes of a memory quantity
+  // Rounded up: bytes of a memory quantity.
+  std::int64_t units() const { return (milli_ + 999) / 1000; }
   std::string cpu_text() const;    // "500m", "2"
   std::string bytes_text() const;  // "1.5Gi", "231Mi", "12"
   auto operator<=>(const Quantity&) const = default;
