@@ -1,5 +1,6 @@
 #include "main/bundle.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -50,6 +51,13 @@ Result<std::string> unpack_bundle(const std::string& data, std::string_view bund
       METIER_CHECK(make_folders(path.parent_path(), 0755));
       METIER_CHECK(write_file(path, rest.substr(0, size), mode));
       rest.remove_prefix(size);
+    }
+    // Whatever the umask: pods of other users execute and read these.
+    ::chmod(lib.c_str(), 0755);
+    ::chmod(temporary.c_str(), 0755);
+    for (const auto& entry : fs::recursive_directory_iterator(temporary, error)) {
+      const bool open = entry.is_directory(error) || (entry.status(error).permissions() & fs::perms::owner_exec) != fs::perms::none;
+      ::chmod(entry.path().c_str(), open ? 0755 : 0644);
     }
     if (::rename(temporary.c_str(), target.c_str()) != 0) {
       const int why = errno;

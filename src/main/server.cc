@@ -83,8 +83,17 @@ class Server final {
     auto folder = make_folders(options_.data, 0700);
     if (!folder) { co_return fail(std::move(folder.error())); }
     if (::geteuid() == 0) {
+      // Pods of other users pass through to what is theirs.
       ::chmod(options_.data.c_str(), 0711);
-    }  // pods of other users pass through to what is theirs
+      for (const char* name : {"/pods", "/lib", "/snapshots", "/projects"}) {
+        const std::string inner = options_.data + name;
+        auto made = make_folders(inner, 0711);
+        if (!made) {
+          co_return fail(std::move(made.error()));
+        }
+        ::chmod(inner.c_str(), 0711);
+      }
+    }
     auto store = Store::open(executor_, {.folder = options_.data, .clock = &clock_, .log = log_});
     // A server that was just killed holds its lock until the kernel has taken it apart.
     for (int i = 0; i < 20 && !store && store.error().kind == ErrorKind::conflict; ++i) {
