@@ -56,7 +56,8 @@ Result<std::string> unpack_bundle(const std::string& data, std::string_view bund
     ::chmod(lib.c_str(), 0755);
     ::chmod(temporary.c_str(), 0755);
     for (const auto& entry : fs::recursive_directory_iterator(temporary, error)) {
-      const bool open = entry.is_directory(error) || (entry.status(error).permissions() & fs::perms::owner_exec) != fs::perms::none;
+      const bool open = entry.is_directory(error) || (entry.status(error).permissions() &
+                                                      fs::perms::owner_exec) != fs::perms::none;
       ::chmod(entry.path().c_str(), open ? 0755 : 0644);
     }
     if (::rename(temporary.c_str(), target.c_str()) != 0) {

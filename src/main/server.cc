@@ -88,9 +88,7 @@ class Server final {
       for (const char* name : {"/pods", "/lib", "/snapshots", "/projects"}) {
         const std::string inner = options_.data + name;
         auto made = make_folders(inner, 0711);
-        if (!made) {
-          co_return fail(std::move(made.error()));
-        }
+        if (!made) { co_return fail(std::move(made.error())); }
         ::chmod(inner.c_str(), 0711);
       }
     }
