@@ -159,6 +159,14 @@ class Lease:
         self._client, self._project, self._every = client, project, LEASE_EVERY if every is None else every
         self._path = f"metier/v1/runs/{quote(uid, safe='')}/lease"
         self.aborted = False
+        # Shells start background jobs with SIGINT ignored, and then an abort could not wake the main thread.
+        self._unignore = False
+        if threading.current_thread() is threading.main_thread():
+            import signal
+
+            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                self._unignore = True
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="metier-lease", daemon=True)
         self._thread.start()
@@ -178,6 +186,10 @@ class Lease:
         self._stop.set()
         self._thread.join()
         self._client.close()
+        if self._unignore and threading.current_thread() is threading.main_thread():
+            import signal
+
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _work(self) -> None:
         while True:
