@@ -258,7 +258,8 @@ TEST_F(EngineTest, TakesResultsFromTheJournalBeforeTheState) {
   drain();
   EXPECT_EQ(state(), "completed");
   EXPECT_EQ(run().uid(), "u1");
-  const Json* accuracy = find_path(run().document(), "status.results.accuracy");
+  const Run ended = run();
+  const Json* accuracy = find_path(ended.document(), "status.results.accuracy");
   ASSERT_NE(accuracy, nullptr);
   EXPECT_DOUBLE_EQ(accuracy->get_double(), 0.97);
   EXPECT_TRUE(*store_.records().run("default", "u1", 1));
