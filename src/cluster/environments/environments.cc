@@ -155,12 +155,24 @@ std::vector<std::string> Environments::uv_command(const std::string& python) con
 }
 
 std::unexpected<Error> Environments::failed(const std::string& id, const std::string& step) const {
-  return fail(Error{.kind = ErrorKind::exhausted,
-                    .message = fmt::format("environment {} could not be built: {} failed\n{}", id,
-                                           step, last_lines(log_path(id), 12)),
-                    .field = "spec.build.requirements",
-                    .fix = fmt::format("mend the requirements; the whole log is {}", log_path(id)),
-                    .code = "EnvironmentFailed"});
+  // One line: it travels as the reason of a pod. The whole log stays in its file.
+  constexpr std::size_t kMost = 400;
+  std::string said;
+  const auto tail = last_lines(log_path(id), 6);
+  for (std::string_view rest = tail; !rest.empty();) {
+    const auto end = rest.find('\n');
+    const auto line = trimmed(rest.substr(0, end));
+    if (!line.empty()) { said += (said.empty() ? "" : " ") + line; }
+    rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end + 1);
+  }
+  if (said.size() > kMost) { said = "…" + said.substr(said.size() - kMost); }
+  return fail(Error{
+      .kind = ErrorKind::exhausted,
+      .message = fmt::format("environment {} could not be built: {} failed: {} (whole log: {})", id,
+                             step, said, log_path(id)),
+      .field = "spec.build.requirements",
+      .fix = "mend the requirements and run it again",
+      .code = "EnvironmentFailed"});
 }
 
 Async<Result<std::string>> Environments::site_packages(const std::string& python,
