@@ -106,11 +106,28 @@ def pytest(folder: str, venv: str, *options: str, env: dict[str, str] | None = N
     return run
 
 
+def wheel() -> Outcome:
+    """`pip install ./python` in a fresh environment: the package and the metier command in one step."""
+    folder, uv = BUILD / "venv-wheel", str(BUILD / "tools" / "bin" / "uv")
+    steps = [
+        [uv, "venv", "-q", "--clear", "--python", "/usr/bin/python3", str(folder)],
+        [uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), "./python", "pytest"],
+        [str(folder / "bin" / "metier"), "version"],
+        [str(folder / "bin" / "python"), "-c", "import metier; metier.new_function('x', kind='job')"],
+    ]
+    for done, step in enumerate(steps):
+        if call(step)[0] != 0:
+            return Outcome(passed=done, failed=1)
+    return Outcome(passed=len(steps))
+
+
 STAGES = [
     Stage("lint", lint),
     Stage("build dev", build("dev")),
     Stage("unit", ctest("dev")),
     Stage("runner", pytest("python/runner/tests", "venv-test")),
+    Stage("pip install", wheel),
+    Stage("python", pytest("python/tests", "venv-wheel", env={"PYTHONPATH": ""})),
     Stage("end to end", pytest("tests/e2e", "venv-test")),
     Stage("sdk 1.12.1", pytest("tests/sdk", "venv-sdk")),
     Stage("crash", pytest("tests/crash", "venv-test")),

@@ -258,7 +258,7 @@ TEST_F(EngineTest, TakesResultsFromTheJournalBeforeTheState) {
   drain();
   EXPECT_EQ(state(), "completed");
   EXPECT_EQ(run().uid(), "u1");
-  const Run ended = run();
+  const auto ended = run();
   const Json* accuracy = find_path(ended.document(), "status.results.accuracy");
   ASSERT_NE(accuracy, nullptr);
   EXPECT_DOUBLE_EQ(accuracy->get_double(), 0.97);
