@@ -37,8 +37,10 @@ def mlrun(server: Server) -> Any:
 
 
 @pytest.fixture(scope="module")
-def project(mlrun: Any) -> Any:
-    return mlrun.get_or_create_project("sdk", context="./", user_project=False, save=True)
+def project(mlrun: Any, server: Server) -> Any:
+    return mlrun.get_or_create_project(
+        "sdk", context=str(server.data.parent / "context"), user_project=False, save=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,9 @@ def test_connects_and_reads_the_client_spec(mlrun: Any) -> None:
     assert mlrun.mlconf.namespace
 
 
-def test_creates_lists_and_reads_projects(mlrun: Any, project: Any) -> None:
+def test_creates_lists_and_reads_projects(mlrun: Any, project: Any, server: Server) -> None:
     assert "sdk" in mlrun.get_run_db().list_projects(format_="name_only")
-    again = mlrun.get_or_create_project("sdk", context="./")
+    again = mlrun.get_or_create_project("sdk", context=str(server.data.parent / "context"))
     assert again.metadata.name == "sdk"
 
 
