@@ -259,6 +259,12 @@ Result<int> run_handler(Command& command, Submission& submission) {
   auto run = submission.run;
   ensure_object(run, "status")["state"] = "running";
   ensure_object(run, "status")["start_time"] = to_iso(system_clock().now());
+  // Where the server would put them for the other kinds, never the caller's folder.
+  auto& asked = ensure_object(run, "spec");
+  if (string_in(asked, "output_path").empty() && session.endpoint().unix_socket) {
+    asked["output_path"] =
+        fmt::format("{}/projects/{}/artifacts/{}", session.places().data, command.project, uid);
+  }
   METIER_CHECK(session.call(
       "POST", fmt::format("/api/v1/projects/{}/runs/{}?iter=0", command.project, uid), Json(run)));
   announce(command, submission);

@@ -67,6 +67,7 @@ def test_one_function_in_every_kind(server: Server, folder: Path, kind: str) -> 
     assert uri.startswith("store://artifacts/default/")
     log = server.metier("logs", document["metadata"]["uid"]).stdout
     assert "fitting with 0.05" in log
+    assert not (folder / "artifacts").exists(), "nothing is left in the caller's folder"
 
 
 def test_prints_results_as_a_table(server: Server, folder: Path) -> None:
