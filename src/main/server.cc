@@ -18,6 +18,7 @@
 #include "api/records_routes.h"
 #include "base/files.h"
 #include "cluster/embedded/embedded_cluster.h"
+#include "cluster/embedded/net_probe_client.h"
 #include "cluster/embedded/process_driver.h"
 #include "engine/records/records.h"
 #include "gate/gate.h"
@@ -223,6 +224,9 @@ class Server final {
       return objects_->open_secret(secret_project, name);
     };
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""}};
+    client_ = net::make_client(executor_);
+    probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
+    embedded.probe_client = probe_client_.get();
     embedded.clock = &clock_;
     embedded.random = &random_;
     embedded.log = log_;
@@ -501,6 +505,8 @@ class Server final {
   std::unique_ptr<Environments> environments_;
   std::unique_ptr<PodEnvironments> pod_environments_;
   std::unique_ptr<ProcessDriver> driver_;
+  std::unique_ptr<net::Client> client_;
+  std::unique_ptr<NetProbeClient> probe_client_;
   std::unique_ptr<EmbeddedCluster> cluster_;
   std::unique_ptr<Ground> ground_;
   std::unique_ptr<Engine> engine_;
