@@ -39,7 +39,7 @@ Query::~Query() {
   }
 }
 
-// Texts are bound without a copy: what is bound outlives the query in every caller of this room.
+// Bound texts and blobs are copied: callers bind temporaries.
 Query& Query::bind(std::string_view text) {
   sqlite3_bind_text64(statement_, next_++, text.data() == nullptr ? "" : text.data(), text.size(),
                       SQLITE_TRANSIENT, SQLITE_UTF8);

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.server import BINARY, Server
+from support.server import BINARY, Server, kill_tree_of
 
 CODE = """
 import os, sys, time
@@ -208,8 +208,6 @@ def test_two_terminals_at_once_without_a_server(folder: Path, tmp_path: Path) ->
             assert process.returncode == 0, errors
             assert json.loads(out)["status"]["state"] == "completed"
     finally:
-        from support.server import kill_tree_of
-
         kill_tree_of(str(tmp_path / "data"))
 
 
