@@ -89,14 +89,15 @@ __all__ = [
     "list_runs",
     "mounts",
     "new_function",
+    "serving",
 ]
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "mounts":
-        return importlib.import_module(".mounts", __name__)
+    if name in ("mounts", "serving"):
+        return importlib.import_module(f".{name}", __name__)
     if name in _HOMES:
         return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ The methods are MLRun's, with its names, results and corner cases; the work is d
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core
 from .live import LiveDict, Section, plain
+from .serving_methods import ServingMethods
 
 if TYPE_CHECKING:
     from .runs import RunObject
 
 
-class Function:
+class Function(ServingMethods):
     """One function. Make one with :func:`new_function`, :func:`code_to_function` or :func:`import_function`.
 
     Examples
@@ -32,7 +34,7 @@ class Function:
     """
 
     def __init__(self, core: _core.Function | None = None) -> None:
-        self._core = core if core is not None else _core.Function()
+        self._document = core if core is not None else _core.Function()
         self._handler: Callable[..., Any] | None = None
 
     @classmethod
@@ -59,10 +61,11 @@ class Function:
     @property
     def spec(self) -> Any:
         """A live view of the C++ object: image, command, env, volumes, resources, replicas…"""
-        return Section(self._core, ("spec",))
+        return self._spec_view(self._core)
 
     @spec.setter
     def spec(self, value: Mapping[str, Any]) -> None:
+        self._graph = None
         self._core.assign(("spec",), plain(value))
 
     @property
@@ -97,6 +100,7 @@ class Function:
     def copy(self) -> Function:
         """An independent copy."""
         other = Function.from_dict(self._core.document())
+        other._graph = copy.deepcopy(self._graph)
         other._handler = self._handler
         return other
 

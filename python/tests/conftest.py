@@ -14,6 +14,13 @@ try:
     import metier_runner  # noqa: F401
 except ImportError:
     sys.path.insert(0, str(ROOT / "runner"))
+try:
+    import metier_serving._engine  # noqa: F401
+except ImportError:
+    for preset in ("dev", "release"):
+        if (built := ROOT.parent / "build" / preset / "serving").is_dir():
+            sys.path.insert(0, str(built))
+            break
 
 
 @pytest.fixture

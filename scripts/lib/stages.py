@@ -127,6 +127,7 @@ STAGES = [
     Stage("unit", ctest("dev")),
     Stage("runner", pytest("python/runner/tests", "venv-test")),
     Stage("pip install", wheel),
+    Stage("serving", pytest("python/serving/tests", "venv-test", env={"PYTHONPATH": ""})),
     Stage("python", pytest("python/tests", "venv-wheel", env={"PYTHONPATH": ""})),
     Stage("end to end", pytest("tests/e2e", "venv-test")),
     Stage("sdk 1.12.1", pytest("tests/sdk", "venv-sdk")),

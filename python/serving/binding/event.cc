@@ -1,0 +1,308 @@
+#include "event.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace metier::serving::python {
+namespace {
+
+struct Random {
+  std::uint64_t a = 0, b = 0;
+  Random() { seed(); }
+  void seed() {
+    if (getrandom(this, sizeof *this, 0) != sizeof *this) {
+      a = 1, b = reinterpret_cast<std::uintptr_t>(this);
+    }
+  }
+  std::uint64_t next() {  // xorshift128+
+    std::uint64_t x = a;
+    const std::uint64_t y = b;
+    a = y;
+    x ^= x << 23U;
+    b = x ^ y ^ (x >> 17U) ^ (y >> 26U);
+    return b + y;
+  }
+};
+
+PyObject* random_id() {
+  static thread_local Random random;
+  static thread_local pid_t owner = getpid();
+  if (owner != getpid()) { random.seed(), owner = getpid(); }  // after a fork
+  std::array<char, 32> text{};
+  for (std::size_t half = 0; half < 2; ++half) {
+    std::uint64_t bits = random.next();
+    for (std::size_t i = 0; i < 16; ++i, bits >>= 4U) {
+      text[half * 16 + i] = "0123456789abcdef"[bits & 15U];
+    }
+  }
+  text[12] = '4';
+  return PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
+}
+
+constexpr std::array kMembers = {&Event::body,         &Event::key,      &Event::id,
+                                 &Event::path,         &Event::method,   &Event::headers,
+                                 &Event::content_type, &Event::error,    &Event::origin_state,
+                                 &Event::terminated,   &Event::trigger,  &Event::timestamp,
+                                 &Event::offset,       &Event::shard_id, &Event::topic,
+                                 &Event::stream_path,  &Event::source,   &Event::dict};
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  auto* event = reinterpret_cast<Event*>(self);
+  for (auto member : kMembers) { Py_VISIT(event->*member); }
+  Py_VISIT(Py_TYPE(self));
+  return 0;
+}
+
+int clear(PyObject* self) {
+  auto* event = reinterpret_cast<Event*>(self);
+  for (auto member : kMembers) { Py_CLEAR(event->*member); }
+  return 0;
+}
+
+void dealloc(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_UnTrack(self);
+  auto* event = reinterpret_cast<Event*>(self);
+  if (event->weakrefs != nullptr) { PyObject_ClearWeakRefs(self); }
+  clear(self);
+  if (event->request != nullptr) { let_go(event->request); }
+  PyObject_GC_Del(self);
+  Py_DECREF(type);
+}
+
+PyObject* get_id(PyObject* self, void*) {
+  PyObject* id = event_id(reinterpret_cast<Event*>(self));
+  Py_XINCREF(id);
+  return id;
+}
+
+int set_id(PyObject* self, PyObject* value, void*) {
+  assign(reinterpret_cast<Event*>(self)->id, value);
+  return 0;
+}
+
+int init(PyObject* self, PyObject* args, PyObject* kwargs) {
+  if (PyTuple_Size(args) > 1) {
+    PyErr_SetString(PyExc_TypeError,
+                    "Event(body, key=…, id=…): everything but the body is given by name");
+    return -1;
+  }
+  auto* event = reinterpret_cast<Event*>(self);
+  if (PyTuple_Size(args) == 1) { assign(event->body, PyTuple_GetItem(args, 0)); }
+  PyObject *name = nullptr, *value = nullptr;
+  Py_ssize_t at = 0;
+  while (kwargs != nullptr && PyDict_Next(kwargs, &at, &name, &value) != 0) {
+    if (PyObject_SetAttr(self, name, value) != 0) { return -1; }
+  }
+  return 0;
+}
+
+PyObject* copy(PyObject* self, PyObject*) {
+  return reinterpret_cast<PyObject*>(copy_event(reinterpret_cast<Event*>(self)));
+}
+
+PyObject* deep_copy(PyObject* self, PyObject*) {
+  Event* other = copy_event(reinterpret_cast<Event*>(self));
+  if (other == nullptr) { return nullptr; }
+  PyObject* body = clone_body(other->body);
+  if (body == nullptr) {
+    Py_DECREF(other);
+    return nullptr;
+  }
+  Py_DECREF(std::exchange(other->body, body));
+  return reinterpret_cast<PyObject*>(other);
+}
+
+PyObject* repr(PyObject* self) {
+  auto* event = reinterpret_cast<Event*>(self);
+  return PyUnicode_FromFormat("Event(id=%S, body=%R, method=%S, path=%S)", event_id(event),
+                              event->body, event->method, event->path);
+}
+
+template <auto Member>
+constexpr PyMemberDef member(const char* name) {
+  return {const_cast<char*>(name), T_OBJECT, static_cast<Py_ssize_t>(Member), 0, nullptr};
+}
+
+#define METIER_MEMBER(name) member<offsetof(Event, name)>(#name)
+std::array members = {
+    METIER_MEMBER(body),
+    METIER_MEMBER(key),
+    METIER_MEMBER(path),
+    METIER_MEMBER(method),
+    METIER_MEMBER(headers),
+    METIER_MEMBER(content_type),
+    METIER_MEMBER(error),
+    METIER_MEMBER(origin_state),
+    METIER_MEMBER(terminated),
+    METIER_MEMBER(trigger),
+    METIER_MEMBER(timestamp),
+    METIER_MEMBER(offset),
+    METIER_MEMBER(shard_id),
+    METIER_MEMBER(topic),
+    METIER_MEMBER(stream_path),
+    METIER_MEMBER(source),
+    member<offsetof(Event, timestamp)>("time"),
+    member<offsetof(Event, timestamp)>("processing_time"),
+    PyMemberDef{"_from", T_INT, static_cast<Py_ssize_t>(offsetof(Event, from)), READONLY, nullptr},
+    PyMemberDef{"__dictoffset__", T_PYSSIZET, static_cast<Py_ssize_t>(offsetof(Event, dict)),
+                READONLY, nullptr},
+    PyMemberDef{"__weaklistoffset__", T_PYSSIZET,
+                static_cast<Py_ssize_t>(offsetof(Event, weakrefs)), READONLY, nullptr},
+    PyMemberDef{}};
+#undef METIER_MEMBER
+
+std::array getters = {PyGetSetDef{"id", get_id, set_id, "unique id of the event, text", nullptr},
+                      PyGetSetDef{}};
+std::array methods = {PyMethodDef{"__copy__", copy, METH_NOARGS, nullptr},
+                      PyMethodDef{"__deepcopy__", deep_copy, METH_O, nullptr}, PyMethodDef{}};
+
+// One request's PyObject for each name is enough: these never change.
+PyObject* deepcopy_function() {
+  static PyObject* function = nullptr;
+  if (function == nullptr) {
+    const Ref module(PyImport_ImportModule("copy"));
+    if (module) { function = PyObject_GetAttrString(module.get(), "deepcopy"); }
+  }
+  return function;
+}
+
+}  // namespace
+
+PyTypeObject* event_type = nullptr;
+
+void hold(Request* request) { ++request->holders; }
+
+void let_go(Request* request) {
+  if (--request->holders > 0) { return; }
+  for (Request::Parked& parked : request->parked) { Py_XDECREF(parked.event); }
+  delete request;
+}
+
+Event* new_event() {
+  static const auto alloc = reinterpret_cast<allocfunc>(PyType_GetSlot(event_type, Py_tp_alloc));
+  auto* event = reinterpret_cast<Event*>(alloc(event_type, 0));
+  if (event == nullptr) { return nullptr; }
+  event->from = -1;
+  return event;
+}
+
+Event* copy_event(Event* event) {
+  Event* other = new_event();
+  if (other == nullptr) { return nullptr; }
+  event_id(event);  // both have the same
+  for (auto member : kMembers) {
+    other->*member = event->*member;
+    Py_XINCREF(other->*member);
+  }
+  if (event->dict != nullptr) {
+    Py_DECREF(other->dict);
+    other->dict = PyDict_Copy(event->dict);
+  }
+  other->from = event->from;
+  other->request = event->request;
+  if (other->request != nullptr) { hold(other->request); }
+  return other;
+}
+
+PyObject* event_id(Event* event) {
+  if (event->id == nullptr || event->id == Py_None) {
+    PyObject* made = random_id();
+    if (made == nullptr) { return nullptr; }
+    Py_XDECREF(std::exchange(event->id, made));
+  }
+  return event->id;
+}
+
+bool take_attributes(Event* event, PyObject* other) {
+  static const std::array names = {std::pair{"body", &Event::body},
+                                   std::pair{"key", &Event::key},
+                                   std::pair{"id", &Event::id},
+                                   std::pair{"path", &Event::path},
+                                   std::pair{"method", &Event::method},
+                                   std::pair{"headers", &Event::headers},
+                                   std::pair{"content_type", &Event::content_type},
+                                   std::pair{"error", &Event::error},
+                                   std::pair{"origin_state", &Event::origin_state},
+                                   std::pair{"terminated", &Event::terminated},
+                                   std::pair{"trigger", &Event::trigger},
+                                   std::pair{"timestamp", &Event::timestamp},
+                                   std::pair{"offset", &Event::offset},
+                                   std::pair{"shard_id", &Event::shard_id},
+                                   std::pair{"topic", &Event::topic},
+                                   std::pair{"stream_path", &Event::stream_path}};
+  for (const auto& [name, member] : names) {
+    PyObject* value = PyObject_GetAttrString(other, name);
+    if (value == nullptr) {
+      if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) { return false; }
+      PyErr_Clear();
+      continue;
+    }
+    Py_XDECREF(std::exchange(event->*member, value));
+  }
+  return true;
+}
+
+PyObject* clone_body(PyObject* body, int depth) {
+  if (body == nullptr || body == Py_None || PyUnicode_CheckExact(body) || PyLong_CheckExact(body) ||
+      PyFloat_CheckExact(body) || PyBool_Check(body) || PyBytes_CheckExact(body)) {
+    Py_XINCREF(body);
+    return body;
+  }
+  if (depth < 100 && PyDict_CheckExact(body)) {
+    Ref out(PyDict_Copy(body));
+    PyObject *key = nullptr, *value = nullptr;
+    Py_ssize_t at = 0;
+    while (out && PyDict_Next(body, &at, &key, &value) != 0) {
+      if (PyUnicode_CheckExact(value) || PyLong_CheckExact(value) || PyFloat_CheckExact(value)) {
+        continue;
+      }
+      const Ref copied(clone_body(value, depth + 1));
+      if (!copied || (copied.get() != value && PyDict_SetItem(out.get(), key, copied.get()) != 0)) {
+        return nullptr;
+      }
+    }
+    return out.release();
+  }
+  if (depth < 100 && PyList_CheckExact(body)) {
+    const Py_ssize_t size = PyList_Size(body);
+    Ref out(PyList_GetSlice(body, 0, size));
+    for (Py_ssize_t i = 0; out && i < size; ++i) {
+      PyObject* value = PyList_GetItem(out.get(), i);
+      if (PyFloat_CheckExact(value) || PyLong_CheckExact(value) || PyUnicode_CheckExact(value)) {
+        continue;
+      }
+      PyObject* copied = clone_body(value, depth + 1);
+      if (copied == nullptr || PyList_SetItem(out.get(), i, copied) != 0) { return nullptr; }
+    }
+    return out.release();
+  }
+  PyObject* deepcopy = deepcopy_function();
+  return deepcopy == nullptr ? nullptr : call_one(deepcopy, body);
+}
+
+bool make_event_type(PyObject* module) {
+  std::array slots = {
+      PyType_Slot{Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
+      PyType_Slot{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
+      PyType_Slot{Py_tp_clear, reinterpret_cast<void*>(clear)},
+      PyType_Slot{Py_tp_init, reinterpret_cast<void*>(init)},
+      PyType_Slot{Py_tp_repr, reinterpret_cast<void*>(repr)},
+      PyType_Slot{Py_tp_members, members.data()},
+      PyType_Slot{Py_tp_getset, getters.data()},
+      PyType_Slot{Py_tp_methods, methods.data()},
+      PyType_Slot{Py_tp_doc, const_cast<char*>("An event on its way through a graph.")},
+      PyType_Slot{0, nullptr}};
+  PyType_Spec spec{"metier_serving._engine.Event", sizeof(Event), 0,
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots.data()};
+  event_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+  if (event_type == nullptr) { return false; }
+  Py_INCREF(event_type);
+  return PyModule_AddObject(module, "Event", reinterpret_cast<PyObject*>(event_type)) == 0;
+}
+
+}  // namespace metier::serving::python

@@ -1,0 +1,53 @@
+// metier_serving.Event: what steps get with full_event. A plain structure, so that making one costs nanoseconds; any other
+// attribute that user code sets is kept as well.
+#pragma once
+
+#include <vector>
+
+#include "py.h"
+
+namespace metier::serving::python {
+
+struct Event;
+
+// One call of the graph: its answer, and how many of its events are still on their way.
+struct Request {
+  int holders = 1;
+  int live = 0;
+  bool answered = false;
+  Ref answer;
+  Ref error;  // the exception of an event that nobody handled
+  struct Parked {
+    int step;
+    Event* event;  // owned
+    Ref awaitable;
+  };
+  std::vector<Parked> parked;
+
+  bool finished() const { return answered || live == 0; }
+};
+void hold(Request* request);
+void let_go(Request* request);
+
+struct Event {
+  PyObject_HEAD PyObject *body, *key, *id, *path, *method, *headers, *content_type, *error,
+      *origin_state, *terminated, *trigger, *timestamp, *offset, *shard_id, *topic, *stream_path,
+      *source, *dict, *weakrefs;
+  Request* request;
+  int from;  // the step that it came from, for joins
+};
+
+extern PyTypeObject* event_type;
+bool make_event_type(PyObject* module);
+inline bool is_event(PyObject* object) { return Py_TYPE(object) == event_type; }
+Event* new_event();
+// Another event with the same members; the content is shared (`clone_body` makes it independent).
+Event* copy_event(Event* event);
+// Takes over what an object that looks like an event has: our own kind, Nuclio's, MLRun's.
+bool take_attributes(Event* event, PyObject* other);
+PyObject* event_id(Event* event);  // borrowed; made when asked for first
+
+// Dicts, lists and tuples anew, everything else that cannot change shared; other objects by copy.deepcopy.
+PyObject* clone_body(PyObject* body, int depth = 0);
+
+}  // namespace metier::serving::python

@@ -1,0 +1,340 @@
+// metier_serving._engine.Server: one request from its body to its answer; `test` of the mock server is this very function.
+#include <array>
+#include <ctime>
+#include <string_view>
+
+#include "flow.h"
+#include "json_text.h"
+
+namespace metier::serving::python {
+
+PyObject* parked_of(PyObject* flow, Request& request);
+
+namespace {
+
+struct ServerObject {
+  PyObject_HEAD PyObject *flow,
+      *owner;  // owner: metier_serving.server.GraphServer, for everything that is not the usual way
+  PyObject *response, *default_type, *empty, *slash, *get, *post, *id_header, *path_header,
+      *no_trigger;
+};
+
+constexpr std::array kOwned = {
+    &ServerObject::flow,         &ServerObject::owner,     &ServerObject::response,
+    &ServerObject::default_type, &ServerObject::empty,     &ServerObject::slash,
+    &ServerObject::get,          &ServerObject::post,      &ServerObject::id_header,
+    &ServerObject::path_header,  &ServerObject::no_trigger};
+
+bool is_text(PyObject* value, std::string_view text) {
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, &size) : nullptr;
+  return data != nullptr && std::string_view(data, static_cast<std::size_t>(size)) == text;
+}
+
+bool has_text(PyObject* value) {
+  return value != nullptr && value != Py_None && PyObject_IsTrue(value) > 0;
+}
+
+// Errors become answers: GraphServer decides the status and writes the error stream.
+PyObject* failed(ServerObject* self, Event* event, const char* where) {
+  const Ref error = take_exception();
+  if (!error) { return nullptr; }
+  if (PyErr_GivenExceptionMatches(error.get(), PyExc_Exception) ==
+      0) {  // KeyboardInterrupt and its like go through
+    restore(error);
+    return nullptr;
+  }
+  return PyObject_CallMethod(self->owner, "_failed", "OOs", event, error.get(), where);
+}
+
+// Null with an exception, or null without: go on.
+PyObject* prepare(ServerObject* self, Event* event) {
+  if (!has_text(event->content_type)) { assign(event->content_type, self->default_type); }
+  if (event->headers != nullptr && PyDict_Check(event->headers) &&
+      PyDict_Size(event->headers) > 0) {
+    if (PyObject* id = PyDict_GetItem(event->headers, self->id_header)) { assign(event->id, id); }
+    if (PyObject* path = PyDict_GetItem(event->headers, self->path_header)) {
+      assign(event->path, path);
+    }
+  }
+  PyObject* body = event->body;
+  if (body == nullptr || !(PyUnicode_Check(body) || PyBytes_Check(body))) { return nullptr; }
+  const bool declared =
+      is_text(event->content_type, "application/json") || is_text(event->content_type, "json");
+  if (!declared && has_text(event->content_type)) { return nullptr; }
+  PyObject* value = decode_json(body);
+  if (value != nullptr) {
+    Py_DECREF(std::exchange(event->body, value));
+    return nullptr;
+  }
+  if (PyErr_ExceptionMatches(PyExc_ValueError) == 0) {
+    return nullptr;
+  }  // Unicode errors are ValueErrors as well
+  if (declared) { return failed(self, event, "json"); }
+  PyErr_Clear();
+  return nullptr;
+}
+
+// Null without an exception: the request has not ended, `parked` says what is awaited.
+PyObject* begin(ServerObject* self, Event* event, Request* request) {
+  Flow& flow = *flow_of(self->flow);
+  event->request = request;
+  hold(request);
+  request->live = 1;
+  Py_INCREF(event);
+  const FlowLock locked(flow);
+  PythonHost host(flow);
+  Walk(flow.plan, host).start({event});
+  return nullptr;
+}
+
+PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_body) {
+  if (request->error) {
+    restore(request->error);
+    return failed(self, event, "_handler");
+  }
+  Ref body = request->answer;
+  if (!body) {
+    const Flow& flow = *flow_of(self->flow);
+    body = flow.plan.waits ? Ref(PyObject_CallMethod(self->owner, "_unanswered", "O", event))
+                           : Ref(Py_BuildValue("{s:O}", "id", event_id(event)));
+    if (!body) { return failed(self, event, "_handler"); }
+  }
+  if (get_body || body.get() == Py_None || PyUnicode_Check(body.get()) ||
+      PyBytes_Check(body.get())) {
+    return body.release();
+  }
+  return PyObject_CallMethod(self->owner, "_encode", "O", body.get());
+}
+
+PyObject* run(ServerObject* self, Event* event, bool get_body) {
+  PyObject* refused = prepare(self, event);
+  if (refused != nullptr || PyErr_Occurred() != nullptr) { return refused; }
+  auto* request = new Request;
+  begin(self, event, request);
+  PyObject* result = nullptr;
+  bool go_on = true;
+  if (!request->parked.empty()) {
+    const Ref parked(parked_of(self->flow, *request));
+    const Ref done(parked ? PyObject_CallMethod(self->owner, "_await", "OO", event, parked.get())
+                          : nullptr);
+    go_on = static_cast<bool>(done);
+    if (!go_on) { result = failed(self, event, "_handler"); }
+  }
+  if (go_on) { result = answer(self, event, request, get_body); }
+  let_go(request);
+  return result;
+}
+
+// test(path, body, method, headers, content_type, silent, get_body, event_id, trigger, offset, time)
+enum Argument {
+  kPath,
+  kBody,
+  kMethod,
+  kHeaders,
+  kType,
+  kSilent,
+  kGetBody,
+  kId,
+  kTrigger,
+  kOffset,
+  kTime,
+  kArguments
+};
+constexpr std::array<const char*, kArguments> kNames = {
+    "path",     "body",     "method",  "headers", "content_type", "silent",
+    "get_body", "event_id", "trigger", "offset",  "time"};
+PyObject* interned[kArguments];
+
+bool read_arguments(PyObject* const* args, Py_ssize_t count, PyObject* names, PyObject** out) {
+  if (count > kArguments) {
+    PyErr_Format(PyExc_TypeError, "test() takes at most %d arguments, %zd were given",
+                 static_cast<int>(kArguments), count);
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) { out[i] = args[i]; }
+  const Py_ssize_t named = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    PyObject* name = PyTuple_GetItem(names, i);
+    std::size_t at = 0;
+    while (at < kArguments && interned[at] != name) { ++at; }
+    if (at == kArguments) {
+      at = 0;
+      while (at < kArguments && !is_text(name, kNames[at])) { ++at; }
+    }
+    if (at == kArguments || out[at] != nullptr) {
+      PyErr_Format(PyExc_TypeError, "test() got %s argument '%U'",
+                   at == kArguments ? "an unexpected" : "twice the", name);
+      return false;
+    }
+    out[at] = args[count + i];
+  }
+  return true;
+}
+
+PyObject* test(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  auto* self = reinterpret_cast<ServerObject*>(object);
+  PyObject* given[kArguments] = {};
+  if (!read_arguments(args, count, names, given)) { return nullptr; }
+  Event* event = new_event();
+  if (event == nullptr) { return nullptr; }
+  const Ref held(reinterpret_cast<PyObject*>(event));
+  PyObject* body = given[kBody];
+  assign(event->body, body == nullptr ? Py_None : body);
+  assign(event->path, has_text(given[kPath]) ? given[kPath] : self->slash);
+  if (has_text(given[kMethod])) {
+    assign(event->method, given[kMethod]);
+  } else {
+    const int full = body == nullptr || body == Py_None ? 0 : PyObject_IsTrue(body);
+    if (full < 0) { PyErr_Clear(); }  // an array has no truth: it is a body
+    assign(event->method, full != 0 ? self->post : self->get);
+  }
+  if (has_text(given[kHeaders])) {
+    assign(event->headers, given[kHeaders]);
+  } else {
+    event->headers = PyDict_New();
+  }
+  event->content_type = given[kType] == nullptr ? nullptr : Ref::of(given[kType]).release();
+  if (has_text(given[kId])) { assign(event->id, given[kId]); }
+  assign(event->key, self->empty);
+  assign(event->trigger, given[kTrigger] == nullptr || given[kTrigger] == Py_None
+                             ? self->no_trigger
+                             : given[kTrigger]);
+  event->offset = has_text(given[kOffset]) ? Ref::of(given[kOffset]).release() : PyLong_FromLong(0);
+  if (given[kTime] != nullptr) { assign(event->timestamp, given[kTime]); }
+  const bool get_body = given[kGetBody] == nullptr || PyObject_IsTrue(given[kGetBody]) > 0;
+  PyObject* result = run(self, event, get_body);
+  if (result == nullptr || Py_TYPE(result) != reinterpret_cast<PyTypeObject*>(self->response)) {
+    return result;
+  }
+  if (given[kSilent] != nullptr && PyObject_IsTrue(given[kSilent]) > 0) { return result; }
+  return PyObject_CallMethod(self->owner, "_check", "N", result);
+}
+
+// run(event, get_body=False): any object with an event's attributes.
+PyObject* run_event(PyObject* object, PyObject* args) {
+  PyObject* given = nullptr;
+  int get_body = 0;
+  if (PyArg_ParseTuple(args, "O|p", &given, &get_body) == 0) { return nullptr; }
+  if (is_event(given)) {
+    return run(reinterpret_cast<ServerObject*>(object), reinterpret_cast<Event*>(given),
+               get_body != 0);
+  }
+  Event* event = new_event();
+  if (event == nullptr) { return nullptr; }
+  const Ref held(reinterpret_cast<PyObject*>(event));
+  assign(event->source, given);
+  if (!take_attributes(event, given)) { return nullptr; }
+  return run(reinterpret_cast<ServerObject*>(object), event, get_body != 0);
+}
+
+int init(PyObject* object, PyObject* args, PyObject*) {
+  auto* self = reinterpret_cast<ServerObject*>(object);
+  PyObject *flow = nullptr, *owner = nullptr, *response = nullptr, *type = nullptr,
+           *trigger = nullptr;
+  if (PyArg_ParseTuple(args, "O!OOOO", flow_type, &flow, &owner, &response, &type, &trigger) == 0) {
+    return -1;
+  }
+  assign(self->flow, flow);
+  assign(self->owner, owner);
+  assign(self->response, response);
+  assign(self->default_type, type);
+  assign(self->no_trigger, trigger);
+  const std::pair<PyObject*&, const char*> texts[] = {{self->empty, ""},
+                                                      {self->slash, "/"},
+                                                      {self->get, "GET"},
+                                                      {self->post, "POST"},
+                                                      {self->id_header, "MLRUN-EVENT-ID"},
+                                                      {self->path_header, "MLRUN-EVENT-PATH"}};
+  for (const auto& [slot, text] : texts) {
+    Py_XDECREF(std::exchange(slot, PyUnicode_InternFromString(text)));
+  }
+  for (std::size_t i = 0; i < kArguments; ++i) {
+    if (interned[i] == nullptr) { interned[i] = PyUnicode_InternFromString(kNames[i]); }
+  }
+  return PyErr_Occurred() == nullptr ? 0 : -1;
+}
+
+int traverse(PyObject* object, visitproc visit, void* arg) {
+  for (auto member : kOwned) { Py_VISIT(reinterpret_cast<ServerObject*>(object)->*member); }
+  Py_VISIT(Py_TYPE(object));
+  return 0;
+}
+
+int clear(PyObject* object) {
+  for (auto member : kOwned) { Py_CLEAR(reinterpret_cast<ServerObject*>(object)->*member); }
+  return 0;
+}
+
+void dealloc(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject_GC_UnTrack(object);
+  clear(object);
+  PyObject_GC_Del(object);
+  Py_DECREF(type);
+}
+
+bool make_server_type(PyObject* module) {
+  static std::array methods = {
+      PyMethodDef{"test", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(test)),
+                  METH_FASTCALL | METH_KEYWORDS,
+                  "test(path='/', body=None, method='', headers=None, content_type=None, "
+                  "silent=False, get_body=True, "
+                  "event_id=None, trigger=None, offset=None, time=None)"},
+      PyMethodDef{"run", run_event, METH_VARARGS, "run(event, get_body=False)"}, PyMethodDef{}};
+  static std::array slots = {PyType_Slot{Py_tp_init, reinterpret_cast<void*>(init)},
+                             PyType_Slot{Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
+                             PyType_Slot{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
+                             PyType_Slot{Py_tp_clear, reinterpret_cast<void*>(clear)},
+                             PyType_Slot{Py_tp_methods, methods.data()},
+                             PyType_Slot{0, nullptr}};
+  PyType_Spec spec{"metier_serving._engine.Server", sizeof(ServerObject), 0,
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots.data()};
+  PyObject* type = PyType_FromSpec(&spec);
+  return type != nullptr && PyModule_AddObject(module, "Server", type) == 0;
+}
+
+PyObject* loads(PyObject*, PyObject* text) { return decode_json(text); }
+PyObject* dumps(PyObject*, PyObject* value) { return encode_json(value); }
+PyObject* clone(PyObject*, PyObject* value) { return clone_body(value); }
+
+// Now in UTC as "2026-11-28 10:00:00.123456+00:00": datetime's isoformat(sep=' '), the second's part kept.
+PyObject* timestamp(PyObject*, PyObject*) {
+  static thread_local std::time_t second = -1;
+  static thread_local std::array<char, 40> text{};
+  std::timespec now{};
+  std::timespec_get(&now, TIME_UTC);
+  if (now.tv_sec != second) {
+    std::tm parts{};
+    gmtime_r(&now.tv_sec, &parts);
+    std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S.000000+00:00", &parts);
+    second = now.tv_sec;
+  }
+  long micros = now.tv_nsec / 1000;
+  for (std::size_t at = 25; at >= 20; --at, micros /= 10) {
+    text[at] = static_cast<char>('0' + micros % 10);
+  }
+  return PyUnicode_FromStringAndSize(text.data(), 32);
+}
+
+std::array functions = {
+    PyMethodDef{"loads", loads, METH_O, "json.loads(text)"},
+    PyMethodDef{"dumps", dumps, METH_O, "json.dumps(value)"},
+    PyMethodDef{"timestamp", timestamp, METH_NOARGS, "Now in UTC, as datetime.isoformat(sep=' ')."},
+    PyMethodDef{"clone", clone, METH_O, "An independent copy of a body."}, PyMethodDef{}};
+PyModuleDef definition{PyModuleDef_HEAD_INIT, "_engine", "The graph engine.", -1, functions.data()};
+
+}  // namespace
+
+PyObject* make_module() {
+  PyObject* module = PyModule_Create(&definition);
+  if (module == nullptr || !make_event_type(module) || !make_flow_type(module) ||
+      !make_server_type(module)) {
+    return nullptr;
+  }
+  return module;
+}
+
+}  // namespace metier::serving::python
+
+PyMODINIT_FUNC PyInit__engine() { return metier::serving::python::make_module(); }
