@@ -133,7 +133,9 @@ def micros(call: Callable[[], Any], seconds: float) -> float:
     return best * 1e6
 
 
-def pair(servers: tuple[Any, Any], arguments: tuple[Any, ...], plain: Callable[[], Any], rounds: int) -> tuple[float, float]:
+def pair(
+    servers: tuple[Any, Any], arguments: tuple[Any, ...], plain: Callable[[], Any], rounds: int
+) -> tuple[float, float]:
     theirs, mine = [], []
     for _ in range(rounds):
         base = micros(plain, 0.05)
@@ -201,7 +203,9 @@ def main() -> None:
         ("22.6 KB of JSON text, input_path", lambda: flows(lambda g: chain(g, 1, input_path="x.y"), "sync"),
          ("/", text), nothing, "30"),
     ]  # fmt: skip
-    print(f"microseconds of the engine per request, Python {sys.version.split()[0]}, mlrun {mlrun.__version__}, body {len(text)} B large")
+    print(
+        f"microseconds of the engine per request, Python {sys.version.split()[0]}, mlrun {mlrun.__version__}, body {len(text)} B large"
+    )
     print(f"  {'':40} {'MLRun':>9} {'metier':>9} {'ratio':>7}  target")
     for name, make, arguments, plain, target in cases:
         if options.only and options.only not in name:
@@ -213,7 +217,9 @@ def main() -> None:
     if not options.only or options.only in "awaits":
         servers = flows(lambda g: chain(g, 1, handler="awaits"), "async")
         theirs, mine = rate(servers[0], 64, 2.0), rate(servers[1], 64, 2.0)
-        print(f"  {'a step that awaits 10 ms, 64 callers, 1/s':40} {theirs:9.0f} {mine:9.0f} {mine / theirs:6.0f}x  5000")
+        print(
+            f"  {'a step that awaits 10 ms, 64 callers, 1/s':40} {theirs:9.0f} {mine:9.0f} {mine / theirs:6.0f}x  5000"
+        )
 
 
 if __name__ == "__main__":
