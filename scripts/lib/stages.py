@@ -130,6 +130,7 @@ STAGES = [
     Stage("serving", pytest("python/serving/tests", "venv-test", env={"PYTHONPATH": ""})),
     Stage("python", pytest("python/tests", "venv-wheel", env={"PYTHONPATH": ""})),
     Stage("end to end", pytest("tests/e2e", "venv-test")),
+    Stage("dask", pytest("tests/dask", "venv-dask")),
     Stage("sdk 1.12.1", pytest("tests/sdk", "venv-sdk")),
     Stage("crash", pytest("tests/crash", "venv-test")),
     Stage("build asan", build("asan")),

@@ -115,6 +115,8 @@ class Engine final {
   Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
   Site site_of(const std::string& project) const;
   Async<void> apply(LivePtr live, std::vector<Resource> resources);
+  Async<void> hear_shared(LivePtr live);
+  void add_shared(const Live& live, std::vector<Resource>& resources) const;
   Async<Result<Json>> repeated(std::string project, std::string uid);
 
   // engine_observe.cc

@@ -3,6 +3,7 @@
 
 #include "engine/engine.h"
 #include "engine/phases.h"
+#include "resource/labels.h"
 
 namespace metier {
 
@@ -39,6 +40,10 @@ struct Engine::Prepared {
   std::string environment_secret;
   std::vector<std::string> warnings;
 };
+
+inline bool is_shared(const Labels& labels) { return labels.contains(std::string(kSharedLabel)); }
+// Its own objects and those that it shares, into the plan.
+void name_objects(Plan& plan, std::span<const Resource> resources);
 
 // The reason code of a run that failed, and its sentence.
 struct FailureText {

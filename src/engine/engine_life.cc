@@ -240,6 +240,18 @@ Async<void> Engine::stop_for(LivePtr live, std::string reason, std::string text)
                abort_task(live, live->plan.project, live->plan.uid, "", text));
 }
 
+// What a run shares is not in its transaction: a crash may have come before it was applied.
+void Engine::add_shared(const Live& live, std::vector<Resource>& resources) const {
+  if (live.plan.shared.empty()) { return; }
+  auto lowered = lower(live.function, live.run, live.plan);
+  if (!lowered) { return; }
+  for (Resource& resource : *lowered) {
+    if (is_shared(resource.metadata.labels)) {
+      resources.insert(resources.begin(), std::move(resource));
+    }
+  }
+}
+
 Async<void> Engine::retry_now(LivePtr live) {
   if (live->done || live->state != RunState::pending_retry) { co_return; }
   Plan next = live->plan;
@@ -261,7 +273,7 @@ Async<void> Engine::retry_now(LivePtr live) {
     }
     co_return;
   }
-  for (const Resource& resource : *resources) { next.objects.push_back(key_of(resource)); }
+  name_objects(next, *resources);
   StateChange change;
   change.to = RunState::pending;
   change.only_from = RunState::pending_retry;
@@ -277,7 +289,9 @@ Async<void> Engine::retry_now(LivePtr live) {
                       JsonObject{{"pod", next.name()}}));
     METIER_CHECK(write_plan(tx, next));
     if (in_one) {
-      for (const Resource& resource : *resources) { METIER_CHECK(tx.put_object(resource, 0)); }
+      for (const Resource& resource : *resources) {
+        if (!is_shared(resource.metadata.labels)) { METIER_CHECK(tx.put_object(resource, 0)); }
+      }
     }
     return out;
   });
@@ -595,6 +609,7 @@ Async<void> Engine::recover() {
       scope_.spawn("abort " + live->key(), abort_task(live, live->plan.project, live->plan.uid,
                                                       live->plan.abort_task, live->plan.stop_text));
     } else if (!resources.empty()) {
+      add_shared(*live, resources);
       scope_.spawn("apply " + live->key(), apply(live, std::move(resources)));
     }
     poke(live);

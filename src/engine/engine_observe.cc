@@ -101,7 +101,7 @@ JsonObject Engine::facts_of_pods(const Live& live) {
   std::int64_t peak = 0;
   std::int64_t cpu = 0;
   for (const auto& [key, status] : live.resources) {
-    if (key.kind != "Pod") { continue; }
+    if (key.kind != "Pod" || is_shared(status.labels)) { continue; }
     const PodStatus pod = pod_status_from_json(status.status);
     for (const Condition& condition : pod.conditions) {
       constexpr std::array kUsual{"PodScheduled", "Initialized", "ContainersReady", "Ready",
@@ -139,6 +139,22 @@ Engine::LivePtr Engine::adopt(Plan plan, Function function, Run run) {
 
 void Engine::heard(const ResourceStatus& status) {
   const auto uid = status.labels.find("mlrun/uid");
+  if (const auto shared = status.labels.find(std::string(kSharedLabel));
+      shared != status.labels.end()) {
+    for (const auto& [key, live] : live_) {
+      if (live->done || live->plan.project != status.key.name_space ||
+          std::ranges::find(live->plan.shared, shared->second) == live->plan.shared.end()) {
+        continue;
+      }
+      if (status.removed) {
+        live->resources.erase(status.key);
+      } else {
+        live->resources[status.key] = status;
+      }
+      poke(live);
+    }
+    return;
+  }
   if (uid == status.labels.end()) { return; }
   const auto found = live_.find(plan_key(status.key.name_space, uid->second));
   if (found == live_.end() || found->second->done) { return; }
@@ -180,10 +196,12 @@ Async<bool> Engine::observe_once(LivePtr live) {
   auto kind = ground_.kinds.find(live->plan.kind);
   if (!kind) { co_return true; }
   std::vector<ResourceStatus> statuses;
+  std::size_t own = 0;
   std::vector<TimelineRow> rows;
   const Time now = ground_.clock.now();
   for (const auto& [key, status] : live->resources) {
     statuses.push_back(status);
+    own += is_shared(status.labels) ? 0 : 1;
     if (key.kind != "Pod" || key.name != live->log_pod) { continue; }
     for (const Mark& mark : marks_of(pod_status_from_json(status.status))) {
       if (!live->marks.insert(mark.name).second) { continue; }
@@ -197,10 +215,10 @@ Async<bool> Engine::observe_once(LivePtr live) {
     }
   }
   // After a restart nothing has been heard of its pods yet: that says nothing about them.
-  if (statuses.empty() && !live->had_resources) { co_return true; }
+  if (own == 0 && !live->had_resources) { co_return true; }
   Observation seen =
       (*kind)->observe(Subject{live->function, &live->run, live->plan.attempt}, statuses, now);
-  if (statuses.empty() && live->had_resources) {
+  if (own == 0 && live->had_resources) {
     seen.state = RunState::error;
     seen.reason = "NodeLost";
     seen.message = "the run's pod was removed from the cluster before it ended";
@@ -259,7 +277,7 @@ Async<bool> Engine::observe_once(LivePtr live) {
 Async<Result<void>> Engine::drain_journal(LivePtr live) {
   std::vector<std::string> pods;
   for (const auto& [key, status] : live->resources) {
-    if (key.kind == "Pod") { pods.push_back(key.name); }
+    if (key.kind == "Pod" && !is_shared(status.labels)) { pods.push_back(key.name); }
   }
   const std::string project = live->plan.project;
   const std::string uid = live->plan.uid;

@@ -121,20 +121,24 @@ Result<Json> Engine::environment_of(const Function& function, const Run& run,
 Result<std::vector<Resource>> Engine::lower(const Function& function, const Run& run,
                                             const Plan& plan) const {
   METIER_TRY(kind, ground_.kinds.find(function.kind()));
-  METIER_TRY(resources, kind->lower(Subject{function, &run, plan.attempt}, site_of(plan.project)));
   const std::string environment =
       plan.environment.is_object() ? dump_json(plan.environment) : std::string();
+  Site site = site_of(plan.project);
+  site.environment = environment;
+  if (plan.run_as > 0) { site.environment += " as " + std::to_string(plan.run_as); }
+  METIER_TRY(resources, kind->lower(Subject{function, &run, plan.attempt}, site));
   for (Resource& resource : resources) {
     if (resource.metadata.name_space.empty() || resource.metadata.name_space != plan.project) {
       resource.metadata.name_space = plan.project;
     }
     if (resource.metadata.name.empty()) { resource.metadata.name = plan.name(); }
     if (resource.metadata.uid.empty()) { resource.metadata.uid = new_uid(ground_.random); }
-    resource.metadata.labels.try_emplace("mlrun/uid", plan.uid);
+    const bool shared = is_shared(resource.metadata.labels);
+    if (!shared) { resource.metadata.labels.try_emplace("mlrun/uid", plan.uid); }
     resource.metadata.labels.try_emplace("mlrun/project", plan.project);
     for_each_pod(resource, [&](PodPart& pod) {
       if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
-      if (!plan.context.empty()) { pod.annotate("metier.dev/context", plan.context); }
+      if (!plan.context.empty() && !shared) { pod.annotate("metier.dev/context", plan.context); }
       if (plan.run_as > 0) {
         JsonObject& security = ensure_object(pod.spec, "securityContext");
         if (!security.contains("runAsUser")) {
@@ -253,7 +257,7 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
   plan.context = context;
   METIER_FAILPOINT_RETURN("run/S05_lower");
   METIER_TRY(resources, lower(function, run, plan));
-  for (const Resource& resource : resources) { plan.objects.push_back(key_of(resource)); }
+  name_objects(plan, resources);
   out.function = std::move(function);
   out.run = std::move(run);
   out.plan = std::move(plan);
@@ -405,6 +409,7 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     }
     if (in_one) {
       for (const Resource& resource : prepared->resources) {
+        if (is_shared(resource.metadata.labels)) { continue; }  // may exist: `apply` puts it
         METIER_CHECK(tx.put_object(resource, 0));
       }
     }
@@ -429,10 +434,36 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
   co_return Json(run.document());
 }
 
+void name_objects(Plan& plan, std::span<const Resource> resources) {
+  plan.objects.clear();
+  plan.shared.clear();
+  for (const Resource& resource : resources) {
+    if (is_shared(resource.metadata.labels)) {
+      plan.shared.push_back(resource.metadata.labels.at(std::string(kSharedLabel)));
+    } else {
+      plan.objects.push_back(key_of(resource));
+    }
+  }
+}
+
+// What runs already share with this one.
+Async<void> Engine::hear_shared(LivePtr live) {
+  for (const std::string& name : live->plan.shared) {
+    Selector selector;
+    selector.name_space = live->plan.project;
+    selector.labels[std::string(kSharedLabel)] = name;
+    auto listed = co_await ground_.cluster.list(selector);
+    for (const ResourceStatus& status : listed ? *listed : std::vector<ResourceStatus>{}) {
+      if (!status.removed) { live->resources.try_emplace(status.key, status); }
+    }
+  }
+}
+
 Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
   METIER_FAILPOINT("run/apply");
   auto applied = co_await ground_.cluster.apply(std::move(resources));
   if (applied) {
+    co_await hear_shared(live);
     poke(live);
     co_return;
   }

@@ -38,6 +38,11 @@ Json to_json(const Plan& plan) {
   text("abort_task", plan.abort_task);
   text("ended_at", plan.ended_at);
   if (plan.run_as > 0) { out["run_as"] = plan.run_as; }
+  if (!plan.shared.empty()) {
+    JsonArray shared;
+    for (const std::string& name : plan.shared) { shared.emplace_back(name); }
+    out["shared"] = std::move(shared);
+  }
   if (plan.ended) { out["ended"] = true; }
   if (plan.clean) { out["clean"] = true; }
   return out;
@@ -68,6 +73,11 @@ Result<Plan> plan_from_json(std::string_view text) {
     }
   }
   if (plan.names.empty()) { return fail(ErrorKind::internal, "a stored plan has no name"); }
+  if (const JsonArray* shared = array_in(from, "shared")) {
+    for (const Json& name : *shared) {
+      if (name.is_string()) { plan.shared.emplace_back(name.get_string()); }
+    }
+  }
   if (const Json* function = from.if_contains("function")) { plan.function = *function; }
   if (const Json* failure = from.if_contains("failure")) { plan.failure = *failure; }
   if (const Json* environment = from.if_contains("environment")) {

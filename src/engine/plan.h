@@ -21,6 +21,7 @@ struct Plan {
   std::int64_t attempt = 1;
   std::vector<std::string> names;    // of the pods' resource, by attempt: names[attempt - 1]
   std::vector<ResourceKey> objects;  // of the current attempt
+  std::vector<std::string> shared;   // objects that outlive the run (label metier.dev/shared)
   std::string claimed;               // terminal state that the pod itself reported, or empty
   std::string environment_secret;    // of a host process, removed with the run's resources
   Json environment;                  // what the pods' annotation metier.dev/environment says

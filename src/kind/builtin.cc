@@ -1,5 +1,6 @@
 #include "kind/builtin.h"
 
+#include "kind/dask/dask_kind.h"
 #include "kind/handler/handler_kind.h"
 #include "kind/job/job_kind.h"
 #include "kind/local/local_kind.h"
@@ -12,6 +13,7 @@ KindRegistry builtin_kinds() {
   kinds.add(make_handler_kind());
   kinds.add(make_local_kind());
   kinds.add(make_job_kind());
+  kinds.add(make_dask_kind());
   for (auto& kind : make_unavailable_kinds()) { kinds.add(std::move(kind)); }
   return kinds;
 }

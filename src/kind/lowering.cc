@@ -74,33 +74,6 @@ void add_secret_references(JsonArray& env, const Site& site, const std::string& 
   }
 }
 
-JsonObject resources_of(const Function& function, const Site& site) {
-  const JsonObject* given = object_in(function.spec(), "resources");
-  if (given != nullptr && given->empty()) {
-    return {};  // exactly {} means "no defaults"
-  }
-  JsonObject out;
-  for (const std::string_view part : {"requests", "limits"}) {
-    const JsonObject* defaults = site.default_resources.is_object()
-                                     ? object_in(site.default_resources.get_object(), part)
-                                     : nullptr;
-    const JsonObject* own = given == nullptr ? nullptr : object_in(*given, part);
-    JsonObject map;
-    for (const JsonObject* source : {own, defaults}) {
-      for (const auto& member : source == nullptr ? JsonObject{} : *source) {
-        const std::string_view key = member.key();
-        const bool plain = key == "cpu" || key == "memory";
-        if (!is_falsy(member.value()) && !map.contains(key) &&
-            (plain || (source == own && part == "limits"))) {
-          map[key] = member.value();  // requests keep processor and memory only
-        }
-      }
-    }
-    if (!map.empty()) { out[part] = std::move(map); }
-  }
-  return out;
-}
-
 JsonObject node_selector_of(const Subject& subject, const Site& site) {
   JsonObject general;
   for (const auto& [key, value] : site.node_selector) { general[key] = value; }
@@ -350,36 +323,47 @@ std::string image_of(const Subject& subject, const Site& site) {
   return site.default_image;
 }
 
-Result<Resource> pod_of_run(const Subject& subject, const Site& site, const CommandLine& line) {
-  if (subject.run == nullptr) {
-    return fail(
-        Error{.kind = ErrorKind::unsupported,
-              .message = "kind " + quote(subject.function.kind()) + " has runs, not deployments",
-              .field = "kind",
-              .fix = "run it: metier run"});
+JsonObject role_resources(const Function& function, std::string_view field, const Site& site) {
+  const JsonObject* given = object_in(function.spec(), field);
+  if (given != nullptr && given->empty()) {
+    return {};  // exactly {} means "no defaults"
   }
-  const Run& run = *subject.run;
-  const Function& function = subject.function;
-  Resource pod{.api_version = "v1", .kind = "Pod"};
-  pod.metadata.name = resource_name(run.name(), run.uid(), run.iteration(), subject.attempt);
-  pod.metadata.name_space = project_of(subject, site);
-  pod.metadata.labels = resource_labels(subject, site);
-  pod.metadata.annotations = resource_annotations(subject);
+  JsonObject out;
+  for (const std::string_view part : {"requests", "limits"}) {
+    const JsonObject* defaults = site.default_resources.is_object()
+                                     ? object_in(site.default_resources.get_object(), part)
+                                     : nullptr;
+    const JsonObject* own = given == nullptr ? nullptr : object_in(*given, part);
+    JsonObject map;
+    for (const JsonObject* source : {own, defaults}) {
+      for (const auto& member : source == nullptr ? JsonObject{} : *source) {
+        const std::string_view key = member.key();
+        const bool plain = key == "cpu" || key == "memory";
+        if (!is_falsy(member.value()) && !map.contains(key) &&
+            (plain || (source == own && part == "limits"))) {
+          map[key] = member.value();  // requests keep processor and memory only
+        }
+      }
+    }
+    if (!map.empty()) { out[part] = std::move(map); }
+  }
+  return out;
+}
 
+JsonObject role_spec(const Subject& subject, const Site& site, PodRole role) {
+  const Function& function = subject.function;
   JsonObject container{
-      {"name", "base"}, {"image", image_of(subject, site)}, {"env", container_env(subject, site)}};
+      {"name", "base"}, {"image", image_of(subject, site)}, {"env", std::move(role.env)}};
   const auto texts = [](const std::vector<std::string>& words) {
     return JsonArray(words.begin(), words.end());
   };
-  container["command"] = texts(line.command);
-  if (!line.args.empty()) { container["args"] = texts(line.args); }
-  put_text(container, "workingDir", working_dir(subject));
+  if (!role.line.command.empty()) { container["command"] = texts(role.line.command); }
+  if (!role.line.args.empty()) { container["args"] = texts(role.line.args); }
+  put_text(container, "workingDir", role.working_dir);
   put_text(container, "imagePullPolicy", function.text("image_pull_policy"));
   copy_field(subject, "env_from", container, "envFrom");
   copy_field(subject, "volume_mounts", container, "volumeMounts");
-  if (JsonObject resources = resources_of(function, site); !resources.empty()) {
-    container["resources"] = std::move(resources);
-  }
+  if (!role.resources.empty()) { container["resources"] = std::move(role.resources); }
 
   JsonObject spec{{"restartPolicy", "Never"}, {"containers", JsonArray{std::move(container)}}};
   copy_field(subject, "volumes", spec, "volumes");
@@ -397,7 +381,29 @@ Result<Resource> pod_of_run(const Subject& subject, const Site& site, const Comm
   if (const std::string secret = function.text("image_pull_secret"); !secret.empty()) {
     spec["imagePullSecrets"] = JsonArray{JsonObject{{"name", secret}}};
   }
-  pod.body["spec"] = std::move(spec);
+  return spec;
+}
+
+Result<Resource> pod_of_run(const Subject& subject, const Site& site, const CommandLine& line) {
+  if (subject.run == nullptr) {
+    return fail(
+        Error{.kind = ErrorKind::unsupported,
+              .message = "kind " + quote(subject.function.kind()) + " has runs, not deployments",
+              .field = "kind",
+              .fix = "run it: metier run"});
+  }
+  const Run& run = *subject.run;
+  Resource pod{.api_version = "v1", .kind = "Pod"};
+  pod.metadata.name = resource_name(run.name(), run.uid(), run.iteration(), subject.attempt);
+  pod.metadata.name_space = project_of(subject, site);
+  pod.metadata.labels = resource_labels(subject, site);
+  pod.metadata.annotations = resource_annotations(subject);
+
+  pod.body["spec"] = role_spec(subject, site,
+                               {.line = line,
+                                .env = container_env(subject, site),
+                                .resources = role_resources(subject.function, "resources", site),
+                                .working_dir = working_dir(subject)});
   return pod;
 }
 

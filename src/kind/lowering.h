@@ -37,6 +37,20 @@ Result<CommandLine> program_command(const Subject& subject);
 std::string working_dir(const Subject& subject);
 std::string image_of(const Subject& subject, const Site& site);
 
+// `field` of the spec ("resources", "worker_resources") with the site's defaults for what it does not say; exactly {}
+// means none. Requests keep processor and memory only.
+JsonObject role_resources(const Function& function, std::string_view field, const Site& site);
+
+// What differs between the pods of one function.
+struct PodRole {
+  CommandLine line;
+  JsonArray env;
+  JsonObject resources;
+  std::string working_dir;
+};
+// The pod spec of one role: container `base`, restartPolicy Never, and the function's volumes, selectors and so on.
+JsonObject role_spec(const Subject& subject, const Site& site, PodRole role);
+
 // The Pod of one run, container `base`, restartPolicy Never.
 Result<Resource> pod_of_run(const Subject& subject, const Site& site,
                             const CommandLine& command_line);

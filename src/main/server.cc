@@ -17,6 +17,7 @@
 #include "api/engine_api.h"
 #include "api/records_routes.h"
 #include "base/files.h"
+#include "cluster/controllers/dask/dask_cluster.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/net_probe_client.h"
 #include "cluster/embedded/process_driver.h"
@@ -226,6 +227,7 @@ class Server final {
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""}};
     client_ = net::make_client(executor_);
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
+    embedded.controllers = {std::make_shared<DaskClusterController>(client_.get(), clock_)};
     embedded.probe_client = probe_client_.get();
     embedded.clock = &clock_;
     embedded.random = &random_;

@@ -70,6 +70,7 @@ class Context(logging_of.LoggingMethods):
         self._start_time: str = str(status.get("start_time") or art.timestamp())
         self._secrets: Secrets = parent._secrets if parent else Secrets(spec.get("secret_sources"), self._environment)
         self.echo: Callable[[str], None] | None = parent.echo if parent else None  # takes tracebacks where stderr is not the log
+        self._dask_client: Any = None
         self._rank = _logging_rank(self._labels, self._environment)
         level = "debug" if spec.get("verbose") else str(spec.get("log_level") or self._environment.get("MLRUN_LOG_LEVEL") or "info")
         self.logger = Logger(level)
@@ -80,6 +81,21 @@ class Context(logging_of.LoggingMethods):
     def uid(self) -> str:
         """The run's uid, with ``-<iteration>`` for child iterations."""
         return f"{self.run_uid}-{self.iteration}" if self.iteration else self.run_uid
+
+    @property
+    def dask_client(self) -> Any:
+        """Kind dask: the client of the run's cluster, connected at the first use. Raises DaskUnavailable."""
+        if self._dask_client is None and self._parent is not None:
+            return self._parent.dask_client
+        if self._dask_client is None:
+            from . import dask_cluster
+
+            self._dask_client = dask_cluster.connect(self, self._environment)
+        return self._dask_client
+
+    @dask_client.setter
+    def dask_client(self, client: Any) -> None:
+        self._dask_client = client
 
     @property
     def state(self) -> str:

@@ -147,6 +147,8 @@ class DataItem:
             import importlib
 
             df_module = importlib.import_module("pandas")
+        if str(getattr(df_module, "__name__", "")).startswith("dask"):
+            return self._as_parts(columns, df_module, format, kwargs)
         kind = format or str((self.meta.get("spec") or {}).get("format") or "") or self.suffix.lstrip(".")
         path = self.local()
         if os.path.isdir(path):
@@ -157,6 +159,25 @@ class DataItem:
             return df_module.read_parquet(path, **({"columns": columns} if columns else {}), **kwargs)
         if kind == "json":
             return df_module.read_json(path, **kwargs)
+        raise InvalidArgument(f"{short(self._url)} is not known to be a table: give format='csv', 'parquet' or 'json'")
+
+    def _as_parts(self, columns: list[str] | None, df_module: Any, format: str, kwargs: JsonDict) -> Any:
+        """A Dask frame: its workers read the parts, so they get an address that they can reach, never a copy of this process's."""
+        kind = format or str((self.meta.get("spec") or {}).get("format") or "") or self.suffix.lstrip(".")
+        if isinstance(self._store, FsspecStore):
+            path = self._url
+            kwargs.setdefault("storage_options", self._store.options)
+        else:
+            path = self.local()
+        folder = os.path.isdir(path)
+        if kind == "csv":
+            return df_module.read_csv(
+                f"{path.rstrip('/')}/*.csv" if folder else path, **({"usecols": columns} if columns else {}), **kwargs
+            )
+        if kind in ("parquet", "pq") or (folder and not kind):
+            return df_module.read_parquet(path, **({"columns": columns} if columns else {}), **kwargs)
+        if kind == "json":
+            return df_module.read_json(path, **{"orient": "records", "lines": False, **kwargs})
         raise InvalidArgument(f"{short(self._url)} is not known to be a table: give format='csv', 'parquet' or 'json'")
 
     def show(self, format: str | None = None) -> None:
@@ -348,6 +369,7 @@ class FsspecStore:
         import importlib
 
         self.kind = scheme
+        self.options = options
         try:
             fsspec = importlib.import_module("fsspec")
             self._fs: Any = fsspec.filesystem({"wasb": "abfs", "wasbs": "abfs", "az": "abfs"}.get(scheme, scheme), **options)

@@ -47,6 +47,42 @@ def serialize(df: Any, key: str, format: str, explicit: bool, logger: Logger) ->
     return str(text).encode("utf-8"), format
 
 
+def is_parts(value: Any) -> bool:
+    """A frame in parts (Dask): its partitions are computed and written where they are, never collected here."""
+    return is_frame(value) and hasattr(value, "npartitions") and hasattr(value, "compute")
+
+
+def parts_format(key: str, format: str, explicit: bool) -> str:
+    """The format that a frame in parts is kept in: a folder of Parquet files, or one CSV file. Raises InvalidArgument."""
+    format = {"pq": "parquet", "": "parquet"}.get(format, format)
+    if format == "csv":
+        return format
+    if format != "parquet" and explicit:
+        raise InvalidArgument(f"dataset '{key}': a Dask frame is kept as parquet or csv, not as {format}")
+    if find_spec("pyarrow") is None:
+        raise InvalidArgument(f"dataset '{key}': Parquet needs pyarrow, which is not installed (add pyarrow, or format='csv')")
+    return "parquet"
+
+
+def write_parts(df: Any, target: str, format: str) -> None:
+    """Let the workers write their partitions: files below the folder `target`, or the one CSV file `target`."""
+    index = bool(getattr(df.index, "name", None))
+    if format == "csv":
+        df.to_csv(target, single_file=True, index=index)
+    else:
+        df.to_parquet(target, write_index=index, overwrite="://" not in target)
+
+
+def describe_parts(df: Any, preview: int, stats: bool) -> JsonDict:
+    """What `describe` says, of a frame in parts: its head is computed, its length counted by the workers."""
+    spec = describe(df.head(max(preview, 1), npartitions=-1), preview=preview, stats=False)
+    spec["length"] = int(df.shape[0].compute()) if hasattr(df.shape[0], "compute") else int(df.shape[0])
+    if stats:
+        table = df.describe().compute().astype(object).to_dict()
+        spec["stats"] = {str(name): {str(k): to_json(v, "stats") for k, v in column.items()} for name, column in table.items()}
+    return spec
+
+
 def describe(df: Any, preview: int, stats: bool) -> JsonDict:
     """header, length, schema, preview (rows as lists) and statistics as MLRun's dataset records have them."""
     spec: JsonDict = {"header": [str(name) for name in df.columns], "length": int(df.shape[0])}

@@ -60,7 +60,10 @@ def execute(job: Job, sink: Sink, started: float) -> int:
             context = job.context = Context(job.run, sink, environment=job.environment)
             context.echo = job.echo
             context.announce(job.environment.get("METIER_POD_NAME") or os.uname().nodename)
-            _run(job, context, phases)
+            try:
+                _run(job, context, phases)
+            finally:
+                _leave_cluster(context)
             context.finish()
             code = 0
         except BaseException as error:
@@ -74,6 +77,13 @@ def execute(job: Job, sink: Sink, started: float) -> int:
             os.chdir(cwd)
         except OSError:
             pass  # the user removed it
+
+
+def _leave_cluster(context: Context) -> None:
+    if context._dask_client is not None:
+        from . import dask_cluster
+
+        dask_cluster.close(context._dask_client)
 
 
 def _run(job: Job, context: Context, phases: Phases) -> None:
@@ -152,6 +162,11 @@ class Task:
         folder = os.path.dirname(os.path.abspath(self._file)) if self._file and "/" in self._file else os.getcwd()
         self._job.root = self._job.root or folder
         _extend_path([folder, os.getcwd(), *self._job.environment.get("PYTHONPATH", "").split(os.pathsep)])
+        if "DASK_SCHEDULER_ADDRESS" in self._job.environment:
+            from . import dask_cluster
+
+            dask_cluster.user_code = (os.path.abspath(self._file) if self._file else "", folder)
+            dask_cluster.handler = options.handler
         self._choose()
 
     def call(self, context: Context) -> None:

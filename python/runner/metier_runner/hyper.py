@@ -6,6 +6,7 @@ Children are iterations 1..n of the run's uid; the run itself is iteration 0 and
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,12 @@ class Plan:
         self.parallel = _number(options, "parallel_runs", 0)
         if self.parallel > MAX_PARALLEL:
             raise InvalidArgument(f"parallel_runs {self.parallel} is more than {MAX_PARALLEL}")
-        if options.get("dask_cluster_uri"):
+        self.on_dask = "DASK_SCHEDULER_ADDRESS" in os.environ
+        self.teardown = self.on_dask and bool(options.get("teardown_dask"))
+        if options.get("dask_cluster_uri") and not self.on_dask:
             raise InvalidArgument("dask_cluster_uri: iterations run in processes of this pod; use parallel_runs, or kind dask")
+        if options.get("dask_cluster_uri") and not self.parallel:
+            self.parallel = 4
         self.count = self._counted(iterations)
 
     def __iter__(self) -> Iterator[Parameters]:
@@ -172,7 +177,13 @@ def run(context: Context, plan: Plan, call: Call) -> None:
     from .execute import children_failed
 
     context.logger.info(f"{plan.count} iterations", strategy=plan.strategy)
-    if plan.parallel > 1:
+    if plan.parallel > 1 and plan.on_dask:
+        from .dask_hyper import run_over_dask
+
+        runs = run_over_dask(context, plan)
+        if plan.teardown:
+            context.dask_client.shutdown()
+    elif plan.parallel > 1:
         from .parallel import run_parallel
 
         runs = run_parallel(context, plan, call)

@@ -114,14 +114,22 @@ class LoggingMethods:
         label_column: str | None = None,
         **kwargs: Any,
     ) -> art.Artifact:
-        """Keep a table (a pandas or polars DataFrame) as CSV or Parquet, with its header, schema, preview and statistics."""
-        from .datasets import describe, serialize
+        """Keep a table (a pandas, polars or Dask DataFrame) as CSV or Parquet, with its header, schema, preview and statistics.
+
+        A Dask frame becomes a folder of Parquet files that the workers write, or with format csv one file.
+        """
+        from .datasets import describe, is_parts, serialize
 
         art.check_artifact_key(key)
         made = art.DatasetArtifact(key, extra_data=extra_data or None, label_column=label_column, **kwargs)
         if not self.is_logging_worker:
             return made
         wanted = target_path or local_path or ""
+        if is_parts(df):
+            self._write_parts(made, df, format or files.suffix_of(wanted).lstrip("."), bool(format), preview, bool(stats))
+            name = local_path or (f"{key}.csv" if made.format == "csv" else key)
+            self._put_parts(made, df, target_path or self._below(artifact_path, name))
+            return self._register(made, tag, labels, db_key)
         data, made.format = serialize(df, key, format or files.suffix_of(wanted).lstrip("."), bool(format), self.logger)
         made.spec.update(describe(df, preview=20 if preview is None else preview, stats=bool(stats)))
         made.body = data
@@ -132,6 +140,25 @@ class LoggingMethods:
         else:
             made.target_path = target
         return self._register(made, tag, labels, db_key)
+
+    def _write_parts(self, made: art.Artifact, df: Any, format: str, explicit: bool, preview: int | None, stats: bool) -> None:
+        from .datasets import describe_parts, parts_format
+
+        made.format = parts_format(made.key, format, explicit)
+        made.spec.update(describe_parts(df, preview=20 if preview is None else preview, stats=stats))
+
+    def _put_parts(self, made: art.Artifact, df: Any, target: str) -> None:
+        from .datasets import write_parts
+
+        if not art.is_remote(target):
+            target = files.absolute(art.local_file(target)).rstrip("/")
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        write_parts(df, target, made.format)
+        made.target_path = target if made.format == "csv" else target + "/"
+        if not art.is_remote(target):
+            size, digest = files.measure(target) if made.format == "csv" else files.copy_tree(target, target)
+            made.spec.setdefault("size", size)
+            made.metadata.setdefault("hash", digest)
 
     def log_model(
         self,

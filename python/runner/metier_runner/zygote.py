@@ -214,6 +214,10 @@ def run_command(launch: dict[str, Any], moved: list[str]) -> int:
             importlib.import_module(name)
         except Exception:  # noqa: BLE001, S112 - the user's own import says what is wrong
             continue
+    if os.path.basename(launch["argv"][0]) == "dask":
+        from metier_runner.dask_program import main as dask_main
+
+        return dask_main(list(launch["argv"]))
     from metier_runner import main as runner_main
 
     return int(runner_main(list(launch["argv"])) or 0)

@@ -4,11 +4,11 @@
 
 #include <string>
 
+#include "resource/labels.h"
 #include "resource/resource.h"
 
 namespace metier {
 
-inline constexpr std::string_view kPodGroupLabel = "scheduling.metier.dev/pod-group";
 inline constexpr std::string_view kPodGroupApi = "scheduling.metier.dev/v1";
 // A stopped custom resource has this annotation (the reason): its controller's new pods are not created.
 inline constexpr std::string_view kStoppedAnnotation = "metier.dev/stopped";

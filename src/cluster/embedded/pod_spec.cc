@@ -48,6 +48,11 @@ void replace(Env& env, std::string_view name, std::string value) {
   env.emplace_back(name, std::move(value));
 }
 
+// Programs that a zygote can be: they are Python of the pod's own environment.
+bool runs_dask(const std::vector<std::string>& args) {
+  return args.size() > 1 && args[0] == "dask" && (args[1] == "scheduler" || args[1] == "worker");
+}
+
 bool runs_runner(const std::vector<std::string>& args) {
   return !args.empty() && args[0] == "mlrun";
 }
@@ -277,10 +282,10 @@ Result<PodPlan> plan_pod(const LaunchSpec& spec, const PodPaths& paths, const Ho
          .reason = "SharedUid",
          .message = "the pod runs as the server's own user: it could end its shim (ShimLost)"});
   }
-  const bool asks_runner =
-      pod.containers.size() == 1 && pod.init_containers.empty() &&
-      runs_runner(!pod.containers[0].command.empty() ? pod.containers[0].command
-                                                     : pod.containers[0].args);
+  const auto& program =
+      !pod.containers[0].command.empty() ? pod.containers[0].command : pod.containers[0].args;
+  const bool asks_runner = pod.containers.size() == 1 && pod.init_containers.empty() &&
+                           (runs_runner(program) || runs_dask(program));
   plan.forkable = asks_runner && uid == host.uid && !spec.python.empty() &&
                   pod.restart == RestartPolicy::never && !spec.host_process;
   return plan;

@@ -16,6 +16,7 @@
 #include "base/failpoint.h"
 #include "cluster/embedded/process_entry.h"
 #include "cluster/embedded/spawn.h"
+#include "resource/labels.h"
 
 namespace metier {
 namespace fs = std::filesystem;
@@ -141,9 +142,11 @@ Result<void> ProcessDriver::launch(const LaunchSpec& spec, const PodPlan& plan,
   METIER_FAILPOINT_RETURN("driver/launch");
   if (zygote) {
     METIER_TRY(document, memory_file("metier-launch", launch_document(plan, at)));
+    const auto& annotations = spec.pod.metadata.annotations;
+    const auto preload = annotations.find(std::string(kPreloadAnnotation));
     METIER_CHECK(zygotes_.launch(spec.environment.empty() ? "default" : spec.environment,
-                                 spec.python, spec.id, document.get(), theirs.get(),
-                                 spec_file.get()));
+                                 spec.python, preload == annotations.end() ? "" : preload->second,
+                                 spec.id, document.get(), theirs.get(), spec_file.get()));
   } else {
     METIER_CHECK(spawn_shim(at, spec_file.get(), theirs.get()));
   }

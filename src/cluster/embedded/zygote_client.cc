@@ -25,8 +25,20 @@ struct Zygotes::Zygote {
   std::optional<Json> ready;
 };
 
+namespace {
+// The sets of modules that a pod may ask for (annotation metier.dev/preload).
+std::string modules_of(std::string_view preload) {
+  if (preload == "dask") {
+    return "distributed,distributed.cli.dask_worker,distributed.cli.dask_scheduler,"
+           "distributed.http.scheduler.api,distributed.http.scheduler.json";
+  }
+  return {};
+}
+}  // namespace
+
 Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& environment,
-                                                        const std::string& python) {
+                                                        const std::string& python,
+                                                        const std::string& modules) {
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     return fail(errno_error("socketpair", errno));
@@ -45,7 +57,8 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& envir
     }
   }
   spawn.env.push_back("PYTHONPATH=" + options_.runner);
-  spawn.env.push_back("METIER_PRELOAD=" + options_.preload);
+  spawn.env.push_back("METIER_PRELOAD=" + options_.preload + (modules.empty() ? "" : ",") +
+                      modules);
   spawn.descriptors = {theirs.get()};
   spawn.output = options_.folder + "/" + environment + ".log";
   METIER_TRY(pid, spawn_program(spawn));
@@ -87,23 +100,28 @@ Async<void> Zygotes::watch(std::shared_ptr<Zygote> zygote) {
 }
 
 Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::of(const std::string& environment,
-                                                     const std::string& python) {
-  if (const auto it = zygotes_.find(environment); it != zygotes_.end() && it->second->alive) {
+                                                     const std::string& python,
+                                                     const std::string& preload) {
+  const std::string modules = modules_of(preload);
+  const std::string name = modules.empty() ? environment : environment + "+" + preload;
+  if (const auto it = zygotes_.find(name); it != zygotes_.end() && it->second->alive) {
     return it->second;
   }
-  METIER_TRY(zygote, start(environment, python));
-  zygotes_[environment] = zygote;
+  METIER_TRY(zygote, start(name, python, modules));
+  zygotes_[name] = zygote;
   return zygote;
 }
 
-Result<void> Zygotes::prewarm(const std::string& environment, const std::string& python) {
-  METIER_CHECK(of(environment, python));
+Result<void> Zygotes::prewarm(const std::string& environment, const std::string& python,
+                              const std::string& preload) {
+  METIER_CHECK(of(environment, python, preload));
   return {};
 }
 
 Result<void> Zygotes::launch(const std::string& environment, const std::string& python,
-                             const std::string& id, int document, int control, int spec) {
-  METIER_TRY(zygote, of(environment, python));
+                             const std::string& preload, const std::string& id, int document,
+                             int control, int spec) {
+  METIER_TRY(zygote, of(environment, python, preload));
   auto text = dump_json(JsonObject{{"v", 1}, {"id", id}});
   const std::array<int, 3> files{document, control, spec};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof files)> room{};

@@ -27,10 +27,13 @@ class Zygotes final {
   // Hands one launch over. `control` and the files are duplicated into the message. Nothing comes back from
   // the zygote: the shim speaks on the control connection, which closes when the zygote could not serve.
   // Errors: unavailable (no zygote, or its queue is full): start the pod cold.
+  // `preload`: a further zygote of the environment, with these modules too ("dask").
   Result<void> launch(const std::string& environment, const std::string& python,
-                      const std::string& id, int document, int control, int spec);
+                      const std::string& preload, const std::string& id, int document, int control,
+                      int spec);
   // Starts the zygote of an environment ahead of its first pod.
-  Result<void> prewarm(const std::string& environment, const std::string& python);
+  Result<void> prewarm(const std::string& environment, const std::string& python,
+                       const std::string& preload = {});
   // What a zygote said when it was ready ({"ready":true,"pid":…,"moved":["grpc"],…}); null before.
   const Json* ready(const std::string& environment) const;
   int pid(const std::string& environment) const;
@@ -40,8 +43,10 @@ class Zygotes final {
 
  private:
   struct Zygote;
-  Result<std::shared_ptr<Zygote>> of(const std::string& environment, const std::string& python);
-  Result<std::shared_ptr<Zygote>> start(const std::string& environment, const std::string& python);
+  Result<std::shared_ptr<Zygote>> of(const std::string& environment, const std::string& python,
+                                     const std::string& preload);
+  Result<std::shared_ptr<Zygote>> start(const std::string& name, const std::string& python,
+                                        const std::string& modules);
   Async<void> watch(std::shared_ptr<Zygote> zygote);
 
   Executor executor_;

@@ -37,16 +37,7 @@ class UnavailableKind final : public Kind {
 }  // namespace
 
 std::vector<std::unique_ptr<Kind>> make_unavailable_kinds() {
-  const KindTraits kAll[] = {{.name = "dask",
-                              .summary = "a Dask cluster, called from your process",
-                              .executes = Executes::by_call,
-                              .deploys = true,
-                              .abortable = false,
-                              .nested_hyperparams = false,
-                              .available = false,
-                              .unavailable = "kind 'dask' can be described and stored, but this "
-                                             "build has no Dask controller to run it"},
-                             {.name = "mpijob",
+  const KindTraits kAll[] = {{.name = "mpijob",
                               .summary = "MPI ranks over several pods",
                               .available = false,
                               .unavailable = "kind 'mpijob' can be described and stored, but this "

@@ -1,0 +1,133 @@
+"""The Dask cluster that a run of kind dask stands beside: its client, and the user's code on its workers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunnerError
+
+if TYPE_CHECKING:
+    from .context import Context
+
+ADDRESS = "DASK_SCHEDULER_ADDRESS"
+# What the run runs: its file (or "") and the folder that it is imported from; execute.py sets them.
+user_code: tuple[str, str] = ("", "")
+handler = module = ""  # its handler, and the module that the file is on the workers
+MAX_FILE = 16 << 20
+
+
+class DaskUnavailable(RunnerError):
+    """There is no Dask cluster to connect to, or no Dask to connect with."""
+
+    code = "EngineMissing"
+
+
+def connect(context: Context, environment: Mapping[str, str]) -> Any:
+    """A ``distributed.Client`` of the cluster of this run; its workers can import the run's file and what lies beside it.
+
+    Raises DaskUnavailable when the run has no cluster, the environment no ``distributed``, or the scheduler does not answer.
+    """
+    address = environment.get(ADDRESS, "")
+    if not address:
+        raise DaskUnavailable("this run has no Dask cluster: run it with --kind dask")
+    try:
+        import distributed
+    except ImportError as error:
+        raise DaskUnavailable(
+            f"the function's environment has no 'distributed' ({error}): add the requirements dask and distributed"
+        ) from None
+    try:
+        client = distributed.Client(address, name=context.name, timeout="60s", set_as_default=True)
+    except (OSError, TimeoutError) as error:
+        raise DaskUnavailable(f"the Dask scheduler at {address} does not answer: {error or type(error).__name__}") from None
+    share_code(client, environment)
+    return client
+
+
+def share_code(client: Any, environment: Mapping[str, str]) -> None:
+    """Make the run's file importable on scheduler and workers, those that come later too."""
+    global module
+    file, folder = user_code
+    files: dict[str, bytes] = {}
+    if file.endswith(".py") and os.path.isfile(file) and os.path.getsize(file) <= MAX_FILE:
+        with open(file, "rb") as stream:
+            module = _module_of(file)
+            files[f"{module}.py"] = stream.read()
+    # The folder of inline code holds nothing but the file, and is another one in each run.
+    inline = os.path.join(os.path.dirname(environment.get("METIER_JOURNAL", "")), "code")
+    paths = [folder] if folder and folder != inline else []
+    paths += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in paths]
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [path for path in paths if path != own]
+    digest = hashlib.sha256(repr((sorted(files.items()), paths)).encode()).hexdigest()[:16]
+    for plugin in _plugins(digest, files, paths):
+        client.register_plugin(plugin, name=plugin.name)
+
+
+def _module_of(file: str) -> str:
+    """The name that the file was imported under (calling.load_file may have changed it)."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == file and name != "__main__":
+            return name
+    return os.path.splitext(os.path.basename(file))[0].replace("-", "_")
+
+
+def _plugins(digest: str, files: dict[str, bytes], paths: list[str]) -> list[Any]:
+    """Plugins that carry the code. Local classes, so that they are pickled whole: workers need nothing of ours."""
+    from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+
+    def install() -> None:
+        import os
+        import sys
+        import tempfile
+
+        mark = "_metier_code"
+        old = getattr(sys, mark, None)
+        if old is not None and old[0] == digest:
+            return
+        folder = os.path.join(tempfile.gettempdir(), f"metier-code-{digest}")
+        os.makedirs(folder, exist_ok=True)
+        for name, body in files.items():
+            with open(os.path.join(folder, name), "wb") as stream:
+                stream.write(body)
+        for path in old[1] if old else []:
+            if path in sys.path:
+                sys.path.remove(path)
+        added = [folder] + [path for path in paths if os.path.isdir(path) and path not in sys.path]
+        gone = tuple(path + os.sep for path in (old[1] if old else []))
+        stems = {name[:-3] for name in files}
+        for name, module in list(sys.modules.items()):
+            where = getattr(module, "__file__", None) or ""
+            if name in stems or (gone and where.startswith(gone)):
+                del sys.modules[name]
+        sys.path[:0] = added
+        setattr(sys, mark, (digest, added))
+
+    class OnWorker(WorkerPlugin):  # type: ignore[misc]
+        name = "metier-code"
+
+        def setup(self, worker: Any) -> None:
+            install()
+
+    class OnScheduler(SchedulerPlugin):  # type: ignore[misc]
+        name = "metier-code-scheduler"
+
+        def start(self, scheduler: Any) -> Any:
+            install()
+
+    return [OnScheduler(), OnWorker()]
+
+
+def close(client: Any) -> None:
+    """Let go of a client; a cluster that does not answer any more keeps nobody waiting."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None or not isinstance(client, distributed.Client):
+        return
+    try:
+        client.close(timeout=2)
+    except Exception:  # noqa: BLE001, S110 - the run has ended already
+        pass

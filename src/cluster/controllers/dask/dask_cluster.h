@@ -1,0 +1,54 @@
+// DaskCluster (metier.dev/v1; its spec is written by kind/dask): a scheduler, its Service and between `minimum` and
+// `maximum` workers, as MLRun's server makes them through dask-kubernetes.
+//
+//   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod",
+//            incarnation: 1, openedBy: "…", openedAt: "…", used: true,
+//            scheduler: "pod", address: "127.x.y.z", dashboard: "http://127.x.y.z:8787", ready: true,
+//            next: 4                    number of the next worker
+//            workers: {wanted, ready}, retire: {id, n}, leaving: {"pod": "since"}, broken: 0}
+//
+//  - Scheduler, max(1, minimum) workers and, with `handler`, one Pod of a run are one gang.
+//  - Adaptive: every second the number of workers that the scheduler asks for, within the bounds: more at once, fewer when
+//    three answers in a row said so. Fewer means: the scheduler retires them (it moves what they hold) and they leave by
+//    themselves; who still is there after the grace is stopped. A worker that the scheduler will not give up stays.
+//  - A worker that ends otherwise is replaced. A scheduler that ends by itself (idle timeout, Client.shutdown) closes the
+//    cluster; one that dies fails it. A new `openedBy` opens it again, as a new incarnation.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "cluster/controllers/controller.h"
+#include "net/client.h"
+
+namespace metier {
+
+class DaskClusterController final : public Controller {
+ public:
+  // `client` may be null (pure tests): then nothing is asked and nothing retired.
+  DaskClusterController(net::Client* client, const Clock& clock) : client_(client), clock_(clock) {}
+  std::string_view api_version() const override { return "metier.dev/v1"; }
+  std::string_view kind() const override { return "DaskCluster"; }
+  // Facts: {ready, workers, names: {"0": "tcp://…"}, desired, calm, clients, retired: {id, names: []}}.
+  Async<Result<Facts>> gather(const Resource& resource) override;
+  Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
+                     Time now) const override;
+  // Retires the worker, so that what it holds is moved before it is stopped. Errors: conflict, when the scheduler
+  // does not give the worker up.
+  Async<Result<void>> before_stop(const Resource& pod) override;
+
+ private:
+  struct Memory {  // of one cluster, lost with the process without harm
+    std::vector<std::pair<std::chrono::steady_clock::time_point, std::int64_t>> desired;
+    std::string retired_id;
+    JsonArray retired;
+    JsonObject names;
+  };
+  Async<Result<Json>> ask(std::string method, std::string url, std::string body) const;
+
+  net::Client* client_;
+  const Clock& clock_;
+  std::map<std::string, Memory> memory_;  // by uid
+};
+
+}  // namespace metier

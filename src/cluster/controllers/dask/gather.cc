@@ -1,0 +1,136 @@
+// What the controller asks the scheduler, and the one thing that it tells it: whom to retire.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cluster/controllers/dask/dask_cluster.h"
+
+namespace metier {
+namespace {
+constexpr auto kPatience = std::chrono::milliseconds(2500);
+constexpr std::string_view kHttpPort = "8787";
+
+std::string text_of(const Json& value) {
+  if (value.is_string()) { return std::string(value.get_string()); }
+  return value.is_int64() ? std::to_string(value.get_int64()) : std::string();
+}
+}  // namespace
+
+Async<Result<Json>> DaskClusterController::ask(std::string method, std::string url,
+                                               std::string body) const {
+  net::ClientRequest request;
+  request.method = std::move(method);
+  request.url = std::move(url);
+  request.timeout = kPatience;
+  request.body_limit = 8U << 20U;
+  if (!body.empty()) {
+    request.headers.emplace_back("Content-Type", "application/json");
+    request.body = std::move(body);
+  }
+  auto answer = co_await client_->send(std::move(request));
+  if (!answer) { co_return fail(std::move(answer.error())); }
+  if (answer->status != 200) {
+    co_return fail(ErrorKind::unavailable,
+                   fmt::format("the scheduler answered {}", answer->status));
+  }
+  co_return parse_json(answer->body);
+}
+
+Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
+  if (client_ == nullptr || !resource.status.is_object()) { co_return Facts(); }
+  const std::string address(string_at(resource.status, "address"));
+  const auto state = string_at(resource.status, "state");
+  if (address.empty() || (state != "Starting" && state != "Running")) {
+    memory_.erase(resource.metadata.uid);
+    co_return Facts();
+  }
+  const std::string base = fmt::format("http://{}:{}", address, kHttpPort);
+  JsonObject facts{{"ready", false}};
+  auto counts = co_await ask("GET", base + "/json/counts.json", {});
+  if (!counts || !counts->is_object()) { co_return Facts(std::move(facts)); }
+  Memory& memory = memory_[resource.metadata.uid];
+  const JsonObject& numbers = counts->get_object();
+  const std::int64_t workers = int_in(numbers, "workers").value_or(0);
+  const std::int64_t desired = int_in(numbers, "desired_workers").value_or(0);
+  facts["ready"] = true;
+  facts["workers"] = workers;
+  facts["clients"] = int_in(numbers, "clients").value_or(0);
+  facts["desired"] = desired;
+  const auto now = clock_.steady();
+  if (memory.desired.empty() ||
+      now - memory.desired.back().first >= std::chrono::milliseconds(800)) {
+    memory.desired.emplace_back(now, desired);
+  } else {
+    memory.desired.back().second = std::max(memory.desired.back().second, desired);
+  }
+  if (memory.desired.size() > 3) { memory.desired.erase(memory.desired.begin()); }
+  if (memory.desired.size() == 3) {
+    std::int64_t calm = 0;
+    for (const auto& [at, wish] : memory.desired) { calm = std::max(calm, wish); }
+    facts["calm"] = calm;
+  }
+  if (const JsonObject* retire = object_in(resource.status.get_object(), "retire")) {
+    const std::string id(string_in(*retire, "id"));
+    if (!id.empty() && memory.retired_id != id) {
+      auto answer = co_await ask("POST", base + "/api/v1/retire_workers",
+                                 dump_json(JsonObject{{"n", int_in(*retire, "n").value_or(0)}}));
+      if (answer && answer->is_object()) {
+        Memory& again = memory_[resource.metadata.uid];
+        again.retired_id = id;
+        again.retired.clear();
+        for (const auto& worker : answer->get_object()) {
+          if (worker.value().is_object()) {
+            if (const Json* name = worker.value().get_object().if_contains("name")) {
+              again.retired.emplace_back(text_of(*name));
+            }
+          }
+        }
+      }
+    }
+    const Memory& again = memory_[resource.metadata.uid];
+    if (!id.empty() && again.retired_id == id) {
+      facts["retired"] = JsonObject{{"id", id}, {"names", again.retired}};
+    }
+  }
+  auto list = co_await ask("GET", base + "/api/v1/get_workers", {});
+  if (list && list->is_object()) {
+    JsonObject names;
+    if (const JsonArray* found = array_in(list->get_object(), "workers")) {
+      for (const Json& worker : *found) {
+        const Json* name = worker.is_object() ? worker.get_object().if_contains("name") : nullptr;
+        if (name != nullptr) { names[text_of(*name)] = string_in(worker.get_object(), "address"); }
+      }
+    }
+    memory_[resource.metadata.uid].names = std::move(names);
+  }
+  facts["names"] = memory_[resource.metadata.uid].names;
+  co_return Facts(std::move(facts));
+}
+
+Async<Result<void>> DaskClusterController::before_stop(const Resource& pod) {
+  const auto component = pod.metadata.labels.find("dask.org/component");
+  if (client_ == nullptr || component == pod.metadata.labels.end() ||
+      component->second != "worker" || !pod.metadata.owner) {
+    co_return Result<void>{};
+  }
+  const auto known = memory_.find(pod.metadata.owner->uid);
+  const auto name = pod.metadata.labels.find("metier.dev/index");
+  if (known == memory_.end() || name == pod.metadata.labels.end()) { co_return Result<void>{}; }
+  const std::string address(string_in(known->second.names, name->second));
+  const auto scheduler = pod.metadata.annotations.find("metier.dev/scheduler");
+  if (address.empty() || scheduler == pod.metadata.annotations.end()) { co_return Result<void>{}; }
+  auto answer = co_await ask(
+      "POST", fmt::format("http://{}:{}/api/v1/retire_workers", scheduler->second, kHttpPort),
+      dump_json(JsonObject{{"workers", JsonArray{address}}}));
+  if (!answer) {  // no scheduler: nothing can be moved
+    co_return Result<void>{};
+  }
+  if (!answer->is_object() || !answer->get_object().contains(address)) {
+    co_return fail(
+        ErrorKind::conflict,
+        fmt::format("the scheduler does not give up {}: it holds the only copy of data", address));
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace metier

@@ -1,0 +1,496 @@
+// What a DaskCluster needs now. Pure: from its spec, status, pods and what the scheduler said.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "cluster/controllers/dask/dask_cluster.h"
+#include "cluster/controllers/pod_group.h"
+#include "resource/pod.h"
+
+namespace metier {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr std::int64_t kMostBroken = 3;  // workers in a row that ended before they had joined
+constexpr std::size_t kKeptEnded = 8;    // ended pods kept for their logs
+constexpr seconds kLeaveGrace{30};       // for a retired worker to leave by itself
+constexpr seconds kFreshOpen{120};  // an opener that has not connected yet keeps the cluster open
+constexpr std::string_view kIncarnation = "metier.dev/incarnation";
+constexpr std::string_view kIndex = "metier.dev/index";
+constexpr std::string_view kComponent = "dask.org/component";
+constexpr std::string_view kClusterName = "dask.org/cluster-name";
+
+std::string label(const Resource& resource, std::string_view name) {
+  const auto found = resource.metadata.labels.find(std::string(name));
+  return found == resource.metadata.labels.end() ? std::string() : found->second;
+}
+
+class Reconciliation {
+ public:
+  Reconciliation(const Resource& cluster, const Snapshot& snapshot, const Facts& facts, Time now)
+      : cluster_(cluster), snapshot_(snapshot), facts_(facts), now_(now) {
+    if (cluster.status.is_object()) { status_ = cluster.status.get_object(); }
+    minimum_ = std::max<std::int64_t>(0, int_in(cluster.spec(), "minimum").value_or(0));
+    maximum_ = std::max(minimum_, int_in(cluster.spec(), "maximum").value_or(1));
+  }
+
+  Decision decide() {
+    const std::string opener(string_in(cluster_.spec(), "openedBy"));
+    const std::string state = text("state");
+    if (state.empty() || ((state == "Closed" || state == "Failed") && opener != text("openedBy"))) {
+      open(opener);
+    } else if (opener != text("openedBy")) {
+      status_["openedBy"] = opener;
+      status_["openedAt"] = to_iso(now_);
+      status_["used"] = false;
+      status_["opens"] = number("opens") + 1;
+    }
+    if (text("state") == "Closed" || text("state") == "Failed") {
+      stop_all();
+    } else {
+      sort_pods();
+      run();
+    }
+    Json status(std::move(status_));
+    if (status != cluster_.status) { out_.status = std::move(status); }
+    return std::move(out_);
+  }
+
+ private:
+  std::string text(std::string_view field) const { return std::string(string_in(status_, field)); }
+  std::int64_t number(std::string_view field) const { return int_in(status_, field).value_or(0); }
+  std::int64_t first_workers() const { return std::max<std::int64_t>(1, minimum_); }
+
+  void open(const std::string& opener) {
+    const std::int64_t incarnation = number("incarnation") + 1;
+    const std::int64_t next = number("next");
+    status_ = JsonObject{{"state", "Starting"}, {"incarnation", incarnation},
+                         {"openedBy", opener},  {"openedAt", to_iso(now_)},
+                         {"used", false},       {"next", next},
+                         {"first", next}};
+  }
+
+  // Kept for their logs, a few; what still runs ends.
+  void stop_all() {
+    std::vector<const Resource*> ended;
+    for (const Resource& pod : snapshot_.pods) {
+      if (is_terminal(pod_status_from_json(pod.status).phase)) {
+        ended.push_back(&pod);
+      } else {
+        out_.remove.push_back(key_of(pod));
+      }
+    }
+    keep_few(ended);
+  }
+
+  void keep_few(std::vector<const Resource*> ended) {
+    if (ended.size() <= kKeptEnded) { return; }
+    std::ranges::sort(ended, {}, [](const Resource* pod) { return pod->version; });
+    for (std::size_t i = 0; i + kKeptEnded < ended.size(); ++i) {
+      out_.remove.push_back(key_of(*ended[i]));
+    }
+  }
+
+  void sort_pods() {
+    const std::string incarnation = std::to_string(number("incarnation"));
+    std::vector<const Resource*> ended;
+    for (const Resource& pod : snapshot_.pods) {
+      const PodStatus status = pod_status_from_json(pod.status);
+      const bool over = is_terminal(status.phase);
+      if (label(pod, kIncarnation) != incarnation) {
+        old_live_ = old_live_ || !over;
+        over ? ended.push_back(&pod) : out_.remove.push_back(key_of(pod));
+        continue;
+      }
+      if (label(pod, kComponent) == "scheduler") {
+        scheduler_ = &pod;
+        continue;
+      }
+      indices_.insert(label(pod, kIndex));
+      over ? ended.push_back(&pod) : live_.push_back(&pod);
+    }
+    for (const Resource* pod : ended) { note_end(*pod); }
+    keep_few(std::move(ended));
+  }
+
+  bool registered(const Resource& pod) const {
+    const JsonObject* names =
+        facts_.is_object() ? object_in(facts_.get_object(), "names") : nullptr;
+    return names != nullptr && names->contains(label(pod, kIndex));
+  }
+
+  // A worker's end is told once: `counted` holds the pods whose end is in the books.
+  void note_end(const Resource& pod) {
+    if (label(pod, kIncarnation) != std::to_string(number("incarnation"))) { return; }
+    JsonObject& leaving = ensure_object(status_, "leaving");
+    leaving.erase(pod.metadata.name);
+    JsonArray& counted = ensure_array(status_, "counted");
+    for (const Json& name : counted) {
+      if (name.is_string() && std::string_view(name.get_string()) == pod.metadata.name) { return; }
+    }
+    counted.emplace_back(pod.metadata.name);
+    if (counted.size() > 4 * kKeptEnded) { counted.erase(counted.begin()); }
+    const PodStatus status = pod_status_from_json(pod.status);
+    bool joined = false;
+    for (const Json& name : ensure_array(status_, "joined")) {
+      joined =
+          joined || (name.is_string() && std::string_view(name.get_string()) == pod.metadata.name);
+    }
+    if (joined || status.phase != PodPhase::failed) { return; }
+    status_["broken"] = number("broken") + 1;
+    status_["failed"] = pod.metadata.name;
+    status_["reason"] =
+        status.reason.empty() || status.reason == "Error" ? "WorkerFailed" : status.reason;
+    status_["message"] = end_text(pod, status);
+  }
+
+  static std::string end_text(const Resource& pod, const PodStatus& status) {
+    for (const ContainerStatus& container : status.containers) {
+      if (container.state != ContainerStatus::State::terminated) { continue; }
+      if (container.exit_code == 127) {
+        return fmt::format(
+            "{}: the function's environment has no 'dask' program; add the requirements dask and "
+            "distributed (metier run --requirement dask --requirement distributed)",
+            pod.metadata.name);
+      }
+      if (container.signal != 0) {
+        return fmt::format("{} was killed by signal {}", pod.metadata.name, container.signal);
+      }
+      return fmt::format("{} ended with exit code {}{}", pod.metadata.name, container.exit_code,
+                         container.message.empty() ? "" : ": " + container.message);
+    }
+    return fmt::format("{}: {}", pod.metadata.name,
+                       status.message.empty() ? "it failed" : status.message);
+  }
+
+  void fail_with(std::string reason, std::string message, const std::string& pod) {
+    status_["state"] = "Failed";
+    status_["reason"] = std::move(reason);
+    status_["message"] = std::move(message);
+    status_["failed"] = pod;
+    status_.erase("ready");
+    stop_all();
+  }
+
+  void run() {
+    if (old_live_) {  // the address of the Service is still held
+      out_.requeue = milliseconds(20);
+      return;
+    }
+    if (!has_group()) { return; }
+    if (scheduler_ == nullptr) {
+      if (number("next") > number("first")) {
+        fail_with("SchedulerLost", "the pod of the scheduler was removed", "");
+        return;
+      }
+      start();
+      return;
+    }
+    const PodStatus status = pod_status_from_json(scheduler_->status);
+    if (is_terminal(status.phase)) {
+      scheduler_ended(status);
+      return;
+    }
+    if (number("broken") >= kMostBroken) {
+      fail_with(text("reason"), text("message"), text("failed"));
+      return;
+    }
+    if (status.phase != PodPhase::running) {
+      status_["scheduler"] = scheduler_->metadata.name;
+      explain(status);
+      return;
+    }
+    status_["scheduler"] = scheduler_->metadata.name;
+    const std::string address = status.pod_ip.empty() ? "127.0.0.1" : status.pod_ip;
+    status_["address"] = address;
+    status_["dashboard"] = fmt::format("http://{}:8787", address);
+    scale(address);
+  }
+
+  // Why the first gang is not there yet, for those who wait for it.
+  void explain(const PodStatus& scheduler) {
+    std::string reason = scheduler.reason;
+    std::string message = scheduler.message;
+    for (const Resource* pod : live_) {
+      if (!reason.empty() && reason != "GangIncomplete") { break; }
+      const PodStatus status = pod_status_from_json(pod->status);
+      if (status.phase != PodPhase::pending) { continue; }
+      reason = status.reason;
+      message = status.message;
+    }
+    if (reason == "GangIncomplete") { return; }
+    if (reason.empty()) {
+      status_.erase("reason");
+      status_.erase("message");
+      return;
+    }
+    status_["reason"] = reason;
+    status_["message"] = message;
+  }
+
+  void scheduler_ended(const PodStatus& status) {
+    if (status.phase == PodPhase::succeeded) {
+      const auto opened = from_iso(text("openedAt"));
+      const bool awaited =
+          !bool_in(status_, "used") && number("opens") > 0 && opened && now_ - *opened < kFreshOpen;
+      if (awaited) {
+        const std::string opener = text("openedBy");
+        open(opener);
+        out_.requeue = milliseconds(1);
+        return;
+      }
+      status_["state"] = "Closed";
+      status_["reason"] = "Closed";
+      status_["message"] = "the scheduler has ended: idle for scheduler_timeout, or shut down";
+      status_.erase("ready");
+      stop_all();
+      return;
+    }
+    std::string message = end_text(*scheduler_, status);
+    fail_with(status.reason == "OOMKilled" ? "OOMKilled" : "SchedulerLost",
+              "the scheduler of the Dask cluster is gone: " + message, scheduler_->metadata.name);
+  }
+
+  // The gang's group, with the right number of members; pods come after it.
+  bool has_group() {
+    const int members =
+        static_cast<int>(1 + first_workers() + (bool_in(cluster_.spec(), "handler") ? 1 : 0));
+    if (scheduler_ != nullptr &&
+        pod_status_from_json(scheduler_->status).phase != PodPhase::pending) {
+      return true;
+    }
+    for (const Resource& group : snapshot_.groups) {
+      const int has = static_cast<int>(int_in(group.spec(), "minMember").value_or(0));
+      if (has == members || group.metadata.other.contains("deletionTimestamp")) { return true; }
+      out_.remove.push_back(key_of(group));
+      out_.requeue = milliseconds(20);
+      return false;
+    }
+    auto group = make_pod_group(cluster_.metadata.name, cluster_.metadata.name_space, members);
+    mark(group);
+    out_.create.push_back(std::move(group));
+    return true;
+  }
+
+  void mark(Resource& object) const {
+    object.metadata.name_space = cluster_.metadata.name_space;
+    for (const auto& [key, value] : cluster_.metadata.labels) {
+      object.metadata.labels.try_emplace(key, value);
+    }
+    object.metadata.labels[std::string(kClusterName)] = cluster_.metadata.name;
+    object.metadata.owner = owner_ref_to(cluster_);
+  }
+
+  void start() {
+    if (snapshot_.services.empty()) { out_.create.insert(out_.create.begin(), service()); }
+    Resource scheduler = pod("scheduler", number("incarnation") > 1
+                                              ? fmt::format("scheduler-{}", number("incarnation"))
+                                              : "scheduler");
+    scheduler.metadata.labels[std::string(kIndex)] = "0";
+    out_.create.push_back(std::move(scheduler));
+    add_workers(first_workers(), "");
+  }
+
+  Resource service() const {
+    Resource out{.api_version = "v1",
+                 .kind = "Service",
+                 .metadata = {.name = cluster_.metadata.name, .name_space = {}}};
+    mark(out);
+    out.metadata.labels["app"] = "dask";
+    out.metadata.labels[std::string(kComponent)] = "scheduler";
+    JsonObject dashboard{{"name", "dashboard"}, {"port", 8787}, {"targetPort", 8787}};
+    JsonObject spec{{"selector", JsonObject{{kClusterName, cluster_.metadata.name},
+                                            {kComponent, "scheduler"}}}};
+    if (const JsonObject* asked = object_in(cluster_.spec(), "service")) {
+      if (const auto type = string_in(*asked, "type"); !type.empty()) { spec["type"] = type; }
+      if (const auto port = int_in(*asked, "nodePort")) { dashboard["nodePort"] = *port; }
+    }
+    spec["ports"] = JsonArray{JsonObject{{"name", "comm"}, {"port", 8786}, {"targetPort", 8786}},
+                              std::move(dashboard)};
+    out.body["spec"] = std::move(spec);
+    return out;
+  }
+
+  Resource pod(std::string_view role, const std::string& suffix) const {
+    Resource out{.api_version = "v1", .kind = "Pod"};
+    if (const JsonObject* part = object_in(cluster_.spec(), role)) {
+      if (const JsonObject* from = object_in(*part, "template")) {
+        if (const JsonObject* metadata = object_in(*from, "metadata")) {
+          for (const auto& [field, into] : {std::pair("labels", &out.metadata.labels),
+                                            std::pair("annotations", &out.metadata.annotations)}) {
+            if (const Json* given = metadata->if_contains(field); given != nullptr) {
+              if (auto read = labels_from_json(*given, field)) { *into = std::move(*read); }
+            }
+          }
+        }
+        if (const JsonObject* spec = object_in(*from, "spec")) { out.body["spec"] = *spec; }
+      }
+    }
+    mark(out);
+    out.metadata.name = cluster_.metadata.name + "-" + suffix;
+    out.metadata.labels[std::string(kIncarnation)] = std::to_string(number("incarnation"));
+    out.metadata.labels[std::string(kPodGroupLabel)] = cluster_.metadata.name;
+    return out;
+  }
+
+  void add_workers(std::int64_t count, const std::string& scheduler) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t index = number("next");
+      status_["next"] = index + 1;
+      Resource worker = pod("worker", fmt::format("worker-{}", index));
+      worker.metadata.labels[std::string(kIndex)] = std::to_string(index);
+      if (!scheduler.empty()) { worker.metadata.annotations["metier.dev/scheduler"] = scheduler; }
+      if (JsonObject* spec = object_in(worker.body, "spec")) {
+        if (JsonArray& containers = ensure_array(*spec, "containers");
+            !containers.empty() && containers.front().is_object()) {
+          JsonObject& container = containers.front().get_object();
+          JsonArray& args = ensure_array(container, "args");
+          args.emplace_back("--name");
+          args.emplace_back(std::to_string(index));
+          ensure_array(container, "env")
+              .push_back(JsonObject{{"name", "DASK_SCHEDULER_ADDRESS"},
+                                    {"value", string_in(cluster_.spec(), "address")}});
+        }
+      }
+      out_.create.push_back(std::move(worker));
+    }
+  }
+
+  void scale(const std::string& address) {
+    const bool ready = facts_.is_object() && bool_in(facts_.get_object(), "ready");
+    if (!ready) {
+      out_.requeue = milliseconds(bool_in(status_, "ready") ? 1000 : 50);
+      return;
+    }
+    const JsonObject& facts = facts_.get_object();
+    status_["ready"] = true;
+    status_["state"] = "Running";
+    if (int_in(facts, "clients").value_or(0) > 0 && !bool_in(status_, "used")) {
+      status_["used"] = true;
+    }
+    remember_joined();
+    follow_leaving(facts);
+    const JsonObject& leaving = ensure_object(status_, "leaving");
+    std::vector<const Resource*> staying;
+    std::int64_t joined = 0;
+    for (const Resource* pod : live_) {
+      if (leaving.contains(pod->metadata.name)) { continue; }
+      staying.push_back(pod);
+      joined += registered(*pod) ? 1 : 0;
+    }
+    const auto have = static_cast<std::int64_t>(staying.size());
+    const std::int64_t desired =
+        std::clamp(int_in(facts, "desired").value_or(0), minimum_, maximum_);
+    // Until it has been used the first workers stay: a handler is on its way.
+    const std::int64_t floor = bool_in(status_, "used") ? minimum_ : first_workers();
+    std::int64_t wanted = std::max(desired, floor);
+    if (wanted > have) {
+      add_workers(wanted - have, address);
+    } else if (wanted < have) {
+      const std::int64_t calm = std::clamp(int_in(facts, "calm").value_or(have), floor, maximum_);
+      const std::int64_t surplus = have - std::max(calm, wanted);
+      if (have > maximum_ || surplus > 0) { shrink(staying, std::max(surplus, have - maximum_)); }
+      wanted = std::max(wanted, std::max(calm, wanted));
+    }
+    if (joined > 0) {
+      status_.erase("broken");
+      status_.erase("reason");
+      status_.erase("message");
+      status_.erase("failed");
+    }
+    status_["workers"] = JsonObject{{"wanted", wanted}, {"ready", joined}};
+    const bool settled =
+        minimum_ == maximum_ && joined == have && have == wanted && leaving.empty();
+    out_.requeue = joined < have ? milliseconds(50)
+                   : settled     ? milliseconds(3000)
+                                 : milliseconds(1000);
+  }
+
+  void remember_joined() {
+    JsonArray names;
+    const JsonArray before = ensure_array(status_, "joined");
+    for (const Resource* pod : live_) {
+      const bool was = std::ranges::any_of(before, [&](const Json& name) {
+        return name.is_string() && std::string_view(name.get_string()) == pod->metadata.name;
+      });
+      if (was || registered(*pod)) { names.emplace_back(pod->metadata.name); }
+    }
+    status_["joined"] = std::move(names);
+  }
+
+  // Those that the scheduler gave up leave by themselves; who stays too long is stopped.
+  void follow_leaving(const JsonObject& facts) {
+    JsonObject& leaving = ensure_object(status_, "leaving");
+    const JsonObject* retire = object_in(status_, "retire");
+    const JsonObject* answer = object_in(facts, "retired");
+    if (retire != nullptr && answer != nullptr &&
+        string_in(*retire, "id") == string_in(*answer, "id")) {
+      if (const JsonArray* names = array_in(*answer, "names")) {
+        for (const Json& name : *names) {
+          for (const Resource* pod : live_) {
+            if (name.is_string() && label(*pod, kIndex) == std::string_view(name.get_string())) {
+              leaving[pod->metadata.name] = to_iso(now_);
+            }
+          }
+        }
+      }
+      status_.erase("retire");
+    }
+    for (const Resource* pod : live_) {
+      const Json* since = leaving.if_contains(pod->metadata.name);
+      if (since == nullptr || !since->is_string()) { continue; }
+      const auto from = from_iso(std::string_view(since->get_string()));
+      if (!from || now_ - *from > kLeaveGrace) { out_.remove.push_back(key_of(*pod)); }
+    }
+    std::vector<std::string> gone;
+    for (const auto& entry : leaving) {
+      const bool lives = std::ranges::any_of(live_, [&](const Resource* pod) {
+        return pod->metadata.name == std::string_view(entry.key());
+      });
+      if (!lives) { gone.emplace_back(entry.key()); }
+    }
+    for (const std::string& name : gone) { leaving.erase(name); }
+  }
+
+  // First those that have not joined, newest first; the scheduler chooses among the others.
+  void shrink(const std::vector<const Resource*>& staying, std::int64_t count) {
+    for (auto pod = staying.rbegin(); pod != staying.rend() && count > 0; ++pod) {
+      if (pod_status_from_json((*pod)->status).phase != PodPhase::pending) { continue; }
+      out_.remove.push_back(key_of(**pod));
+      --count;
+    }
+    if (count <= 0 || status_.contains("retire")) { return; }
+    const std::int64_t round = number("rounds") + 1;
+    status_["rounds"] = round;
+    status_["retire"] =
+        JsonObject{{"id", fmt::format("{}.{}", number("incarnation"), round)}, {"n", count}};
+    out_.requeue = milliseconds(1);
+  }
+
+  const Resource& cluster_;
+  const Snapshot& snapshot_;
+  const Facts& facts_;
+  Time now_;
+  JsonObject status_;
+  Decision out_;
+  std::int64_t minimum_ = 0;
+  std::int64_t maximum_ = 1;
+  bool old_live_ = false;
+  const Resource* scheduler_ = nullptr;
+  std::vector<const Resource*> live_;  // workers of this incarnation that have not ended
+  std::set<std::string> indices_;
+};
+
+}  // namespace
+
+Decision DaskClusterController::reconcile(const Resource& resource, const Snapshot& snapshot,
+                                          const Facts& facts, Time now) const {
+  Decision out = Reconciliation(resource, snapshot, facts, now).decide();
+  if (out.requeue && *out.requeue == milliseconds(0)) { out.requeue = milliseconds(1); }
+  return out;
+}
+
+}  // namespace metier

@@ -1,0 +1,222 @@
+#include "kind/dask/dask_lowering.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "base/digest.h"
+#include "base/text.h"
+#include "kind/lowering.h"
+#include "model/names.h"
+#include "model/python_text.h"
+#include "resource/labels.h"
+
+namespace metier {
+namespace {
+
+// `mlrun-` + this + `-` + 10 digits leaves room for `-scheduler-99999` in 63.
+constexpr std::size_t kLongestFunction = 30;
+// What our controller asks of the scheduler, beside what Dask serves by itself.
+constexpr std::string_view kRoutes =
+    R"(["distributed.http.scheduler.prometheus","distributed.http.scheduler.info","distributed.http.scheduler.json",)"
+    R"("distributed.http.health","distributed.http.proxy","distributed.http.statics","distributed.http.scheduler.api"])";
+
+std::string name_of(const Json& entry) {
+  return entry.is_object() ? std::string(string_in(entry.get_object(), "name")) : std::string();
+}
+
+// Runtime variables win; of the function's own, a repeated name has its last value at its first place.
+JsonArray cluster_env(const Subject& subject, const Site& site) {
+  Function bare = subject.function;
+  bare.spec().erase("env");
+  if (JsonObject* build = object_in(bare.spec(), "build")) { build->erase("functionSourceCode"); }
+  Site without_secrets = site;
+  without_secrets.project_secret_keys.clear();
+  JsonArray env = container_env(Subject{bare, nullptr}, without_secrets);
+  const std::size_t fixed = env.size();
+  if (const JsonArray* own = array_in(subject.function.spec(), "env")) {
+    bare.spec()["env"] = *own;
+  }
+  const JsonArray all = container_env(Subject{bare, nullptr}, site);
+  for (std::size_t i = fixed; i < all.size(); ++i) {
+    const std::string name = name_of(all[i]);
+    const auto known =
+        std::ranges::find_if(env, [&](const Json& entry) { return name_of(entry) == name; });
+    if (known == env.end()) {
+      env.push_back(all[i]);
+    } else if (known - env.begin() >= static_cast<std::ptrdiff_t>(fixed)) {
+      *known = all[i];
+    }
+  }
+  return env;
+}
+
+Json role_template(const Subject& subject, const Site& site, std::string_view component,
+                   PodRole role) {
+  JsonObject labels{{"app", "dask"}, {kDaskComponentLabel, component}, {"user", "metier"}};
+  JsonObject metadata{{"labels", std::move(labels)}};
+  if (site.embedded) { metadata["annotations"] = JsonObject{{kPreloadAnnotation, "dask"}}; }
+  return JsonObject{{"metadata", std::move(metadata)},
+                    {"spec", role_spec(subject, site, std::move(role))}};
+}
+
+void own_address(JsonArray& env) {
+  env.push_back(JsonObject{
+      {"name", "METIER_POD_ADDRESS"},
+      {"valueFrom", JsonObject{{"fieldRef", JsonObject{{"fieldPath", "status.podIP"}}}}}});
+}
+
+Json scheduler_template(const Subject& subject, const Site& site) {
+  PodRole role{.line = {.command = {}, .args = {"dask", "scheduler"}},
+               .env = cluster_env(subject, site),
+               .resources = role_resources(subject.function, "scheduler_resources", site),
+               .working_dir = {}};
+  if (site.embedded) {
+    own_address(role.env);
+    role.line.args.insert(role.line.args.end(),
+                          {"--host", "$(METIER_POD_ADDRESS)", "--port", "8786",
+                           "--dashboard-address", "$(METIER_POD_ADDRESS):8787", "--no-show"});
+  }
+  if (const std::string idle = subject.function.text("scheduler_timeout"); !idle.empty()) {
+    role.line.args.insert(role.line.args.end(), {"--idle-timeout", idle});
+  }
+  const bool routed = std::ranges::any_of(role.env, [](const Json& entry) {
+    return name_of(entry) == "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES";
+  });
+  if (!routed) {
+    role.env.push_back(
+        JsonObject{{"name", "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"}, {"value", kRoutes}});
+  }
+  return role_template(subject, site, "scheduler", std::move(role));
+}
+
+Json worker_template(const Subject& subject, const Site& site) {
+  const Function& function = subject.function;
+  PodRole role{.line = {.command = {},
+                        .args = {"dask", "worker", "--nthreads",
+                                 std::to_string(int_in(function.spec(), "nthreads").value_or(1))}},
+               .env = cluster_env(subject, site),
+               .resources = role_resources(function, "worker_resources", site),
+               .working_dir = {}};
+  if (const JsonObject* limits = object_in(role.resources, "limits")) {
+    if (const Json* memory = limits->if_contains("memory")) {
+      role.line.args.insert(role.line.args.end(), {"--memory-limit", python_text(*memory)});
+    }
+  }
+  if (site.embedded) {
+    own_address(role.env);
+    // Our controller replaces workers and the pod's cgroup limits memory: no nanny.
+    role.line.args.insert(role.line.args.end(),
+                          {"--host", "$(METIER_POD_ADDRESS)", "--no-dashboard", "--no-nanny"});
+  }
+  if (const JsonArray* args = array_in(function.spec(), "args")) {
+    for (const Json& argument : *args) { role.line.args.push_back(python_text(argument)); }
+  }
+  return role_template(subject, site, "worker", std::move(role));
+}
+
+}  // namespace
+
+Result<DaskScale> dask_scale(const Function& function) {
+  DaskScale scale;
+  const JsonObject& spec = function.spec();
+  if (const auto replicas = int_in(spec, "replicas")) {
+    if (*replicas < 1) {
+      return fail(
+          invalid("spec.replicas",
+                  "a Dask cluster of " + std::to_string(*replicas) + " workers computes nothing",
+                  "give at least 1, or leave it out and give min_replicas and max_replicas"));
+    }
+    return DaskScale{.minimum = *replicas, .maximum = *replicas};
+  }
+  scale.minimum = int_in(spec, "min_replicas").value_or(scale.minimum);
+  scale.maximum = int_in(spec, "max_replicas").value_or(std::max(scale.maximum, scale.minimum));
+  if (scale.minimum < 0) {
+    return fail(invalid("spec.min_replicas", std::to_string(scale.minimum) + " is less than 0"));
+  }
+  if (scale.maximum < 1) {
+    return fail(invalid("spec.max_replicas",
+                        std::to_string(scale.maximum) + " workers at most compute nothing",
+                        "give at least 1"));
+  }
+  if (scale.minimum > scale.maximum) {
+    return fail(invalid("spec.min_replicas",
+                        std::to_string(scale.minimum) + " is more than max_replicas " +
+                            std::to_string(scale.maximum),
+                        "give a minimum that is not above the maximum"));
+  }
+  return scale;
+}
+
+bool is_dask_time(std::string_view text) {
+  constexpr std::array<std::string_view, 28> kUnits{
+      "s",           "sec",         "second",       "seconds",
+      "ms",          "millisecond", "milliseconds", "us",
+      "ns",          "microsecond", "microseconds", "nanosecond",
+      "nanoseconds", "m",           "min",          "minute",
+      "minutes",     "h",           "hr",           "hour",
+      "hours",       "d",           "day",          "days",
+      "w",           "week",        "weeks",        ""};
+  std::string compact;
+  for (const char c : text) {
+    if (c != ' ') { compact += static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
+  }
+  const std::size_t end = compact.find_first_not_of("0123456789.");
+  if (end == 0 || compact.empty() || std::ranges::count(compact.substr(0, end), '.') > 1 ||
+      compact.front() == '.') {
+    return false;
+  }
+  const std::string_view unit =
+      end == std::string::npos ? std::string_view() : std::string_view(compact).substr(end);
+  return std::ranges::find(kUnits, unit) != kUnits.end();
+}
+
+std::string dask_address(const Resource& cluster, const Site& site) {
+  if (!site.embedded) {
+    return "tcp://" + cluster.metadata.name + "." + cluster.metadata.name_space + ":8786";
+  }
+  std::string variable = "METIER_";
+  for (const char c : cluster.metadata.name) {
+    variable += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return "tcp://$(" + variable + "_ADDR):8786";
+}
+
+Result<Resource> dask_cluster(const Subject& subject, const Site& site) {
+  const Subject shared{subject.function, nullptr};
+  METIER_TRY(scale, dask_scale(subject.function));
+  Resource cluster{.api_version = "metier.dev/v1", .kind = "DaskCluster"};
+  cluster.metadata.name_space = project_of(subject, site);
+  cluster.metadata.labels = resource_labels(shared, site);
+  cluster.metadata.labels["mlrun/project"] = cluster.metadata.name_space;
+  JsonObject scheduler{{"template", scheduler_template(shared, site)}};
+  JsonObject worker{{"template", worker_template(shared, site)}};
+  const std::string identity = cluster.metadata.name_space + "\n" + subject.function.name() + "\n" +
+                               cluster.metadata.labels["mlrun/tag"] + "\n" + site.environment +
+                               "\n" + dump_json(Json(scheduler)) + dump_json(Json(worker));
+  cluster.metadata.name = "mlrun-" +
+                          shorten_name(normalize_name(subject.function.name()), kLongestFunction) +
+                          "-" + sha256_hex(identity).substr(0, 10);
+  cluster.metadata.labels[std::string(kSharedLabel)] = cluster.metadata.name;
+  JsonObject spec{{"minimum", scale.minimum}, {"maximum", scale.maximum}};
+  spec["address"] = dask_address(cluster, site);
+  spec["handler"] = subject.run != nullptr;
+  if (subject.run != nullptr) {
+    spec["openedBy"] = resource_name(subject.run->name(), subject.run->uid(),
+                                     subject.run->iteration(), subject.attempt);
+  }
+  JsonObject service;
+  const auto node_port = int_in(subject.function.spec(), "node_port");
+  if (const std::string type = node_port ? "NodePort" : subject.function.text("service_type");
+      !type.empty()) {
+    service["type"] = type;
+  }
+  if (node_port) { service["nodePort"] = *node_port; }
+  spec["service"] = std::move(service);
+  spec["scheduler"] = std::move(scheduler);
+  spec["worker"] = std::move(worker);
+  cluster.body["spec"] = std::move(spec);
+  return cluster;
+}
+
+}  // namespace metier
