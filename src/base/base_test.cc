@@ -13,6 +13,30 @@
 namespace metier {
 namespace {
 
+TEST(Quantity, UnitsRoundUpBelowZeroToo) {
+  EXPECT_EQ(Quantity::parse("-3")->units(), -3);
+  EXPECT_EQ(Quantity::parse("-1500m")->units(), -1);
+  EXPECT_EQ(Quantity::parse("1500m")->units(), 2);
+  EXPECT_EQ(Quantity::from_milli(INT64_MAX).units(), INT64_MAX / 1000 + 1);
+}
+
+TEST(Json, AMemberIsAddedToATextWithoutParsing) {
+  for (const auto* text :
+       {R"({"a":{"status":{"x":1}},"status":{"s":"}\"{","n":[{"status":{}}]},"z":1})",
+        R"({"status":{}})", R"({"metadata":{"status":"status"},"status":{"state":"a\\"}})"}) {
+    std::string out = text;
+    ASSERT_TRUE(add_member_text(out, "status", R"("artifacts":[1,{"a":2}])")) << text;
+    auto wanted = parse_json(text)->as_object();
+    wanted["status"].as_object()["artifacts"] = parse_json(R"([1,{"a":2}])").value();
+    EXPECT_EQ(out, dump_object(wanted));
+  }
+  for (const auto* text : {R"({"status":[1]})", R"({"a":{"status":{}}})", "{}", "", "}"}) {
+    std::string out = text;
+    EXPECT_FALSE(add_member_text(out, "status", R"("a":1)"));
+    EXPECT_EQ(out, text);
+  }
+}
+
 TEST(Json, KeepsOrderAndUnknownFields) {
   const auto text = R"({"b":1,"a":{"z":null,"y":[1,2.5,"x"]}})";
   EXPECT_EQ(dump_json(*parse_json(text)), text);

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <unordered_set>
@@ -18,10 +19,9 @@ class Converter {
   explicit Converter(const JsonLimits& limits) : limits_(limits) {}
 
   Result<Json> convert(yyjson_val* value, std::size_t depth) {
-    if (depth > limits_.depth) {
-      return fail(
-          Error{.kind = ErrorKind::invalid,
-                .message = fmt::format("JSON is nested deeper than {} levels", limits_.depth)});
+    if (depth >= limits_.depth && yyjson_is_ctn(value)) {
+      return fail(ErrorKind::invalid,
+                  fmt::format("JSON is nested deeper than {} levels", limits_.depth));
     }
     if (++nodes_ > limits_.nodes) {
       return fail(Error{.kind = ErrorKind::too_large,
@@ -88,7 +88,9 @@ class Converter {
   std::size_t nodes_ = 0;
 };
 
-// Depth before parsing: yyjson itself does not recurse, but the converter and its users do.
+// Depth before parsing, for large texts: a value of yyjson takes 16 bytes, a "[" one. (The converter counts again;
+// yyjson itself does not recurse.)
+constexpr std::size_t kScanned = 64U << 10U;
 bool deeper_than(std::string_view text, std::size_t limit) {
   std::size_t depth = 0;
   bool in_string = false;
@@ -134,12 +136,32 @@ void append_escaped(std::string& out, std::string_view text) {
   out += '"';
 }
 
+// repr: shortest digits; exponent form when the decimal exponent is < -4 or >= 16.
+void append_float(std::string& out, double value) {
+  std::array<char, 40> buffer;  // NOLINT: written by to_chars
+  const double size = std::fabs(value);
+  const bool fixed = value == 0 || (size >= 1e-4 && size < 1e16);
+  const auto [end, error] =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
+                    fixed ? std::chars_format::fixed : std::chars_format::scientific);
+  const std::string_view text(buffer.data(), static_cast<std::size_t>(end - buffer.data()));
+  out += text;  // to_chars writes e-07 as Python does
+  if (fixed && text.find('.') == std::string_view::npos) { out += ".0"; }
+}
+
 void append_double(std::string& out, double value) {
   if (!std::isfinite(value)) {
     out += "null";
   } else {
-    out += python_float(value);
+    append_float(out, value);
   }
+}
+
+template <class Integer>
+void append_integer(std::string& out, Integer value) {
+  std::array<char, 24> buffer;  // NOLINT: written by to_chars
+  const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
+  out.append(buffer.data(), static_cast<std::size_t>(end - buffer.data()));
 }
 
 void append_newline(std::string& out, int indent) {
@@ -147,16 +169,29 @@ void append_newline(std::string& out, int indent) {
   out.append(static_cast<std::size_t>(indent) * 2, ' ');
 }
 
+void append(std::string& out, const Json& value, bool pretty, int indent);
+
+void append(std::string& out, const JsonObject& object, bool pretty, int indent) {
+  out += '{';
+  bool first = true;
+  for (const auto& [key, item] : object) {
+    if (!first) { out += ','; }
+    first = false;
+    if (pretty) { append_newline(out, indent + 1); }
+    append_escaped(out, key);
+    out += pretty ? ": " : ":";
+    append(out, item, pretty, indent + 1);
+  }
+  if (pretty && !object.empty()) { append_newline(out, indent); }
+  out += '}';
+}
+
 void append(std::string& out, const Json& value, bool pretty, int indent) {
   switch (value.kind()) {
     case boost::json::kind::null: out += "null"; return;
     case boost::json::kind::bool_: out += value.get_bool() ? "true" : "false"; return;
-    case boost::json::kind::int64:
-      fmt::format_to(std::back_inserter(out), "{}", value.get_int64());
-      return;
-    case boost::json::kind::uint64:
-      fmt::format_to(std::back_inserter(out), "{}", value.get_uint64());
-      return;
+    case boost::json::kind::int64: append_integer(out, value.get_int64()); return;
+    case boost::json::kind::uint64: append_integer(out, value.get_uint64()); return;
     case boost::json::kind::double_: append_double(out, value.get_double()); return;
     case boost::json::kind::string: append_escaped(out, value.get_string()); return;
     case boost::json::kind::array: {
@@ -173,22 +208,7 @@ void append(std::string& out, const Json& value, bool pretty, int indent) {
       out += ']';
       return;
     }
-    case boost::json::kind::object: {
-      const auto& object = value.get_object();
-      out += '{';
-      bool first = true;
-      for (const auto& [key, item] : object) {
-        if (!first) { out += ','; }
-        first = false;
-        if (pretty) { append_newline(out, indent + 1); }
-        append_escaped(out, key);
-        out += pretty ? ": " : ":";
-        append(out, item, pretty, indent + 1);
-      }
-      if (pretty && !object.empty()) { append_newline(out, indent); }
-      out += '}';
-      return;
-    }
+    case boost::json::kind::object: append(out, value.get_object(), pretty, indent); return;
   }
 }
 
@@ -246,7 +266,7 @@ void append_python(std::string& out, const Json& value) {
       } else if (std::isinf(d)) {
         out += d > 0 ? "Infinity" : "-Infinity";
       } else {
-        out += python_float(d);
+        append_float(out, d);
       }
       return;
     }
@@ -283,6 +303,8 @@ void append_python(std::string& out, const Json& value) {
   }
 }
 
+constexpr std::size_t kReserved = 512;
+
 }  // namespace
 
 Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
@@ -291,7 +313,7 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
                       .message = fmt::format("{} bytes of JSON, at most {} are read", text.size(),
                                              limits.bytes)});
   }
-  if (deeper_than(text, limits.depth)) {
+  if (text.size() > kScanned && deeper_than(text, limits.depth)) {
     return fail(ErrorKind::invalid,
                 fmt::format("JSON is nested deeper than {} levels", limits.depth));
   }
@@ -310,8 +332,50 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
 
 std::string dump_json(const Json& value, JsonStyle style) {
   std::string out;
+  if (value.is_structured()) { out.reserve(kReserved); }
   append(out, value, style == JsonStyle::pretty, 0);
   return out;
+}
+
+std::string dump_object(const JsonObject& object) {
+  std::string out;
+  out.reserve(kReserved);
+  append(out, object, false, 0);
+  return out;
+}
+
+bool add_member_text(std::string& object, std::string_view parent, std::string_view member) {
+  const auto key = "\"" + std::string(parent) + "\":{";
+  std::size_t depth = 0;
+  bool inside = false;
+  for (std::size_t i = 0; i < object.size(); ++i) {
+    switch (object[i]) {
+      case '"': {
+        if (depth == 1 && !inside && object.compare(i, key.size(), key) == 0) {
+          inside = true;  // what follows at depth 2 is the member's
+          i += key.size() - 2;
+          break;
+        }
+        for (++i; i < object.size() && object[i] != '"'; ++i) {
+          if (object[i] == '\\') { ++i; }
+        }
+        break;
+      }
+      case '{':
+      case '[': ++depth; break;
+      case '}':
+      case ']':
+        if (inside && depth == 2) {
+          object.insert(i, (object[i - 1] == '{' ? "" : ",") + std::string(member));
+          return true;
+        }
+        if (depth == 0) { return false; }
+        --depth;
+        break;
+      default: break;
+    }
+  }
+  return false;
 }
 
 void dump_json_to(std::string& out, const Json& value) { append(out, value, false, 0); }
@@ -323,19 +387,8 @@ std::string dump_python_json(const Json& value) {
 }
 
 std::string python_float(double value) {
-  // repr: shortest digits; exponent form when the decimal exponent is < -4 or >= 16.
-  char buffer[64];
-  const auto end =
-      std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
-  std::string text(buffer, end.ptr);
-  const auto e = text.find('e');
-  const int exponent = std::atoi(text.c_str() + e + 1);
-  if (exponent < -4 || exponent >= 16) { return text; }  // to_chars writes e-07 as Python does
-  char fixed[400];
-  const auto fixed_end =
-      std::to_chars(fixed, fixed + sizeof fixed, value, std::chars_format::fixed);
-  std::string out(fixed, fixed_end.ptr);
-  if (out.find('.') == std::string::npos) { out += ".0"; }
+  std::string out;
+  append_float(out, value);
   return out;
 }
 

@@ -32,7 +32,11 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits = {});
 enum class JsonStyle { compact, pretty };
 // NaN and infinities are written as null (as MLRun's server answers them).
 std::string dump_json(const Json& value, JsonStyle style = JsonStyle::compact);
+std::string dump_object(const JsonObject& object);  // compact, without a copy into a value
 void dump_json_to(std::string& out, const Json& value);
+// The text of an object, as dump_json writes it compactly, with `member` (`"key":value`) added at the end of the object
+// under its key `parent`; nothing is parsed. False, and nothing is changed, when there is no object under that key.
+bool add_member_text(std::string& object, std::string_view parent, std::string_view member);
 // The text of Python's json.dumps(value, sort_keys=True): ", " and ": ", \uXXXX escapes, floats by repr,
 // NaN as NaN. It is what MLRun hashes.
 std::string dump_python_json(const Json& value);

@@ -20,7 +20,7 @@ class Quantity {
 
   std::int64_t milli() const { return milli_; }  // thousandths: millicores of a cpu quantity
   // Rounded up: bytes of a memory quantity.
-  std::int64_t units() const { return (milli_ + 999) / 1000; }
+  std::int64_t units() const { return milli_ / 1000 + (milli_ % 1000 > 0 ? 1 : 0); }
   std::string cpu_text() const;    // "500m", "2"
   std::string bytes_text() const;  // "1.5Gi", "231Mi", "12"
   auto operator<=>(const Quantity&) const = default;
