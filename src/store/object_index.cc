@@ -7,7 +7,24 @@ std::string pair_of(const std::string& name, const std::string& value) {
   return name + '=' + value;
 }
 
+bool has_ended(const Resource& object) {
+  const auto* status = object.status.if_object();
+  if (object.kind != "Pod" || status == nullptr) { return false; }
+  const auto phase = string_in(*status, "phase");
+  return phase == "Succeeded" || phase == "Failed";
+}
+
 }  // namespace
+
+Resource ObjectIndex::Stored::get() const {
+  if (text.empty()) { return object; }
+  auto out = object;
+  if (auto parts = parse_json(text); parts && parts->is_object()) {
+    out.body = std::move(parts->get_object()["body"].get_object());
+    out.status = std::move(parts->get_object()["status"]);
+  }
+  return out;
+}
 
 void ObjectIndex::load(std::vector<Resource> objects, std::uint64_t revision) {
   for (auto& object : objects) { insert(std::move(object)); }
@@ -15,12 +32,21 @@ void ObjectIndex::load(std::vector<Resource> objects, std::uint64_t revision) {
 }
 
 void ObjectIndex::insert(Resource object) {
-  const auto key = key_of(object);
-  if (object.metadata.owner) { by_owner_[object.metadata.owner->uid].insert(key); }
+  const auto at = objects_.insert_or_assign(key_of(object), Stored{}).first;
+  if (object.metadata.owner) { by_owner_[object.metadata.owner->uid].insert(&at->first); }
   for (const auto& [name, value] : object.metadata.labels) {
-    by_label_[pair_of(name, value)].insert(key);
+    by_label_[pair_of(name, value)].insert(&at->first);
   }
-  objects_[key] = std::move(object);
+  if (has_ended(object)) {
+    JsonObject parts;
+    parts["body"] = std::move(object.body);
+    parts["status"] = std::move(object.status);
+    at->second.text = dump_object(parts);
+    at->second.text.shrink_to_fit();
+    object.body = JsonObject{};
+    object.status = nullptr;
+  }
+  at->second.object = std::move(object);
 }
 
 void ObjectIndex::erase(const ResourceKey& key) {
@@ -29,13 +55,12 @@ void ObjectIndex::erase(const ResourceKey& key) {
   const auto forget = [&](auto& index, const std::string& entry) {
     const auto it = index.find(entry);
     if (it == index.end()) { return; }
-    it->second.erase(key);
+    it->second.erase(&found->first);
     if (it->second.empty()) { index.erase(it); }
   };
-  if (found->second.metadata.owner) { forget(by_owner_, found->second.metadata.owner->uid); }
-  for (const auto& [name, value] : found->second.metadata.labels) {
-    forget(by_label_, pair_of(name, value));
-  }
+  const auto& metadata = found->second.object.metadata;
+  if (metadata.owner) { forget(by_owner_, metadata.owner->uid); }
+  for (const auto& [name, value] : metadata.labels) { forget(by_label_, pair_of(name, value)); }
   objects_.erase(found);
 }
 
@@ -56,13 +81,13 @@ void ObjectIndex::apply(const ObjectChange& change) {
 
 std::optional<Resource> ObjectIndex::get(const ResourceKey& key) const {
   const auto found = objects_.find(key);
-  return found == objects_.end() ? std::nullopt : std::optional(found->second);
+  return found == objects_.end() ? std::nullopt : std::optional(found->second.get());
 }
 
 std::vector<Resource> ObjectIndex::list(const Selector& selector) const {
   std::vector<Resource> out;
-  const auto take = [&](const Resource& object) {
-    if (selector.matches(object)) { out.push_back(object); }
+  const auto take = [&](const Stored& stored) {
+    if (selector.matches(stored.object)) { out.push_back(stored.get()); }
   };
   if (selector.name_space && !selector.kind.empty() && !selector.name.empty()) {
     if (const auto found = objects_.find({*selector.name_space, selector.kind, selector.name});
@@ -72,8 +97,8 @@ std::vector<Resource> ObjectIndex::list(const Selector& selector) const {
     return out;
   }
   // The smallest set that must hold every match.
-  static const std::set<ResourceKey> kNone;
-  const std::set<ResourceKey>* smallest = nullptr;
+  static const Keys kNone;
+  const Keys* smallest = nullptr;
   const auto consider = [&](const auto& index, const std::string& entry) {
     const auto it = index.find(entry);
     const auto* set = it == index.end() ? &kNone : &it->second;
@@ -82,7 +107,7 @@ std::vector<Resource> ObjectIndex::list(const Selector& selector) const {
   if (!selector.owner_uid.empty()) { consider(by_owner_, selector.owner_uid); }
   for (const auto& [name, value] : selector.labels) { consider(by_label_, pair_of(name, value)); }
   if (smallest != nullptr) {
-    for (const auto& key : *smallest) { take(objects_.at(key)); }
+    for (const auto* key : *smallest) { take(objects_.at(*key)); }
     return out;
   }
   auto it = objects_.begin();

@@ -57,6 +57,7 @@ Result<void> SqliteRecords::put_project(const std::string& name, const std::stri
 }
 
 Result<void> SqliteRecords::delete_project(const std::string& name) {
+  seen_.reset();
   std::vector<ResourceKey> objects;
   {
     METIER_TRY(q, db_->query("SELECT kind, name FROM objects WHERE name_space = ?"));

@@ -68,6 +68,19 @@ DROP INDEX artifacts_tree;
 CREATE INDEX artifacts_tree ON artifacts(project, tree, key);
 CREATE INDEX runs_project_start ON runs(project, start);
 )sql",
+    // Pages of lists by label, by state and of heads walk an index in the order that they show, however many runs are
+    // stored. `run_heads_split`: names whose newest change is not their newest start.
+    R"sql(
+DROP INDEX run_labels_value;
+ALTER TABLE run_labels ADD COLUMN project TEXT NOT NULL DEFAULT '';
+ALTER TABLE run_labels ADD COLUMN start INTEGER NOT NULL DEFAULT 0;
+UPDATE run_labels SET (project, start) = (SELECT r.project, r.start FROM runs r WHERE r.id = run);
+CREATE INDEX run_labels_value ON run_labels(project, name, value, start);
+ALTER TABLE run_heads ADD COLUMN changed_start INTEGER NOT NULL DEFAULT 0;
+UPDATE run_heads SET changed_start = coalesce((SELECT start FROM runs WHERE id = changed_run), 0);
+CREATE INDEX run_heads_start ON run_heads(project, changed_start);
+CREATE INDEX run_heads_split ON run_heads(project, started) WHERE changed_run <> started_run;
+)sql",
 };
 
 }  // namespace

@@ -98,6 +98,8 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path, Mode m
   sqlite3_extended_result_codes(db, 1);
   sqlite3_busy_timeout(db, 5000);
   sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  // Plans do not depend on bound values: without it a bound LIMIT makes SQLite prepare the statement again each time.
+  sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_QPSG, 1, nullptr);
   METIER_CHECK(
       out->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; "
                    "PRAGMA trusted_schema=OFF; "
@@ -121,13 +123,18 @@ Result<void> Database::execute(const std::string& sql) {
   return {};
 }
 
-Result<Query> Database::query(const std::string& sql) {
+Result<void> Database::run(std::string_view sql) {
+  METIER_TRY(q, query(sql));
+  return q.run();
+}
+
+Result<Query> Database::query(std::string_view sql) {
   const auto found = statements_.find(sql);
   if (found != statements_.end() && sqlite3_stmt_busy(found->second) == 0) {
     return Query(db_, found->second);
   }
   sqlite3_stmt* statement = nullptr;
-  const int code = sqlite3_prepare_v3(db_, sql.c_str(), static_cast<int>(sql.size()),
+  const int code = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()),
                                       SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
   if (code != SQLITE_OK) { return fail(sqlite_error(db_, code, "store")); }
   if (found != statements_.end() || statements_.size() > 400) {
@@ -141,9 +148,10 @@ Result<Query> Database::query(const std::string& sql) {
       }
     }
   }
-  if (!statements_.emplace(sql, statement).second) {
-    statements_.emplace(sql + " --" + std::to_string(reinterpret_cast<std::uintptr_t>(statement)),
-                        statement);
+  if (!statements_.emplace(std::string(sql), statement).second) {
+    statements_.emplace(
+        std::string(sql) + " --" + std::to_string(reinterpret_cast<std::uintptr_t>(statement)),
+        statement);
   }
   return Query(db_, statement);
 }
@@ -155,6 +163,8 @@ Result<std::int64_t> Database::pragma(const std::string& name) {
 }
 
 std::int64_t Database::last_id() const { return sqlite3_last_insert_rowid(db_); }
+void Database::shrink() { sqlite3_db_release_memory(db_); }
+std::int64_t Database::changed() const { return sqlite3_changes64(db_); }
 bool Database::in_transaction() const { return sqlite3_get_autocommit(db_) == 0; }
 
 }  // namespace metier

@@ -1,11 +1,11 @@
 // A thin wrapper over the SQLite C API: a connection with a cache of prepared statements, errors as values.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "base/result.h"
 
@@ -52,17 +52,27 @@ class Database final {
   Database(const Database&) = delete;
 
   Result<void> execute(const std::string& sql);  // without results
-  Result<Query> query(const std::string& sql);   // prepared once
+  Result<Query> query(std::string_view sql);     // prepared once
+  Result<void> run(std::string_view sql);        // prepared once, to its end
   Result<std::int64_t> pragma(const std::string& name);
   std::int64_t last_id() const;
+  std::int64_t changed() const;  // rows that the last statement changed
   bool in_transaction()
-      const;  // false after an error that made SQLite roll everything back (a full disk)
+      const;      // false after an error that made SQLite roll everything back (a full disk)
+  void shrink();  // gives its page cache back
   sqlite3* raw() const { return db_; }
 
  private:
   explicit Database(sqlite3* db) : db_(db) {}
   sqlite3* db_;
-  std::map<std::string, sqlite3_stmt*, std::less<>> statements_;
+
+  struct TextHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const {
+      return std::hash<std::string_view>{}(text);
+    }
+  };
+  std::unordered_map<std::string, sqlite3_stmt*, TextHash, std::equal_to<>> statements_;
 };
 
 // The error of a failed call: SQLITE_FULL → unavailable NoSpace, SQLITE_CORRUPT/NOTADB → invalid Damaged,

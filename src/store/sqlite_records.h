@@ -1,6 +1,7 @@
 // Records over one SQLite connection: the writer's (inside a transaction) or the loop's (for reading).
 #pragma once
 
+#include <span>
 #include <variant>
 #include <vector>
 
@@ -83,13 +84,31 @@ class SqliteRecords final : public Records {
   // Every stored object, for the index at start.
   Result<std::vector<Resource>> all_objects() const;
   Result<std::uint64_t> stored_revision() const;
-  // What the write functions since the last call have changed; the writer hands it over after the commit.
+  // A write function begins: nothing of an earlier one, taken back or not, is remembered.
+  void begin() {
+    writing_ = true;
+    changes_.clear();
+    seen_.reset();
+  }
+  // What the write function has changed; the writer hands it over after the commit.
   std::vector<ObjectChange>& changes() { return changes_; }
 
  private:
-  Result<std::optional<std::int64_t>> run_id(const std::string& project, const std::string& uid,
-                                             std::int64_t iteration) const;
-  Result<std::vector<RunRow>> runs_by_head(const RunFilter& filter) const;
+  // The run that this write function looked at last.
+  struct SeenRun {
+    std::string project;
+    std::string uid;
+    std::int64_t iteration = 0;
+    std::optional<std::int64_t> id;  // none: it is not stored
+    Time start{};
+    Labels labels;
+  };
+  Result<void> see_run(const RunRow& row);
+  Result<Labels> labels_of_run(std::int64_t id) const;
+  Result<std::int64_t> insert_run(const RunRow& row);
+  Result<void> update_run(std::int64_t id, const RunRow& row);
+  Result<void> put_labels(std::int64_t id, const RunRow& row);
+  Result<void> put_head(const RunRow& row, std::int64_t id);
   Result<void> refresh_head(const std::string& project, const std::string& name);
   Result<std::optional<std::int64_t>> artifact_id(const ArtifactRow& row) const;
   Result<std::uint64_t> next_revision();
@@ -101,7 +120,12 @@ class SqliteRecords final : public Records {
   const SecretBox* box_;
   const Clock* clock_;
   std::vector<ObjectChange> changes_;
+  bool writing_ = false;
+  mutable std::optional<SeenRun> seen_;
 };
+
+// A row of `id, project, uid, iteration, name, state, kind, start, updated, ended, version, body`.
+RunRow run_row_from(const Query& q);
 
 inline std::int64_t micros(Time time) { return time.time_since_epoch().count(); }
 inline Time from_micros(std::int64_t value) { return Time{Duration(value)}; }
@@ -109,6 +133,7 @@ inline Time from_micros(std::int64_t value) { return Time{Duration(value)}; }
 // Collects conditions and their parameters, so that every value is bound and none concatenated.
 class Where final {
  public:
+  enum class Lookup { in, exists };
   void add(std::string condition) {
     text_ += (text_.empty() ? " WHERE " : " AND ") + std::move(condition);
   }
@@ -122,11 +147,13 @@ class Where final {
   }
   void also(std::string value) { values_.emplace_back(std::move(value)); }
   void also(std::int64_t value) { values_.emplace_back(value); }
+  void append(const Where& other);
   // column = value, or contains without case for "~value".
   void name(const std::string& column, const std::string& value);
-  // A label condition ("a", "a=b", "~a=~b") over `table(owner_column, name, value)`.
+  // A label condition ("a", "a=b", "~a=~b") over `table(owner_column, name, value)`, looked up in the table (in) or for
+  // each row (exists).
   void label(const std::string& id, const std::string& table, const std::string& owner_column,
-             const std::string& condition);
+             const std::string& condition, Lookup lookup = Lookup::in);
   void any_of(const std::string& column, const std::vector<std::string>& values);
   const std::string& text() const { return text_; }
   void bind(Query& query) const;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sqlite3.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -16,12 +17,11 @@
 #include "store/schema.h"
 #include "store/sqlite_records.h"
 #include "store/store.h"
+#include "store/whole_check.h"
 
 namespace metier {
 namespace {
 
-constexpr std::int64_t kQuickCheckBytes =
-    32LL << 20U;  // larger files are checked page by page as they are read
 constexpr int kCheckpointPages = 2000;
 
 using Change = std::function<Result<void>(Records&)>;
@@ -46,7 +46,12 @@ Result<void> refuse_network(const std::string& folder) {
   return {};
 }
 
-Result<Fd> lock_folder(const std::string& folder) {
+struct Locked {
+  Fd fd;
+  bool unclean = false;  // the server before this one did not stop by itself
+};
+
+Result<Locked> lock_folder(const std::string& folder) {
   const auto path = folder + "/lock";
   Fd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!lock) { return fail(errno_error(path, errno)); }
@@ -58,29 +63,22 @@ Result<Fd> lock_folder(const std::string& folder) {
                       .field = "--data",
                       .fix = "stop it, or choose another folder"});
   }
+  struct stat before{};
+  const bool unclean = ::fstat(lock.get(), &before) == 0 && before.st_size > 0;
   const auto pid = std::to_string(::getpid());
   if (::ftruncate(lock.get(), 0) != 0 || ::pwrite(lock.get(), pid.data(), pid.size(), 0) < 0) {
     return fail(errno_error(path, errno));
   }
-  return lock;
+  return Locked{std::move(lock), unclean};
 }
 
-// Reads the whole file when it is small enough to do so at every start.
-Result<void> check_file(Database& database, const std::string& path) {
+// Reads the whole file when it is small enough to do so at every start. False: it is not.
+Result<bool> check_file(Database& database, const std::string& path, std::int64_t at_most) {
   METIER_TRY(pages, database.pragma("page_count"));
   METIER_TRY(size, database.pragma("page_size"));
-  if (pages * size > kQuickCheckBytes) { return {}; }
-  METIER_TRY(q, database.query("PRAGMA quick_check(1)"));
-  auto row = q.step();
-  if (!row || !*row || q.text(0) != "ok") {
-    const std::string why = row && *row ? q.text(0) : row ? "no answer" : row.error().message;
-    return fail(Error{.kind = ErrorKind::invalid,
-                      .message = fmt::format("{} is damaged: {}", path, why),
-                      .field = "data_dir",
-                      .fix = "restore a copy of the file; nothing was changed",
-                      .code = "Damaged"});
-  }
-  return {};
+  if (pages * size > at_most) { return false; }
+  METIER_CHECK(quick_check(database, path, ""));
+  return true;
 }
 
 // A new key would make every stored secret unreadable for good: a lost key file is said, not replaced.
@@ -121,7 +119,27 @@ class SqliteStore final : public Store, public ObjectStore {
     return {};
   }
 
-  const Records& records() const override { return read_records_; }
+  // Looks at the whole file beside the work. Damage stops all writing; what can be read is still read.
+  void check_beside(const std::string& path) {
+    check_ = std::make_unique<WholeCheck>(path, [this](Error error) {
+      options_.log.error("the database is damaged", {{"error", Json(error.message)}});
+      error.kind = ErrorKind::unavailable;
+      const std::lock_guard guard(mutex_);
+      damage_ = std::move(error);
+    });
+  }
+
+  // What is read in one turn of the loop is read in one transaction: its locks cost system calls. It ends with the turn,
+  // and before anybody hears of a commit.
+  const Records& records() const override {
+    if (!reading_ && reader_->run("BEGIN")) {
+      reading_ = true;
+      asio::post(loop_, [this, alive = std::weak_ptr<void>(alive_)] {
+        if (!alive.expired()) { end_reading(); }
+      });
+    }
+    return read_records_;
+  }
   ObjectStore& objects() override { return *this; }
 
   // Cancellation does not reach a write under way: what it captures lives until it is done.
@@ -142,7 +160,16 @@ class SqliteStore final : public Store, public ObjectStore {
   Async<Result<void>> close() override {
     auto last = co_await write_any([](Records&) -> Result<void> { return {}; });
     stop();
+    // An empty lock file says that this server stopped by itself.
+    if (::ftruncate(lock_.get(), 0) != 0 && last) { last = fail(errno_error("lock", errno)); }
     co_return last;
+  }
+
+  void rest() override {
+    reader_->shrink();
+    const std::lock_guard guard(mutex_);
+    resting_ = true;
+    wake_.notify_one();
   }
 
   std::optional<Resource> get(const ResourceKey& key) const override { return index_.get(key); }
@@ -171,12 +198,28 @@ class SqliteStore final : public Store, public ObjectStore {
   }
 
  private:
+  void end_reading() const {
+    if (!reading_) { return; }
+    reading_ = false;
+    static_cast<void>(reader_->run("COMMIT"));
+  }
+
+  // On the loop's thread. The writer is woken once everything that is ready on the loop has been looked at: requests
+  // that arrived together are committed together.
   void push(Job job) {
     {
       const std::lock_guard guard(mutex_);
       if (!stopping_) {
         jobs_.push_back(std::move(job));
-        wake_.notify_one();
+        if (!waking_) {
+          waking_ = true;
+          asio::post(loop_, [this, alive = std::weak_ptr<void>(alive_)] {
+            if (alive.expired()) { return; }
+            const std::lock_guard late(mutex_);
+            waking_ = false;
+            wake_.notify_one();
+          });
+        }
         return;
       }
     }
@@ -186,6 +229,7 @@ class SqliteStore final : public Store, public ObjectStore {
   }
 
   void stop() {
+    check_.reset();
     {
       const std::lock_guard guard(mutex_);
       stopping_ = true;
@@ -201,8 +245,13 @@ class SqliteStore final : public Store, public ObjectStore {
       std::deque<Job> group;
       {
         std::unique_lock guard(mutex_);
-        wake_.wait(guard, [this] { return stopping_ || !jobs_.empty(); });
-        if (jobs_.empty()) { return; }
+        wake_.wait(guard, [this] { return stopping_ || resting_ || !jobs_.empty(); });
+        if (std::exchange(resting_, false)) { writer_->shrink(); }
+        if (jobs_.empty()) {
+          if (stopping_) { return; }
+          continue;
+        }
+        if (damage_ && !broken_) { broken_ = damage_; }
         while (!jobs_.empty() && group.size() < options_.group_limit) {
           group.push_back(std::move(jobs_.front()));
           jobs_.pop_front();
@@ -220,7 +269,7 @@ class SqliteStore final : public Store, public ObjectStore {
   void commit_group(std::deque<Job> group) {
     std::vector<Outcome> outcomes;
     std::vector<ObjectChange> changes;
-    auto state = broken_ ? Result<void>(fail(*broken_)) : writer_->execute("BEGIN IMMEDIATE");
+    auto state = broken_ ? Result<void>(fail(*broken_)) : writer_->run("BEGIN IMMEDIATE");
     const bool begun = state.has_value();
     for (auto& job : group) {
       auto result = state ? run_one(job.change, changes) : Result<void>(state);
@@ -244,6 +293,7 @@ class SqliteStore final : public Store, public ObjectStore {
     METIER_FAILPOINT("store/commit/after");
     asio::post(loop_,
                [this, changes = std::move(changes), outcomes = std::move(outcomes)]() mutable {
+                 end_reading();
                  for (const auto& change : changes) { index_.apply(change); }
                  for (auto& outcome : outcomes) { outcome.done(std::move(outcome.result)); }
                });
@@ -251,8 +301,8 @@ class SqliteStore final : public Store, public ObjectStore {
 
   // One write function inside a savepoint: its error takes back its own changes only.
   Result<void> run_one(const Change& change, std::vector<ObjectChange>& changes) {
-    METIER_CHECK(writer_->execute("SAVEPOINT one"));
-    write_records_.changes().clear();
+    METIER_CHECK(writer_->run("SAVEPOINT one"));
+    write_records_.begin();
     auto result = change(write_records_);
     if (!writer_->in_transaction()) {
       return result
@@ -260,20 +310,20 @@ class SqliteStore final : public Store, public ObjectStore {
                  : result;
     }
     if (result) {
-      METIER_CHECK(writer_->execute("RELEASE one"));
+      METIER_CHECK(writer_->run("RELEASE one"));
       auto& made = write_records_.changes();
       changes.insert(changes.end(), std::make_move_iterator(made.begin()),
                      std::make_move_iterator(made.end()));
       return {};
     }
-    METIER_CHECK(writer_->execute("ROLLBACK TO one"));
-    METIER_CHECK(writer_->execute("RELEASE one"));
+    METIER_CHECK(writer_->run("ROLLBACK TO one"));
+    METIER_CHECK(writer_->run("RELEASE one"));
     return result;
   }
 
   Result<void> flush() {
     METIER_FAILPOINT_RETURN("store/commit");
-    return writer_->execute("COMMIT");
+    return writer_->run("COMMIT");
   }
 
   Result<void> commit() {
@@ -283,7 +333,7 @@ class SqliteStore final : public Store, public ObjectStore {
       checkpoint();
       return {};
     }
-    if (writer_->in_transaction()) { static_cast<void>(writer_->execute("ROLLBACK")); }
+    if (writer_->in_transaction()) { static_cast<void>(writer_->run("ROLLBACK")); }
     mark_broken(done.error());
     return done;
   }
@@ -327,12 +377,19 @@ class SqliteStore final : public Store, public ObjectStore {
   SqliteRecords write_records_;
   SqliteRecords read_records_;
   ObjectIndex index_;
+  mutable bool reading_ = false;
+  std::shared_ptr<void> alive_ =
+      std::make_shared<int>();  // what is posted to the loop may come too late
 
   std::thread thread_;
   std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
   std::deque<Job> jobs_;
   bool stopping_ = false;
+  bool waking_ = false;
+  bool resting_ = false;
+  std::optional<Error> damage_;
+  std::unique_ptr<WholeCheck> check_;
 };
 
 }  // namespace
@@ -345,7 +402,7 @@ Result<std::unique_ptr<Store>> Store::open(Executor loop, StoreOptions options) 
   auto opened = Database::open(path, Database::Mode::write);
   if (!opened) { return fail(std::move(opened.error()).in(path)); }
   auto writer = std::move(*opened);
-  METIER_CHECK(check_file(*writer, path));
+  METIER_TRY(checked, check_file(*writer, path, options.check_at_start_bytes));
   METIER_CHECK(migrate(*writer));
   METIER_CHECK(writer->execute("PRAGMA wal_autocheckpoint=0"));
   if (options.max_bytes > 0) {
@@ -356,9 +413,10 @@ Result<std::unique_ptr<Store>> Store::open(Executor loop, StoreOptions options) 
   METIER_TRY(reader, Database::open(path, Database::Mode::read));
   METIER_CHECK(check_key(*writer, options.folder + "/secret.key"));
   METIER_TRY(box, SecretBox::open(options.folder + "/secret.key", system_random()));
-  auto store = std::make_unique<SqliteStore>(loop, std::move(options), std::move(lock),
+  auto store = std::make_unique<SqliteStore>(loop, std::move(options), std::move(lock.fd),
                                              std::move(writer), std::move(reader), std::move(box));
   METIER_CHECK(store->start());
+  if (!checked && lock.unclean) { store->check_beside(path); }
   return std::unique_ptr<Store>(std::move(store));
 }
 

@@ -185,6 +185,8 @@ struct StoreOptions {
   std::string folder;  // the data folder: metier.db, secret.key, lock
   const Clock* clock = &system_clock();
   Logger log;
+  // A larger file is not read whole at each start, but beside the work after a server that did not stop cleanly.
+  std::int64_t check_at_start_bytes = 32LL << 20U;
   std::size_t group_limit = 512;  // write functions in one commit
   std::int64_t max_bytes =
       0;  // the file never grows past it (then NoSpace, as on a full disk); 0 = no limit
@@ -201,6 +203,8 @@ class Store {
   virtual ObjectStore& objects() = 0;
   virtual Async<Result<void>> write_any(std::function<Result<void>(Records&)> change) = 0;
   virtual Async<Result<void>> close() = 0;
+  // Nothing is going on: caches are given back.
+  virtual void rest() {}
 
   // Runs `change` in a transaction and gives what it returned, after the commit is durable.
   template <class Change>

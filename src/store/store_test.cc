@@ -144,6 +144,44 @@ TEST_F(StoreTest, ADamagedFileIsRefusedByName) {
       << opened.error().text();
 }
 
+TEST_F(StoreTest, DamageInALargeFileIsFoundBesideTheWorkAfterACrash) {
+  options_.check_at_start_bytes = 0;  // every file is a large one
+  open();
+  ASSERT_TRUE(write([](Records& tx) -> Result<void> {
+    for (int i = 0; i < 2000; ++i) {
+      RunRow row{.project = "p", .uid = std::to_string(i), .name = "n", .state = "completed"};
+      row.body = "{\"x\":\"" + std::string(1000, 'x') + "\"}";
+      METIER_CHECK(tx.put_run(row));
+    }
+    return {};
+  }));
+  close();
+  const auto file = folder_ + "/metier.db";
+  auto bytes = read_file(file).value();
+  const auto page = bytes.find(std::string(1000, 'x'), bytes.size() / 2) / 4096 * 4096;
+  for (std::size_t i = 0; i < 8; ++i) { bytes[page + i] = '\x7f'; }
+  ASSERT_TRUE(write_file(file, bytes));
+  const auto change = [](Records& tx) { return tx.put_setting("a", "b", "c", std::nullopt); };
+  {
+    // After a clean stop it is not looked for.
+    open();
+    EXPECT_TRUE(write(change));
+    close();
+  }
+  ASSERT_TRUE(write_file(folder_ + "/lock", "123"));  // as a killed server leaves it
+  open();
+  Result<void> done = write(change);
+  while (done) {
+    ::usleep(1000);
+    done = write(change);
+  }
+  EXPECT_EQ(done.error().code, "Damaged") << done.error().text();
+  EXPECT_EQ(done.error().kind, ErrorKind::unavailable);
+  EXPECT_EQ(**store_->records().setting("a", "b"), "c");
+  static_cast<void>(run(store_->close()));
+  store_.reset();
+}
+
 TEST_F(StoreTest, AFullDiskFailsTheWholeGroupAndIsOverWhenThereIsRoom) {
   options_.max_bytes = 400 << 10;
   open();

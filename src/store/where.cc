@@ -24,10 +24,13 @@ void Where::name(const std::string& column, const std::string& value) {
 }
 
 void Where::label(const std::string& id, const std::string& table, const std::string& owner_column,
-                  const std::string& condition) {
+                  const std::string& condition, Lookup lookup) {
   const auto equals = condition.find('=');
   const auto key = condition.substr(0, equals);
-  std::string inner = "SELECT " + owner_column + " FROM " + table + " WHERE ";
+  std::string inner =
+      lookup == Lookup::in
+          ? id + " IN (SELECT " + owner_column + " FROM " + table + " WHERE "
+          : "EXISTS (SELECT 1 FROM " + table + " WHERE " + owner_column + " = " + id + " AND ";
   std::vector<std::string> bound;
   auto part = [&](const std::string& column, const std::string& value) {
     if (value.starts_with('~')) {
@@ -43,8 +46,15 @@ void Where::label(const std::string& id, const std::string& table, const std::st
     inner += " AND ";
     part("value", condition.substr(equals + 1));
   }
-  add(id + " IN (" + inner + ")");
+  add(inner + ")");
   for (auto& value : bound) { also(std::move(value)); }
+}
+
+void Where::append(const Where& other) {
+  if (other.text_.empty()) { return; }
+  text_ += text_.empty() ? other.text_
+                         : " AND " + other.text_.substr(std::string_view(" WHERE ").size());
+  values_.insert(values_.end(), other.values_.begin(), other.values_.end());
 }
 
 void Where::any_of(const std::string& column, const std::vector<std::string>& values) {
