@@ -186,32 +186,42 @@ void Router::add(Api api, std::string method, std::string pattern, std::string s
   Route route{{api, std::move(method), pattern, std::move(summary)},
               {parts.begin(), parts.end()},
               std::move(handler)};
-  routes_[api].push_back(std::move(route));
+  auto& table = routes_[api];
+  const auto size = route.parts.size();
+  const bool tail = size > 0 && route.parts.back().ends_with("*}");
+  table.routes.push_back(std::move(route));
+  if (tail) {
+    table.tails.push_back(&table.routes.back());
+    return;
+  }
+  if (table.by_size.size() <= size) { table.by_size.resize(size + 1); }
+  table.by_size[size].push_back(&table.routes.back());
 }
 
-const Router::Route* Router::match(const std::vector<Route>& routes,
-                                   const std::vector<std::string_view>& parts,
+const Router::Route* Router::match(const Table& table, const std::vector<std::string_view>& parts,
                                    const std::string& method,
                                    std::map<std::string, std::string, std::less<>>& path,
                                    std::string& allow) const {
   const Route* best = nullptr;
   std::size_t best_literals = 0;
-  for (const auto& route : routes) {
+  const auto consider = [&](const Route& route) {
     const auto literals = literals_of(route.parts, parts);
-    if (!literals) { continue; }
+    if (!literals) { return; }
     const bool same =
         route.info.method == method || (method == "HEAD" && route.info.method == "GET");
     if (!same) {
       if (allow.find(route.info.method) == std::string::npos) {
         allow += (allow.empty() ? "" : ", ") + route.info.method;
       }
-      continue;
-    }
-    if (best == nullptr || *literals > best_literals) {
+    } else if (best == nullptr || *literals > best_literals) {
       best = &route;
       best_literals = *literals;
     }
+  };
+  if (parts.size() < table.by_size.size()) {
+    for (const auto* route : table.by_size[parts.size()]) { consider(*route); }
   }
+  for (const auto* route : table.tails) { consider(*route); }
   if (best == nullptr) { return nullptr; }
   for (std::size_t i = 0; i < best->parts.size(); ++i) {
     const std::string_view part = best->parts[i];
@@ -344,8 +354,8 @@ Async<net::Response> Router::handle(net::Request request) {
 
 std::vector<RouteInfo> Router::routes() const {
   std::vector<RouteInfo> out;
-  for (const auto& [api, routes] : routes_) {
-    for (const auto& route : routes) { out.push_back(route.info); }
+  for (const auto& [api, table] : routes_) {
+    for (const auto& route : table.routes) { out.push_back(route.info); }
   }
   return out;
 }

@@ -5,6 +5,7 @@
 // /api/v1/… and /api/…; `{key*}` at the end takes the rest with its slashes. A trailing slash is ignored.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
@@ -82,15 +83,21 @@ class Router final {
     std::vector<std::string> parts;
     RouteHandler handler;
   };
+  // The routes of one version, by how many parts their patterns have; those that end in a tail apart.
+  struct Table {
+    std::deque<Route> routes;
+    std::vector<std::vector<const Route*>> by_size;
+    std::vector<const Route*> tails;
+  };
   Result<Caller> authenticate(const net::Request& request, bool open) const;
-  const Route* match(const std::vector<Route>& routes, const std::vector<std::string_view>& parts,
+  const Route* match(const Table& table, const std::vector<std::string_view>& parts,
                      const std::string& method,
                      std::map<std::string, std::string, std::less<>>& path,
                      std::string& allow) const;
 
   Access access_;
   Logger log_;
-  std::map<Api, std::vector<Route>> routes_;
+  std::map<Api, Table> routes_;
   std::uint64_t next_request_ = 1;
 };
 

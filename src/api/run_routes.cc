@@ -176,14 +176,9 @@ void add_run_routes(Router& router, const RecordsApi& api) {
              [api](Call& call) -> Async<net::Response> {
                METIER_API_TRY(iteration, call.number("iter", 0, 0, 10'000'000));
                const bool full = call.query("format", "full") == "full";
-               if (!full) {
-                 METIER_API_TRY(
-                     row, api.store.records().run(call.at("project"), call.at("uid"), iteration));
-                 if (row) { co_return net::json_response(200, "{\"data\":" + row->body + "}"); }
-               }
-               METIER_API_TRY(run, records::read_run(api.store.records(), call.at("project"),
-                                                     call.at("uid"), iteration, full));
-               co_return ok_json(JsonObject{{"data", std::move(run)}});
+               METIER_API_TRY(run, records::read_run_text(api.store.records(), call.at("project"),
+                                                          call.at("uid"), iteration, full));
+               co_return net::json_response(200, "{\"data\":" + run + "}");
              });
 
   router.add(Api::v1, "GET", "/projects/{project}/runs", "runs",

@@ -47,7 +47,7 @@ Result<void> store_function(Records& tx, const Json& document, Time now) {
   row.kind = function.kind();
   row.updated = now;
   function.set_tag("");
-  row.body = dump_json(Json(function.document()));
+  row.body = dump_object(function.document());
   return tx.put_function(row, tag);
 }
 

@@ -361,7 +361,7 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     stored.metadata()["hash"] = prepared->plan.function_hash;
     stored.metadata()["updated"] = to_iso(now);
     stored.set_tag("");
-    function_row.body = dump_json(Json(stored.document()));
+    function_row.body = dump_object(stored.document());
   }
   std::string tag = prepared->function.tag();
   if (tag.empty()) { tag = "latest"; }

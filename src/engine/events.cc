@@ -46,6 +46,11 @@ std::shared_ptr<Signal> EventHub::of_run(const std::string& key) {
     if (auto signal = have->second.lock()) { return signal; }
   }
   auto signal = std::make_shared<Signal>(loop_);
+  // Nothing tells when the last waiter of a run has left: the map is swept when it has doubled.
+  if (waiting_.size() >= sweep_at_) {
+    std::erase_if(waiting_, [](const auto& one) { return one.second.expired(); });
+    sweep_at_ = std::max<std::size_t>(64, waiting_.size() * 2);
+  }
   waiting_[key] = signal;
   return signal;
 }

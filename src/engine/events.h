@@ -48,6 +48,7 @@ class EventHub final {
   std::deque<EngineEvent> ring_;
   std::uint64_t next_ = 1;
   std::map<std::string, std::weak_ptr<Signal>, std::less<>> waiting_;
+  std::size_t sweep_at_ = 64;
 };
 
 }  // namespace metier

@@ -23,7 +23,7 @@ struct EngineOptions {
   std::string default_python;               // interpreter for runs submitted over TCP
   std::int64_t server_uid = -1;             // pods of other users of the socket run as these
   std::chrono::seconds resource_ttl{3600};  // ended resources stay that long (logs stay for ever)
-  std::size_t ended_kept = 1000;            // and at most so many of them
+  std::size_t ended_kept = 300;  // and at most so many of them (some 15 KiB of memory each)
   std::chrono::milliseconds lease{15'000};  // of runs that a client holds
   std::int64_t snapshot_limit = 50 << 20;
   std::chrono::milliseconds log_wait{20'000};  // longest long poll

@@ -19,7 +19,7 @@ RunRow row_of(const Run& run, Time now, const RunRow* before) {
       if (value.is_string()) { row.labels.emplace(key, value.get_string()); }
     }
   }
-  row.body = dump_json(Json(run.document()));
+  row.body = dump_object(run.document());
   row.version = before != nullptr ? before->version + 1 : 1;
   return row;
 }

@@ -154,6 +154,16 @@ Json artifact_of_row(const ArtifactRow& row) {
   return std::move(*document);
 }
 
+std::string artifact_text(const ArtifactRow& row) {
+  // Stored bodies have their uid and no tag (store_artifact).
+  std::string text = row.body;
+  if (row.tag.empty() || text.find("\"tag\":") != std::string::npos ||
+      !add_member_text(text, "metadata", "\"tag\":" + dump_json(Json(row.tag)))) {
+    return dump_json(artifact_of_row(row));
+  }
+  return text;
+}
+
 Result<Json> store_artifact(Records& tx, const ArtifactWrite& target, JsonObject body, Time now) {
   METIER_CHECK(require_project(tx, target.project));
   METIER_CHECK(check(body, target.project));
@@ -209,7 +219,7 @@ Result<Json> store_artifact(Records& tx, const ArtifactWrite& target, JsonObject
       if (value.is_string()) { row.labels.emplace(key, value.get_string()); }
     }
   }
-  row.body = dump_json(Json(body));
+  row.body = dump_object(body);
   METIER_CHECK(tx.put_artifact(row));
   const std::string tag = target.tag.empty() ? "latest" : target.tag;
   METIER_CHECK(tx.tag_artifact(row, tag));

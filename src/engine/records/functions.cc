@@ -29,7 +29,7 @@ Result<std::string> store_function(Records& tx, const std::string& project,
                   .name = name,
                   .uid = versioned ? hash : "unversioned-" + tag,
                   .kind = function.kind(),
-                  .body = dump_json(Json(function.document())),
+                  .body = dump_object(function.document()),
                   .updated = now};
   METIER_CHECK(tx.put_function(row, tag));
   return hash;

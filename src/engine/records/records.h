@@ -52,6 +52,9 @@ Result<RunWritten> store_run(Records& tx, const RunWrite& target, JsonObject bod
 Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObject& changes,
                              Time now);
 // With `full` the artifacts are put back into status.artifacts.
+// The same as text, which is what most readers want: bodies are stored as text, and nothing is parsed.
+Result<std::string> read_run_text(const Records& records, const std::string& project,
+                                  const std::string& uid, std::int64_t iteration, bool full);
 Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid,
                       std::int64_t iteration, bool full);
 
@@ -74,6 +77,7 @@ struct ArtifactQuery {
 Result<Json> read_artifact(const Records& records, const ArtifactQuery& query);
 Result<std::vector<ArtifactRow>> find_artifacts(const Records& records, const ArtifactQuery& query);
 Json artifact_of_row(const ArtifactRow& row);
+std::string artifact_text(const ArtifactRow& row);
 std::string artifact_uid(const JsonObject& artifact, std::int64_t iteration,
                          const std::string& tree);
 // "store://models/p/key#0:tag@tree"

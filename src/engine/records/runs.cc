@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/digest.h"
 #include "engine/records/records.h"
 #include "model/run.h"
@@ -96,7 +98,9 @@ Result<RunWritten> write(Records& tx, const RunWrite& target, JsonObject& docume
   row.project = target.project;
   row.uid = target.uid;
   row.iteration = target.iteration;
-  row.name = string_at(Json(document), "metadata.name");
+  if (const auto* metadata = object_in(document, "metadata")) {
+    row.name = string_in(*metadata, "name");
+  }
   row.state = string_in(status, "state");
   row.labels = labels_of(document);
   if (const auto kind = row.labels.find("kind"); kind != row.labels.end()) {
@@ -110,7 +114,7 @@ Result<RunWritten> write(Records& tx, const RunWrite& target, JsonObject& docume
     if (string_in(status, "end_time").empty()) { status["end_time"] = to_iso(now); }
     row.end = from_iso(string_in(status, "end_time"));
   }
-  row.body = dump_json(Json(document));
+  row.body = dump_object(document);
   METIER_CHECK(tx.put_run(row));
   return RunWritten{row.name, row.state, !before.has_value()};
 }
@@ -208,19 +212,23 @@ Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObje
   return write(tx, target, body, before, now);
 }
 
-Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid,
-                      std::int64_t iteration, bool full) {
+namespace {
+
+Result<RunRow> stored_run(const Records& records, const std::string& project,
+                          const std::string& uid, std::int64_t iteration) {
   METIER_TRY(row, records.run(project, uid, iteration));
-  if (!row) {
-    return fail(Error{
-        .kind = ErrorKind::not_found,
-        .message = fmt::format("run {} does not exist in project {}",
-                               quote(uid + (iteration == 0 ? "" : "#" + std::to_string(iteration))),
-                               quote(project)),
-        .fix = "see: metier get runs -P " + project});
-  }
-  METIER_TRY(document, parse_json(row->body));
-  if (!full) { return document; }
+  if (row) { return std::move(*row); }
+  return fail(Error{
+      .kind = ErrorKind::not_found,
+      .message = fmt::format("run {} does not exist in project {}",
+                             quote(uid + (iteration == 0 ? "" : "#" + std::to_string(iteration))),
+                             quote(project)),
+      .fix = "see: metier get runs -P " + project});
+}
+
+// The artifacts of a run, each under one of its tags.
+Result<std::vector<ArtifactRow>> artifacts_of(const Records& records, const std::string& project,
+                                              const std::string& uid, std::int64_t iteration) {
   ArtifactFilter filter{.project = project, .tree = uid};
   if (iteration != 0) {
     filter.iteration = iteration;
@@ -228,14 +236,42 @@ Result<Json> read_run(const Records& records, const std::string& project, const 
     filter.best_iteration = true;
   }
   METIER_TRY(rows, records.artifacts(filter));
-  JsonArray list;
-  std::string last;
-  for (const auto& artifact : rows) {
-    const auto id = artifact.key + '\0' + artifact.uid + '\0' + std::to_string(artifact.iteration);
-    if (id == last) { continue; }  // the same artifact under another tag
-    last = id;
-    list.push_back(artifact_of_row(artifact));
+  const auto same = [](const ArtifactRow& a, const ArtifactRow& b) {
+    return a.key == b.key && a.uid == b.uid && a.iteration == b.iteration;
+  };
+  rows.erase(std::unique(rows.begin(), rows.end(), same), rows.end());
+  return std::move(rows);
+}
+
+}  // namespace
+
+Result<std::string> read_run_text(const Records& records, const std::string& project,
+                                  const std::string& uid, std::int64_t iteration, bool full) {
+  METIER_TRY(row, stored_run(records, project, uid, iteration));
+  if (!full) { return std::move(row.body); }
+  METIER_TRY(rows, artifacts_of(records, project, uid, iteration));
+  std::string member = "\"artifacts\":[";
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i > 0) { member += ','; }
+    member += artifact_text(rows[i]);
   }
+  member += ']';
+  if (row.body.find("\"artifacts\":") == std::string::npos &&
+      add_member_text(row.body, "status", member)) {
+    return std::move(row.body);
+  }
+  METIER_TRY(run, read_run(records, project, uid, iteration, full));
+  return dump_json(run);
+}
+
+Result<Json> read_run(const Records& records, const std::string& project, const std::string& uid,
+                      std::int64_t iteration, bool full) {
+  METIER_TRY(row, stored_run(records, project, uid, iteration));
+  METIER_TRY(document, parse_json(row.body));
+  if (!full) { return document; }
+  METIER_TRY(rows, artifacts_of(records, project, uid, iteration));
+  JsonArray list;
+  for (const auto& artifact : rows) { list.push_back(artifact_of_row(artifact)); }
   ensure_object(document.get_object(), "status")["artifacts"] = std::move(list);
   return document;
 }
