@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -14,6 +15,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/failpoint.h"
 #include "base/json.h"
 
 extern char** environ;
@@ -22,6 +24,9 @@ namespace metier {
 namespace {
 
 constexpr std::size_t kMessage = 4096;
+constexpr std::chrono::seconds kPatience{
+    10};                          // a busy machine, or a gate that takes its time to die
+constexpr int kMostFailures = 3;  // of the program itself
 
 struct Message {
   std::string text;
@@ -147,8 +152,12 @@ class Keeper final {
     }
     const auto object = parsed(message.text);
     const auto what = string_in(object, "op");
-    if (what == "quit") { return false; }
+    if (what == "quit") {
+      METIER_FAILPOINT("gate/quit");
+      return false;
+    }
     if (what == "hold" && message.fd) {
+      METIER_FAILPOINT("gate/hold");
       const std::string name(string_in(object, "name"));
       for (auto& [known, fd] : held_) {
         if (known == name) {
@@ -158,6 +167,7 @@ class Keeper final {
       }
       held_.emplace_back(name, std::move(message.fd));
     } else if (what == "list") {
+      METIER_FAILPOINT("gate/list");
       for (const auto& [name, fd] : held_) {
         send_message(peers_[index].get(), op("socket", name), fd.get());
       }
@@ -181,6 +191,7 @@ int gate_main(const std::string& folder, std::chrono::seconds lonely) {
   struct flock whole{};
   whole.l_type = F_WRLCK;
   if (!lock || ::fcntl(lock.get(), F_OFD_SETLK, &whole) != 0) { return 2; }
+  METIER_FAILPOINT("gate/locked");
   ::unlink((folder + "/gate.sock").c_str());
   const Address address(folder);
   Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -189,6 +200,7 @@ int gate_main(const std::string& folder, std::chrono::seconds lonely) {
                      ::listen(listener.get(), 8) == 0;
   ::umask(mask);
   if (!bound) { return 2; }
+  METIER_FAILPOINT("gate/bound");
   const int code = Keeper(std::move(listener), lonely).serve();
   ::unlink((folder + "/gate.sock").c_str());
   return code;
@@ -198,8 +210,7 @@ Gate::Gate(Executor loop, std::string folder, std::string program, Logger log)
     : loop_(loop), folder_(std::move(folder)), program_(std::move(program)), log_(std::move(log)) {}
 Gate::~Gate() = default;
 
-Result<Fd> Gate::connect_or_start() {
-  if (auto fd = connect_to(folder_)) { return fd; }
+Result<void> Gate::start() {
   // In a session of its own, so that a signal to the server's terminal does not reach it.
   const std::array<const char*, 5> arguments{program_.c_str(), "gate", "--data", folder_.c_str(),
                                              nullptr};
@@ -211,36 +222,72 @@ Result<Fd> Gate::connect_or_start() {
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-  pid_t pid = 0;
-  const int error = ::posix_spawn(&pid, program_.c_str(), &actions, &attributes,
+  const int error = ::posix_spawn(&child_, program_.c_str(), &actions, &attributes,
                                   const_cast<char**>(arguments.data()), environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
-  if (error != 0) { return fail(errno_error(program_ + " gate", error)); }
-  for (int i = 0; i < 200; ++i) {
-    if (auto fd = connect_to(folder_)) { return fd; }
-    ::poll(nullptr, 0, 5);
-  }
-  return fail(ErrorKind::unavailable, "the gate did not start");
+  if (error == 0) { return {}; }
+  child_ = 0;
+  return fail(errno_error(program_ + " gate", error));
 }
 
-Result<std::vector<std::pair<std::string, Fd>>> Gate::open() {
-  METIER_TRY(connection, connect_or_start());
-  connection_ = std::move(connection);
+Async<Result<Fd>> Gate::connect_or_start() {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  int failures = 0;
+  auto pause = std::chrono::milliseconds(2);
+  while (true) {
+    if (auto fd = connect_to(folder_)) { co_return fd; }
+    int status = 0;
+    if (child_ > 0 && ::waitpid(child_, &status, WNOHANG) == child_) {
+      child_ = 0;
+      // 2: another gate has the lock. It serves in a moment, or it is dying and leaves the lock to the next.
+      const bool taken = WIFEXITED(status) && WEXITSTATUS(status) == 2;
+      if (!taken && ++failures == kMostFailures) {
+        co_return fail(ErrorKind::unavailable, "the gate ended as soon as it was started");
+      }
+    }
+    if (child_ == 0) {
+      auto started = start();
+      if (!started) { co_return fail(std::move(started.error())); }
+    }
+    if (std::chrono::steady_clock::now() > deadline) {
+      co_return fail(ErrorKind::unavailable, "the gate did not start");
+    }
+    co_await sleep_for(loop_, pause);
+    pause = std::min(pause + pause / 2, std::chrono::milliseconds(100));
+  }
+}
+
+Result<Gate::Sockets> Gate::list() {
+  const timeval patience{.tv_sec = kPatience.count(), .tv_usec = 0};
+  ::setsockopt(connection_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   if (!send_message(connection_.get(), op("list"))) {
     return fail(ErrorKind::unavailable, "the gate has gone");
   }
-  std::vector<std::pair<std::string, Fd>> sockets;
+  Sockets sockets;
   while (true) {
     auto message = receive_message(connection_.get());
     if (message.text.empty()) { return fail(ErrorKind::unavailable, "the gate has gone"); }
     const auto object = parsed(message.text);
-    if (string_in(object, "op") == "end") { break; }
+    if (string_in(object, "op") == "end") { return sockets; }
     if (message.fd) {
       sockets.emplace_back(std::string(string_in(object, "name")), std::move(message.fd));
     }
   }
-  return sockets;
+}
+
+Async<Result<Gate::Sockets>> Gate::open() {
+  Result<Sockets> sockets;
+  // A gate that was killed takes connections until the kernel has taken it apart.
+  for (int i = 0; i < 5; ++i) {
+    auto connection = co_await connect_or_start();
+    if (!connection) { co_return fail(std::move(connection.error())); }
+    connection_ = std::move(*connection);
+    sockets = list();
+    if (sockets) { break; }
+    co_await sleep_for(loop_, std::chrono::milliseconds(20));
+  }
+  co_return sockets;
 }
 
 Result<void> Gate::hold(const std::string& name, int fd) {
@@ -263,7 +310,7 @@ Async<void> Gate::watch() {
     if (ec) { co_return; }
     // A gate says nothing unasked: readable means that it has died.
     log_.warn("the gate has died, starting another");
-    auto connection = connect_or_start();
+    auto connection = co_await connect_or_start();
     if (!connection) {
       log_.error("no gate", {{"error", Json(connection.error().text())}});
       co_await sleep_for(loop_, std::chrono::seconds(5));

@@ -25,14 +25,16 @@ int gate_main(const std::string& folder, std::chrono::seconds lonely = std::chro
 // A server's side. All calls on the loop's thread.
 class Gate final {
  public:
+  using Sockets = std::vector<std::pair<std::string, Fd>>;
   // `program`: the metier binary that is started as `program gate --data folder` when no gate answers.
   Gate(Executor loop, std::string folder, std::string program, Logger log);
   ~Gate();
   Gate(const Gate&) = delete;
 
-  // Connects, starting a gate when none is there. Gives the sockets that it holds.
+  // Connects, starting a gate when none is there. Gives the sockets that it holds. A gate that is dying (killed, or told
+  // to quit a moment ago) is waited for: its lock, its socket's file and what it holds go one after the other.
   // Errors: unavailable when a gate cannot be started: the server then works without.
-  Result<std::vector<std::pair<std::string, Fd>>> open();
+  Async<Result<Sockets>> open();
   // Hands a duplicate of `fd` to the gate, now and to every later one.
   Result<void> hold(const std::string& name, int fd);
   // Waits for the gate to die and starts another, which gets all sockets. Ends when cancelled.
@@ -41,13 +43,16 @@ class Gate final {
   void quit();
 
  private:
-  Result<Fd> connect_or_start();
+  Async<Result<Fd>> connect_or_start();
+  Result<void> start();
+  Result<Sockets> list();
 
   Executor loop_;
   std::string folder_;
   std::string program_;
   Logger log_;
   Fd connection_;
+  int child_ = 0;  // the gate that was started last, until it is reaped
   std::vector<std::pair<std::string, Fd>> held_;
 };
 

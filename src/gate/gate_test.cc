@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <thread>
 
 namespace metier {
 namespace {
@@ -39,6 +41,21 @@ class GateTest : public testing::Test {
     return std::make_unique<Gate>(io_.get_executor(), folder_, "/bin/false", Logger());
   }
 
+  Result<Gate::Sockets> open(Gate& gate) {
+    Result<Gate::Sockets> out;
+    asio::co_spawn(
+        io_,
+        [](Gate& one, Result<Gate::Sockets>& result) -> Async<void> {
+          result = co_await one.open();
+        }(gate, out),
+        [](std::exception_ptr e) {
+          if (e) { std::rethrow_exception(e); }
+        });
+    io_.restart();
+    io_.run();
+    return out;
+  }
+
   asio::io_context io_;
   std::string folder_;
   pid_t child_ = 0;
@@ -61,12 +78,12 @@ TEST_F(GateTest, ANewServerGetsTheSocketsOfADeadOne) {
   std::uint16_t port = 0;
   {
     auto first = server();
-    ASSERT_TRUE(first->open());
+    ASSERT_TRUE(open(*first));
     const Fd socket(listening_socket(port));
     ASSERT_TRUE(first->hold("runs", socket.get()));
   }
   auto second = server();
-  auto sockets = second->open();
+  auto sockets = open(*second);
   ASSERT_TRUE(sockets) << sockets.error().text();
   ASSERT_EQ(sockets->size(), 1U);
   EXPECT_EQ(sockets->front().first, "runs");
@@ -86,7 +103,7 @@ TEST_F(GateTest, ASecondGateOfOneFolderEndsWithTwo) {
 
 TEST_F(GateTest, QuitEndsIt) {
   auto one = server();
-  ASSERT_TRUE(one->open());
+  ASSERT_TRUE(open(*one));
   one->quit();
   int status = 0;
   ::waitpid(child_, &status, 0);
@@ -94,12 +111,41 @@ TEST_F(GateTest, QuitEndsIt) {
   child_ = 0;
 }
 
+TEST_F(GateTest, ADyingGateIsWaitedFor) {
+  // A program that serves the second time it is started: the first time the old gate still has the lock.
+  const auto script = folder_ + "/program";
+  std::ofstream(script) << "#!/bin/sh\n[ -e " << folder_ << "/once ] || { : > " << folder_
+                        << "/once; exit 2; }\n: > " << folder_ << "/twice\nexit 2\n";
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  stop(SIGKILL);
+  std::filesystem::remove(folder_ + "/gate.sock");
+  Gate gate(io_.get_executor(), folder_, script, Logger());
+  // The one that serves in the end is this thread's child.
+  std::thread late([this] {
+    while (!std::filesystem::exists(folder_ + "/twice")) { ::usleep(1000); }
+    start();
+  });
+  const auto sockets = open(gate);
+  late.join();
+  ASSERT_TRUE(sockets) << sockets.error().text();
+  EXPECT_TRUE(sockets->empty());
+}
+
+TEST_F(GateTest, AProgramThatCannotServeIsSaid) {
+  stop(SIGKILL);
+  std::filesystem::remove(folder_ + "/gate.sock");
+  auto one = server();  // /bin/false
+  const auto sockets = open(*one);
+  ASSERT_FALSE(sockets);
+  EXPECT_EQ(sockets.error().kind, ErrorKind::unavailable);
+}
+
 TEST_F(GateTest, RubbishIsIgnored) {
   auto one = server();
-  ASSERT_TRUE(one->open());
+  ASSERT_TRUE(open(*one));
   ASSERT_TRUE(one->hold("x", 0));
   auto again = server();
-  auto sockets = again->open();
+  auto sockets = open(*again);
   ASSERT_TRUE(sockets);
   EXPECT_EQ(sockets->size(), 1U);
 }

@@ -1,6 +1,7 @@
 #include "main/server.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -33,6 +34,16 @@ namespace {
 constexpr std::string_view kServerScope = "server";
 constexpr std::string_view kRunPort = "run_port";
 constexpr const char* kRunListener = "runs";
+constexpr std::chrono::seconds kQuiet{5};
+
+// Two threads allocate most of the time. Without fast bins a larger request does not sort all small free blocks first,
+// and what a burst has used goes back to the system.
+void tune_memory() {
+  ::mallopt(M_MXFAST, 0);
+  ::mallopt(M_ARENA_MAX, 2);
+  ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
 
 // All parts of a running server, in the order in which they are made.
 class Server final {
@@ -41,6 +52,7 @@ class Server final {
       : options_(options), loop_(1), executor_(loop_.get_executor()) {}
 
   int run() {
+    tune_memory();
     sink_ = make_log_sink(
         STDERR_FILENO, std::getenv("METIER_DEBUG") != nullptr ? LogLevel::debug : LogLevel::info);
     log_ = Logger(sink_.get());
@@ -73,6 +85,7 @@ class Server final {
   Async<void> live(int& code) {
     auto started = co_await start();
     if (started) {
+      scope_.spawn("tidy", tidy());
       ready();
       co_await until_stopped();
     } else {
@@ -135,6 +148,27 @@ class Server final {
     co_return listen();
   }
 
+  // After a burst: what it has used goes back to the system once a while has passed without requests and commits.
+  Async<void> tidy() {
+    std::uint64_t seen = 0;
+    bool tidied = false;
+    while (true) {
+      Timer timer(executor_, kQuiet);
+      boost::system::error_code ended;
+      co_await timer.async_wait(asio::redirect_error(use_async, ended));
+      if (ended) { co_return; }
+      const auto now = requests_ + store_->objects().revision();
+      if (now != seen) {
+        seen = now;
+        tidied = false;
+      } else if (!tidied) {
+        tidied = true;
+        store_->rest();
+        ::malloc_trim(0);
+      }
+    }
+  }
+
   Async<Result<void>> make_default_project() {
     co_return co_await store_->write([now = clock_.now()](Records& tx) -> Result<void> {
       METIER_TRY(known, tx.project("default"));
@@ -155,7 +189,7 @@ class Server final {
     const ssize_t size = ::readlink("/proc/self/exe", program, sizeof program - 1);
     if (size > 0 && std::getenv("METIER_NO_GATE") == nullptr) {
       gate_ = std::make_unique<Gate>(executor_, options_.data, program, log_);
-      auto held = gate_->open();
+      auto held = co_await gate_->open();
       if (!held) {
         log_.warn("no gate: connections of pods are refused while the server restarts",
                   {{"why", Json(held.error().text())}});
@@ -172,6 +206,11 @@ class Server final {
       std::from_chars((*known)->data(), (*known)->data() + (*known)->size(), listen.port);
     }
     auto port = server_->listen(listen);
+    // A server or gate that was just killed has the port until the kernel has closed its sockets.
+    for (int i = 0; i < 20 && !port && port.error().code == "PortTaken"; ++i) {
+      co_await sleep_for(executor_, std::chrono::milliseconds(50));
+      port = server_->listen(listen);
+    }
     if (!port && listen.port != 0) {
       log_.warn("the port of the run listener is taken: running pods cannot reach the server",
                 {{"port", Json(listen.port)}});
@@ -214,6 +253,11 @@ class Server final {
     if (const char* preload = std::getenv("METIER_PRELOAD")) { driver.preload = preload; }
     driver.force = force != nullptr ? force : "";
     driver.log = log_;
+#ifdef METIER_FAILPOINTS_ENABLED
+    if (const char* armed = std::getenv("METIER_SHIM_FAILPOINT")) {
+      driver.shim_env.push_back(std::string("METIER_SHIM_FAILPOINT=") + armed);
+    }
+#endif
     driver_ = std::make_unique<ProcessDriver>(executor_, clock_, random_,
                                               host_cgroups("/", driver.force), driver);
     METIER_TRY(host, LinuxInventory().read());
@@ -410,6 +454,7 @@ class Server final {
         server.last_use_ = server.clock_.steady();
       }
     } const busy(*this);
+    ++requests_;
     co_return co_await router_->handle(std::move(request));
   }
 
@@ -466,7 +511,7 @@ class Server final {
     if (server_) { co_await server_->close(std::chrono::milliseconds(500)); }
     if (gate_ && for_good_) { gate_->quit(); }
     auto watched = co_await scope_.close(std::chrono::seconds(1));
-    if (!watched) { log_.warn("the gate's watch did not end in time"); }
+    if (!watched) { log_.warn("a task of the server did not end in time"); }
     // With nothing alive nobody will call: the gate may go too. Else it keeps the socket of living pods.
     if (gate_ && (!engine_ || engine_->live_runs() == 0)) { gate_->quit(); }
     if (builds_) { co_await builds_->stop(); }
@@ -502,6 +547,7 @@ class Server final {
   std::unique_ptr<Store> store_;
   std::unique_ptr<net::Server> server_;
   Scope scope_{executor_};
+  std::uint64_t requests_ = 0;
   std::unique_ptr<Gate> gate_;
   bool for_good_ = false;  // no pod lives and no client: the gate may end too
   std::unique_ptr<Environments> environments_;
