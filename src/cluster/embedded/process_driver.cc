@@ -164,12 +164,13 @@ bool ProcessDriver::load_exit(const EntryPtr& entry) {
 }
 
 Async<void> ProcessDriver::follow(EntryPtr entry) {
-  std::string message(192U << 10U, '\0');
   while (!entry->ended) {
     boost::system::error_code ec;
     co_await entry->control.async_wait(asio::posix::descriptor_base::wait_read,
                                        asio::redirect_error(use_async, ec));
     if (ec) { co_return; }  // closing: the pod lives on
+    // One for all pods: it is done with before the next await.
+    static thread_local std::string message(192U << 10U, '\0');
     const auto n =
         ::recv(entry->control.native_handle(), message.data(), message.size(), MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) { continue; }
