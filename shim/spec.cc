@@ -210,7 +210,7 @@ bool read_spec(int fd, Spec& spec, const char*& why) {
       in = In::mount;
       continue;
     }
-    why = key;
+    why = *key == '\0' ? "spec: an empty key" : key;
     const bool known =
         in == In::container ? set_container(spec.containers[spec.containers.size() - 1], key, value)
         : in == In::mount   ? set_mount(spec.mounts[spec.mounts.size() - 1], key, value)

@@ -161,9 +161,10 @@ std::string Url::host_header() const {
 }
 
 std::string Url::origin() const {
+  const auto name = host.find(':') == std::string::npos ? host : "[" + host + "]";
   switch (scheme) {
-    case Scheme::http: return fmt::format("http://{}:{}", host, port);
-    case Scheme::https: return fmt::format("https://{}:{}", host, port);
+    case Scheme::http: return fmt::format("http://{}:{}", name, port);
+    case Scheme::https: return fmt::format("https://{}:{}", name, port);
     case Scheme::unix_socket: return "unix://" + host;
   }
   return {};

@@ -1,12 +1,14 @@
 """An interpreter with its imports done, which forks pods (docs/formats/pod-folder.md, "Launch from a zygote").
 
 One request a pod comes on the SEQPACKET socket at descriptor 3: ``{"v": 1, "id": …}`` with three descriptors, the launch document, the
-shim's control connection and the shim's spec. The zygote forks A; A forks B, held on a socket pair, and becomes the shim. B waits for
+shim's control connection and the shim's spec. A pair of processes waits for it: A, forked by the zygote, and B, forked by A and held on
+a socket pair. The zygote hands the request on to A and forks the next pair; A gives the document to B and becomes the shim. B waits for
 the shim's ``go``, makes its namespaces, and runs the user's command. The zygote itself answers nothing after ``ready``.
 """
 
 from __future__ import annotations
 
+import _signal
 import array
 import builtins
 import gc
@@ -35,7 +37,10 @@ SINGLE_THREADED = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 # What every pod's start needs, imported and used once before the first fork.
-OWN_IMPORTS = ("atexit", "codecs", "ctypes", "random", "resource", "runpy", "traceback", "weakref", "multiprocessing.process")
+OWN_IMPORTS = ("atexit", "base64", "codecs", "ctypes", "random", "resource", "runpy", "traceback", "weakref", "multiprocessing.process")
+
+# Signals whose action in the zygote is not the default; `signal.signal` for all 64 in each pod costs as much as a fork.
+CHANGED_SIGNALS: set[int] = {int(signal.SIGCHLD), int(signal.SIGINT), int(signal.SIGPIPE)}
 
 
 def thread_count() -> int:
@@ -78,7 +83,7 @@ def main() -> int:
     for name in OWN_IMPORTS:
         importlib.import_module(name)
     runner = importlib.import_module("metier_runner")
-    for name in ("command", "execute", "context", "sinks", "calling", "source", "values", "returns"):
+    for name in ("command", "execute", "context", "sinks", "calling", "source", "values", "returns", "program", "artifacts", "failure"):
         try:
             importlib.import_module(f"metier_runner.{name}")
         except ImportError:
@@ -93,6 +98,8 @@ def main() -> int:
     ready = {"v": 1, "ready": True, "pid": os.getpid(), "threads": thread_count(), "preloaded": [n for n in names if n not in failed]}
     ready.update({"moved": moved, "failed": failed, "python": sys.version.split()[0]})
     server.send(json.dumps(ready).encode())
+    note_signals()
+    pair = fork_pair(server, moved)
     while True:
         try:
             message, files = receive(server)
@@ -100,7 +107,8 @@ def main() -> int:
             return 0
         if not message:
             return 0
-        serve(server, message, files, moved)
+        if hand_on(pair, message, files) or hand_on(fork_pair(server, moved), message, files):
+            pair = fork_pair(server, moved)
 
 
 def warm_up() -> None:
@@ -128,21 +136,32 @@ def receive(server: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(ints)
 
 
-def serve(server: socket.socket, message: bytes, files: list[int], moved: list[str]) -> None:
-    """Fork one pod. Whatever fails closes the descriptors, and the driver starts the pod cold."""
-    try:
-        request = json.loads(message)
-        if request.get("v") != 1 or len(files) != 3 or thread_count() != 1:
-            return
-        document, control, spec = files
-        launch = json.loads(read_all(document))
-        if os.fork() == 0:
-            become_shim_and_pod(server, launch, control, spec, moved)
-    except (OSError, ValueError, KeyError):
-        return
-    finally:
-        for descriptor in files:
-            os.close(descriptor)
+def hand_on(pair: socket.socket, message: bytes, files: list[int]) -> bool:
+    """Give a request to a waiting pair; False when the pair has gone. The descriptors are closed either way: what is not a
+    request ends there, and the driver starts the pod cold."""
+    with pair:
+        try:
+            request = json.loads(message)
+            if request.get("v") == 1 and len(files) == 3:
+                socket.send_fds(pair, [message], files)
+        except (ValueError, AttributeError):
+            pass
+        except OSError:
+            return False
+    for descriptor in files:
+        os.close(descriptor)
+    return True
+
+
+def fork_pair(server: socket.socket, moved: list[str]) -> socket.socket:
+    """Fork a pair that waits for one request; the end that it is given on. A zygote with threads forks none."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if thread_count() == 1 and os.fork() == 0:
+        ours.close()
+        server.close()
+        become_shim_and_pod(theirs, moved)
+    theirs.close()
+    return ours
 
 
 def read_all(descriptor: int) -> bytes:
@@ -151,19 +170,23 @@ def read_all(descriptor: int) -> bytes:
     return os.pread(descriptor, size, 0)
 
 
-def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: int, spec: int, moved: list[str]) -> NoReturn:
-    """In A: fork B, then execute the shim in this process's place."""
+def become_shim_and_pod(requests: socket.socket, moved: list[str]) -> NoReturn:
+    """In A: fork B, wait for the request, then execute the shim in this process's place."""
     try:
-        server.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # before B exists, else its end would not be kept for the shim
         hold_of_shim, hold = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = os.fork()
         if child == 0:
             hold_of_shim.close()
-            os.close(control)
-            os.close(spec)
-            run_pod(launch, hold, moved)
+            requests.close()
+            run_pod(hold, moved)
         hold.close()
+        message, files = receive(requests)
+        if not message:  # the zygote has ended
+            os._exit(0)
+        document, control, spec = files
+        socket.send_fds(hold_of_shim, [b"launch"], [document])
+        launch = json.loads(read_all(document))
         for descriptor in (control, spec, hold_of_shim.fileno()):
             os.set_inheritable(descriptor, True)
         shim = launch["shim"]
@@ -175,11 +198,16 @@ def become_shim_and_pod(server: socket.socket, launch: dict[str, Any], control: 
         os._exit(125)  # B reads end of file and leaves too
 
 
-def run_pod(launch: dict[str, Any], hold: socket.socket, moved: list[str]) -> NoReturn:
-    """In B: wait for the release, become the pod, run its command; never return into the zygote's frames."""
+def run_pod(hold: socket.socket, moved: list[str]) -> NoReturn:
+    """In B: wait for the request and the release, become the pod, run its command; never return into the zygote's frames."""
     code = 1
     try:
         os.setsid()
+        message, files = receive(hold)
+        if message != b"launch" or len(files) != 1:
+            os._exit(126)
+        launch = json.loads(read_all(files[0]))
+        os.close(files[0])
         if hold.recv(16) != b"go":
             os._exit(126)
         try:
@@ -241,14 +269,24 @@ def restore_blas_threads(environment: dict[str, str]) -> None:
     pools.threadpool_limits(int(wanted) if wanted.isdigit() else len(os.sched_getaffinity(0)))
 
 
+def note_signals() -> None:
+    """Note which signals do not have their default action here, as the kernel sees it: libraries set some too."""
+    found = 0
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith(("SigIgn:", "SigCgt:")):
+                found |= int(line.split()[1], 16)
+    usual = {number for number in signal.valid_signals() if found >> (int(number) - 1) & 1}
+    CHANGED_SIGNALS.update({int(number) for number in usual} - {int(signal.SIGKILL), int(signal.SIGSTOP)})
+
+
 def reset_signals() -> None:
     """Give every signal its default action again, as exec would, and Python's own two."""
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            try:
-                signal.signal(number, signal.SIG_DFL)
-            except (OSError, ValueError):
-                continue
+    for number in CHANGED_SIGNALS:
+        try:
+            _signal.signal(number, _signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
