@@ -1,0 +1,67 @@
+"""Runs every fuzz target for some seconds from a fixed seed; prints executions, coverage and what was found.
+
+Corpora are in tests/fuzz/corpus/<target>/: small seeds and every input that once failed. What a run finds new stays
+below build/fuzz/found/; an input that fails is named with the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = ROOT / "tests" / "fuzz" / "corpus"
+BINARIES = ROOT / "build" / "fuzz" / "tests" / "fuzz"
+MODEL = ROOT / "src" / "model" / "testdata"
+# Files that other tests keep anyway serve as seeds too.
+MORE_SEEDS = {"function": [MODEL], "yaml": [MODEL], "json": [ROOT / "src" / "kind" / "job" / "golden"]}
+# The shim's spec lives until its process ends: what it holds is not lost memory.
+OPTIONS = {"shim_spec": ["-detect_leaks=0"]}
+
+
+@dataclass
+class Fuzzed:
+    target: str
+    executions: int = 0
+    coverage: int = 0
+    failure: str = ""
+
+
+def targets() -> list[str]:
+    return sorted(folder.name for folder in CORPUS.iterdir() if folder.is_dir())
+
+
+def run_target(name: str, seconds: int, seed: int) -> Fuzzed:
+    found = ROOT / "build" / "fuzz" / "found" / name
+    shutil.rmtree(found, ignore_errors=True)
+    found.mkdir(parents=True)
+    seeds = [str(folder) for folder in [CORPUS / name, *MORE_SEEDS.get(name, [])]]
+    command = [
+        str(BINARIES / f"{name}_fuzz"),
+        *[f"-seed={seed}", f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=1024", "-max_len=4096"],
+        *["-print_final_stats=1", f"-artifact_prefix={found}/failed-", *OPTIONS.get(name, [])],
+        *[str(found), *seeds],
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    out = Fuzzed(name)
+    if stats := re.search(r"number_of_executed_units: *(\d+)", done.stderr):
+        out.executions = int(stats[1])
+    if coverage := re.findall(r"cov: (\d+)", done.stderr):
+        out.coverage = int(coverage[-1])
+    if done.returncode != 0:
+        told = [line for line in done.stderr.splitlines() if re.search(r"oracle:|runtime error:|==ERROR|SUMMARY", line)]
+        text = "\n".join([*told, *[line for line in done.stderr.splitlines() if line.startswith("    #")]])
+        failed = sorted(found.glob("failed-*"))
+        again = f"{command[0]} {failed[0]}" if failed else " ".join(command)
+        out.failure = f"{text[:3000]}\nrepeat: {again}\nthen keep the input in tests/fuzz/corpus/{name}/"
+    return out
+
+
+def run_all(seconds: int, seed: int) -> list[Fuzzed]:
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        return list(pool.map(lambda name: run_target(name, seconds, seed), targets()))
