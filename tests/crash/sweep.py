@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import os
 import re
+import signal
 import subprocess
 import time
 import uuid
@@ -94,8 +96,10 @@ def wait_for_terminal(server: Server, uid: str, seconds: float = 40) -> dict[str
         server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=100000000")
 
 
-def check(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> None:
-    """Invariants I1-I9 of the reliability reference, for one job."""
+def check(
+    server: Server, trial: Trial, uid: str, marker: Path, code: int, fair: tuple[str, ...] = ("ShimLost",)
+) -> None:
+    """Invariants I1-I9 of the reliability reference, for one job. `fair`: reasons that the fault itself explains."""
     run = wait_for_terminal(server, uid)
     starts = marker.read_text().split() if marker.exists() else []
     if run is None:
@@ -108,7 +112,7 @@ def check(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> No
     wanted = "error" if code else "completed"
     if state != wanted:
         reason = run["status"].get("reason") or run["status"].get("error")
-        if reason not in ("ShimLost",):
+        if reason not in fair:
             trial.problems.append(f"state {state} ({reason}), expected {wanted}")
             return
     if len(starts) != 1 and state == wanted:
@@ -190,16 +194,40 @@ def recovered(server: Server, trial: Trial, uid: str, marker: Path, code: int) -
 SCENARIOS = (plain, aborted, cleaned, recovered, filled)
 
 
+def kill_helpers(folder: Path, word: str) -> int:
+    """kill -9 of every process below `folder` that has `word` in its command line; how many there were."""
+    killed = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            where = command + (entry / "environ").read_text(errors="replace") + str((entry / "cwd").readlink())
+            if word in command and str(folder) in where:
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
 def run_trial(
-    folder: Path, point: str, scenario: Callable[..., None] = plain, code: int = 0, term: str = "kill"
+    folder: Path,
+    point: str,
+    scenario: Callable[..., None] = plain,
+    code: int = 0,
+    term: str = "kill",
+    env: dict[str, str] | None = None,
+    between: Callable[[], None] | None = None,
 ) -> Trial:
-    """One sweep step: the server dies at `point`, a new one finds what is left."""
+    """One sweep step: the server dies at `point`, a new one finds what is left.
+
+    `env` arms a second program's death, `between` kills one while no server runs.
+    """
     trial = Trial(point)
     server = Server(folder / "data")
     reached = folder / "reached"
     marker = folder / "marker"
     uid = uuid.uuid4().hex
-    arm = {"METIER_FAILPOINTS": f"{point}={term}", "METIER_FAILPOINTS_LOG": str(reached)}
+    arm = {"METIER_FAILPOINTS": f"{point}={term}", "METIER_FAILPOINTS_LOG": str(reached), **(env or {})}
     if scenario is cleaned:
         arm["METIER_RESOURCE_TTL"] = "0s"
     try:
@@ -224,6 +252,8 @@ def run_trial(
             trial.killed = True
         if not trial.killed:
             server.kill()
+        if between:
+            between()
         server.start()
         check(server, trial, uid, marker, code)
         if server.stop() != 0:

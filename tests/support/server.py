@@ -36,6 +36,7 @@ class Server:
         self.data = data
         self.python = python
         self.extra = env or {}
+        self.wrapper: list[str] = []  # a program that starts the server (strace)
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.token = ""
@@ -60,7 +61,7 @@ class Server:
         began = time.monotonic()
         with open(self.data.parent / "server.err", "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "server", "--listen", "127.0.0.1:0", "--data", str(self.data), *options],
+                [*self.wrapper, BINARY, "server", "--listen", "127.0.0.1:0", "--data", str(self.data), *options],
                 env={**self.environment, "METIER_READY_FD": str(write), **(env or {})},
                 pass_fds=(write,),
                 stdin=subprocess.DEVNULL,
@@ -68,8 +69,10 @@ class Server:
                 stderr=log,
             )
         os.close(write)
-        with open(read, "rb") as ready:
-            said = ready.read()
+        said = b""
+        with open(read, "rb", buffering=0) as ready:
+            while b"ready" not in said and (more := ready.read(64)):  # a wrapper keeps the other end open
+                said += more
         self.ready_seconds = time.monotonic() - began
         if b"ready" not in said:
             self.process.wait()
@@ -83,8 +86,19 @@ class Server:
     def errors(self) -> str:
         return (self.data.parent / "server.err").read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        """The server's own process, whoever started it."""
+        text = (self.data / "lock").read_text()
+        if not text:  # it has stopped by itself, or has not begun
+            raise ProcessLookupError(str(self.data))
+        return int(text)
+
     def kill(self) -> None:
         assert self.process is not None
+        if self.wrapper:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 
