@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
+from fuzz import run_all
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 JOBS = str(os.cpu_count() or 2)
@@ -121,6 +123,20 @@ def wheel() -> Outcome:
     return Outcome(passed=len(steps))
 
 
+def fuzz() -> Outcome:
+    """Every target from one seed: 4 seconds each, 60 under --all."""
+    seed = int(os.environ.get("METIER_SEED", "1"))
+    outcome = Outcome(seeds=[str(seed)])
+    for one in run_all(60 if os.environ.get("METIER_TEST_ALL") else 4, seed):
+        print(f"   {one.target:<10} {one.executions:>9} executions, coverage {one.coverage}")
+        if one.failure or one.executions == 0:
+            print(one.failure or f"error: fuzz target '{one.target}' executed nothing")
+            outcome.failed += 1
+        else:
+            outcome.passed += 1
+    return outcome
+
+
 STAGES = [
     Stage("lint", lint),
     Stage("build dev", build("dev")),
@@ -132,11 +148,14 @@ STAGES = [
     Stage("end to end", pytest("tests/e2e", "venv-test")),
     Stage("dask", pytest("tests/dask", "venv-dask")),
     Stage("sdk 1.12.1", pytest("tests/sdk", "venv-sdk")),
+    Stage("sdk 1.7.2", pytest("tests/sdk", "venv-sdk17"), only_all=True),
     Stage("crash", pytest("tests/crash", "venv-test")),
     Stage("build asan", build("asan")),
     Stage("asan", ctest("asan")),
     Stage("build tsan", build("tsan", "base_test", "store_test")),
     Stage("tsan", ctest("tsan", "base|store")),
+    Stage("build fuzz", build("fuzz", "fuzz")),
+    Stage("fuzz", fuzz),
 ]
 
 
