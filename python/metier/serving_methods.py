@@ -290,12 +290,13 @@ class ServingMethods:
         from metier_serving.server import create_graph_server
 
         self._need_serving("to_mock_server")
-        graph = self._live_graph()
-        if graph is None:
-            raise GraphError("no models or steps were set, use function.set_topology() and add steps")
         caller = sys._getframe(1).f_globals
         spaces = list(namespace) if isinstance(namespace, (list, tuple)) else [namespace or caller]
-        spaces += self._code_namespaces()
+        code = self._code_namespaces()
+        graph = self._live_graph() or next((space["graph"] for space in code if "graph" in space), None)
+        if graph is None:
+            raise GraphError("no models or steps were set, use function.set_topology() and add steps")
+        spaces += code
         spec = self._document.copy(("spec",)) or {}
         server = create_graph_server(
             parameters=spec.get("parameters"),

@@ -131,7 +131,6 @@ constexpr PyMemberDef member(const char* name) {
 #define METIER_MEMBER(name) member<offsetof(Event, name)>(#name)
 std::array members = {
     METIER_MEMBER(body),
-    METIER_MEMBER(key),
     METIER_MEMBER(path),
     METIER_MEMBER(method),
     METIER_MEMBER(headers),
@@ -140,14 +139,7 @@ std::array members = {
     METIER_MEMBER(origin_state),
     METIER_MEMBER(terminated),
     METIER_MEMBER(trigger),
-    METIER_MEMBER(timestamp),
-    METIER_MEMBER(offset),
-    METIER_MEMBER(shard_id),
-    METIER_MEMBER(topic),
-    METIER_MEMBER(stream_path),
     METIER_MEMBER(source),
-    member<offsetof(Event, timestamp)>("time"),
-    member<offsetof(Event, timestamp)>("processing_time"),
     PyMemberDef{"_from", T_INT, static_cast<Py_ssize_t>(offsetof(Event, from)), READONLY, nullptr},
     PyMemberDef{"__dictoffset__", T_PYSSIZET, static_cast<Py_ssize_t>(offsetof(Event, dict)),
                 READONLY, nullptr},
@@ -156,7 +148,44 @@ std::array members = {
     PyMemberDef{}};
 #undef METIER_MEMBER
 
+// What few steps look at is asked of the event that the trigger made, when it is read.
+struct Lazy {
+  const char* name;
+  PyObject* Event::* member;
+};
+std::array lazy = {Lazy{"key", &Event::key},       Lazy{"timestamp", &Event::timestamp},
+                   Lazy{"offset", &Event::offset}, Lazy{"shard_id", &Event::shard_id},
+                   Lazy{"topic", &Event::topic},   Lazy{"stream_path", &Event::stream_path}};
+
+PyObject* get_lazy(PyObject* self, void* closure) {
+  auto* event = reinterpret_cast<Event*>(self);
+  const auto* what = static_cast<const Lazy*>(closure);
+  if (event->*(what->member) == nullptr && event->source != nullptr) {
+    event->*(what->member) = PyObject_GetAttrString(event->source, what->name);
+    if (event->*(what->member) == nullptr) {
+      if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) { return nullptr; }
+      PyErr_Clear();
+    }
+  }
+  PyObject* value = event->*(what->member) == nullptr ? Py_None : event->*(what->member);
+  Py_INCREF(value);
+  return value;
+}
+
+int set_lazy(PyObject* self, PyObject* value, void* closure) {
+  assign(reinterpret_cast<Event*>(self)->*(static_cast<const Lazy*>(closure)->member), value);
+  return 0;
+}
+
 std::array getters = {PyGetSetDef{"id", get_id, set_id, "unique id of the event, text", nullptr},
+                      PyGetSetDef{"key", get_lazy, set_lazy, nullptr, &lazy[0]},
+                      PyGetSetDef{"timestamp", get_lazy, set_lazy, nullptr, &lazy[1]},
+                      PyGetSetDef{"time", get_lazy, set_lazy, nullptr, &lazy[1]},
+                      PyGetSetDef{"processing_time", get_lazy, set_lazy, nullptr, &lazy[1]},
+                      PyGetSetDef{"offset", get_lazy, set_lazy, nullptr, &lazy[2]},
+                      PyGetSetDef{"shard_id", get_lazy, set_lazy, nullptr, &lazy[3]},
+                      PyGetSetDef{"topic", get_lazy, set_lazy, nullptr, &lazy[4]},
+                      PyGetSetDef{"stream_path", get_lazy, set_lazy, nullptr, &lazy[5]},
                       PyGetSetDef{}};
 std::array methods = {PyMethodDef{"__copy__", copy, METH_NOARGS, nullptr},
                       PyMethodDef{"__deepcopy__", deep_copy, METH_O, nullptr}, PyMethodDef{}};
@@ -211,7 +240,13 @@ Event* copy_event(Event* event) {
 
 PyObject* event_id(Event* event) {
   if (event->id == nullptr || event->id == Py_None) {
-    PyObject* made = random_id();
+    PyObject* made =
+        event->source == nullptr ? nullptr : PyObject_GetAttrString(event->source, "id");
+    if (made == nullptr || made == Py_None) {
+      PyErr_Clear();
+      Py_XDECREF(made);
+      made = random_id();
+    }
     if (made == nullptr) { return nullptr; }
     Py_XDECREF(std::exchange(event->id, made));
   }
@@ -219,30 +254,29 @@ PyObject* event_id(Event* event) {
 }
 
 bool take_attributes(Event* event, PyObject* other) {
-  static const std::array names = {std::pair{"body", &Event::body},
-                                   std::pair{"key", &Event::key},
-                                   std::pair{"id", &Event::id},
-                                   std::pair{"path", &Event::path},
-                                   std::pair{"method", &Event::method},
-                                   std::pair{"headers", &Event::headers},
-                                   std::pair{"content_type", &Event::content_type},
-                                   std::pair{"error", &Event::error},
-                                   std::pair{"origin_state", &Event::origin_state},
-                                   std::pair{"terminated", &Event::terminated},
-                                   std::pair{"trigger", &Event::trigger},
-                                   std::pair{"timestamp", &Event::timestamp},
-                                   std::pair{"offset", &Event::offset},
-                                   std::pair{"shard_id", &Event::shard_id},
-                                   std::pair{"topic", &Event::topic},
-                                   std::pair{"stream_path", &Event::stream_path}};
-  for (const auto& [name, member] : names) {
-    PyObject* value = PyObject_GetAttrString(other, name);
+  static const std::array names = {
+      std::pair{PyUnicode_InternFromString("body"), &Event::body},
+      std::pair{PyUnicode_InternFromString("path"), &Event::path},
+      std::pair{PyUnicode_InternFromString("method"), &Event::method},
+      std::pair{PyUnicode_InternFromString("headers"), &Event::headers},
+      std::pair{PyUnicode_InternFromString("content_type"), &Event::content_type},
+      std::pair{PyUnicode_InternFromString("trigger"), &Event::trigger},
+      // what a step may have set on an event of its own making
+      std::pair{PyUnicode_InternFromString("error"), &Event::error},
+      std::pair{PyUnicode_InternFromString("origin_state"), &Event::origin_state},
+      std::pair{PyUnicode_InternFromString("terminated"), &Event::terminated},
+      std::pair{PyUnicode_InternFromString("key"), &Event::key},
+      std::pair{PyUnicode_InternFromString("id"), &Event::id}};
+  // A trigger's event has only the first six; the rest is read from it when asked for.
+  const std::size_t count = other == event->source ? 6 : names.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    PyObject* value = PyObject_GetAttr(other, names[i].first);
     if (value == nullptr) {
       if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) { return false; }
       PyErr_Clear();
       continue;
     }
-    Py_XDECREF(std::exchange(event->*member, value));
+    Py_XDECREF(std::exchange(event->*(names[i].second), value));
   }
   return true;
 }

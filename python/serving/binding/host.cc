@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "flow.h"
+#include "model.h"
 
 namespace metier::serving::python {
 namespace {
@@ -90,6 +91,8 @@ void restore(const Ref& exception) {
   Py_INCREF(type);
   PyErr_Restore(type, Ref(exception).release(), PyException_GetTraceback(exception.get()));
 }
+
+bool is_awaitable(PyObject* object) { return Py_TYPE(object) == coroutine_type(); }
 
 Verdict PythonHost::raised(int step) {
   error_ = take_exception();

@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "json_text.h"
+#include "model.h"
 
 namespace metier::serving::python {
 
@@ -211,21 +212,61 @@ PyObject* test(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObje
   return PyObject_CallMethod(self->owner, "_check", "N", result);
 }
 
+Event* event_from(PyObject* given) {
+  if (is_event(given)) {
+    Py_INCREF(given);
+    return reinterpret_cast<Event*>(given);
+  }
+  Event* event = new_event();
+  if (event == nullptr) { return nullptr; }
+  assign(event->source, given);
+  if (!take_attributes(event, given)) { Py_CLEAR(event); }
+  return event;
+}
+
 // run(event, get_body=False): any object with an event's attributes.
 PyObject* run_event(PyObject* object, PyObject* args) {
   PyObject* given = nullptr;
   int get_body = 0;
   if (PyArg_ParseTuple(args, "O|p", &given, &get_body) == 0) { return nullptr; }
-  if (is_event(given)) {
-    return run(reinterpret_cast<ServerObject*>(object), reinterpret_cast<Event*>(given),
-               get_body != 0);
-  }
-  Event* event = new_event();
+  Event* event = event_from(given);
   if (event == nullptr) { return nullptr; }
   const Ref held(reinterpret_cast<PyObject*>(event));
-  assign(event->source, given);
-  if (!take_attributes(event, given)) { return nullptr; }
   return run(reinterpret_cast<ServerObject*>(object), event, get_body != 0);
+}
+
+// begin(event, get_body=False): (True, answer, event), or (False, what is awaited, event): for hosts with a loop of their own.
+PyObject* begin_event(PyObject* object, PyObject* args) {
+  auto* self = reinterpret_cast<ServerObject*>(object);
+  PyObject* given = nullptr;
+  int get_body = 0;
+  if (PyArg_ParseTuple(args, "O|p", &given, &get_body) == 0) { return nullptr; }
+  Event* event = event_from(given);
+  if (event == nullptr) { return nullptr; }
+  const Ref held(reinterpret_cast<PyObject*>(event));
+  const Ref refused(prepare(self, event));
+  if (refused) { return Py_BuildValue("(OOO)", Py_True, refused.get(), event); }
+  if (PyErr_Occurred() != nullptr) { return nullptr; }
+  auto* request = new Request;
+  begin(self, event, request);
+  const bool done = request->parked.empty();
+  const Ref value(done ? answer(self, event, request, get_body != 0)
+                       : parked_of(self->flow, *request));
+  let_go(request);
+  return value ? Py_BuildValue("(OOO)", done ? Py_True : Py_False, value.get(), event) : nullptr;
+}
+
+// answer(event, get_body=False): of an event that `begin` began and whose coroutines have ended.
+PyObject* answer_event(PyObject* object, PyObject* args) {
+  PyObject* given = nullptr;
+  int get_body = 0;
+  if (PyArg_ParseTuple(args, "O!|p", event_type, &given, &get_body) == 0) { return nullptr; }
+  auto* event = reinterpret_cast<Event*>(given);
+  if (event->request == nullptr) {
+    PyErr_SetString(PyExc_RuntimeError, "this event has not been begun");
+    return nullptr;
+  }
+  return answer(reinterpret_cast<ServerObject*>(object), event, event->request, get_body != 0);
 }
 
 int init(PyObject* object, PyObject* args, PyObject*) {
@@ -281,7 +322,10 @@ bool make_server_type(PyObject* module) {
                   "test(path='/', body=None, method='', headers=None, content_type=None, "
                   "silent=False, get_body=True, "
                   "event_id=None, trigger=None, offset=None, time=None)"},
-      PyMethodDef{"run", run_event, METH_VARARGS, "run(event, get_body=False)"}, PyMethodDef{}};
+      PyMethodDef{"run", run_event, METH_VARARGS, "run(event, get_body=False)"},
+      PyMethodDef{"begin", begin_event, METH_VARARGS, "begin(event, get_body=False)"},
+      PyMethodDef{"answer", answer_event, METH_VARARGS, "answer(event, get_body=False)"},
+      PyMethodDef{}};
   static std::array slots = {PyType_Slot{Py_tp_init, reinterpret_cast<void*>(init)},
                              PyType_Slot{Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
                              PyType_Slot{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
@@ -298,8 +342,19 @@ PyObject* loads(PyObject*, PyObject* text) { return decode_json(text); }
 PyObject* dumps(PyObject*, PyObject* value) { return encode_json(value); }
 PyObject* clone(PyObject*, PyObject* value) { return clone_body(value); }
 
+PyObject* timestamp(PyObject*, PyObject*) { return now_text(); }
+
+std::array functions = {
+    PyMethodDef{"loads", loads, METH_O, "json.loads(text)"},
+    PyMethodDef{"dumps", dumps, METH_O, "json.dumps(value)"},
+    PyMethodDef{"timestamp", timestamp, METH_NOARGS, "Now in UTC, as datetime.isoformat(sep=' ')."},
+    PyMethodDef{"clone", clone, METH_O, "An independent copy of a body."}, PyMethodDef{}};
+PyModuleDef definition{PyModuleDef_HEAD_INIT, "_engine", "The graph engine.", -1, functions.data()};
+
+}  // namespace
+
 // Now in UTC as "2026-11-28 10:00:00.123456+00:00": datetime's isoformat(sep=' '), the second's part kept.
-PyObject* timestamp(PyObject*, PyObject*) {
+PyObject* now_text() {
   static thread_local std::time_t second = -1;
   static thread_local std::array<char, 40> text{};
   std::timespec now{};
@@ -317,19 +372,10 @@ PyObject* timestamp(PyObject*, PyObject*) {
   return PyUnicode_FromStringAndSize(text.data(), 32);
 }
 
-std::array functions = {
-    PyMethodDef{"loads", loads, METH_O, "json.loads(text)"},
-    PyMethodDef{"dumps", dumps, METH_O, "json.dumps(value)"},
-    PyMethodDef{"timestamp", timestamp, METH_NOARGS, "Now in UTC, as datetime.isoformat(sep=' ')."},
-    PyMethodDef{"clone", clone, METH_O, "An independent copy of a body."}, PyMethodDef{}};
-PyModuleDef definition{PyModuleDef_HEAD_INIT, "_engine", "The graph engine.", -1, functions.data()};
-
-}  // namespace
-
 PyObject* make_module() {
   PyObject* module = PyModule_Create(&definition);
   if (module == nullptr || !make_event_type(module) || !make_flow_type(module) ||
-      !make_server_type(module)) {
+      !make_server_type(module) || !make_model_type(module)) {
     return nullptr;
   }
   return module;

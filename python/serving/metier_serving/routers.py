@@ -228,6 +228,7 @@ class ParallelRun(BaseModelRouter):
         self.on_partial = on_partial
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         self._cost = 0.0
+        self._calls = 0
 
     def merger(self, body: Any, results: Mapping[str, Any]) -> Any:
         """Merges the routes' answers into the body."""
@@ -276,7 +277,7 @@ class ParallelRun(BaseModelRouter):
 
             start = time.perf_counter()
             done = {name: _call(self.routes[name], copied) for name, copied in zip(names, copies)}
-            self._cost += ((time.perf_counter() - start) / len(names) - self._cost) / 16
+            self._learn((time.perf_counter() - start) / len(names))
             return done
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(len(names), f"router-{self.name}")
@@ -285,7 +286,13 @@ class ParallelRun(BaseModelRouter):
 
     def _is_light(self) -> bool:
         """Routes that take less than a thread's hand-over are run in a row: measured, an average over the last calls."""
-        return self._cost < 100e-6
+        self._calls += 1
+        return self._cost < 100e-6 or self._calls % 64 == 0  # now and then in a row, to see whether it has changed
+
+    def _learn(self, seconds: float) -> None:
+        # One late call among many (the machine was busy) must not count as what a call takes.
+        seconds = min(seconds, 4 * self._cost + 50e-6)
+        self._cost += (seconds - self._cost) / (4 if seconds < self._cost else 16)
 
     def close(self) -> None:
         """Ends the pool."""
@@ -321,7 +328,7 @@ def _timed(router: ParallelRun, route: Any, event: Any) -> tuple[Any, BaseExcept
 
     start = time.perf_counter()
     outcome = _call(route, event)
-    router._cost += (time.perf_counter() - start - router._cost) / 16
+    router._learn(time.perf_counter() - start)
     return outcome
 
 

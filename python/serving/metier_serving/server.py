@@ -18,7 +18,7 @@ from .loop import Driver
 from .resolve import accepts, get_class, get_function, is_coroutine, is_mlrun, namespaces, takes_context
 from .states import Flow, RouterStep, Step, graph_from_dict
 from .streams import get_stream_pusher
-from .v2 import V2ModelServer, do_event, post_init
+from .v2 import V2ModelServer, fast, post_init
 
 _SPEC_FILE = "/tmp/mlrun/serving-conf/serving_spec.json"
 _FIELDS: dict[str, Any] = {
@@ -133,6 +133,7 @@ class GraphServer:
         self._driver = Driver()
         self._flow: _engine.Flow | None = None
         self._engine: Any = None
+        self.background: set[Any] = set()  # tasks on a host's own loop that nobody waits for
         self._objects: dict[str, Any] = {}
         self._ends: list[Callable[[], Any]] = []
 
@@ -295,9 +296,10 @@ class GraphServer:
             raise TypeError(f"failed to init step {step.name}: {error}\n args={step.class_args}") from error
         built.object = obj
         takes_paths = "input_path" in accepts(cls, "input_path")
-        if is_mlrun(obj, "V2ModelServer") and type(obj).do_event is _mlrun_do_event():
-            obj.version = getattr(obj, "version", "")
-            built.call, built.whole, built.mode = types.MethodType(do_event, obj), True, "event"
+        if not step.handler and _is_plain_model(obj):
+            obj.version = getattr(obj, "version", "") or (obj.name.split(":", 1)[1] if ":" in (obj.name or "") else "")
+            built.call, built.whole, built.mode = fast(obj), True, "event"
+            built.input_path = built.result_path = None
         elif step.handler:
             built.call = getattr(obj, step.handler, None)
             if built.call is None:
@@ -358,8 +360,6 @@ class GraphServer:
 
     def run(self, event: Any, context: Any = None, get_body: bool = False) -> Any:
         """Answers an event: a Response, text, or with ``get_body`` the value itself."""
-        if event.__class__ is _engine.Event or self.http_trigger:
-            return self._engine.run(event, get_body)
         return self._engine.run(event, get_body)
 
     def emit(self, step: str, event: Any) -> None:
@@ -379,6 +379,18 @@ class GraphServer:
             result = value if result is None else result
             self._driver.drain()
         return result
+
+    @property
+    def engine(self) -> Any:
+        """The engine's server: ``begin`` and ``answer``, for hosts that have a loop of their own."""
+        return self._engine
+
+    async def finish_in_loop(self, parked: list[Any]) -> None:
+        """Drives parked events on the running loop."""
+        from .worker import finish
+
+        assert self._flow is not None
+        await finish(parked, self._flow.waits, self.background, self.parameters.get("request_timeout"))
 
     # Called by the engine.
 
@@ -435,10 +447,15 @@ class GraphServer:
         self._driver.close()
 
 
-def _mlrun_do_event() -> Any:
-    import mlrun.serving
+def _is_plain_model(obj: Any) -> bool:
+    """A V2 model server, ours or MLRun's, that has not its own do_event."""
+    if isinstance(obj, V2ModelServer):
+        return type(obj).do_event is V2ModelServer.do_event
+    if is_mlrun(obj, "V2ModelServer"):
+        import mlrun.serving
 
-    return mlrun.serving.V2ModelServer.do_event
+        return bool(type(obj).do_event is mlrun.serving.V2ModelServer.do_event)
+    return False
 
 
 def _add_secrets(secrets: dict[str, str], source: Any) -> None:

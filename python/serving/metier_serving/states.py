@@ -222,6 +222,7 @@ class RouterStep(TaskStep):
         super().__init__(name, parent, **fields)
         self.routes: dict[str, Any]
         self.__dict__["routes"] = {}
+        self._fields.setdefault("name", name)  # MLRun writes a router's name into its document
         for key, route in (routes or {}).items():
             self.routes[key] = route if isinstance(route, Step) else step_from_dict(key, route)
 
@@ -433,6 +434,7 @@ def step_from_dict(name: str, document: Mapping[str, Any]) -> Step:
         step: Step = RouterStep(name, routes=fields.pop("routes", None), **fields)
     else:
         step = _KINDS.get(kind, TaskStep)(name, **fields)
+    step._fields.pop("name", None)
     if own_name is not None:
         step._fields["name"] = own_name
     if kind not in _KINDS:

@@ -1,0 +1,143 @@
+"""A graph as the handler of a Nuclio function: ``attach(globals())`` at the end of the function's code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+from .errors import NeedsMlrun
+from .server import GraphServer, load_spec
+
+_STREAMS = ("kafka", "kafka-cluster", "v3ioStream", "v3io-stream", "rabbit-mq", "rabbitMq")
+
+
+def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
+    """Gives a module ``init_context`` and ``handler`` that serve the graph of this pod's spec (or of `spec`, JSON text).
+
+    A module that has both of its own stays as it is: it is an ordinary function.
+    """
+    if "handler" in namespace and "init_context" in namespace:
+        return
+    if spec is not None:
+        os.environ["SERVING_SPEC_ENV"] = spec  # for user code that reads it, as far as the system lets it through
+
+    def init_context(context: Any) -> None:
+        document = load_spec() if spec is None else dict(json.loads(spec))
+        try:
+            server = build(document, namespace, context)
+        except NeedsMlrun as error:
+            return by_mlrun(error, namespace, context)
+        context._server = server
+        context.mlrun_handler = lambda context, event: handle(server, event)
+        platform = getattr(context, "platform", None)
+        if hasattr(platform, "set_termination_callback"):
+            platform.set_termination_callback(lambda: end(server))
+
+        return None
+
+    def handler(context: Any, event: Any) -> Any:
+        server = context._server
+        return handle(server, event) if server.__class__ is GraphServer else context.mlrun_handler(context, event)
+
+    namespace.update(init_context=init_context, handler=handler)
+
+
+def by_mlrun(error: NeedsMlrun, namespace: Any, context: Any) -> None:
+    """Lets MLRun's own engine serve a graph that ours lacks something for; the refusal where there is no ``mlrun``."""
+    try:
+        from mlrun.serving.server import v2_serving_init
+    except ImportError:
+        raise error from None
+    context.logger.info(f"engine: mlrun ({error.message})")
+    v2_serving_init(context, namespace)
+
+
+def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:
+    """The server of a spec in this worker."""
+    if not spec.get("graph"):  # the code itself builds it: a module's `graph`
+        spec = {**spec, "graph": namespace.get("graph")}
+    server = GraphServer.from_dict(spec)
+    server.set_current_function(os.environ.get("SERVING_CURRENT_FUNCTION", ""))
+    server.init_states(context, namespace)
+    kind = getattr(getattr(context, "trigger", None), "kind", "http") or "http"
+    server.http_trigger = kind == "http"
+    server.init_object(namespace)
+    return server
+
+
+def handle(server: GraphServer, event: Any) -> Any:
+    """The answer to a worker's event, or a coroutine that gives it."""
+    kind = getattr(event.trigger, "kind", "")
+    if kind in _STREAMS:
+        event.path = "/"
+    elif event.body == b"":
+        event.body = None
+    done, value, begun = server.engine.begin(event)
+    return _web(value) if done else _later(server, value, begun)
+
+
+async def _later(server: GraphServer, parked: list[Any], event: Any) -> Any:
+    await server.finish_in_loop(parked)
+    return _web(server.engine.answer(event))
+
+
+def _web(value: Any) -> Any:
+    return "" if value is None else value
+
+
+async def finish(parked: list[Any], wait: bool, background: set[asyncio.Task[Any]], timeout: float | None = None) -> None:
+    """Drives parked events on the running loop until their request is answered; the rest goes on in `background`."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(item: Any) -> None:
+        task = asyncio.ensure_future(drive(item))
+        tasks.add(task)
+        background.add(task)
+        task.add_done_callback(background.discard)
+
+    def drive(item: Any) -> Coroutine[Any, Any, None]:
+        return _drive(item, spawn)
+
+    for item in parked:
+        spawn(item)
+    loop = asyncio.get_running_loop()
+    end = None if timeout is None else loop.time() + timeout
+    while wait and not parked[0].finished():
+        running = [task for task in tasks if not task.done()]
+        if not running:
+            break
+        left = None if end is None else end - loop.time()
+        if left is not None and left <= 0:
+            for task in running:
+                task.cancel()
+            raise TimeoutError(f"no answer after {timeout:g} s")
+        await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _drive(parked: Any, spawn: Any) -> None:
+    while True:
+        try:
+            result = await parked.awaitable
+        except BaseException as error:
+            more = parked.throw(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        else:
+            more = parked.resume(result)
+        if not more:
+            return
+        parked, *others = more
+        for other in others:
+            spawn(other)
+
+
+async def end(server: GraphServer) -> None:
+    """Lets what is on its way come to its end, and flushes batches."""
+    if server.background:
+        await asyncio.wait(list(server.background), timeout=20)
+    await asyncio.get_running_loop().run_in_executor(None, server.wait_for_completion)
+    if server.background:
+        await asyncio.wait(list(server.background), timeout=5)

@@ -1,0 +1,101 @@
+#include "kind/serving/serving_kind.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "base/digest.h"
+#include "base/files.h"
+
+namespace metier {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+Site site() {
+  Site out;
+  out.name_space = "p";
+  out.api_url = "http://127.0.0.1:8080";
+  return out;
+}
+
+Function function_of(std::string_view spec) {
+  const std::string text = R"({"kind":"serving","metadata":{"name":"g","project":"p"},"spec":)" +
+                           std::string(spec) + "}";
+  auto parsed = Function::from_json(*parse_json(text));
+  EXPECT_TRUE(parsed) << parsed.error().text();
+  return parsed ? *parsed : Function();
+}
+
+constexpr std::string_view kFlow =
+    R"("graph":{"engine":"sync","steps":{"a":{"kind":"task","class_name":"A"}}})";
+
+std::string refusal(std::string_view spec) {
+  const auto kind = make_serving_kind();
+  const Function function = function_of(spec);
+  const auto result = kind->validate(Subject{function, nullptr});
+  return result ? "taken" : result.error().text();
+}
+
+// METIER_UPDATE_GOLDEN=1 writes the file anew: read the difference before it is committed.
+TEST(ServingKind, LowersToANuclioFunction) {
+  const std::string code = base64_encode("class A:\n    def do(self, x):\n        return x\n");
+  const Function function = function_of(
+      R"({"build":{"functionSourceCode":")" + code +
+      R"(","origin_filename":"graph.py"},"parameters":{"k":1},"min_replicas":1,"max_replicas":4,)" +
+      std::string(kFlow) + "}");
+  const auto kind = make_serving_kind();
+  auto resources = kind->lower(Subject{function, nullptr}, site());
+  ASSERT_TRUE(resources) << resources.error().text();
+  ASSERT_EQ(resources->size(), 1U);
+  const std::string text = dump_json(to_json(resources->front()), JsonStyle::pretty) + "\n";
+  const auto file = std::filesystem::path(METIER_SOURCE_DIR) / "src/kind/serving/golden/flow.json";
+  if (std::getenv("METIER_UPDATE_GOLDEN") != nullptr) { ASSERT_TRUE(write_file(file, text, 0644)); }
+  auto recorded = read_file(file);
+  ASSERT_TRUE(recorded) << file;
+  EXPECT_EQ(text, *recorded) << file;
+}
+
+TEST(ServingKind, TakesMlrunsFooterAway) {
+  const std::string made = serving_code(
+      "class A: pass\n\nfrom mlrun.runtimes import nuclio_init_hook\n\ndef init_context(context):\n"
+      "    nuclio_init_hook(context, globals(), 'serving_v2')\n\ndef handler(context, event):\n    "
+      "return context.mlrun_handler(context, event)\n");
+  EXPECT_THAT(made, HasSubstr("class A: pass\n\n# The graph"));
+  EXPECT_THAT(made, Not(HasSubstr("nuclio_init_hook")));
+  EXPECT_THAT(serving_code("from mlrun.runtimes import nuclio_init_hook\nmine = 1\n"),
+              HasSubstr("mine = 1"));
+}
+
+TEST(ServingKind, LongSpecsTravelInTheCode) {
+  const Function function = function_of(R"({"parameters":{"k":")" + std::string(200'000, 'x') +
+                                        R"("},)" + std::string(kFlow) + "}");
+  const auto kind = make_serving_kind();
+  auto resources = kind->lower(Subject{function, nullptr}, site());
+  ASSERT_TRUE(resources) << resources.error().text();
+  EXPECT_THAT(dump_json(to_json(resources->front())), Not(HasSubstr("SERVING_SPEC_ENV")));
+}
+
+TEST(ServingKind, RefusesWhatCannotBeServed) {
+  EXPECT_THAT(refusal("{}"), HasSubstr("spec.graph: the function has no graph"));
+  EXPECT_THAT(
+      refusal(
+          R"({"graph":{"steps":{"a":{"handler":"f","after":["b"]},"b":{"handler":"f","after":["a"]}}}})"),
+      HasSubstr("loop detected"));
+  EXPECT_THAT(refusal(R"({"graph":{"kind":"router"}})"), HasSubstr("the router has no routes"));
+  EXPECT_THAT(
+      refusal(
+          R"({"graph":{"steps":{"q":{"kind":"queue"},"b":{"handler":"f","after":["q"],"function":"child"}}}})"),
+      HasSubstr("function 'child' is used in steps and is not defined"));
+  EXPECT_THAT(refusal(std::string(R"({"load_mode":"later",)") + std::string(kFlow) + "}"),
+              HasSubstr("'later' is unknown"));
+  EXPECT_EQ(refusal(std::string("{") + std::string(kFlow) + "}"), "taken");
+  // what only MLRun's engine has is decided by the worker's environment
+  EXPECT_EQ(refusal(R"({"graph":{"steps":{"a":{"kind":"model_runner"}}}})"), "taken");
+}
+
+}  // namespace
+}  // namespace metier
