@@ -46,9 +46,9 @@ _STOREY = [
     "Partition",
     "Reduce",
     "Assert",
-    "AggregateByKey",
     "Complete",
 ]
+_OURS["storey.AggregateByKey"] = "metier_serving.windows.AggregateByKey"
 _OURS.update({f"storey.{name}": f"metier_serving.steps.{name}" for name in _STOREY})
 _OURS.update({f"storey.flow.{name}": f"metier_serving.steps.{name}" for name in _STOREY})
 

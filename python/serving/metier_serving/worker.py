@@ -32,7 +32,7 @@ def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
             return by_mlrun(error, namespace, context)
         context._server = server
         context.mlrun_handler = lambda context, event: handle(server, event)
-        platform = getattr(context, "platform", None)
+        platform: Any = getattr(context, "platform", None)
         if hasattr(platform, "set_termination_callback"):
             platform.set_termination_callback(lambda: end(server))
 
@@ -88,7 +88,9 @@ def _web(value: Any) -> Any:
     return "" if value is None else value
 
 
-async def finish(parked: list[Any], wait: bool, background: set[asyncio.Task[Any]], timeout: float | None = None) -> None:
+async def finish(
+    parked: list[Any], wait: bool, background: set[asyncio.Task[Any]], timeout: float | None = None
+) -> None:
     """Drives parked events on the running loop until their request is answered; the rest goes on in `background`."""
     tasks: set[asyncio.Task[Any]] = set()
 

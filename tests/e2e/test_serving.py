@@ -1,0 +1,170 @@
+"""Serving graphs, deployed: the file's own graph, a graph in the document, errors, redeploy under load, what is refused."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.server import Server, has_verb
+
+pytestmark = pytest.mark.skipif(not has_verb("processor"), reason="this build has no real-time processor")
+
+GRAPH = """
+import asyncio
+from metier_serving import Flow, V2ModelServer
+
+class Add:
+    def __init__(self, k=1):
+        self.k = k
+    def do(self, body):
+        return {**body, "x": body["x"] + self.k}
+
+async def waits(body):
+    await asyncio.sleep(0.01)
+    return body
+
+def boom(body):
+    if body["x"] > 100:
+        raise ValueError("too much")
+    return body
+
+def caught(event, context):
+    event.body = context.Response(status_code=418, body=f"{event.origin_state}: {event.error}", content_type="text/x")
+    return event
+
+class Model(V2ModelServer):
+    def load(self):
+        self.model = self.get_param("times", 2)
+    def predict(self, request):
+        return [value * self.model for value in request["inputs"]]
+
+graph = Flow(engine="async")
+graph.to("Add", "a").to(name="w", handler="waits").to(name="b", handler="boom").error_handler(
+    "c", handler="caught", full_event=True
+).to("Add", "d", k=10).respond()
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(server: Server) -> Iterator[None]:
+    yield
+    for row in json.loads(server.metier("get", "functions", "-o", "json").stdout or "{}").get("funcs") or []:
+        server.metier("delete", row["metadata"]["name"], "-y")
+
+
+def call(url: str, path: str = "/", body: Any = None, method: str = "") -> tuple[int, str, str]:
+    host, port = url.removeprefix("http://").rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        data = None if body is None else body if isinstance(body, (str, bytes)) else json.dumps(body)
+        connection.request(method or ("POST" if data else "GET"), path, data)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.getheader("Content-Type") or ""
+    finally:
+        connection.close()
+
+
+def deploy(server: Server, folder: Path, text: str, *arguments: str) -> str:
+    (folder / "flow.py").write_text(text)
+    done = server.metier("deploy", "flow.py", "--kind", "serving", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_a_files_graph_is_deployed_and_answers(server: Server, tmp_path: Path) -> None:
+    url = deploy(server, tmp_path, GRAPH)
+    status, body, kind = call(url, body={"x": 1})
+    assert (status, json.loads(body), kind) == (200, {"x": 12}, "application/json")
+    assert call(url, body={"x": 200}) == (418, "b: too much", "text/x")
+    status, body, _ = call(url, body='{"y": 1}')
+    assert status == 400 and "KeyError: 'x'" in body
+
+
+def test_redeploy_under_load_fails_no_request(server: Server, tmp_path: Path) -> None:
+    url = deploy(server, tmp_path, GRAPH)
+    answers: list[int] = []
+    wrong: list[Any] = []
+    stop = threading.Event()
+
+    def caller() -> None:
+        while not stop.is_set():
+            try:
+                status, body, _ = call(url, body={"x": 1})
+                answers.append(json.loads(body)["x"])
+                if status != 200:
+                    wrong.append(body)
+            except OSError as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=caller) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        end = time.monotonic() + 30
+        while not answers and time.monotonic() < end:
+            time.sleep(0.01)
+        assert deploy(server, tmp_path, GRAPH.replace("k=10", "k=20")) == url
+        while 22 not in answers[-3:] and time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong and {12, 22} == set(answers)
+
+
+def document(graph: Any, code: str = GRAPH) -> dict[str, Any]:
+    return {
+        "kind": "serving",
+        "metadata": {"name": "routed", "project": "default"},
+        "spec": {
+            "image": "python",
+            "graph": graph,
+            "parameters": {"times": 5},
+            "build": {"functionSourceCode": base64.b64encode(code.encode()).decode()},
+        },
+    }
+
+
+def test_a_graph_of_the_document_and_a_router(server: Server, tmp_path: Path) -> None:
+    routes = {"m1": {"kind": "task", "class_name": "Model", "class_args": {"model_path": ""}}}
+    (tmp_path / "function.yaml").write_text(json.dumps(document({"kind": "router", "routes": routes})))
+    done = server.metier("deploy", "function.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    url = done.stdout.strip().splitlines()[-1]
+    status, body, _ = call(url, "/v2/models/m1/infer", {"inputs": [3]})
+    assert (status, json.loads(body)["outputs"]) == (200, [15])
+    assert json.loads(call(url, "/v2/models")[1]) == {"models": ["m1"]}
+    status, body, _ = call(url, "/v2/models/zz/infer", {"inputs": [3]})
+    assert status == 400 and "model zz doesnt exist, available models: m1" in body
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (GRAPH.replace('handler="waits"', 'handler="wait"'), "step 'w': function 'wait' was not found"),
+        (GRAPH + "graph['a'].after_step('d')\n", "loop detected"),
+        (GRAPH.replace("class Add:", "class Odd:"), "step 'a': class 'Add' was not found"),
+    ],
+)
+def test_wrong_graphs_do_not_deploy_and_say_why(server: Server, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "flow.py").write_text(text)
+    done = server.metier("deploy", "flow.py", "--kind", "serving", cwd=tmp_path)
+    assert done.returncode != 0 and says in done.stderr + done.stdout
+
+
+def test_no_graph_and_a_cycle_in_the_document_are_refused_at_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("def handler(context, event):\n    return 1\n")
+    done = server.metier("deploy", "plain.py", "--kind", "serving", cwd=tmp_path)
+    assert done.returncode == 2 and "the function has no graph" in done.stderr
+    steps = {"a": {"handler": "boom", "after": ["b"]}, "b": {"handler": "boom", "after": ["a"]}}
+    (tmp_path / "function.yaml").write_text(json.dumps(document({"steps": steps})))
+    done = server.metier("deploy", "function.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "loop detected" in done.stderr
