@@ -6,6 +6,7 @@
 
 #include "api/router.h"
 #include "engine/builds.h"
+#include "engine/deployments.h"
 #include "engine/describe.h"
 #include "engine/engine.h"
 #include "engine/objects.h"
@@ -19,6 +20,7 @@ struct EngineApi {
   ProjectObjects& objects;
   RuntimeResources& resources;
   Builds& builds;
+  Deployments& deployments;
   std::function<Json()> environments;  // list, may be empty
   std::function<void(const std::string& project, const std::string& name)>
       secrets_changed;             // pods that wait go on; may be empty
@@ -29,6 +31,7 @@ struct EngineApi {
 void add_submit_routes(Router& router, EngineApi& api);
 void add_log_routes(Router& router, EngineApi& api);
 void add_metier_routes(Router& router, EngineApi& api);
+void add_deployment_routes(Router& router, EngineApi& api);
 
 // Everything that is wrong with a submit is 400: MLRun's client hides what other statuses say (reference 1.7).
 net::Response submit_error(const Error& error);

@@ -24,6 +24,14 @@ void add_function_routes(Router& router, const RecordsApi& api) {
                METIER_API_TRY(body, call.object());
                METIER_API_TRY(versioned, call.flag("versioned", false));
                const auto now = api.clock.now();
+               if (api.deployed_status) {
+                 // A client saves its own copy after a deploy: what is observed is newer.
+                 std::string tag = call.query("tag");
+                 if (tag.empty()) { tag = string_at(Json(body), "metadata.tag"); }
+                 if (auto status = api.deployed_status(call.at("project"), call.at("name"), tag)) {
+                   body["status"] = std::move(*status);
+                 }
+               }
                METIER_API_TRY(hash, co_await api.store.write([&](Records& tx) {
                  return records::store_function(tx, call.at("project"), call.at("name"),
                                                 call.query("tag"), versioned, Json(body), now);
@@ -71,20 +79,20 @@ void add_function_routes(Router& router, const RecordsApi& api) {
                co_return ok_json(Json(std::move(answer)));
              });
 
-  router.add(Api::v1, "DELETE", "/projects/{project}/functions/{name}", "delete a function",
-             [api](Call& call) -> Async<net::Response> {
-               METIER_API_CHECK(co_await api.store.write_any([&](Records& tx) {
-                 return tx.delete_function(call.at("project"), call.at("name"));
-               }));
-               co_return ok_text("", 204);
-             });
-  router.add(Api::v2, "DELETE", "/projects/{project}/functions/{name}", "delete a function",
-             [api](Call& call) -> Async<net::Response> {
-               METIER_API_CHECK(co_await api.store.write_any([&](Records& tx) {
-                 return tx.delete_function(call.at("project"), call.at("name"));
-               }));
-               co_return ok_text("", 204);
-             });
+  for (const Api version : {Api::v1, Api::v2}) {
+    router.add(
+        version, "DELETE", "/projects/{project}/functions/{name}", "delete a function",
+        [api](Call& call) -> Async<net::Response> {
+          if (api.remove_function) {
+            METIER_API_CHECK(co_await api.remove_function(call.at("project"), call.at("name")));
+          } else {
+            METIER_API_CHECK(co_await api.store.write_any([&](Records& tx) {
+              return tx.delete_function(call.at("project"), call.at("name"));
+            }));
+          }
+          co_return ok_text("", 204);
+        });
+  }
 }
 
 }  // namespace metier::api

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "api/router.h"
@@ -26,6 +27,11 @@ struct RecordsApi {
   std::function<Async<Result<std::string>>(std::string project, std::string uid, std::string text)>
       abort_run;  // old clients' PATCH
   std::function<void(const std::string& project)> secrets_changed;
+  // Of functions that are deployed: the record goes with its pods, and its status is what is observed.
+  std::function<Async<Result<void>>(std::string project, std::string name)> remove_function;
+  std::function<std::optional<Json>(const std::string& project, const std::string& name,
+                                    const std::string& tag)>
+      deployed_status;
 };
 
 void add_service_routes(Router& router, const RecordsApi& api);  // client-spec, healthz

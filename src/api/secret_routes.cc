@@ -141,7 +141,6 @@ void add_missing_routes(Router& router) {
        "engine"},
       {"/projects/{project}/workflows/{rest*}",
        "remote workflows are not built yet; run them with the local engine"},
-      {"/projects/{project}/nuclio/{rest*}", "kind nuclio is not built yet"},
       {"/projects/{project}/api-gateways", "API gateways are not built yet"},
       {"/projects/{project}/api-gateways/{rest*}", "API gateways are not built yet"},
       {"/projects/{project}/feature-sets/{rest*}", "the feature store is not built yet"},

@@ -103,6 +103,7 @@ class Engine final {
   Async<void> run_due();
 
  private:
+  friend class Deployments;  // what a deploy shares with a submit: site, environment, snapshots
   struct Live;
   using LivePtr = std::shared_ptr<Live>;
   struct Prepared;

@@ -10,6 +10,7 @@
 
 #include "model/function.h"
 #include "model/run.h"
+#include "resource/pod.h"
 #include "resource/resource.h"
 #include "resource/status.h"
 
@@ -78,6 +79,10 @@ struct Observation {
   std::optional<Time> started;  // the first process of the user ran
   std::optional<Time> finished;
   Json progress;  // may be null
+  // Of a deployment. Its state, when `state` does not say it: "building", "unhealthy", "scaledToZero".
+  std::string function_state;
+  Json function_status;  // further fields of the function's status (an object), may be null
+  std::vector<Condition> conditions;
   std::string host;
 };
 

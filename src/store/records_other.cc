@@ -303,6 +303,20 @@ Result<std::optional<std::string>> SqliteRecords::setting(const std::string& sco
   return found ? std::optional(q.text(0)) : std::nullopt;
 }
 
+Result<std::vector<std::pair<std::string, std::string>>> SqliteRecords::settings(
+    const std::string& scope) const {
+  METIER_TRY(q,
+             db_->query("SELECT key, value FROM settings WHERE scope = ? AND (expires IS NULL OR "
+                        "expires > ?) ORDER BY key"));
+  q.bind(scope).bind(micros(clock_->now()));
+  std::vector<std::pair<std::string, std::string>> out;
+  while (true) {
+    METIER_TRY(more, q.step());
+    if (!more) { return out; }
+    out.emplace_back(q.text(0), q.text(1));
+  }
+}
+
 Result<void> SqliteRecords::put_setting(const std::string& scope, const std::string& key,
                                         const std::string& value, std::optional<Time> expires) {
   if (expires) {

@@ -74,6 +74,8 @@ class SqliteRecords final : public Records {
 
   Result<std::optional<std::string>> setting(const std::string& scope,
                                              const std::string& key) const override;
+  Result<std::vector<std::pair<std::string, std::string>>> settings(
+      const std::string& scope) const override;
   Result<void> put_setting(const std::string& scope, const std::string& key,
                            const std::string& value, std::optional<Time> expires) override;
   Result<void> delete_setting(const std::string& scope, const std::string& key) override;

@@ -172,6 +172,8 @@ class Records {
   // Small settings, page tokens, idempotency keys: (scope, key) → value, with an optional end.
   virtual Result<std::optional<std::string>> setting(const std::string& scope,
                                                      const std::string& key) const = 0;
+  virtual Result<std::vector<std::pair<std::string, std::string>>> settings(
+      const std::string& scope) const = 0;  // key, value; by key
   virtual Result<void> put_setting(const std::string& scope, const std::string& key,
                                    const std::string& value, std::optional<Time> expires) = 0;
   virtual Result<void> delete_setting(const std::string& scope, const std::string& key) = 0;

@@ -186,16 +186,25 @@ Result<std::vector<std::string>> MemoryRecords::background_tasks(const std::stri
 
 Result<std::optional<std::string>> MemoryRecords::setting(const std::string& scope,
                                                           const std::string& key) const {
-  const auto have = settings.find(join(scope, key));
-  return have == settings.end() ? std::optional<std::string>{} : have->second;
+  const auto have = setting_values.find(join(scope, key));
+  return have == setting_values.end() ? std::optional<std::string>{} : have->second;
 }
+Result<std::vector<std::pair<std::string, std::string>>> MemoryRecords::settings(
+    const std::string& scope) const {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [key, value] : setting_values) {
+    if (key.starts_with(scope + "/")) { out.emplace_back(key.substr(scope.size() + 1), value); }
+  }
+  return out;
+}
+
 Result<void> MemoryRecords::put_setting(const std::string& scope, const std::string& key,
                                         const std::string& value, std::optional<Time>) {
-  settings[join(scope, key)] = value;
+  setting_values[join(scope, key)] = value;
   return {};
 }
 Result<void> MemoryRecords::delete_setting(const std::string& scope, const std::string& key) {
-  settings.erase(join(scope, key));
+  setting_values.erase(join(scope, key));
   return {};
 }
 Result<std::uint64_t> MemoryRecords::put_object(Resource, std::uint64_t) { return 1ULL; }

@@ -19,7 +19,7 @@ class MemoryRecords final : public Records {
   std::map<std::string, std::map<std::string, std::string>> secrets;  // project/secret
   std::vector<TimelineRow> timeline_rows;
   std::map<std::string, std::pair<std::string, std::string>> tasks;  // name → project, body
-  std::map<std::string, std::string> settings;                       // scope/key
+  std::map<std::string, std::string> setting_values;                 // scope/key
 
   Result<std::optional<std::string>> project(const std::string& name) const override;
   Result<std::vector<std::pair<std::string, std::string>>> projects() const override;
@@ -67,6 +67,8 @@ class MemoryRecords final : public Records {
   Result<std::vector<std::string>> background_tasks(const std::string& project) const override;
   Result<std::optional<std::string>> setting(const std::string& scope,
                                              const std::string& key) const override;
+  Result<std::vector<std::pair<std::string, std::string>>> settings(
+      const std::string& scope) const override;
   Result<void> put_setting(const std::string& scope, const std::string& key,
                            const std::string& value, std::optional<Time> expires) override;
   Result<void> delete_setting(const std::string& scope, const std::string& key) override;
