@@ -14,6 +14,7 @@
 #include "model/kinds.h"
 #include "model/merge.h"
 #include "model/run.h"
+#include "nuclio.h"
 
 namespace metier::python {
 namespace {
@@ -388,6 +389,7 @@ NB_MODULE(_core, m) {
   bind_document(cls);
   bind_methods(cls);
   bind_code(cls);
+  bind_nuclio(cls);
 
   m.def(
       "new_function",

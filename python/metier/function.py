@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from .deploy import Deployable
 from .live import LiveDict, Section, plain
 from .serving_methods import ServingMethods
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .runs import RunObject
 
 
-class Function(ServingMethods):
+class Function(ServingMethods, Deployable):
     """One function. Make one with :func:`new_function`, :func:`code_to_function` or :func:`import_function`.
 
     Examples

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import demo_deploy
+
 ROOT = Path(__file__).resolve().parents[2]
 METIER = ROOT / "build" / "release" / "metier"
 FLIGHTS = ROOT / "examples" / "flights"
@@ -101,6 +103,8 @@ def main() -> int:
         shown = f"{step.result}={results[step.result]}" if step.result in results else ""
         rows.append((step.title, step.kind, status.get("state", f"exit {code}"), f"{seconds:.2f}", shown))
         failed += code != 0
+    rows.append(demo_deploy.deploy(str(METIER), environment(), FLIGHTS / "predict.py", data_file))
+    failed += rows[-1][2] != "ready"
     header = ("function", "kind", "state", "seconds", "result")
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     print()

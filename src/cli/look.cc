@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/quantity.h"
+#include "cli/deploy.h"
 #include "cli/document.h"
 #include "cli/follow.h"
 #include "cli/names.h"
@@ -164,7 +165,9 @@ Result<int> get_functions(Command& command) {
                          command.project, limit, query)));
   if (show_document(command, answer)) { return 0; }
   const auto* functions = items_of(answer, {"funcs", "functions"});
-  Table table{{{"NAME"}, {"KIND"}, {"TAG", 2}, {"STATE", 3}, {"UPDATED", 1}, {"HASH", 4}}, {}};
+  Table table{
+      {{"NAME"}, {"KIND"}, {"TAG", 2}, {"STATE", 3}, {"ADDRESS", 2}, {"UPDATED", 1}, {"HASH", 4}},
+      {}};
   const auto now = system_clock().now();
   for (const auto& item : functions == nullptr ? JsonArray{} : *functions) {
     if (!item.is_object()) { continue; }
@@ -172,7 +175,9 @@ Result<int> get_functions(Command& command) {
     table.rows.push_back(
         {text_cell(string_in(metadata, "name")), text_cell(string_in(item.as_object(), "kind")),
          text_cell(string_in(metadata, "tag")),
-         text_cell(string_in(part(item.as_object(), "status"), "state")),
+         text_cell(string_in(part(item.as_object(), "status"), "state"),
+                   role_of_state(string_in(part(item.as_object(), "status"), "state"))),
+         text_cell(string_in(part(item.as_object(), "status"), "address")),
          age_cell(string_in(metadata, "updated"), now), uid_cell(string_in(metadata, "hash"))});
   }
   show_table(command, std::move(table), 0, "functions", "metier run FILE --kind job");
@@ -374,9 +379,12 @@ void describe_function(Command& command, const JsonObject& function) {
   auto& screen = command.screen;
   const auto& metadata = part(function, "metadata");
   const auto& spec = part(function, "spec");
+  // Deployed or only stored.
+  const auto view = deployment(command, std::string(string_in(metadata, "name")));
   screen.out(fmt::format("{}  {}  function\n",
                          screen.paint_out(Role::name, string_in(metadata, "name")),
                          string_in(function, "kind")));
+  if (view) { show_deployment(command, *view); }
   say_pair(screen, "project", string_in(metadata, "project"));
   say_pair(screen, "tag", string_in(metadata, "tag"));
   say_pair(screen, "hash", string_in(metadata, "hash"));
@@ -448,15 +456,21 @@ Result<int> describe_main(Command& command) {
 }
 
 Result<int> logs_main(Command& command) {
-  METIER_TRY(run, resolve_run(command, command.arguments.words()[0]));
-  const auto& metadata = part(run, "metadata");
-  const std::string uid(string_in(metadata, "uid"));
-  std::uint64_t offset = 0;
   std::int64_t tail = -1;
   if (command.arguments.has("--tail")) {
     METIER_TRY(count, parse_count("--tail", command.arguments.value("--tail"), 0, 1'000'000));
     tail = count;
   }
+  const auto& word = command.arguments.words()[0];
+  auto found = resolve_run(command, word);
+  if (!found && found.error().kind == ErrorKind::not_found) {
+    auto logged = function_logs(command, word, command.arguments.has("--follow"), tail);
+    if (logged || logged.error().kind != ErrorKind::not_found) { return logged; }
+  }
+  METIER_TRY(run, std::move(found));
+  const auto& metadata = part(run, "metadata");
+  const std::string uid(string_in(metadata, "uid"));
+  std::uint64_t offset = 0;
   std::string kept;  // with --tail: what may be among the last lines
   const auto path = fmt::format("/api/v1/projects/{}/logs/{}", command.project, uid);
   auto size_answer = command.session.get(path + "/size");

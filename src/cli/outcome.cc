@@ -74,8 +74,11 @@ std::string value_text(const Json& value) {
 
 Role role_of_state(std::string_view state) {
   if (state == "completed" || state == "ready") { return Role::good; }
-  if (state == "error") { return Role::bad; }
-  if (state == "running" || state == "aborting") { return Role::live; }
+  if (state == "error" || state == "unhealthy") { return Role::bad; }
+  if (state == "scaledToZero") { return Role::aside; }
+  if (state == "running" || state == "aborting" || state == "deploying" || state == "building") {
+    return Role::live;
+  }
   if (state == "aborted" || state == "skipped") { return Role::aside; }
   return Role::care;
 }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "cli/deploy.h"
 #include "cli/document.h"
 #include "cli/follow.h"
 #include "cli/outcome.h"
@@ -41,28 +42,6 @@ std::string active_python(const Environment& environment) {
     path.remove_prefix(std::min(end + 1, path.size()));
   }
   return "python3";
-}
-
-Result<Caller> caller_of(Command& command) {
-  METIER_TRY(places, find_places(command.environment(), ::geteuid() == 0));
-  METIER_TRY(endpoint, find_endpoint(command.environment(), places));
-  std::error_code ec;
-  Caller out{.folder = fs::current_path(ec).string(),
-             .data = places.data,
-             .socket = places.socket,
-             .project = command.project,
-             .same_machine = endpoint.unix_socket};
-  if (ec) {
-    return fail(
-        invalid("", "the current folder is not there any more", "cd to a folder that exists"));
-  }
-  return out;
-}
-
-net::Headers submit_headers(Command& command, const Submission& submission) {
-  net::Headers out{{"x-metier-python", active_python(command.environment())}};
-  if (!submission.context.empty()) { out.emplace_back("x-metier-context", submission.context); }
-  return out;
 }
 
 std::string uid_of(const JsonObject& run) {
@@ -349,6 +328,28 @@ Result<int> run_handler(Command& command, Submission& submission) {
 
 }  // namespace
 
+Result<Caller> caller_of(Command& command) {
+  METIER_TRY(places, find_places(command.environment(), ::geteuid() == 0));
+  METIER_TRY(endpoint, find_endpoint(command.environment(), places));
+  std::error_code ec;
+  Caller out{.folder = fs::current_path(ec).string(),
+             .data = places.data,
+             .socket = places.socket,
+             .project = command.project,
+             .same_machine = endpoint.unix_socket};
+  if (ec) {
+    return fail(
+        invalid("", "the current folder is not there any more", "cd to a folder that exists"));
+  }
+  return out;
+}
+
+net::Headers submit_headers(Command& command, const Submission& submission) {
+  net::Headers out{{"x-metier-python", active_python(command.environment())}};
+  if (!submission.context.empty()) { out.emplace_back("x-metier-context", submission.context); }
+  return out;
+}
+
 Result<int> run_main(Command& command) {
   METIER_TRY(caller, caller_of(command));
   METIER_TRY(submission, make_submission(command.arguments, caller));
@@ -399,6 +400,12 @@ Result<int> run_main(Command& command) {
 Result<int> render_main(Command& command) {
   METIER_TRY(caller, caller_of(command));
   METIER_TRY(submission, make_submission(command.arguments, caller, "job"));
+  const bool deployed = submission.kind == "nuclio" || submission.kind == "remote" ||
+                        submission.kind == "serving" || submission.kind == "dask";
+  if (deployed) {
+    METIER_TRY(again, make_deployment(command));
+    submission = std::move(again);
+  }
   warn(command, submission);
   if (submission.kind == "handler") {
     return fail(invalid("--kind", "a handler runs in its caller: there is nothing to render",
@@ -409,8 +416,10 @@ Result<int> render_main(Command& command) {
   }  // the same input gives the same output
   JsonObject body{{"task", submission.run}, {"function", submission.function}};
   if (command.arguments.has("--api")) { body["api"] = command.arguments.value("--api"); }
-  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/render", Json(std::move(body)),
-                                          submit_headers(command, submission)));
+  METIER_TRY(answer,
+             command.session.call(
+                 "POST", deployed ? "/api/metier/v1/deployments/render" : "/api/metier/v1/render",
+                 Json(std::move(body)), submit_headers(command, submission)));
   const JsonArray* items = answer.is_array() ? &answer.as_array() : nullptr;
   for (const char* key : {"items", "resources", "objects"}) {
     if (items == nullptr && answer.is_object()) { items = array_in(answer.as_object(), key); }

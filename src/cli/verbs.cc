@@ -58,6 +58,42 @@ constexpr std::array<Flag, kRunFlags.size() + kRenderExtra.size()> join_render()
 }
 constexpr auto kRenderFlags = join_render();
 
+constexpr std::array kDeployFlags{
+    Flag{"--kind", 'k', "KIND", "nuclio (the default), serving, dask"},
+    Flag{"--name", 'n', "NAME", "name of the function (the file's)"},
+    Flag{"--tag", 't', "TAG", "a version beside the latest, with an address of its own"},
+    kProject,
+    kOutput,
+    Flag{"--detach", 0, "", "do not wait until it is ready"},
+    Flag{"--cpu", 0, "CORES", "of one replica: 2, 0.5, 500m"},
+    Flag{"--mem", 0, "BYTES", "of one replica: 2G (10^9) or 2Gi (2^30)"},
+    Flag{"--gpus", 0, "N", "whole GPUs"},
+    Flag{"--replicas", 0, "N", "always so many"},
+    Flag{"--min", 0, "N", "at least so many replicas; 0: none while nobody calls"},
+    Flag{"--max", 0, "N", "at most so many replicas"},
+    Flag{"--env", 'e', "NAME=VALUE", "a variable of the environment", true},
+    Flag{"--secret", 0, "NAME[:KEY]", "a secret as a variable of the environment", true},
+    Flag{"--volume", 'v', "HOST:PATH[:ro]", "a folder of this machine in the pod", true},
+    Flag{"--requirements", 0, "FILE", "packages to install, once, into a cached environment"},
+    Flag{"--python", 0, "X.Y", "version of the interpreter"},
+    Flag{"--image", 0, "IMAGE", "image, or the environment of that name"},
+    Flag{"--no-context", 0, "", "do not take the folder of the file along"},
+    Flag{"--param", 'p', "NAME=VALUE", "a parameter; JSON values keep their type", true},
+    Flag{"--set", 0, "spec.PATH=JSON", "any other field of the function", true},
+    kFile,
+    Flag{"--handler", 0, "NAME", "function to call, with -f"},
+    kQuiet,
+    kColor,
+};
+constexpr std::array kInvokeFlags{
+    kProject,
+    Flag{"--data", 'd', "BODY|@FILE", "body of the request; @- reads it from the terminal"},
+    Flag{"--method", 'X', "METHOD", "GET, or POST with a body"},
+    Flag{"--path", 0, "PATH", "path and query (/)"},
+    Flag{"--header", 'H', "'NAME: VALUE'", "a header of the request", true},
+    kQuiet,
+    kColor,
+};
 constexpr std::array kGetFlags{
     kProject,
     kOutput,
@@ -120,6 +156,12 @@ constexpr std::array<Words, 4> kRunExamples{
     "metier run train.py:train --kind job --cpu 2 --mem 1G -i data=iris.csv",
     "metier run train.py:train --kind job -x lr=[0.1,0.2] --selector max.accuracy",
     "metier run report.sh --kind local -- today"};
+constexpr std::array<Words, 4> kDeployExamples{
+    "metier deploy hello.py", "metier deploy hello.py:greet --min 0 --max 4",
+    "metier deploy -f function.yaml", "metier deploy handler.so"};
+constexpr std::array<Words, 3> kInvokeExamples{
+    "metier invoke hello", "metier invoke hello -d '{\"name\": \"Ada\"}'",
+    "metier invoke hello -X PUT --path /things/1 -H 'X-Kind: test' -d @thing.json"};
 constexpr std::array<Words, 2> kRenderExamples{"metier render train.py:train --kind job --mem 1G",
                                                "metier render -f function.yaml -o json"};
 constexpr std::array<Words, 3> kGetExamples{"metier get runs --state error --since 1d",
@@ -151,6 +193,15 @@ constexpr std::array kVerbs{
                kRunExamples, 0, 1, true},
               &run_main,
               "run"},
+    VerbEntry{
+        {"deploy", "FILE[:HANDLER]|-f FILE [--min N] [--max N]",
+         "deploy a function that stays: real time, Dask", kDeployFlags, kDeployExamples, 0, 1},
+        &deploy_main,
+        "run"},
+    VerbEntry{{"invoke", "NAME [-d BODY]", "call a deployed function", kInvokeFlags,
+               kInvokeExamples, 1, 1},
+              &invoke_main,
+              "run"},
     VerbEntry{{"get", "runs|functions|artifacts|pods|projects|environments", "list things",
                kGetFlags, kGetExamples, 1, 1},
               &get_main,
@@ -159,8 +210,8 @@ constexpr std::array kVerbs{
                kDescribeExamples, 1, 1},
               &describe_main,
               "look"},
-    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N]", "what a run printed", kLogsFlags,
-               kLogsExamples, 1, 1},
+    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N]", "what a run or a deployed function printed",
+               kLogsFlags, kLogsExamples, 1, 1},
               &logs_main,
               "look"},
     VerbEntry{{"why", "NAME-OR-UID", "why it waits, or why it failed", kDescribeFlags, kWhyExamples,
@@ -229,13 +280,6 @@ const VerbEntry* find_verb(std::string_view name) {
 }
 
 std::string_view absent_verb(std::string_view name) {
-  if (name == "deploy") {
-    return "deployments (nuclio, serving, dask) are not in this version; batch kinds run with: "
-           "metier run";
-  }
-  if (name == "invoke") {
-    return "real-time functions are not in this version; batch kinds run with: metier run";
-  }
   if (name == "schedule") {
     return "schedules are not in this version; call metier run from cron or a systemd timer";
   }

@@ -38,6 +38,8 @@ const VerbEntry* find_verb(std::string_view name);
 std::string_view absent_verb(std::string_view name);
 
 Result<int> run_main(Command& command);
+Result<int> deploy_main(Command& command);
+Result<int> invoke_main(Command& command);
 Result<int> render_main(Command& command);
 Result<int> get_main(Command& command);
 Result<int> describe_main(Command& command);

@@ -283,7 +283,7 @@ TEST_F(Verbs, MistakesAreFoundBeforeTheServerIsAsked) {
   said = metier({"rnu", "train.py"});
   EXPECT_EQ(said.code, 2);
   EXPECT_EQ(said.err, "error: 'rnu' is not a verb, did you mean run?\n       verbs: metier help\n");
-  said = metier({"deploy", "x.py"});
+  said = metier({"schedule", "x.py"});
   EXPECT_EQ(said.code, 2);
   EXPECT_NE(said.err.find("not in this version"), std::string::npos);
   said = metier({"run", "train.py:train", "--nonsense", "-o", "json"});
@@ -374,7 +374,7 @@ TEST_F(Verbs, AFullOrClosedOutputIsNoCrash) {
 }
 
 TEST_F(Verbs, CompletesVerbsFlagsAndKinds) {
-  EXPECT_EQ(metier({"__complete", "de"}).out, "describe\ndelete\n");
+  EXPECT_EQ(metier({"__complete", "de"}).out, "deploy\ndescribe\ndelete\n");
   EXPECT_EQ(metier({"__complete", "run", "--dryrun"}).out, "");
   EXPECT_EQ(metier({"__complete", "run", "--kind", "mp"}).out, "mpijob\n");
   EXPECT_NE(metier({"__complete", "run", "--k"}).out.find("--kind"), std::string::npos);

@@ -12,6 +12,7 @@
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -104,6 +105,9 @@ Fd connect_to(const std::string& folder) {
   return fd;
 }
 
+// Processors of other users come too, for the sockets whose names they know.
+constexpr std::size_t kMostPeers = 64;
+
 bool same_user(int socket) {
   ucred who{};
   socklen_t size = sizeof who;
@@ -125,8 +129,10 @@ class Keeper final {
   int serve() {
     while (true) {
       std::vector<pollfd> waits{{listener_.get(), POLLIN, 0}};
-      for (const auto& peer : peers_) { waits.push_back({peer.get(), POLLIN, 0}); }
-      const int limit = peers_.empty() ? static_cast<int>(lonely_.count() * 1000) : -1;
+      for (const auto& peer : peers_) { waits.push_back({peer.fd.get(), POLLIN, 0}); }
+      const bool alone =
+          std::ranges::none_of(peers_, [](const Peer& peer) { return peer.trusted; });
+      const int limit = alone ? static_cast<int>(lonely_.count() * 1000) : -1;
       const int ready = ::poll(waits.data(), waits.size(), limit);
       if (ready < 0 && errno == EINTR) { continue; }
       if (ready == 0) { return 0; }  // no server came back
@@ -135,26 +141,56 @@ class Keeper final {
       }
       if ((waits[0].revents & POLLIN) != 0) {
         Fd peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-        if (peer && same_user(peer.get()) && peers_.size() < 16) {
-          peers_.push_back(std::move(peer));
-        }
+        if (!peer) { continue; }
+        if (peers_.size() >= kMostPeers) { drop_a_guest(); }
+        const bool trusted = same_user(peer.get());
+        if (peers_.size() < kMostPeers) { peers_.push_back({std::move(peer), trusted}); }
       }
     }
   }
 
  private:
+  struct Peer {
+    Fd fd;
+    bool trusted = false;  // of our own user: a server; else a processor of another one
+  };
+
+  // Who only takes a socket has no reason to stay: the oldest of them makes room.
+  void drop_a_guest() {
+    const auto guest = std::ranges::find_if(peers_, [](const Peer& peer) { return !peer.trusted; });
+    if (guest != peers_.end()) { peers_.erase(guest); }
+  }
+
   // False when the gate is told to end.
   bool hear(std::size_t index) {
-    auto message = receive_message(peers_[index].get());
+    const int peer = peers_[index].fd.get();
+    auto message = receive_message(peer);
     if (message.text.empty()) {
       peers_.erase(peers_.begin() + static_cast<std::ptrdiff_t>(index));
       return true;
     }
     const auto object = parsed(message.text);
     const auto what = string_in(object, "op");
+    if (what == "take") {
+      const auto name = string_in(object, "name");
+      for (const auto& [known, fd] : held_) {
+        if (known == name) {
+          send_message(peer, op("socket", name), fd.get());
+          return true;
+        }
+      }
+      send_message(peer, op("unknown", name));
+      return true;
+    }
+    if (!peers_[index].trusted) { return true; }
     if (what == "quit") {
       METIER_FAILPOINT("gate/quit");
       return false;
+    }
+    if (what == "drop") {
+      const auto name = string_in(object, "name");
+      std::erase_if(held_, [&](const auto& held) { return held.first == name; });
+      return true;
     }
     if (what == "hold" && message.fd) {
       METIER_FAILPOINT("gate/hold");
@@ -168,17 +204,15 @@ class Keeper final {
       held_.emplace_back(name, std::move(message.fd));
     } else if (what == "list") {
       METIER_FAILPOINT("gate/list");
-      for (const auto& [name, fd] : held_) {
-        send_message(peers_[index].get(), op("socket", name), fd.get());
-      }
-      send_message(peers_[index].get(), op("end"));
+      for (const auto& [name, fd] : held_) { send_message(peer, op("socket", name), fd.get()); }
+      send_message(peer, op("end"));
     }
     return true;
   }
 
   Fd listener_;
   std::chrono::seconds lonely_;
-  std::vector<Fd> peers_;
+  std::vector<Peer> peers_;
   std::vector<std::pair<std::string, Fd>> held_;
 };
 
@@ -195,9 +229,9 @@ int gate_main(const std::string& folder, std::chrono::seconds lonely) {
   ::unlink((folder + "/gate.sock").c_str());
   const Address address(folder);
   Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  const auto mask = ::umask(0177);
+  const auto mask = ::umask(0111);  // names of sockets are secrets; everything else asks who it is
   const bool bound = ::bind(listener.get(), address.get(), sizeof address.name) == 0 &&
-                     ::listen(listener.get(), 8) == 0;
+                     ::listen(listener.get(), 64) == 0;
   ::umask(mask);
   if (!bound) { return 2; }
   METIER_FAILPOINT("gate/bound");
@@ -294,9 +328,27 @@ Result<void> Gate::hold(const std::string& name, int fd) {
   Fd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!copy) { return fail(errno_error("duplicate of a socket", errno)); }
   const bool sent = send_message(connection_.get(), op("hold", name), copy.get());
+  std::erase_if(held_, [&](const auto& held) { return held.first == name; });
   held_.emplace_back(name, std::move(copy));
   if (!sent) { return fail(ErrorKind::unavailable, "the gate has gone"); }
   return {};
+}
+
+void Gate::drop(const std::string& name) {
+  std::erase_if(held_, [&](const auto& held) { return held.first == name; });
+  if (connection_) { send_message(connection_.get(), op("drop", name)); }
+}
+
+Result<Fd> take_socket(const std::string& folder, const std::string& name) {
+  const Fd connection = connect_to(folder);
+  if (!connection) { return fail(ErrorKind::unavailable, "no gate answers in " + folder); }
+  if (!send_message(connection.get(), op("take", name))) {
+    return fail(ErrorKind::unavailable, "the gate has gone");
+  }
+  auto message = receive_message(connection.get());
+  if (message.text.empty()) { return fail(ErrorKind::unavailable, "the gate has gone"); }
+  if (!message.fd) { return fail(ErrorKind::not_found, "the gate holds no socket of that name"); }
+  return std::move(message.fd);
 }
 
 Async<void> Gate::watch() {

@@ -140,6 +140,33 @@ TEST_F(GateTest, AProgramThatCannotServeIsSaid) {
   EXPECT_EQ(sockets.error().kind, ErrorKind::unavailable);
 }
 
+TEST_F(GateTest, WhoKnowsTheNameTakesTheSocket) {
+  auto one = server();
+  ASSERT_TRUE(open(*one));
+  std::uint16_t port = 0;
+  const Fd socket(listening_socket(port));
+  ASSERT_TRUE(one->hold("f/p/hello#secret", socket.get()));
+  auto taken = take_socket(folder_, "f/p/hello#secret");
+  ASSERT_TRUE(taken) << taken.error().text();
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  ::getsockname(taken->get(), reinterpret_cast<sockaddr*>(&address), &size);
+  EXPECT_EQ(ntohs(address.sin_port), port);
+  EXPECT_EQ(take_socket(folder_, "f/p/hello").error().kind, ErrorKind::not_found);
+  one->drop("f/p/hello#secret");
+  // The server's messages and a processor's come by two connections: their order is not known.
+  bool gone = false;
+  for (int i = 0; i < 1000 && !gone; ++i) { gone = !take_socket(folder_, "f/p/hello#secret"); }
+  EXPECT_TRUE(gone);
+}
+
+TEST_F(GateTest, GuestsMakeRoomForEachOther) {
+  auto one = server();
+  ASSERT_TRUE(open(*one));
+  ASSERT_TRUE(one->hold("x", 0));
+  for (int i = 0; i < 100; ++i) { ASSERT_TRUE(take_socket(folder_, "x")); }
+}
+
 TEST_F(GateTest, RubbishIsIgnored) {
   auto one = server();
   ASSERT_TRUE(open(*one));

@@ -17,16 +17,20 @@
 
 #include "api/engine_api.h"
 #include "api/records_routes.h"
+#include "base/digest.h"
 #include "base/files.h"
 #include "cluster/controllers/dask/dask_cluster.h"
+#include "cluster/controllers/nuclio/nuclio_controller.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/net_probe_client.h"
 #include "cluster/embedded/process_driver.h"
+#include "engine/deployments.h"
 #include "engine/records/records.h"
 #include "gate/gate.h"
 #include "kind/builtin.h"
 #include "main/bundle.h"
 #include "main/environments_of_pods.h"
+#include "main/functions_of_node.h"
 
 namespace metier {
 namespace {
@@ -34,6 +38,7 @@ namespace {
 constexpr std::string_view kServerScope = "server";
 constexpr std::string_view kRunPort = "run_port";
 constexpr const char* kRunListener = "runs";
+const std::string kFunctionToken = "function:";  // uid in the tokens of deployments
 constexpr std::chrono::seconds kQuiet{5};
 
 // Two threads allocate most of the time. Without fast bins a larger request does not sort all small free blocks first,
@@ -130,6 +135,7 @@ class Server final {
     make_engine(*run_url);
     auto tokens = co_await engine_->open_tokens();
     if (!tokens) { co_return fail(std::move(tokens.error())); }
+    functions_->forget_strangers();
     auto opened = co_await cluster_->open();
     if (!opened) { co_return fail(std::move(opened.error()).in("cluster")); }
     if (!python_.empty()) {
@@ -142,6 +148,8 @@ class Server final {
     }
     auto engine = co_await engine_->start();
     if (!engine) { co_return fail(std::move(engine.error())); }
+    auto deployments = co_await deployments_->start();
+    if (!deployments) { co_return fail(std::move(deployments.error())); }
     auto access = make_access();
     if (!access) { co_return fail(std::move(access.error())); }
     make_routes(std::move(*access), *run_url);
@@ -187,6 +195,7 @@ class Server final {
     listen.host = "127.0.0.1";
     char program[4096] = {};
     const ssize_t size = ::readlink("/proc/self/exe", program, sizeof program - 1);
+    if (size > 0) { program_ = program; }
     if (size > 0 && std::getenv("METIER_NO_GATE") == nullptr) {
       gate_ = std::make_unique<Gate>(executor_, options_.data, program, log_);
       auto held = co_await gate_->open();
@@ -196,7 +205,11 @@ class Server final {
         gate_.reset();
       } else {
         for (auto& [name, fd] : *held) {
-          if (name == kRunListener) { listen.inherited_fd = fd.release(); }
+          if (name == kRunListener) {
+            listen.inherited_fd = fd.release();
+          } else {
+            held_.emplace_back(name, std::move(fd));  // of functions
+          }
         }
       }
     }
@@ -264,14 +277,17 @@ class Server final {
     EmbeddedOptions embedded;
     embedded.data = options_.data;
     embedded.host = std::move(host);
-    embedded.ambient = [this](const Resource& pod) { return pod_environments_->ambient(pod); };
+    embedded.ambient = [this](const Resource& pod) { return ambient_of(pod); };
     embedded.secrets = [this](const std::string& secret_project, const std::string& name) {
       return objects_->open_secret(secret_project, name);
     };
-    embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""}};
+    embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""},
+                      {.kind = "nuclio", .usable = true, .with = "embedded cluster", .note = ""}};
     client_ = net::make_client(executor_);
+    make_functions();
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
-    embedded.controllers = {std::make_shared<DaskClusterController>(client_.get(), clock_)};
+    embedded.controllers = {std::make_shared<DaskClusterController>(client_.get(), clock_),
+                            std::make_shared<NuclioController>(*functions_)};
     embedded.probe_client = probe_client_.get();
     embedded.clock = &clock_;
     embedded.random = &random_;
@@ -279,6 +295,51 @@ class Server final {
     cluster_ = std::make_unique<EmbeddedCluster>(executor_, store_->objects(), *driver_,
                                                  std::move(embedded));
     return {};
+  }
+
+  void make_functions() {
+    const std::size_t colon = options_.listen.rfind(':');
+    functions_ = std::make_unique<FunctionsOfNode>(
+        executor_, store_->objects(), *client_,
+        FunctionsOfNode::Options{
+            .data = options_.data,
+            .lib = lib_,
+            .program = std::getenv("METIER_PROCESSOR") != nullptr ? std::getenv("METIER_PROCESSOR")
+                                                                  : program_,
+            .listen = options_.listen.substr(0, colon == std::string::npos ? 0 : colon),
+            .gate = gate_.get(),
+            .reach =
+                [this](const std::string& name_space, const std::string& service) {
+                  return cluster_->address_of(name_space, service, "http");
+                },
+            .secret =
+                [this](const std::string& name) {
+                  return sha256_hex(engine_->tokens().token("", name)).substr(0, 32);
+                },
+            .look_again = [this](const ResourceKey& key) { cluster_->look_again(key); },
+            .log = log_});
+    for (auto& [name, socket] : held_) { functions_->adopt(name, std::move(socket)); }
+    held_.clear();
+    function_watch_ =
+        store_->objects().watch({.kind = "NuclioFunction"}, [this](const ObjectEvent& event) {
+          if (event.type == ObjectEvent::Type::removed) {
+            functions_->release(key_of(event.object));
+          }
+        });
+  }
+
+  Async<Result<Ambient>> ambient_of(Resource pod) {
+    auto ambient = co_await pod_environments_->ambient(pod);
+    if (!ambient) { co_return ambient; }
+    auto prepared = functions_->prepare(pod, *ambient);
+    if (!prepared) { co_return fail(std::move(prepared.error())); }
+    const auto label = pod.metadata.labels.find(kDeploymentLabel);
+    if (label != pod.metadata.labels.end()) {
+      ambient->env.emplace_back(
+          "MLRUN_HTTPDB__TOKEN",
+          engine_->tokens().token(pod.metadata.name_space, kFunctionToken + label->second));
+    }
+    co_return ambient;
   }
 
   void make_engine(const std::string& run_url) {
@@ -295,6 +356,7 @@ class Server final {
     ground_ = std::make_unique<Ground>(
         Ground{executor_, *store_, *cluster_, kinds_, clock_, random_, log_, engine});
     engine_ = std::make_unique<Engine>(*ground_);
+    deployments_ = std::make_unique<Deployments>(*ground_, *engine_);
     objects_ = std::make_unique<ProjectObjects>(*ground_);
     describe_ = std::make_unique<Describe>(*ground_, *engine_);
     resources_ = std::make_unique<RuntimeResources>(*ground_);
@@ -308,7 +370,14 @@ class Server final {
     access.server_uid = static_cast<std::int64_t>(::geteuid());
     access.run_token = [this](std::string_view token) -> std::optional<api::RunTokenScope> {
       auto run = engine_->check_token(token);
-      if (!run) { return std::nullopt; }
+      if (!run) {
+        // Of a deployment: good while it lives, for its own project.
+        run = engine_->tokens().check(token);
+        if (!run || !run->uid.starts_with(kFunctionToken) ||
+            !deployments_->lives(run->project, run->uid.substr(kFunctionToken.size()))) {
+          return std::nullopt;
+        }
+      }
       return api::RunTokenScope{run->project, run->uid};
     };
     if (options_.listen.empty()) { return access; }
@@ -350,6 +419,7 @@ class Server final {
                                                            *objects_,
                                                            *resources_,
                                                            *builds_,
+                                                           *deployments_,
                                                            {},
                                                            {},
                                                            router_.get(),
@@ -396,6 +466,13 @@ class Server final {
     records_api_->abort_run = [this](std::string project, std::string uid, std::string text) {
       return engine_->abort(std::move(project), std::move(uid), std::move(text));
     };
+    records_api_->remove_function = [this](std::string project, std::string name) {
+      return deployments_->remove(std::move(project), std::move(name));
+    };
+    records_api_->deployed_status = [this](const std::string& project, const std::string& name,
+                                           const std::string& tag) {
+      return deployments_->status_of(project, name, tag);
+    };
     records_api_->secrets_changed = [this](const std::string& project) {
       engine_->secrets_changed(project);
       cluster_->secret_changed(project, "mlrun-project-secrets-" + project);
@@ -403,6 +480,7 @@ class Server final {
     api::add_submit_routes(*router_, *api_);
     api::add_log_routes(*router_, *api_);
     api::add_metier_routes(*router_, *api_);
+    api::add_deployment_routes(*router_, *api_);
     api::add_record_routes(*router_, *records_api_);
   }
 
@@ -487,7 +565,7 @@ class Server final {
       changed.notify();
     });
     while (!stopped) {
-      const bool idle = engine_->idle() && in_flight_ == 0;
+      const bool idle = engine_->idle() && deployments_->idle() && in_flight_ == 0;
       const auto now = clock_.steady();
       if (!idle) { last_use_ = now; }
       const auto left = last_use_ + std::chrono::seconds(60) - now;
@@ -513,8 +591,12 @@ class Server final {
     auto watched = co_await scope_.close(std::chrono::seconds(1));
     if (!watched) { log_.warn("a task of the server did not end in time"); }
     // With nothing alive nobody will call: the gate may go too. Else it keeps the socket of living pods.
-    if (gate_ && (!engine_ || engine_->live_runs() == 0)) { gate_->quit(); }
+    if (gate_ && (!engine_ || engine_->live_runs() == 0) &&
+        (!deployments_ || deployments_->idle())) {
+      gate_->quit();
+    }
     if (builds_) { co_await builds_->stop(); }
+    if (deployments_) { co_await deployments_->stop(); }
     if (engine_) { co_await engine_->stop(); }
     if (cluster_) {
       auto closed = co_await cluster_->close();
@@ -522,6 +604,8 @@ class Server final {
         log_.warn("cluster did not close in time", {{"error", Json(closed.error().text())}});
       }
     }
+    function_watch_.reset();
+    if (functions_) { co_await functions_->close(); }
     if (pod_environments_) { co_await pod_environments_->close(); }
     if (driver_) { co_await driver_->close(); }
     if (store_) {
@@ -549,15 +633,20 @@ class Server final {
   Scope scope_{executor_};
   std::uint64_t requests_ = 0;
   std::unique_ptr<Gate> gate_;
+  std::vector<std::pair<std::string, Fd>> held_;  // sockets of functions that the gate had
+  std::string program_;                           // this binary
   bool for_good_ = false;  // no pod lives and no client: the gate may end too
   std::unique_ptr<Environments> environments_;
   std::unique_ptr<PodEnvironments> pod_environments_;
   std::unique_ptr<ProcessDriver> driver_;
   std::unique_ptr<net::Client> client_;
   std::unique_ptr<NetProbeClient> probe_client_;
+  std::unique_ptr<FunctionsOfNode> functions_;
+  std::shared_ptr<void> function_watch_;
   std::unique_ptr<EmbeddedCluster> cluster_;
   std::unique_ptr<Ground> ground_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Deployments> deployments_;
   std::unique_ptr<ProjectObjects> objects_;
   std::unique_ptr<Describe> describe_;
   std::unique_ptr<RuntimeResources> resources_;

@@ -7,6 +7,7 @@
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/kinds.h"
+#include "model/nuclio/function.h"
 #include "model/problems.h"
 #include "model/python_text.h"
 #include "model/run.h"
@@ -102,6 +103,15 @@ Result<Function> import_function(const std::filesystem::path& file, std::string_
     return code_to_function(arguments);
   }
   METIER_TRY(text, read_file(file, 16U << 20U));
+  // Nuclio's own function.yaml.
+  auto document = file.extension() == ".json" ? parse_json(text) : parse_yaml(text);
+  if (document && document->is_object() && nuclio::is_nuclio_document(document->get_object())) {
+    auto function = nuclio::function_from_document(document->get_object(), file);
+    if (!function) { return fail(std::move(function.error()).in(file.string())); }
+    if (!new_name.empty()) { function->set_name(new_name); }
+    if (!project.empty()) { function->set_project(project); }
+    return function;
+  }
   auto parsed = parse_function(text, file.extension() == ".json" ? "json" : "yaml");
   if (!parsed) { return fail(std::move(parsed.error()).in(file.string())); }
   if (parsed->kind().empty() && parsed->text("command").empty()) { parsed->set_kind("job"); }

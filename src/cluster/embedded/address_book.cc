@@ -45,6 +45,7 @@ Result<std::string> AddressBook::fresh() {
 std::string AddressBook::put_service(const Resource& resource, const std::string& address) {
   auto& service = services_[resource.metadata.name_space][resource.metadata.name];
   service.name = resource.metadata.name;
+  service.held = resource.metadata.annotations.contains("metier.dev/held-socket");
   service.selector.clear();
   service.ports.clear();
   const auto& spec = resource.spec();
@@ -133,7 +134,7 @@ Result<std::string> AddressBook::take(const Pod& pod, const std::string& id, boo
     for (const auto& [name, service] : services->second) {
       if (!selects(service.selector, pod.metadata.labels)) { continue; }
       needed = true;
-      if (!address.empty() || service.address.empty()) { continue; }
+      if (service.held || !address.empty() || service.address.empty()) { continue; }
       const auto holders = holders_.find(project);
       const bool held =
           holders != holders_.end() && std::ranges::any_of(holders->second, [&](const auto& entry) {
@@ -175,7 +176,7 @@ void AddressBook::release(const std::string& id) {
 const AddressBook::Holder* AddressBook::first_of(const std::string& name_space,
                                                  const Service& service) const {
   const auto project = holders_.find(name_space);
-  if (project == holders_.end()) { return nullptr; }
+  if (service.held || project == holders_.end()) { return nullptr; }
   const Holder* out = nullptr;
   for (const auto& [id, holder] : project->second) {
     if (!selects(service.selector, holder.labels)) { continue; }

@@ -1,6 +1,7 @@
 // Loopback addresses for pods and Services, and the names they have in pods' hosts files. Pure.
 //  - A pod gets an address only when somebody may need to reach it: it declares ports, belongs to a gang, or
 //    a Service selects it. A loopback address is not isolation.
+//  - A Service with annotation metier.dev/held-socket keeps its address for itself: its socket is held for its pods.
 //  - A Service with an address gets one when it is created; the first live pod that it selects takes it as
 //    its own, so that the name resolves before and after the pod starts. Further pods have their own.
 #pragma once
@@ -51,6 +52,7 @@ class AddressBook final {
   struct Service {
     std::string name;
     std::string address;  // empty: headless
+    bool held = false;    // its socket is held for its pods, which never have its address
     Labels selector;
     std::vector<ServicePort> ports;
   };

@@ -71,6 +71,13 @@ class EmbeddedCluster final : public Cluster {
   // A secret of `secrets` was set: pods that wait for it go on.
   void secret_changed(const std::string& project, const std::string& name);
   void pause_queue(bool paused);
+  // Something that a custom resource's controller gathers has changed outside the store.
+  void look_again(const ResourceKey& key) { reconcile_soon(key); }
+  // As `reach`, at once.
+  Result<std::string> address_of(const std::string& name_space, const std::string& service,
+                                 const std::string& port) const {
+    return addresses_.reach(name_space, service, port);
+  }
   // Tests moved the clock.
   void wake() { alarms_.wake(); }
   std::size_t tracked() const { return by_uid_.size(); }

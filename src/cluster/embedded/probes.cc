@@ -25,6 +25,7 @@ struct Prober::Check {
   Alarms::Id alarm = 0;
   bool stopped = false;
   bool running = false;
+  int eager = 0;            // tries before the first success, in quick succession
   bool plan_after = false;  // it timed out: the next one waits until this one has ended
 };
 
@@ -194,7 +195,13 @@ void Prober::judge(const CheckPtr& check, Result<void> outcome) {
       !check->probe.exec.empty()) {
     check->plan_after = true;
   } else if (go_on) {
-    plan(check, std::chrono::seconds(check->probe.period_s));
+    std::chrono::milliseconds delay = std::chrono::seconds(check->probe.period_s);
+    // A program that starts is ready long before a period has passed: asked soon, then less and less often.
+    if (check->kind == Check::Kind::readiness && !watched->ready && check->eager < 10) {
+      delay = std::min(delay, std::chrono::milliseconds(10) * (1 << check->eager++));
+    }
+    if (outcome) { check->eager = 10; }
+    plan(check, delay);
   }
   if (!changed) { return; }
   verdict.ready = watched->started && watched->ready;

@@ -52,15 +52,6 @@ std::vector<std::unique_ptr<Kind>> make_unavailable_kinds() {
                               .available = false,
                               .unavailable = "kind 'remote-spark' can be described and stored, but "
                                              "this build cannot reach a Spark cluster yet"},
-                             {.name = "nuclio",
-                              .summary = "a real-time function behind triggers",
-                              .executes = Executes::by_call,
-                              .deploys = true,
-                              .abortable = false,
-                              .nested_hyperparams = false,
-                              .available = false,
-                              .unavailable = "kind 'nuclio' can be described and stored, but this "
-                                             "build has no real-time processor to deploy it"},
                              {.name = "serving",
                               .summary = "a graph of models and steps behind triggers",
                               .executes = Executes::by_call,

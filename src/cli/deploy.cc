@@ -1,0 +1,417 @@
+// Verbs of deployments: deploy, invoke; and their part of describe and logs.
+#include "cli/deploy.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "base/clock.h"
+#include "base/files.h"
+#include "cli/follow.h"
+#include "cli/outcome.h"
+#include "model/create.h"
+#include "model/kinds.h"
+#include "net/url.h"
+
+namespace metier::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool has_ended(std::string_view state) {
+  return state == "ready" || state == "error" || state == "unhealthy" || state == "scaledToZero";
+}
+
+const JsonObject& inside(const JsonObject& object, std::string_view key) {
+  static const JsonObject none;
+  const auto* found = object_in(object, key);
+  return found == nullptr ? none : *found;
+}
+
+std::string address_of(const JsonObject& status) {
+  return std::string(string_in(status, "address"));
+}
+
+// A library or a script is a native or shell handler: its bytes go with the function.
+Result<void> embed_program(const Arguments& arguments, Submission& out) {
+  auto& spec = ensure_object(out.function, "spec");
+  const fs::path file(std::string(string_in(spec, "command")));
+  if (file.empty() || !string_in(inside(spec, "build"), "functionSourceCode").empty()) {
+    return {};
+  }
+  METIER_TRY(bytes, read_file(file, 16U << 20U));
+  const bool native = std::string_view(bytes).starts_with(
+      "\x7f"
+      "ELF");
+  const auto handler = arguments.has("--handler") ? arguments.value("--handler")
+                                                  : std::string(string_in(spec, "default_handler"));
+  ensure_object(spec, "build")["functionSourceCode"] = base64_encode(bytes);
+  ensure_object(spec, "build")["origin_filename"] = file.filename().string();
+  spec["nuclio_runtime"] = native ? "native" : "shell";
+  spec["function_handler"] =
+      native ? file.filename().string() + ":" + (handler.empty() ? "handler" : handler)
+             : file.filename().string();
+  spec.erase("command");
+  spec.erase("mode");
+  return {};
+}
+
+void show_conditions(Command& command, const JsonObject& status) {
+  const auto* conditions = array_in(status, "conditions");
+  for (const auto& condition : conditions == nullptr ? JsonArray{} : *conditions) {
+    if (!condition.is_object()) { continue; }
+    command.screen.say(command.screen.paint(Role::care, "! ") +
+                       std::string(string_in(condition.as_object(), "type")) + ": " +
+                       printable(string_in(condition.as_object(), "message")));
+  }
+}
+
+// The end of what the first pod printed: where the cause of a failed start is.
+void show_log_end(Command& command, const std::string& name) {
+  auto answer = command.session.send(
+      "GET", fmt::format("/api/metier/v1/deployments/{}/log?project={}&size=1048576",
+                         net::percent_encode(name), net::percent_encode(command.project)));
+  if (!answer || answer->body.empty()) { return; }
+  std::string_view text = answer->body;
+  while (text.ends_with('\n')) { text.remove_suffix(1); }
+  std::size_t at = text.size();
+  for (int lines = 0; lines < 12 && at != std::string_view::npos && at > 0; ++lines) {
+    at = text.rfind('\n', at - 1);
+  }
+  command.screen.say(printable_lines(at == std::string_view::npos ? text : text.substr(at + 1)));
+}
+
+Result<int> follow_deploy(Command& command, const std::string& name, Json first,
+                          std::chrono::steady_clock::time_point began) {
+  auto& screen = command.screen;
+  const InterruptCounter counter;
+  command.session.interrupted = [&] { return counter.count() > 0; };
+  struct Reset {
+    Session& session;
+    ~Reset() { session.interrupted = nullptr; }
+  } const reset{command.session};
+  std::uint64_t revision = 0;
+  std::string said;
+  while (true) {
+    auto view = deployment(command, name, revision);
+    if (!view && view.error().kind == ErrorKind::cancelled) {
+      screen.say(fmt::format("{} goes on being deployed: metier describe {}", name, name));
+      return 130;
+    }
+    METIER_TRY(seen, std::move(view));
+    revision = static_cast<std::uint64_t>(int_in(seen, "revision").value_or(0));
+    const auto& status = inside(seen, "status");
+    const auto state = string_in(seen, "state");
+    if (!has_ended(state)) {
+      const auto reason = string_in(status, "reason");
+      auto text = std::string(reason);
+      if (const auto message = string_in(status, "message"); !message.empty()) {
+        text += (text.empty() ? "" : ": ") + printable(message);
+      }
+      if (!text.empty() && text != said && !screen.style().quiet) {
+        screen.say(screen.paint(Role::aside, text));
+        said = text;
+      }
+      continue;
+    }
+    if (command.output == "json") { screen.json(Json(seen)); }
+    if (command.output == "yaml") { screen.yaml(Json(seen)); }
+    if (state == "error" || state == "unhealthy") {
+      show_log_end(command, name);
+      return fail(
+          Error{.kind = ErrorKind::user_code,
+                .message = fmt::format("function {} is {}: {}", quote(name), state,
+                                       string_in(status, "message", "it did not become ready")),
+                .fix = fmt::format("metier logs {}; then deploy it again", name),
+                .code = std::string(string_in(status, "reason"))});
+    }
+    const auto took = human_duration(
+        std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - began));
+    if (!screen.style().quiet) {
+      screen.say(fmt::format("{} {}  {}  {} in {}",
+                             screen.paint(Role::good, screen.glyph(Role::good)),
+                             screen.paint(Role::name, name), string_in(seen, "kind"), state, took));
+      show_conditions(command, status);
+    }
+    if (command.output.empty() || command.output == "table" || command.output == "wide") {
+      if (const auto address = address_of(status); !address.empty()) {
+        screen.out("http://" + address + "\n");
+      }
+    } else if (command.output == "name") {
+      screen.out(name + "\n");
+    }
+    screen.next({"metier invoke " + name, "metier logs -f " + name});
+    return 0;
+  }
+}
+
+// "K: V" or "K=V".
+Result<std::pair<std::string, std::string>> header_of(const std::string& text) {
+  const auto colon = text.find_first_of(":=");
+  std::string name = text.substr(0, colon);
+  std::string value = colon == std::string::npos ? std::string() : text.substr(colon + 1);
+  while (value.starts_with(' ')) { value.erase(0, 1); }
+  const bool token = !name.empty() && std::ranges::all_of(name, [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+  });
+  if (colon == std::string::npos || !token || value.find_first_of("\r\n") != std::string::npos) {
+    return fail(invalid("-H", quote(text) + " is not a header", "write -H 'Name: value'"));
+  }
+  return std::pair(std::move(name), std::move(value));
+}
+
+Result<std::string> body_of(const std::string& text) {
+  if (!text.starts_with('@')) { return text; }
+  if (text == "@-") {
+    std::string out;
+    std::string piece(65536, '\0');
+    while (true) {
+      const auto n = ::read(STDIN_FILENO, piece.data(), piece.size());
+      if (n <= 0) { return out; }
+      out.append(piece.data(), static_cast<std::size_t>(n));
+    }
+  }
+  auto bytes = read_file(text.substr(1), 1U << 30U);
+  if (!bytes) { return fail(std::move(bytes).error().at("-d")); }
+  return std::move(*bytes);
+}
+
+}  // namespace
+
+Result<Submission> make_deployment(Command& command) {
+  METIER_TRY(caller, caller_of(command));
+  METIER_TRY(out, make_submission(command.arguments, caller, "nuclio"));
+  auto& metadata = ensure_object(out.function, "metadata");
+  if (command.arguments.has("--name")) {
+    metadata["name"] = normalized_name(command.arguments.value("--name"));
+  }
+  if (command.arguments.has("--tag")) { metadata["tag"] = command.arguments.value("--tag"); }
+  const auto kind = string_in(out.function, "kind");
+  if (canonical_kind(kind) == "nuclio") {
+    METIER_CHECK(embed_program(command.arguments, out));
+    auto& spec = ensure_object(out.function, "spec");
+    const auto python = command.arguments.value("--python");
+    if (!python.empty()) { spec["nuclio_runtime"] = "python:" + python; }
+    const auto origin = string_in(inside(spec, "build"), "origin_filename");
+    const auto handler = string_in(spec, "default_handler");
+    // MLRun's name of the module ("train-nuclio") is for code that its client has wrapped.
+    if (string_in(spec, "nuclio_runtime") != "native" &&
+        string_in(spec, "nuclio_runtime") != "shell" && !command.arguments.has("--file") &&
+        !origin.empty() && string_in(spec, "function_kind").empty()) {
+      spec["function_handler"] = fs::path(std::string(origin)).stem().string() + ":" +
+                                 (handler.empty() ? std::string("handler") : std::string(handler));
+    }
+  }
+  return out;
+}
+
+Result<JsonObject> deployment(Command& command, const std::string& name, std::uint64_t revision) {
+  METIER_TRY(answer,
+             command.session.get(fmt::format("/api/metier/v1/deployments/{}?project={}&revision={}",
+                                             net::percent_encode(name),
+                                             net::percent_encode(command.project), revision)));
+  if (!answer.is_object()) { return fail(ErrorKind::internal, "the answer holds no deployment"); }
+  return std::move(answer.as_object());
+}
+
+void show_deployment(Command& command, const JsonObject& view) {
+  auto& screen = command.screen;
+  const auto& status = inside(view, "status");
+  const auto pair = [&](std::string_view name, std::string_view value) {
+    if (!value.empty()) { screen.out(fmt::format("  {:<12} {}\n", name, printable(value))); }
+  };
+  const auto state = string_in(view, "state");
+  screen.out(fmt::format("  {:<12} {}\n", "state", screen.paint_out(role_of_state(state), state)));
+  pair("reason", string_in(status, "reason"));
+  pair("message", string_in(status, "message"));
+  for (const char* key : {"internal_invocation_urls", "external_invocation_urls"}) {
+    const auto* urls = array_in(status, key);
+    for (const auto& url : urls == nullptr ? JsonArray{} : *urls) {
+      pair(key == std::string_view("internal_invocation_urls") ? "address" : "external",
+           "http://" + value_text(url));
+    }
+  }
+  if (const auto replicas = int_in(status, "replicas")) {
+    pair("replicas",
+         fmt::format("{} ({} ready)", *replicas, int_in(status, "ready_replicas").value_or(0)));
+  }
+  if (const auto generation = int_in(view, "generation")) {
+    pair("deploys", std::to_string(*generation));
+  }
+  if (const auto* parts = array_in(view, "parts"); parts != nullptr && !parts->empty()) {
+    screen.out("pods\n");
+    for (const auto& part : *parts) {
+      if (!part.is_object()) { continue; }
+      screen.out(fmt::format("  {:<12} {}\n", string_in(part.as_object(), "role"),
+                             string_in(part.as_object(), "pod")));
+    }
+  }
+  if (const auto* conditions = array_in(status, "conditions");
+      conditions != nullptr && !conditions->empty()) {
+    screen.out("conditions\n");
+    for (const auto& condition : *conditions) {
+      if (!condition.is_object()) { continue; }
+      screen.out(fmt::format("  {} {}  {}\n", screen.paint_out(Role::care, "!"),
+                             string_in(condition.as_object(), "type"),
+                             printable(string_in(condition.as_object(), "message"))));
+    }
+  }
+}
+
+Result<int> function_logs(Command& command, const std::string& name, bool follow,
+                          std::int64_t tail) {
+  const InterruptCounter counter;
+  command.session.interrupted = [&] { return counter.count() > 0; };
+  struct Reset {
+    Session& session;
+    ~Reset() { session.interrupted = nullptr; }
+  } const reset{command.session};
+  std::map<std::string, std::uint64_t> offsets;
+  std::string last;  // pod whose lines were written last
+  bool first = true;
+  while (counter.count() == 0) {
+    auto view = deployment(command, name);
+    if (!view) {
+      if (view.error().kind == ErrorKind::cancelled) { break; }
+      if (!first && view.error().kind == ErrorKind::not_found) { return 0; }  // deleted meanwhile
+      return fail(std::move(view).error());
+    }
+    std::vector<std::string> pods;
+    const auto* parts = array_in(*view, "parts");
+    for (const auto& part : parts == nullptr ? JsonArray{} : *parts) {
+      if (part.is_object()) { pods.emplace_back(string_in(part.as_object(), "pod")); }
+    }
+    bool any = false;
+    for (const auto& pod : pods) {
+      const auto path = fmt::format("/api/metier/v1/deployments/{}/log?project={}&pod={}",
+                                    net::percent_encode(name), net::percent_encode(command.project),
+                                    net::percent_encode(pod));
+      if (first && tail >= 0) {
+        METIER_TRY(size, command.session.send("GET", path + "&size=0"));
+        const auto text = net::header(size.headers, "x-metier-log-size");
+        const auto all = std::strtoull(std::string(text).c_str(), nullptr, 10);
+        std::uint64_t from = all > (4U << 20U) ? all - (4U << 20U) : 0;
+        std::string kept;
+        while (from < all) {
+          METIER_TRY(answer, command.session.send("GET", fmt::format("{}&offset={}", path, from)));
+          if (answer.body.empty()) { break; }
+          from += answer.body.size();
+          kept += answer.body;
+        }
+        offsets[pod] = from;
+        std::size_t at = kept.ends_with('\n') ? kept.size() - 1 : kept.size();
+        for (std::int64_t i = 0; i < tail && at != std::string::npos && at > 0; ++i) {
+          at = kept.rfind('\n', at - 1);
+          if (at == std::string::npos) { break; }
+        }
+        if (tail > 0) { command.screen.out(at == std::string::npos ? kept : kept.substr(at + 1)); }
+        continue;
+      }
+      while (true) {
+        // One pod is followed by long poll; several are asked in turn.
+        const bool wait = follow && pods.size() == 1 && !first;
+        auto answer = command.session.send(
+            "GET",
+            fmt::format("{}&offset={}&wait={}", path, offsets[pod], wait ? "true" : "false"));
+        if (!answer) {
+          if (answer.error().kind == ErrorKind::cancelled) { return follow ? 130 : 0; }
+          if (answer.error().kind == ErrorKind::not_found) { break; }  // the pod has gone
+          return fail(std::move(answer).error());
+        }
+        if (answer->body.empty()) {
+          any = any || wait;
+          break;
+        }
+        any = true;
+        offsets[pod] += answer->body.size();
+        if (pods.size() > 1 && last != pod) {
+          command.screen.say(command.screen.paint(Role::aside, "── " + pod));
+        }
+        last = pod;
+        command.screen.out(answer->body);
+      }
+    }
+    first = false;
+    if (!follow) { return 0; }
+    if (!any) { ::poll(nullptr, 0, 300); }
+  }
+  return 130;
+}
+
+Result<int> deploy_main(Command& command) {
+  const auto began = std::chrono::steady_clock::now();
+  METIER_TRY(submission, make_deployment(command));
+  for (const auto& warning : submission.warnings) {
+    command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning));
+  }
+  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/deployments",
+                                          JsonObject{{"function", submission.function}},
+                                          submit_headers(command, submission)));
+  const auto* data = answer.is_object() ? object_in(answer.as_object(), "data") : nullptr;
+  if (data == nullptr) { return fail(ErrorKind::internal, "the answer holds no function"); }
+  const std::string name(string_in(inside(*data, "metadata"), "name"));
+  if (command.arguments.has("--detach")) {
+    command.screen.out(name + "\n");
+    return 0;
+  }
+  return follow_deploy(command, name, answer, began);
+}
+
+Result<int> invoke_main(Command& command) {
+  const auto& arguments = command.arguments;
+  const auto& name = arguments.words()[0];
+  METIER_TRY(view, deployment(command, name));
+  const auto& status = inside(view, "status");
+  std::string address = address_of(status);
+  const auto* external = array_in(status, "external_invocation_urls");
+  if (!command.session.endpoint().unix_socket && external != nullptr && !external->empty()) {
+    address = value_text(external->front());
+  }
+  if (address.empty()) {
+    return fail(Error{.kind = ErrorKind::unavailable,
+                      .message = fmt::format("function {} is {} and has no address", quote(name),
+                                             string_in(view, "state")),
+                      .fix = "metier describe " + name});
+  }
+  net::ClientRequest request;
+  METIER_TRY(body, body_of(arguments.value("--data")));
+  request.body = std::move(body);
+  request.method = arguments.value("--method", arguments.has("--data") ? "POST" : "GET");
+  for (char& c : request.method) {
+    c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  std::string path = arguments.value("--path", "/");
+  if (!path.starts_with('/')) { path.insert(0, "/"); }
+  request.url = "http://" + address + path;
+  request.body_limit = 1U << 30U;
+  request.timeout = std::chrono::hours(1);
+  bool typed = false;
+  for (const auto& text : arguments.values("--header")) {
+    METIER_TRY(header, header_of(text));
+    typed = typed || net::header({{header.first, "x"}}, "content-type") == "x";
+    request.headers.emplace_back(std::move(header));
+  }
+  if (!typed && !request.body.empty() && parse_json(request.body)) {
+    request.headers.emplace_back("Content-Type", "application/json");
+  }
+  request.headers.emplace_back("x-nuclio-target", std::string(string_in(status, "nuclio_name")));
+  const auto client = net::make_blocking_client();
+  auto answer = client->send(request);
+  if (!answer) {
+    return fail(std::move(answer).error().in("function " + quote(name) + " at " + address));
+  }
+  command.screen.out(answer->body);
+  if (!answer->body.ends_with('\n') && command.screen.style().out_terminal) {
+    command.screen.out("\n");
+  }
+  if (answer->status < 400) { return 0; }
+  return fail(Error{.kind = ErrorKind::user_code,
+                    .message = fmt::format("function {} answered {}", quote(name), answer->status),
+                    .fix = "metier logs " + name});
+}
+
+}  // namespace metier::cli

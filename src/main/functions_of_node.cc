@@ -1,0 +1,430 @@
+#include "main/functions_of_node.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "base/digest.h"
+#include "cluster/controllers/nuclio/processor_pod.h"
+#include "main/environments_of_pods.h"
+#include "main/held_sockets.h"
+#include "resource/pod.h"
+
+namespace metier {
+namespace {
+
+constexpr std::string_view kPrefix = "f/";
+
+struct HostPort {
+  std::string host;
+  std::string port;
+};
+HostPort split(const std::string& address) {
+  const std::size_t colon = address.rfind(':');
+  return {address.substr(0, colon), address.substr(colon + 1)};
+}
+
+Result<Fd> listen_on(const std::string& host, const std::string& port) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (const int error = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &found); error != 0) {
+    return fail(invalid("--listen", fmt::format("{}: {}", host, ::gai_strerror(error))));
+  }
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> free_it(found, ::freeaddrinfo);
+  Fd fd(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) { return fail(errno_error("socket", errno)); }
+  const int on = 1;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0) {
+    const int why = errno;
+    if (why == EADDRINUSE || why == EACCES) {
+      return fail(Error{.kind = ErrorKind::conflict,
+                        .message = fmt::format("{}:{} {}", host, port,
+                                               why == EACCES ? "may not be taken by this user"
+                                                             : "is taken by another program"),
+                        .field = "port",
+                        .fix = "choose another port, or leave it out",
+                        .code = "PortTaken"});
+    }
+    return fail(errno_error(fmt::format("{}:{}", host, port), why));
+  }
+  if (::listen(fd.get(), 4096) != 0) { return fail(errno_error("listen", errno)); }
+  return fd;
+}
+
+// "127.0.0.1:8080" of a bound socket.
+std::string address_of(int fd) {
+  sockaddr_storage name{};
+  socklen_t size = sizeof name;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) { return {}; }
+  char text[INET6_ADDRSTRLEN] = {};
+  if (name.ss_family == AF_INET6) {
+    const auto* six = reinterpret_cast<const sockaddr_in6*>(&name);
+    ::inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text);
+    return fmt::format("[{}]:{}", text, ntohs(six->sin6_port));
+  }
+  const auto* four = reinterpret_cast<const sockaddr_in*>(&name);
+  ::inet_ntop(AF_INET, &four->sin_addr, text, sizeof text);
+  return fmt::format("{}:{}", text, ntohs(four->sin_port));
+}
+
+// The external address of an earlier life, by the function's own status.
+std::string external_before(const Resource& function) {
+  const JsonArray* before = function.status.is_object()
+                                ? array_in(function.status.get_object(), "externalInvocationUrls")
+                                : nullptr;
+  if (before == nullptr || before->empty() || !before->front().is_string()) { return {}; }
+  return std::string(std::string_view(before->front().get_string()));
+}
+
+}  // namespace
+
+FunctionsOfNode::FunctionsOfNode(Executor loop, const ObjectStore& objects, net::Client& client,
+                                 Options options)
+    : loop_(loop), objects_(objects), client_(client), options_(std::move(options)), scope_(loop) {}
+FunctionsOfNode::~FunctionsOfNode() = default;
+
+std::string FunctionsOfNode::socket_name(const ResourceKey& function, bool outside) const {
+  // Who knows the name may take the socket: it ends with a secret.
+  const std::string name = fmt::format("{}{}/{}{}", kPrefix, function.name_space, function.name,
+                                       outside ? "/outside" : "");
+  return name + "#" + options_.secret(name);
+}
+
+void FunctionsOfNode::adopt(const std::string& name, Fd socket) {
+  if (name.starts_with(kPrefix)) { adopted_[name] = std::move(socket); }
+}
+
+void FunctionsOfNode::forget_strangers() {
+  std::set<std::string> wanted;
+  for (const Resource& function : objects_.list({.kind = "NuclioFunction"})) {
+    wanted.insert(socket_name(key_of(function), false));
+    wanted.insert(socket_name(key_of(function), true));
+  }
+  std::erase_if(adopted_, [&](const auto& held) {
+    if (wanted.contains(held.first)) { return false; }
+    if (options_.gate != nullptr) { options_.gate->drop(held.first); }
+    return true;
+  });
+}
+
+Result<FunctionsOfNode::Socket> FunctionsOfNode::keep(std::string name, const std::string& host,
+                                                      const std::string& port) {
+  Socket out{.name = std::move(name)};
+  if (const auto kept = adopted_.find(out.name); kept != adopted_.end()) {
+    const HostPort now = split(address_of(kept->second.get()));
+    // A name may stand for any address: then the port decides.
+    const bool same_host =
+        now.host == host || host.find_first_not_of("0123456789.:[]") != std::string::npos;
+    if (same_host && (port == "0" || now.port == port)) { out.fd = std::move(kept->second); }
+    adopted_.erase(kept);
+  }
+  if (!out.fd) {
+    auto made = listen_on(host, port);
+    if (!made && made.error().code == "PortTaken") {
+      // Gate and server died together: processors of this function still have its socket.
+      if (auto rescued = rescue_socket(host, port, options_.program)) {
+        options_.log.info("took a function's socket back from its processor",
+                          {{"address", Json(host + ":" + port)}});
+        made = std::move(*rescued);
+      }
+    }
+    if (!made) { return fail(std::move(made.error())); }
+    out.fd = std::move(*made);
+  }
+  auto held = options_.gate->hold(out.name, out.fd.get());
+  if (!held) {
+    options_.log.warn("the gate does not hold a function's socket",
+                      {{"socket", Json(host + ":" + port)}, {"error", Json(held.error().text())}});
+  }
+  return out;
+}
+
+Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std::string& service,
+                                             int node_port) {
+  const ResourceKey key = key_of(function);
+  if (const auto known = held_.find(key);
+      known != held_.end() && known->second.node_port == node_port) {
+    return known->second.where;
+  }
+  auto inside = options_.reach(function.metadata.name_space, service);
+  if (!inside) {
+    return fail(ErrorKind::unavailable, "its Service has no address yet: " + inside.error().text());
+  }
+  if (const auto known = held_.find(key); known != held_.end()) {
+    // Other ports are wanted: what stays the same is taken over.
+    tell_when_waiting(key, false);
+    for (Socket* old : {&known->second.inside, &known->second.outside}) {
+      if (old->fd) { adopted_[old->name] = std::move(old->fd); }
+    }
+    held_.erase(known);
+  }
+  Held held{.node_port = node_port};
+  held.where.address = *inside;
+  if (node_port >= 0) { held.where.external = *inside; }
+  if (options_.gate != nullptr) {
+    const HostPort at = split(*inside);
+    METIER_TRY(socket, keep(socket_name(key, false), at.host, at.port));
+    held.inside = std::move(socket);
+    if (node_port >= 0 && !options_.listen.empty()) {
+      std::string port = std::to_string(node_port);
+      // A port that was chosen once stays, so that its callers find it again.
+      const std::string before = external_before(function);
+      if (node_port == 0 && !before.empty() && before != *inside) { port = split(before).port; }
+      auto outside = keep(socket_name(key, true), options_.listen, port);
+      if (!outside && node_port == 0 && port != "0") {
+        outside = keep(socket_name(key, true), options_.listen, "0");  // another program has it now
+      }
+      if (!outside) { return fail(std::move(outside.error())); }
+      held.where.external = options_.listen + ":" + split(address_of(outside->fd.get())).port;
+      held.outside = std::move(*outside);
+    } else if (node_port > 0 && node_port != std::strtol(at.port.c_str(), nullptr, 10)) {
+      // The port that was asked for, on loopback: there is no other address without --listen.
+      auto outside = keep(socket_name(key, true), "127.0.0.1", std::to_string(node_port));
+      if (!outside) { return fail(std::move(outside.error())); }
+      held.where.external = "127.0.0.1:" + std::to_string(node_port);
+      held.outside = std::move(*outside);
+    }
+  }
+  const std::string gone = socket_name(key, true);
+  if (!held.outside.fd && adopted_.erase(gone) > 0 && options_.gate != nullptr) {
+    options_.gate->drop(gone);
+  }
+  held_[key] = std::move(held);
+  return held_[key].where;
+}
+
+void FunctionsOfNode::release(const ResourceKey& function) {
+  if (options_.crons) { options_.crons(function, "", {}); }
+  const auto known = held_.find(function);
+  if (known == held_.end()) { return; }
+  tell_when_waiting(function, false);
+  if (options_.gate != nullptr) {
+    options_.gate->drop(known->second.inside.name);
+    if (known->second.outside.fd) { options_.gate->drop(known->second.outside.name); }
+  }
+  held_.erase(known);
+}
+
+void FunctionsOfNode::crons(const ResourceKey& function, const std::string& address,
+                            std::map<std::string, JsonObject> triggers) {
+  if (options_.crons) { options_.crons(function, address, std::move(triggers)); }
+}
+
+bool FunctionsOfNode::waiting(const ResourceKey& function) {
+  const auto known = held_.find(function);
+  if (known == held_.end()) { return false; }
+  std::array<pollfd, 2> waits{
+      {{known->second.inside.fd.get(), POLLIN, 0}, {known->second.outside.fd.get(), POLLIN, 0}}};
+  if (::poll(waits.data(), waits.size(), 0) <= 0) { return false; }
+  return std::ranges::any_of(waits, [](const pollfd& w) { return (w.revents & POLLIN) != 0; });
+}
+
+void FunctionsOfNode::tell_when_waiting(const ResourceKey& function, bool wanted) {
+  const auto known = held_.find(function);
+  if (known == held_.end() || !known->second.inside.fd || known->second.watched == wanted) {
+    return;
+  }
+  known->second.watched = wanted;
+  known->second.watch = ++watches_;
+  if (!wanted) {
+    if (known->second.stop) { known->second.stop->notify(); }
+    return;
+  }
+  scope_.spawn("wake " + function.name, watch(function, known->second.watch));
+}
+
+Async<void> FunctionsOfNode::watch(ResourceKey function, std::uint64_t number) {
+  using Descriptor = asio::posix::basic_stream_descriptor<Executor>;
+  const auto known = held_.find(function);
+  if (known == held_.end() || known->second.watch != number) { co_return; }
+  auto stop = std::make_shared<Signal>(loop_);
+  auto seen = std::make_shared<bool>(false);
+  known->second.stop = stop;
+  const std::uint64_t generation = stop->generation();
+  std::vector<std::shared_ptr<Descriptor>> descriptors;
+  for (const Socket* socket : {&known->second.inside, &known->second.outside}) {
+    if (!socket->fd) { continue; }
+    const int copy = ::fcntl(socket->fd.get(), F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) { continue; }
+    auto descriptor = std::make_shared<Descriptor>(loop_, copy);
+    descriptor->async_wait(asio::posix::descriptor_base::wait_read,
+                           [seen, stop, descriptor](boost::system::error_code error) {
+                             *seen = *seen || !error;
+                             stop->notify();
+                           });
+    descriptors.push_back(std::move(descriptor));
+  }
+  co_await stop->wait(generation);
+  boost::system::error_code ignored;
+  for (const auto& descriptor : descriptors) { descriptor->close(ignored); }
+  const auto still = held_.find(function);
+  if (still == held_.end() || still->second.watch != number) { co_return; }
+  still->second.watched = false;
+  still->second.stop.reset();
+  if (*seen) { options_.look_again(function); }
+}
+
+Async<Result<ProcessorSample>> FunctionsOfNode::sample(const std::string& name_space,
+                                                       const std::string& pod) {
+  const auto object = objects_.get({name_space, "Pod", pod});
+  const std::string address(object ? string_at(object->status, "podIP") : std::string_view());
+  if (address.empty()) { co_return fail(ErrorKind::unavailable, "the pod has no address yet"); }
+  net::ClientRequest request;
+  request.url = fmt::format("http://{}:{}/metrics", address, kMetricsPort);
+  request.timeout = std::chrono::milliseconds(1000);
+  request.body_limit = 4U << 20U;
+  auto answer = co_await client_.send(std::move(request));
+  if (!answer) { co_return fail(std::move(answer.error())); }
+  if (answer->status != 200) {
+    co_return fail(ErrorKind::unavailable, fmt::format("/metrics answered {}", answer->status));
+  }
+  co_return sample_from(answer->body);
+}
+
+ProcessorSample sample_from(std::string_view text) {
+  ProcessorSample out;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.empty() || line.front() == '#') { continue; }
+    const std::string_view name = line.substr(0, line.find_first_of("{ "));
+    double* into = nullptr;
+    if (name == "metier_processor_worker_busy_seconds_total") { into = &out.busy_seconds; }
+    if (name == "nuclio_processor_handled_events_total") { into = &out.events; }
+    if (name == "metier_processor_workers") { into = &out.workers; }
+    if (name == "metier_processor_events_in_flight") { into = &out.in_flight; }
+    const std::size_t space = line.rfind(' ');
+    if (into == nullptr || space == std::string_view::npos) { continue; }
+    double value = 0;
+    std::from_chars(line.data() + space + 1, line.data() + line.size(), value);
+    *into += value;
+  }
+  return out;
+}
+
+double FunctionsOfNode::free_cpus() {
+  std::ifstream stat("/proc/stat");
+  std::string word;
+  double user = 0, nice = 0, system = 0, idle = 0, wait = 0;
+  stat >> word >> user >> nice >> system >> idle >> wait;
+  const auto at = std::chrono::steady_clock::now();
+  const double passed = std::chrono::duration<double>(at - idle_at_).count();
+  if (idle_at_ == std::chrono::steady_clock::time_point{}) {
+    free_ = static_cast<double>(::sysconf(_SC_NPROCESSORS_ONLN));
+  } else if (passed < 0.5) {
+    return free_;
+  } else {
+    free_ = (idle + wait - idle_before_) / static_cast<double>(::sysconf(_SC_CLK_TCK)) / passed;
+  }
+  idle_before_ = idle + wait;
+  idle_at_ = at;
+  return free_;
+}
+
+std::optional<std::string> FunctionsOfNode::substitute(const std::string& runtime) {
+  if (!runtime.starts_with("python:")) { return std::nullopt; }
+  if (find_python(runtime.substr(7), "")) { return std::nullopt; }
+  const std::string used = default_python("");
+  return used.empty() ? std::string("none") : used;
+}
+
+Result<void> FunctionsOfNode::prepare(const Resource& pod, Ambient& ambient) {
+  const auto named = pod.metadata.annotations.find(kFunctionAnnotation);
+  if (named == pod.metadata.annotations.end()) { return {}; }
+  const ResourceKey key{pod.metadata.name_space, "NuclioFunction", named->second};
+  const auto function = objects_.get(key);
+  if (!function) {
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "its function " + quote(key.name) + " is not there any more",
+                      .code = "FunctionMissing"});
+  }
+  const JsonObject& spec = function->spec();
+  const std::string folder = options_.data + "/functions";
+  METIER_CHECK(make_folders(folder, 0711));
+  ProcessorPlace place{.python = ambient.python, .lib = options_.lib, .pod = pod.metadata.name};
+  place.pod_ip = string_at(pod.status, "podIP");
+  const JsonObject* build = object_in(spec, "build");
+  const std::string encoded(build == nullptr ? std::string_view()
+                                             : string_in(*build, "functionSourceCode"));
+  if (!encoded.empty()) {
+    METIER_TRY(code, base64_decode(encoded));
+    const std::string file = code_file(spec);
+    if (file.empty() || file.front() == '/' || file.find("..") != std::string::npos) {
+      return fail(invalid("spec.handler", quote(file) + " is no name of a module"));
+    }
+    // One folder a content: processors of all replicas and generations share what is the same.
+    place.path = folder + "/code-" + sha256_hex(file + "\n" + code).substr(0, 32);
+    const std::string path = place.path + "/" + file;
+    struct stat found{};
+    if (::stat(path.c_str(), &found) != 0) {
+      METIER_CHECK(make_folders(std::filesystem::path(path).parent_path().string(), 0755));
+      const bool native = std::string_view(code).starts_with(
+          "\x7f"
+          "ELF");
+      METIER_CHECK(write_file(path, code, native || file.ends_with(".sh") ? 0755 : 0644));
+      for (auto above = std::filesystem::path(path).parent_path(); above != folder;
+           above = above.parent_path()) {
+        ::chmod(above.c_str(), 0755);
+      }
+      ::chmod(path.c_str(), native || file.ends_with(".sh") ? 0755 : 0644);
+    }
+  } else if (const auto context = pod.metadata.annotations.find("metier.dev/context");
+             context != pod.metadata.annotations.end()) {
+    place.path = context->second;
+  }
+  if (http_trigger(spec) != nullptr) {
+    const auto held = held_.find(key);
+    if (held == held_.end()) {
+      return fail(Error{.kind = ErrorKind::unavailable,
+                        .message = "its function has no address yet",
+                        .code = "WaitingForAddress"});
+    }
+    place.address = held->second.where.address;
+    if (options_.gate != nullptr) {
+      place.gate = options_.data + "/gate.sock";
+      place.socket = held->second.inside.name;
+      if (held->second.outside.fd) { place.external_socket = held->second.outside.name; }
+    }
+  }
+  // The file may hold passwords of triggers: it is its pod's alone.
+  const std::string file = fmt::format("{}/{}.{}.json", folder, key.name_space, pod.metadata.name);
+  METIER_CHECK(write_file(file, dump_json(processor_config(*function, place)), 0600));
+  const JsonObject* security = object_in(pod.spec(), "securityContext");
+  const auto user = security == nullptr ? std::nullopt : int_in(*security, "runAsUser");
+  if (user && ::geteuid() == 0 &&
+      ::chown(file.c_str(), static_cast<uid_t>(*user), static_cast<gid_t>(*user)) != 0) {
+    return fail(errno_error(file, errno));
+  }
+  ambient.env.emplace_back("METIER_PROGRAM", options_.program);
+  ambient.env.emplace_back("METIER_PROCESSOR_CONFIG", file);
+  return {};
+}
+
+Async<void> FunctionsOfNode::close() {
+  for (auto& [key, held] : held_) {
+    held.watch = ++watches_;
+    if (held.stop) { held.stop->notify(); }
+  }
+  auto closed = co_await scope_.close(std::chrono::seconds(1));
+  static_cast<void>(closed);
+}
+
+}  // namespace metier

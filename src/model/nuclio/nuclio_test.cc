@@ -1,0 +1,222 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/files.h"
+#include "base/yaml.h"
+#include "model/create.h"
+#include "model/nuclio/function.h"
+
+namespace metier::nuclio {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+Review review(std::string_view yaml) {
+  auto spec = parse_yaml(yaml);
+  EXPECT_TRUE(spec) << yaml;
+  return review_spec(spec->get_object());
+}
+// What a file is refused with: "field: message | fix", or "".
+std::string refusal(std::string_view yaml) {
+  const auto verdict = review(yaml).verdict(true);
+  if (verdict) { return {}; }
+  const Error& error = verdict.error();
+  return error.field + ": " + error.message + " | " + error.fix;
+}
+
+// nuclio-processor reference 1.7
+constexpr std::string_view kWhole = R"(
+runtime: python:3.9
+handler: main:handler
+env: [{name: A, value: "1"}, {name: B, valueFrom: {secretKeyRef: {name: s, key: k}}}]
+eventTimeout: 30s
+minReplicas: 1
+maxReplicas: 4
+triggers:
+  web:
+    kind: http
+    numWorkers: 8
+    workerAvailabilityTimeoutMilliseconds: 10000
+    attributes:
+      port: 30080
+      serviceType: NodePort
+      maxRequestBodySize: 8388608
+      ingresses: {i0: {host: f.example.com, pathType: Prefix, paths: [/a]}}
+      cors: {enabled: true, allowOrigins: ["*"]}
+  k:
+    kind: kafka-cluster
+    numWorkers: 4
+    explicitAckMode: explicitOnly
+    workerTerminationTimeout: 20s
+    attributes: {brokers: ["b:9092"], topics: [t], consumerGroup: g, initialOffset: earliest, workerAllocationMode: static}
+  tick:
+    kind: cron
+    attributes: {interval: 10s, event: {body: hi, headers: {x: y}}}
+)";
+
+TEST(NuclioSchema, TheWholeExampleIsRight) {
+  const Review seen = review(kWhole);
+  EXPECT_TRUE(seen.verdict(true)) << seen.verdict(true).error().text();
+  ASSERT_EQ(seen.ignored.size(), 1U);
+  EXPECT_EQ(seen.ignored[0].field, "spec.triggers.web.attributes.ingresses");
+}
+
+TEST(NuclioSchema, AbsentValuesAreAbsent) {
+  EXPECT_EQ(refusal("{sidecars: [], avatar: null, noSuchThing: '', triggers: {t: null}, "
+                    "initContainers: null}"),
+            "");
+}
+
+TEST(NuclioSchema, AnUnknownFieldIsNamed) {
+  EXPECT_EQ(refusal("{handlr: main:handler}"),
+            "spec.handlr: Nuclio's function.yaml has no such field | did you mean handler?");
+  EXPECT_EQ(refusal("{triggers: {t: {kind: http, numWorker: 2}}}"),
+            "spec.triggers.t.numWorker: Nuclio's function.yaml has no such field | did you mean "
+            "numWorkers?");
+  EXPECT_EQ(refusal("{triggers: {t: {kind: cron, attributes: {interval: 1s, evnt: {body: x}}}}}"),
+            "spec.triggers.t.attributes.evnt: Nuclio's function.yaml has no such field | did you "
+            "mean event?");
+  EXPECT_TRUE(review("{handlr: x}").verdict(false));  // over REST it is a remark
+}
+
+TEST(NuclioSchema, WrongTypesAndRangesAreNamed) {
+  EXPECT_EQ(refusal("{minReplicas: two}"),
+            "spec.minReplicas: expected a whole number, got \"two\" | write a whole number");
+  EXPECT_EQ(refusal("{eventTimeout: soon}"),
+            "spec.eventTimeout: expected a duration such as \"30s\", got \"soon\" | write a "
+            "duration such as \"30s\"");
+  EXPECT_EQ(refusal("{minReplicas: 3, maxReplicas: 2}"),
+            "spec.minReplicas: 3 is more than maxReplicas 2 | give at most maxReplicas");
+  EXPECT_EQ(refusal("{triggers: {t: {kind: http, attributes: {port: 70000}}}}"),
+            "spec.triggers.t.attributes.port: 70000 is out of range | give 0 to 65535");
+  EXPECT_EQ(refusal("{triggers: {t: {name: u, kind: http}}}"),
+            "spec.triggers.t.name: 'u' is not the trigger's key 't' | give the same name in both, "
+            "or leave it out");
+  EXPECT_EQ(refusal("{triggers: {a: {kind: http}, b: {kind: http}}}"),
+            "spec.triggers: a function has one HTTP trigger at most | leave one out");
+  EXPECT_EQ(
+      refusal("{triggers: {t: {kind: cron}}}"),
+      "spec.triggers.t.attributes: neither schedule nor interval is given | give exactly one");
+  EXPECT_EQ(refusal("{triggers: {t: {kind: http, explicitAckMode: enable}}}"),
+            "spec.triggers.t.explicitAckMode: a trigger of kind http has nothing to acknowledge | "
+            "leave it out");
+}
+
+// docs/how-to/nuclio.md lists these with the same words.
+TEST(NuclioSchema, WhatIsNotServedIsRefusedByName) {
+  EXPECT_EQ(refusal("{triggers: {q: {kind: rabbit-mq}}}"),
+            "spec.triggers.q.kind: triggers of kind rabbit-mq are not served here | kinds of "
+            "trigger that are: http, cron, kafka-cluster");
+  EXPECT_EQ(refusal("{runtime: golang}"),
+            "spec.runtime: handlers written in Go do not run here (golang) | runtimes: python, "
+            "native (a .so with METIER_EVENT_HANDLER), shell");
+  EXPECT_THAT(refusal("{runtime: nodejs}"), HasSubstr("written in Node.js"));
+  EXPECT_THAT(refusal("{runtime: java}"), HasSubstr("written in Java"));
+  EXPECT_THAT(refusal("{runtime: dotnetcore}"), HasSubstr("written in .NET"));
+  EXPECT_THAT(refusal("{runtime: ruby}"), HasSubstr("written in Ruby"));
+  EXPECT_EQ(refusal("{runtime: cobol}"),
+            "spec.runtime: 'cobol' is no runtime | runtimes: python, native, shell");
+  EXPECT_EQ(refusal("{sidecars: [{name: x}]}"),
+            "spec.sidecars: not supported: a function's pod has the processor only; deploy the "
+            "other program as a function of its own | leave it out");
+  EXPECT_EQ(refusal("{initContainers: [{name: x}]}"),
+            "spec.initContainers: not supported: a function's pod has the processor only; use "
+            "init_context | leave it out");
+  EXPECT_EQ(refusal("{dataBindings: {a: {class: v3io}}}"),
+            "spec.dataBindings: not supported: only Go functions can use them | leave it out");
+  EXPECT_EQ(refusal("{hostIPC: true}"),
+            "spec.hostIPC: not supported: a pod's shared memory is its own | leave it out");
+  EXPECT_EQ(refusal("{build: {directives: {preCopy: [{kind: RUN, value: x}]}}}"),
+            "spec.build.directives: not supported: Dockerfile lines have nowhere to run; use "
+            "build.commands | leave it out");
+  EXPECT_EQ(refusal("{build: {codeEntryType: image, image: x}}"),
+            "spec.build.codeEntryType: the code of an image cannot be run: images are environments "
+            "here | give the source");
+  EXPECT_EQ(refusal("{build: {codeEntryType: git, path: 'https://h/r.git'}}"),
+            "spec.build.codeEntryType: sources of type git are not fetched for functions yet | "
+            "fetch it and deploy the file: metier deploy FILE");
+  EXPECT_EQ(refusal("{minReplicas: 0, maxReplicas: 2, triggers: {k: {kind: kafka-cluster}}}"),
+            "spec.minReplicas: 0 with a stream trigger: nobody reads the stream while there is no "
+            "replica | give minReplicas 1");
+  EXPECT_EQ(refusal("{minReplicas: 0, maxReplicas: 2, disableDefaultHTTPTrigger: true}"),
+            "spec.minReplicas: 0 without an HTTP or cron trigger: nothing could wake the function "
+            "| give minReplicas 1, or add an HTTP trigger");
+}
+
+class NuclioFile : public testing::Test {
+ protected:
+  NuclioFile() {
+    std::string name = (std::filesystem::temp_directory_path() / "metier-nuclio-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+  }
+  ~NuclioFile() override { std::filesystem::remove_all(folder_); }
+  void write(const std::string& name, std::string_view text) {
+    ASSERT_TRUE(write_file(folder_ / name, text, 0644));
+  }
+  std::filesystem::path folder_;
+};
+
+TEST_F(NuclioFile, ReadsTheFileAndTheCodeBesideIt) {
+  write("main.py", "def handler(context, event):\n    return 'hi'\n");
+  write("function.yaml",
+        "apiVersion: nuclio.io/v1beta1\nkind: NuclioFunction\nmetadata: {name: Hello World, "
+        "labels: {a: b}}\n"
+        "spec: {handler: 'main:handler', runtime: python, minReplicas: 0, maxReplicas: 3, env: "
+        "[{name: A, value: '1'}]}\n");
+  auto function = import_function(folder_ / "function.yaml");
+  ASSERT_TRUE(function) << function.error().text();
+  EXPECT_EQ(function->kind(), "remote");
+  EXPECT_EQ(function->name(), "hello-world");
+  EXPECT_EQ(*function->code(), "def handler(context, event):\n    return 'hi'\n");
+  EXPECT_EQ(dump_json(*function->find("env")), R"([{"name":"A","value":"1"}])");
+  EXPECT_EQ(dump_json(*function->find("base_spec.spec")),
+            R"({"handler":"main:handler","runtime":"python","minReplicas":0,"maxReplicas":3})");
+  EXPECT_EQ(function->text("service_type"), "ClusterIP");
+}
+
+TEST_F(NuclioFile, SaysWhichFileShouldHoldTheCode) {
+  write("function.yaml", "spec: {handler: 'app:go', runtime: python}\n");
+  const auto function = import_function(folder_ / "function.yaml");
+  ASSERT_FALSE(function);
+  EXPECT_EQ(function.error().kind, ErrorKind::not_found);
+  EXPECT_THAT(function.error().text(), HasSubstr("app.py: no such file"));
+}
+
+TEST_F(NuclioFile, RefusesAnUnknownFieldByName) {
+  write("function.yaml", "spec: {handler: 'main:handler', runtime: python, minReplica: 1}\n");
+  const auto function = import_function(folder_ / "function.yaml");
+  ASSERT_FALSE(function);
+  EXPECT_THAT(function.error().text(), HasSubstr("minReplica"));
+  EXPECT_EQ(function.error().fix, "did you mean minReplicas?");
+}
+
+TEST(NuclioMethods, SetConfigOfTheFunction) {
+  auto function = new_function({.name = "f", .kind = "nuclio"}, system_random());
+  ASSERT_TRUE(function);
+  ASSERT_TRUE(with_http(*function, {.workers = 2, .port = 30080, .worker_timeout = 5}));
+  EXPECT_EQ(
+      dump_json(*object_in(function->spec(), "config")->if_contains("spec.triggers.http")),
+      R"({"kind":"http","name":"http","numWorkers":2,"workerAvailabilityTimeoutMilliseconds":5000,"attributes":{"port":30080}})");
+  EXPECT_FALSE(with_http(*function, {.worker_timeout = 5, .gateway_timeout = 5}));
+  ASSERT_TRUE(with_cron(*function, {.interval = "10s", .body = "hi"}));
+  EXPECT_FALSE(with_cron(*function, {.interval = "10s", .schedule = "* * * * *"}));
+  ASSERT_TRUE(with_kafka(*function, {.brokers = {"b:9092"},
+                                     .topics = {"t"},
+                                     .consumer_group = "g",
+                                     .explicit_ack_mode = "explicitOnly"}));
+  EXPECT_FALSE(with_kafka(*function, {.brokers = {"b:9092"}, .topics = {"t"}}));
+  EXPECT_FALSE(add_trigger(*function, "q", JsonObject{{"kind", "mqtt"}}));
+  ASSERT_TRUE(set_config(*function, "spec.eventTimeout", "3s"));
+  EXPECT_FALSE(set_config(*function, "eventTimeout", "3s"));
+  ASSERT_TRUE(with_replicas(*function, 0, 4));
+  EXPECT_FALSE(with_replicas(*function, 5, 4));
+  auto job = new_function({.name = "j", .kind = "job", .image = "i"}, system_random());
+  ASSERT_TRUE(job);
+  EXPECT_FALSE(set_config(*job, "spec.a", 1));
+}
+
+}  // namespace
+}  // namespace metier::nuclio

@@ -1,0 +1,304 @@
+"""Deployments by the command line: deploy, invoke, describe, logs, delete, redeploy under load, kills, wrong use."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.server import Server, has_verb, kill_tree_of, running
+
+pytestmark = pytest.mark.skipif(not has_verb("processor"), reason="this build has no real-time processor")
+
+HELLO = """
+import os
+import helpers
+
+def init_context(context):
+    context.user_data.greeting = "hello"
+
+def handler(context, event):
+    name = event.body.decode() if isinstance(event.body, bytes) else event.body
+    context.logger.info("greeting somebody")
+    return f"{context.user_data.greeting} {name or helpers.NAME}"
+
+def pid(context, event):
+    return str(os.getpid())
+
+def fail(context, event):
+    raise ValueError("no such luck")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("code")
+    (path / "hello.py").write_text(HELLO)
+    (path / "helpers.py").write_text("NAME = 'world'\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(server: Server) -> Iterator[None]:
+    yield
+    for row in json.loads(server.metier("get", "functions", "-o", "json").stdout or "{}").get("funcs") or []:
+        server.metier("delete", row["metadata"]["name"], "-y")
+
+
+def view(server: Server, name: str) -> dict[str, Any]:
+    answer = server.call("GET", f"/api/metier/v1/deployments/{name}?project=default")
+    return answer.json() if answer.status == 200 else {"state": "none"}
+
+
+def until(condition: Any, what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def get(url: str, timeout: float = 30) -> tuple[int, str]:
+    host, port = url.removeprefix("http://").rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def deploy(server: Server, folder: Path, *arguments: str) -> str:
+    done = server.metier("deploy", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def processors(data: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"processor" in words and any(word.startswith(str(data).encode()) for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_file_becomes_a_url_that_answers(server: Server, folder: Path) -> None:
+    url = deploy(server, folder, "hello.py")
+    assert url.startswith("http://127.")
+    assert get(url) == (200, "hello world")
+    assert server.metier("invoke", "hello", "-d", "Ada").stdout == "hello Ada"
+    listed = server.metier("get", "functions", "--no-headers").stdout
+    assert "hello" in listed and "ready" in listed and url.removeprefix("http://") in listed
+    told = server.metier("describe", "hello").stdout
+    assert "ready" in told and url in told and "nuclio-default-hello-1-0" in told
+    assert "greeting somebody" in server.metier("logs", "hello").stdout
+    assert server.metier("delete", "hello", "-y").returncode == 0
+    until(lambda: view(server, "hello")["state"] == "none", "the deployment goes")
+    assert "hello" not in server.metier("get", "functions").stdout
+
+
+def test_a_function_yaml_of_nuclio(server: Server, folder: Path) -> None:
+    (folder / "function.yaml").write_text(
+        "apiVersion: nuclio.io/v1beta1\nkind: NuclioFunction\nmetadata: {name: from-file}\n"
+        "spec: {handler: 'hello:handler', runtime: 'python:3.9', triggers: {web: {kind: http, numWorkers: 2}}}\n"
+    )
+    url = deploy(server, folder, "-f", "function.yaml")
+    assert get(url) == (200, "hello world")
+    conditions = {c["type"] for c in view(server, "from-file")["status"].get("conditions", [])}
+    import shutil
+
+    assert ("RuntimeSubstituted" in conditions) == (shutil.which("python3.9") is None)
+
+
+def test_the_same_again_does_nothing_and_a_change_replaces_it(server: Server, folder: Path) -> None:
+    url = deploy(server, folder, "hello.py:pid")
+    first = get(url)
+    assert deploy(server, folder, "hello.py:pid") == url
+    assert get(url) == first
+    assert deploy(server, folder, "hello.py:pid", "-e", "A=1") == url
+    assert get(url) != first
+
+
+def test_a_redeploy_under_load_fails_no_request(server: Server, folder: Path) -> None:
+    url = deploy(server, folder, "hello.py:pid", "--name", "rolled")
+    stop = threading.Event()
+    answers: list[tuple[int, str]] = []
+    errors: list[str] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(get(url))
+            except Exception as error:  # noqa: BLE001 - every failure is one too many
+                errors.append(repr(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(3):
+            deploy(server, folder, "hello.py:pid", "--name", "rolled", "-e", f"N={number}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert {status for status, _ in answers} == {200}
+    assert len({pid for _, pid in answers}) >= 4, "each deploy has processes of its own"
+
+
+def test_a_function_at_zero_answers_its_first_request(server: Server, folder: Path) -> None:
+    (folder / "zero.yaml").write_text(
+        "apiVersion: nuclio.io/v1beta1\nkind: NuclioFunction\nmetadata: {name: zero}\n"
+        "spec: {handler: 'hello:handler', runtime: python, minReplicas: 0, maxReplicas: 2,\n"
+        "       scaleToZero: {scaleResources: [{metricName: events, windowSize: 1s, threshold: 0}]}}\n"
+    )
+    url = deploy(server, folder, "-f", "zero.yaml")
+    assert get(url)[0] == 200
+    until(lambda: view(server, "zero")["state"] == "scaledToZero", "it goes to zero")
+    until(lambda: not processors(server.data), "its processor ends")
+    assert get(url) == (200, "hello world")
+    assert view(server, "zero")["state"] == "ready"
+
+
+def test_a_killed_processor_comes_back(server: Server, folder: Path) -> None:
+    url = deploy(server, folder, "hello.py", "--name", "killed")
+    for pid in processors(server.data):
+        os.kill(pid, signal.SIGKILL)
+    assert get(url) == (200, "hello world")  # the connection waits in the backlog
+    until(lambda: view(server, "killed")["state"] == "ready", "it is ready again")
+
+
+def test_gate_and_server_may_die(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> None:
+    data = tmp_path_factory.mktemp("kills") / "data"
+    with running(data) as own:
+        url = deploy(own, folder, "hello.py")
+        own.kill()
+        assert get(url) == (200, "hello world")  # nobody but the processor is needed
+        own.start()
+        until(lambda: view(own, "hello")["state"] == "ready", "it is known again")
+        assert get(url) == (200, "hello world")
+        pids = processors(data)
+        gates = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _is_gate(p, data)]
+        assert len(gates) == 1
+        os.kill(gates[0], signal.SIGKILL)
+        assert get(url) == (200, "hello world")
+        until(lambda: any(_is_gate(p, data) for p in Path("/proc").iterdir() if p.name.isdigit()), "a new gate")
+        assert deploy(own, folder, "hello.py", "-e", "A=1") == url
+        # Both together: the processor still has the socket, and gives it back.
+        own.kill()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _is_gate(entry, data):
+                os.kill(int(entry.name), signal.SIGKILL)
+        assert get(url) == (200, "hello world")
+        own.start()
+        until(lambda: view(own, "hello")["state"] == "ready", "it is known after both died")
+        assert deploy(own, folder, "hello.py", "-e", "A=2") == url
+        assert get(url) == (200, "hello world")
+        assert pids != processors(data)
+    kill_tree_of(str(data))
+
+
+def _is_gate(entry: Path, data: Path) -> bool:
+    try:
+        words = (entry / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"gate" in words and str(data).encode() in words
+
+
+# --- wrong use, as a new user would try it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "exit_code", "says"),
+    [
+        ("def handler(c, e): pass", ["bad.py:nothing"], 2, "no function 'nothing'"),
+        ("def handler(c, e): pass", ["bad.py", "--kind", "job"], 2, "is run, not deployed"),
+        ("def handler(c, e): pass", ["bad.py", "--min", "3", "--max", "2"], 2, "--min"),
+        ("def handler(c, e): pass", ["bad.py", "--mem", "9000Gi"], 5, "memory"),
+        ("def handler(c, e):\n    return 1 +\n", ["bad.py"], 1, "SyntaxError"),
+        ("import surely_not_installed\ndef handler(c, e): pass\n", ["bad.py"], 1, "surely_not_installed"),
+        ("def init_context(c): raise ValueError('no luck')\ndef handler(c, e): pass\n", ["bad.py"], 1, "no luck"),
+    ],
+)
+def test_wrong_use_says_what_is_wrong(
+    server: Server, tmp_path: Path, code: str, arguments: list[str], exit_code: int, says: str
+) -> None:
+    (tmp_path / "bad.py").write_text(code)
+    done = server.metier("deploy", *arguments, cwd=tmp_path)
+    assert done.returncode == exit_code, done.stderr
+    assert says in done.stderr
+
+
+def test_function_yaml_with_wrong_fields(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("def handler(c, e): pass")
+    for spec, code, says in [
+        ("{handler: 'main:handler', runtime: golang}", 5, "handlers written in Go do not run here"),
+        ("{handler: 'main:handler', runtime: python, numReplicas: 2}", 2, "spec.numReplicas"),
+        ("{handler: 'main:handler', triggers: {q: {kind: rabbit-mq}}}", 5, "rabbit-mq are not served here"),
+        ("{handler: 'main:handler', runtime: python, minReplicas: 0, maxReplicas: 1, "
+         "triggers: {k: {kind: kafka-cluster, attributes: {topics: [t]}}}}", 5, "0 with a stream trigger"),
+        ("{handler: 'other:handler', runtime: python}", 3, "other.py: no such file"),
+    ]:  # fmt: skip
+        (tmp_path / "function.yaml").write_text(f"metadata: {{name: bad}}\nspec: {spec}\n")
+        done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+
+
+def test_over_rest_an_unknown_field_is_a_condition(server: Server) -> None:
+    import base64
+
+    source = base64.b64encode(b"def handler(context, event):\n    return 'ok'\n").decode()
+    function = {
+        "kind": "remote",
+        "metadata": {"name": "rest", "project": "default"},
+        "spec": {
+            "function_handler": "main:handler",
+            "build": {"functionSourceCode": source},
+            "config": {"spec.noSuchField": 1, "spec.nodeName": "x"},
+        },
+    }
+    answer = server.call("POST", "/api/v1/projects/default/nuclio/rest/deploy", {"function": function})
+    assert answer.status == 200, answer.body
+    until(lambda: view(server, "rest")["state"] == "ready", "it is ready")
+    said = [c["message"] for c in view(server, "rest")["status"]["conditions"] if c["type"] == "FieldIgnored"]
+    assert any("spec.noSuchField" in text for text in said) and any("spec.nodeName" in text for text in said)
+    function["spec"]["nuclio_runtime"] = "golang"
+    answer = server.call("POST", "/api/v1/projects/default/nuclio/rest/deploy", {"function": function})
+    assert answer.status == 400 and b"written in Go" in answer.body
+    assert get("http://" + view(server, "rest")["status"]["address"]) == (200, "ok")  # what was there stays
+
+
+def test_a_handler_that_raises_answers_500(server: Server, folder: Path) -> None:
+    deploy(server, folder, "hello.py:fail", "--name", "fails")
+    done = server.metier("invoke", "fails")
+    assert done.returncode == 1
+    assert "answered 500" in done.stderr
+
+
+def test_a_port_that_is_taken(server: Server, folder: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = server.metier(
+            "deploy", "hello.py", "--name", "port", "--set",
+            f'spec.config={{"spec.triggers.http":{{"kind":"http","attributes":{{"port":{port}}}}}}}', cwd=folder,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert f"{port} is taken" in done.stderr
+    assert server.metier("invoke", "nobody").returncode == 3

@@ -1,0 +1,153 @@
+"""The unmodified mlrun SDK deploys nuclio functions to our server, calls them and runs `nuclio:mlrun` functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.server import Server, has_verb
+
+pytestmark = pytest.mark.skipif(not has_verb("processor"), reason="this build has no real-time processor")
+
+CODE = """
+import json
+
+def init_context(context):
+    context.user_data.calls = 0
+
+def handler(context, event):
+    context.user_data.calls += 1
+    context.logger.info_with("called", path=event.path)
+    if event.method == "POST":
+        body = event.body if isinstance(event.body, dict) else json.loads(event.body)
+        return {"sum": sum(body["values"])}
+    return "hello"
+
+def broken(context, event):
+    raise ValueError("no such luck")
+"""
+
+TRAIN = """
+def train(context, p1: int = 1):
+    context.log_result("twice", p1 * 2)
+    return p1
+"""
+
+
+@pytest.fixture(scope="module")
+def mlrun(server: Server) -> Any:
+    os.environ["MLRUN_DBPATH"] = server.url
+    os.environ["MLRUN_HTTPDB__TOKEN"] = server.token
+    import mlrun
+
+    mlrun.set_environment(api_path=server.url, artifact_path=str(server.data.parent / "artifacts"))
+    return mlrun
+
+
+@pytest.fixture(scope="module")
+def project(mlrun: Any, server: Server) -> Any:
+    return mlrun.get_or_create_project("rt", context=str(server.data.parent / "context"), user_project=False)
+
+
+@pytest.fixture(scope="module")
+def code(server: Server) -> Path:
+    path = server.data.parent / "hello.py"
+    path.write_text(textwrap.dedent(CODE))
+    (server.data.parent / "train.py").write_text(textwrap.dedent(TRAIN))
+    return path
+
+
+def test_deploys_and_invokes(mlrun: Any, project: Any, code: Path, server: Server) -> None:
+    function = mlrun.code_to_function("hello", project="rt", filename=str(code), kind="nuclio", image="mlrun/mlrun")
+    address = function.deploy()
+    assert address.startswith("http://127.")
+    assert function.status.state == "ready"
+    assert function.status.nuclio_name == "rt-hello"
+    assert function.invoke("/") in ("hello", b"hello")
+    assert function.invoke("/", body={"values": [1, 2, 39]}) == {"sum": 42}
+    # What the client saved afterwards keeps its source, and the state that is observed.
+    stored = mlrun.get_run_db().get_function("hello", "rt")
+    assert stored["status"]["state"] == "ready"
+    assert stored["spec"]["build"]["functionSourceCode"]
+    began = time.monotonic()
+    again = mlrun.code_to_function("warm", project="rt", filename=str(code), kind="nuclio", image="mlrun/mlrun")
+    again.deploy()
+    print(f"warm fn.deploy(): {time.monotonic() - began:.3f} s")
+
+
+def test_triggers_and_configuration(mlrun: Any, project: Any, code: Path, server: Server) -> None:
+    function = mlrun.code_to_function("full", project="rt", filename=str(code), kind="nuclio", image="mlrun/mlrun")
+    function.with_http(workers=2, worker_timeout=5)
+    function.add_trigger("tick", mlrun.runtimes.nuclio.function.nuclio.triggers.CronTrigger(interval="1h"))
+    function.set_config("spec.eventTimeout", "30s")
+    function.spec.min_replicas = 1
+    function.spec.max_replicas = 1
+    function.set_env("A", "1")
+    function.with_limits(mem="1G", cpu=1)
+    function.deploy()
+    view = server.call("GET", "/api/metier/v1/deployments/full?project=rt").json()
+    assert view["state"] == "ready"
+    rendered = server.call("POST", "/api/metier/v1/deployments/render", {"function": view["function"]}).json()
+    spec = rendered["items"][0]["spec"]
+    assert spec["eventTimeout"] == "30s"
+    assert spec["triggers"]["http"]["numWorkers"] == 2
+    assert spec["triggers"]["tick"]["attributes"]["interval"] == "1h"
+    assert function.invoke("/") in ("hello", b"hello")
+
+
+def test_async_spec(mlrun: Any, project: Any, server: Server) -> None:
+    path = server.data.parent / "waits.py"
+    path.write_text(
+        "import asyncio\nasync def handler(context, event):\n    await asyncio.sleep(0.01)\n    return 'waited'\n"
+    )
+    function = mlrun.code_to_function("waits", project="rt", filename=str(path), kind="nuclio", image="mlrun/mlrun")
+    try:
+        spec = mlrun.runtimes.nuclio.function.AsyncSpec(max_connections=100)
+    except AttributeError:
+        pytest.skip("this SDK has no async_spec")
+    function.with_http(workers=1, async_spec=spec)
+    function.deploy()
+    assert function.invoke("/") in ("waited", b"waited")
+
+
+def test_a_function_that_raises(mlrun: Any, project: Any, code: Path) -> None:
+    function = mlrun.code_to_function(
+        "broken", project="rt", filename=str(code), handler="broken", kind="nuclio", image="mlrun/mlrun"
+    )
+    function.deploy()
+    with pytest.raises(RuntimeError, match="500"):
+        function.invoke("/")
+
+
+def test_a_function_that_cannot_start(mlrun: Any, project: Any, server: Server) -> None:
+    path = server.data.parent / "bad.py"
+    path.write_text("import surely_not_installed\ndef handler(context, event): pass\n")
+    function = mlrun.code_to_function("bad", project="rt", filename=str(path), kind="nuclio", image="mlrun/mlrun")
+    with pytest.raises(mlrun.runtimes.utils.RunError):
+        function.deploy()
+
+
+def test_runs_a_nuclio_mlrun_function(mlrun: Any, project: Any, code: Path, server: Server) -> None:
+    function = mlrun.code_to_function(
+        "batch", project="rt", filename=str(server.data.parent / "train.py"), kind="nuclio:mlrun", image="mlrun/mlrun"
+    )
+    function.deploy()
+    run = function.run(handler="train", params={"p1": 21})
+    assert run.state() == "completed"
+    assert run.status.results["twice"] == 42
+    assert mlrun.get_run_db().read_run(run.metadata.uid, "rt")["status"]["state"] == "completed"
+
+
+def test_deletes(mlrun: Any, project: Any, server: Server) -> None:
+    mlrun.get_run_db().delete_function("hello", "rt")
+    end = time.monotonic() + 60
+    while server.call("GET", "/api/metier/v1/deployments/hello?project=rt").status == 200:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    pods = server.call("GET", "/api/metier/v1/pods?project=rt").json()
+    assert "rt-hello" not in json.dumps(pods)
