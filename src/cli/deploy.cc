@@ -70,19 +70,39 @@ void show_conditions(Command& command, const JsonObject& status) {
   }
 }
 
+// The last lines of a pod's log, and how much there is of it.
+Result<std::string> log_end(Command& command, const std::string& path, std::int64_t lines,
+                            std::uint64_t& size) {
+  METIER_TRY(first, command.session.send("GET", path + "&size=0"));
+  size = std::strtoull(std::string(net::header(first.headers, "x-metier-log-size")).c_str(),
+                       nullptr, 10);
+  std::uint64_t from = size > (1U << 20U) ? size - (1U << 20U) : 0;
+  std::string kept;
+  while (from < size) {
+    METIER_TRY(answer, command.session.send("GET", fmt::format("{}&offset={}", path, from)));
+    if (answer.body.empty()) { break; }
+    from += answer.body.size();
+    kept += answer.body;
+  }
+  size = from;
+  std::size_t at = kept.ends_with('\n') ? kept.size() - 1 : kept.size();
+  for (std::int64_t i = 0; i < lines && at != std::string::npos && at > 0; ++i) {
+    at = kept.rfind('\n', at - 1);
+  }
+  if (lines == 0) { return std::string(); }
+  return at == std::string::npos || at == 0 ? kept : kept.substr(at + 1);
+}
+
 // The end of what the first pod printed: where the cause of a failed start is.
 void show_log_end(Command& command, const std::string& name) {
-  auto answer = command.session.send(
-      "GET", fmt::format("/api/metier/v1/deployments/{}/log?project={}&size=1048576",
-                         net::percent_encode(name), net::percent_encode(command.project)));
-  if (!answer || answer->body.empty()) { return; }
-  std::string_view text = answer->body;
-  while (text.ends_with('\n')) { text.remove_suffix(1); }
-  std::size_t at = text.size();
-  for (int lines = 0; lines < 12 && at != std::string_view::npos && at > 0; ++lines) {
-    at = text.rfind('\n', at - 1);
-  }
-  command.screen.say(printable_lines(at == std::string_view::npos ? text : text.substr(at + 1)));
+  std::uint64_t size = 0;
+  auto text = log_end(command,
+                      fmt::format("/api/metier/v1/deployments/{}/log?project={}",
+                                  net::percent_encode(name), net::percent_encode(command.project)),
+                      12, size);
+  if (!text || text->empty()) { return; }
+  while (text->ends_with('\n')) { text->pop_back(); }
+  command.screen.say(printable_lines(*text));
 }
 
 Result<int> follow_deploy(Command& command, const std::string& name, Json first,
@@ -197,7 +217,8 @@ Result<Submission> make_deployment(Command& command) {
     const auto python = command.arguments.value("--python");
     if (!python.empty()) { spec["nuclio_runtime"] = "python:" + python; }
     const auto origin = string_in(inside(spec, "build"), "origin_filename");
-    const auto handler = string_in(spec, "default_handler");
+    const std::string named(string_in(spec, "function_handler"));
+    const auto handler = named.substr(named.rfind(':') + 1);
     // MLRun's name of the module ("train-nuclio") is for code that its client has wrapped.
     if (string_in(spec, "nuclio_runtime") != "native" &&
         string_in(spec, "nuclio_runtime") != "shell" && !command.arguments.has("--file") &&
@@ -291,24 +312,8 @@ Result<int> function_logs(Command& command, const std::string& name, bool follow
                                     net::percent_encode(name), net::percent_encode(command.project),
                                     net::percent_encode(pod));
       if (first && tail >= 0) {
-        METIER_TRY(size, command.session.send("GET", path + "&size=0"));
-        const auto text = net::header(size.headers, "x-metier-log-size");
-        const auto all = std::strtoull(std::string(text).c_str(), nullptr, 10);
-        std::uint64_t from = all > (4U << 20U) ? all - (4U << 20U) : 0;
-        std::string kept;
-        while (from < all) {
-          METIER_TRY(answer, command.session.send("GET", fmt::format("{}&offset={}", path, from)));
-          if (answer.body.empty()) { break; }
-          from += answer.body.size();
-          kept += answer.body;
-        }
-        offsets[pod] = from;
-        std::size_t at = kept.ends_with('\n') ? kept.size() - 1 : kept.size();
-        for (std::int64_t i = 0; i < tail && at != std::string::npos && at > 0; ++i) {
-          at = kept.rfind('\n', at - 1);
-          if (at == std::string::npos) { break; }
-        }
-        if (tail > 0) { command.screen.out(at == std::string::npos ? kept : kept.substr(at + 1)); }
+        METIER_TRY(text, log_end(command, path, tail, offsets[pod]));
+        command.screen.out(text);
         continue;
       }
       while (true) {

@@ -320,27 +320,46 @@ Async<Result<LogSlice>> Deployments::log(std::string project, std::string name, 
     co_return fail(Error{.kind = ErrorKind::not_found,
                          .message = "function " + quote(name) + " has no pod " + quote(pod)});
   }
+  // The logs of all starts of the container, one after the other.
+  const PodStatus status = pod_status_from_json(found->status);
+  int last = 1;
+  for (const ContainerStatus& container : status.containers) {
+    if (!container.init) { last = std::max(last, container.restarts + 1); }
+  }
+  ContainerRef place{.name_space = project, .pod = found->key.name, .container = {}, .attempt = 0};
+  std::uint64_t begin = 0;  // of this start's log within all of them
+  for (int attempt = 1; attempt <= last; ++attempt) {
+    place.attempt = attempt;
+    auto size_of = co_await ground_.cluster.logs(place, 0, 0, std::chrono::milliseconds(0));
+    if (!size_of) {
+      if (attempt > 1) { break; }  // the next start is not there yet
+      co_return fail(std::move(size_of.error()));
+    }
+    out.size = begin + size_of->size;
+    if (offset < out.size || attempt == last) { break; }
+    begin = out.size;
+  }
+  const std::uint64_t from = offset - std::min(offset, begin);
   // A secret that begins before the offset must not show its end.
   const Masker masker = engine_.masker_of(project, "");
-  const std::uint64_t before = std::min<std::uint64_t>(offset, masker.longest());
+  const std::uint64_t before = std::min<std::uint64_t>(from, masker.longest());
   const auto limit =
       static_cast<std::size_t>(size < 0 ? 1 << 20 : std::min<std::int64_t>(size, 1 << 20));
-  auto chunk =
-      co_await ground_.cluster.logs({project, found->key.name, "", 0}, offset, limit,
-                                    wait ? ground_.options.log_wait : std::chrono::milliseconds(0));
+  auto chunk = co_await ground_.cluster.logs(
+      place, from, limit, wait ? ground_.options.log_wait : std::chrono::milliseconds(0));
   if (!chunk) { co_return fail(std::move(chunk.error())); }
-  out.size = chunk->size;
+  out.size = std::max(out.size, begin + chunk->size);
   if (chunk->bytes.empty()) { co_return out; }
   std::string text = std::move(chunk->bytes);
   if (before > 0) {
-    auto head = co_await ground_.cluster.logs({project, found->key.name, "", 0}, offset - before,
-                                              before, std::chrono::milliseconds(0));
+    auto head =
+        co_await ground_.cluster.logs(place, from - before, before, std::chrono::milliseconds(0));
     if (!head) { co_return fail(std::move(head.error())); }
     text.insert(0, head->bytes);
   }
   const std::size_t hidden = chunk->ended ? 0 : masker.undecided(text);
   masker.mask(text);
-  text.resize(text.size() - std::min(hidden, text.size() - before));
+  text.resize(text.size() - std::min<std::size_t>(hidden, text.size() - before));
   out.bytes = text.substr(before);
   co_return out;
 }

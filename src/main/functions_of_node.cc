@@ -307,10 +307,13 @@ ProcessorSample sample_from(std::string_view text) {
     if (line.empty() || line.front() == '#') { continue; }
     const std::string_view name = line.substr(0, line.find_first_of("{ "));
     double* into = nullptr;
-    if (name == "metier_processor_worker_busy_seconds_total") { into = &out.busy_seconds; }
+    if (name == "metier_processor_handler_seconds_sum") { into = &out.busy_seconds; }
     if (name == "nuclio_processor_handled_events_total") { into = &out.events; }
     if (name == "metier_processor_workers") { into = &out.workers; }
-    if (name == "metier_processor_events_in_flight") { into = &out.in_flight; }
+    if (name == "metier_processor_workers_busy") { into = &out.busy_now; }
+    if (name == "metier_processor_in_flight_events" || name == "metier_processor_queued_events") {
+      into = &out.in_flight;
+    }
     const std::size_t space = line.rfind(' ');
     if (into == nullptr || space == std::string_view::npos) { continue; }
     double value = 0;

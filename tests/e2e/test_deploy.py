@@ -171,7 +171,7 @@ def test_a_function_at_zero_answers_its_first_request(server: Server, folder: Pa
     until(lambda: view(server, "zero")["state"] == "scaledToZero", "it goes to zero")
     until(lambda: not processors(server.data), "its processor ends")
     assert get(url) == (200, "hello world")
-    assert view(server, "zero")["state"] == "ready"
+    until(lambda: view(server, "zero")["state"] == "ready", "it is ready again")
 
 
 def test_a_killed_processor_comes_back(server: Server, folder: Path) -> None:

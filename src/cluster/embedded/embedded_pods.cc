@@ -272,8 +272,12 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
   if (options_.ambient) {
     while (true) {
       if (entry->unwanted() || !open_) { co_return unwanted(); }
-      const auto object = store_.get(entry->key);
+      auto object = store_.get(entry->key);
       if (!object) { co_return unwanted(); }
+      if (!entry->address.empty()) {  // decided, though its status is not written yet
+        if (!object->status.is_object()) { object->status = JsonObject{}; }
+        object->status.get_object()["podIP"] = entry->address;
+      }
       auto ambient = co_await options_.ambient(*object);
       if (ambient) {
         input.ambient = std::move(*ambient);

@@ -18,7 +18,8 @@ struct FunctionSocket {
 
 // One processor's counters, as its /metrics gives them.
 struct ProcessorSample {
-  double busy_seconds = 0;  // of all workers, since its start
+  double busy_seconds = 0;  // of all workers in handlers that have ended, since its start
+  double busy_now = 0;      // workers with an event
   double events = 0;        // handled since its start
   double workers = 0;
   double in_flight = 0;

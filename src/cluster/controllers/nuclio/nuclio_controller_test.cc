@@ -275,6 +275,16 @@ TEST(LoadWindow, SaysHowBusyWorkersAre) {
   EXPECT_EQ(load.idle(now + std::chrono::seconds(4)).count(), 0);
 }
 
+TEST(LoadWindow, ALongHandlerIsBusyWhileItRuns) {
+  LoadWindow load;
+  std::chrono::steady_clock::time_point now{};
+  for (int i = 0; i <= 8; ++i) {
+    load.add(now, {{"a", {.busy_seconds = 0, .busy_now = 1, .workers = 2, .in_flight = 1}}});
+    now += std::chrono::seconds(2);
+  }
+  EXPECT_NEAR(*load.busy(now - std::chrono::seconds(2), std::chrono::seconds(10)), 0.5, 1e-9);
+}
+
 TEST(WantedReplicas, StayWithinTheNodesFreeProcessors) {
   const ScaleRange range{.least = 1, .most = 10};
   EXPECT_EQ(wanted_replicas(range, 2, {.over_10s = 0.9, .free_cpus = 8}), 3);

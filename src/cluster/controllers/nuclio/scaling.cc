@@ -52,7 +52,10 @@ void LoadWindow::add(Clock::time_point now, const std::map<std::string, Processo
       last_use_ = now;
     }
     if (!known || passed <= 0) { continue; }
-    point.busy += sample.busy_seconds - before->second.busy_seconds;
+    // A handler that runs for longer than a sample has not ended in it, and yet it is busy.
+    const double ended = sample.busy_seconds - before->second.busy_seconds;
+    const double running = passed * std::min(sample.busy_now, sample.workers);
+    point.busy += ended < running / 100 ? running : ended;
     point.capacity += passed * sample.workers;
   }
   if (point.capacity > 0) { points_.push_back(point); }
