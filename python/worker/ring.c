@@ -57,6 +57,7 @@ static struct {
   PyObject* trigger;        /* (kind, name) -> TriggerInfo */
   PyObject* timestamp;      /* microseconds -> datetime */
   PyObject* new_id;         /* () -> str */
+  PyObject* cloud_event;    /* (event) sets what a structured CloudEvent's envelope says */
   PyTypeObject* event_type; /* the class with EventBase and nuclio_sdk.Event as bases */
 } helpers;
 
@@ -145,7 +146,7 @@ static PyObject* body_of(EventBase* self) {
   }
   Py_ssize_t size = 0;
   const char* type = part_of(record, METIER_PART_CONTENT_TYPE, &size);
-  if ((size == 16 && memcmp(type, "application/json", 16) == 0) || (size > 23 && memcmp(type, "application/cloudevents", 23) == 0)) {
+  if (size == 16 && memcmp(type, "application/json", 16) == 0) {
     PyObject* parsed = PyObject_CallFunctionObjArgs(helpers.parse_body, bytes, NULL);
     Py_DECREF(bytes);
     return parsed;
@@ -471,6 +472,12 @@ static int claim(Ring* self, uint32_t slot, uint32_t generation) {
          __atomic_compare_exchange_n(&self->slots[slot].claim, &expected, started, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+static bool is_cloud_event(const struct metier_event_record* record) {
+  Py_ssize_t size = 0;
+  const char* type = part_of(record, METIER_PART_CONTENT_TYPE, &size);
+  return size >= 23 && memcmp(type, "application/cloudevents", 23) == 0;
+}
+
 /* A new Event over the record at hand. */
 static EventBase* new_event(Ring* self, const struct metier_event_record* record) {
   EventBase* event = (EventBase*)PyType_GenericAlloc(helpers.event_type, 0);
@@ -483,6 +490,14 @@ static EventBase* new_event(Ring* self, const struct metier_event_record* record
       Py_DECREF((PyObject*)event);
       return NULL;
     }
+  }
+  if (is_cloud_event(record)) {
+    PyObject* done = PyObject_CallFunctionObjArgs(helpers.cloud_event, (PyObject*)event, NULL);
+    if (done == NULL) {
+      Py_DECREF((PyObject*)event);
+      return NULL;
+    }
+    Py_DECREF(done);
   }
   return event;
 }
@@ -1024,25 +1039,26 @@ static PyType_Spec ring_spec = {"metier_worker._ring.Ring", sizeof(Ring), 0, Py_
 
 static PyObject* configure(PyObject* module, PyObject* args) {
   (void)module;
-  PyObject *parse_body, *parse_query, *trigger, *timestamp, *new_id, *event_type;
-  if (!PyArg_ParseTuple(args, "OOOOOO", &parse_body, &parse_query, &trigger, &timestamp, &new_id, &event_type)) { return NULL; }
+  PyObject *parse_body, *parse_query, *trigger, *timestamp, *new_id, *cloud_event, *event_type;
+  if (!PyArg_ParseTuple(args, "OOOOOOO", &parse_body, &parse_query, &trigger, &timestamp, &new_id, &cloud_event, &event_type)) { return NULL; }
   if (!PyType_Check(event_type) || !PyType_IsSubtype((PyTypeObject*)event_type, event_base_type)) {
     PyErr_SetString(PyExc_TypeError, "the event's type has EventBase as a base");
     return NULL;
   }
-  PyObject* all[] = {parse_body, parse_query, trigger, timestamp, new_id, event_type};
-  for (int i = 0; i < 6; ++i) { Py_INCREF(all[i]); }
+  PyObject* all[] = {parse_body, parse_query, trigger, timestamp, new_id, cloud_event, event_type};
+  for (int i = 0; i < 7; ++i) { Py_INCREF(all[i]); }
   helpers.parse_body = parse_body;
   helpers.parse_query = parse_query;
   helpers.trigger = trigger;
   helpers.timestamp = timestamp;
   helpers.new_id = new_id;
+  helpers.cloud_event = cloud_event;
   helpers.event_type = (PyTypeObject*)event_type;
   Py_RETURN_NONE;
 }
 
 static PyMethodDef module_methods[] = {
-    {"configure", configure, METH_VARARGS, "configure(parse_body, parse_query, trigger, timestamp, new_id, event_type)"},
+    {"configure", configure, METH_VARARGS, "configure(parse_body, parse_query, trigger, timestamp, new_id, cloud_event, event_type)"},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module_definition = {PyModuleDef_HEAD_INIT, "_ring", "The worker's end of the ring.", -1, module_methods,

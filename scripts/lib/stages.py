@@ -147,6 +147,7 @@ STAGES = [
     Stage("python", pytest("python/tests", "venv-wheel", env={"PYTHONPATH": ""})),
     Stage("end to end", pytest("tests/e2e", "venv-test")),
     Stage("dask", pytest("tests/dask", "venv-dask")),
+    Stage("real time", pytest("tests/realtime", "venv-test")),
     Stage("sdk 1.12.1", pytest("tests/sdk", "venv-sdk")),
     Stage("sdk 1.7.2", pytest("tests/sdk", "venv-sdk17"), only_all=True),
     Stage("crash", pytest("tests/crash", "venv-test")),

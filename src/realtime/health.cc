@@ -20,8 +20,15 @@ class Health final : public HealthServer {
             net::Limits{.body_bytes = 1024, .connections = 64}, log)) {}
 
   ~Health() override {
-    asio::post(loop_, [this] { loop_.stop(); });
-    if (thread_.joinable()) { thread_.join(); }
+    if (!thread_.joinable()) { start(); }
+    asio::co_spawn(
+        loop_,
+        [this]() -> Async<void> {
+          co_await server_->close(std::chrono::milliseconds(0));
+          loop_.stop();
+        },
+        [](const std::exception_ptr&) {});
+    thread_.join();
   }
 
   Result<void> open(const ListenConfig& listen, std::string_view name, std::uint16_t& port) {

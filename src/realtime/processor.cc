@@ -23,8 +23,8 @@
 namespace metier::realtime {
 namespace {
 
-int complain(const Error& error, int code) {
-  std::string text = error.text();
+int complain(const Error& error, int code, const std::string& where = {}) {
+  std::string text = (where.empty() ? where : where + ": ") + error.text();
   if (!error.fix.empty()) { text += "\n" + error.fix; }
   std::fprintf(stderr, "processor: %s\n", text.c_str());
   std::fflush(stderr);
@@ -316,7 +316,7 @@ int processor_main(const std::string& config_path, const ProcessorProgram& progr
   auto text = read_file(config_path, 16U << 20U);
   if (!text) { return complain(text.error(), 2); }
   auto config = parse_processor_config(*text);
-  if (!config) { return complain(std::move(config.error()).in(config_path), 2); }
+  if (!config) { return complain(config.error(), 2, config_path); }
   if (config->lib.empty() && program.lib) {
     auto lib = program.lib();
     if (!lib) { return complain(lib.error(), 1); }

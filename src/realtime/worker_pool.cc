@@ -57,10 +57,12 @@ struct WorkerPool::Worker {
   std::vector<std::uint32_t> free_slots;
   std::deque<std::uint32_t> order;  // of a sync worker: the first is the one it works on
   int in_flight = 0;
+  int cancelling =
+      0;  // timed out coroutines that have not ended: it gets nothing new, its loop may be stuck
   bool dirty = false;
   bool is_idle = false;
   bool told = false;  // has an answer to DRAIN or TERMINATE to give
-  std::int64_t busy_since_ns = 0, head_since_ns = 0, started_ns = 0, kill_at_ns = 0;
+  std::int64_t busy_since_ns = 0, head_since_ns = 0, started_ns = 0;
   int failures = 0;
 };
 
@@ -210,7 +212,7 @@ void WorkerPool::spawn(Worker& worker) {
   }
   worker.order.clear();
   worker.in_flight = 0;
-  worker.kill_at_ns = 0;
+  worker.cancelling = 0;
   JsonObject spec;
   spec["worker_id"] = fmt::format("{}", worker.index);
   spec["trigger_kind"] = trigger_.worker_allocator_name.empty() ? trigger_.kind : "";
@@ -234,13 +236,15 @@ void WorkerPool::spawn(Worker& worker) {
 void WorkerPool::forked(int index, pid_t pid) {
   if (index < 0 || index >= static_cast<int>(workers_.size()) || pid <= 0) { return; }
   Worker& worker = *workers_[static_cast<std::size_t>(index)];
-  if (worker.state != Worker::State::starting || worker.pid > 0) { return; }
+  // The worker's own word (ready, or a corrupt record) may be here before the template's.
+  if (worker.state == Worker::State::none || worker.pid > 0) { return; }
   // The template reaps only when it is told to: the pid is still this worker's.
   worker.pid = pid;
   worker.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!worker.pidfd || !loop_.watch(worker.pidfd.get(), EPOLLIN, worker.end_watch)) {
     log_.error("a worker cannot be watched", {{"pid", Json(pid)}});
   }
+  if (worker.state == Worker::State::dying) { kill(worker, SIGKILL); }
 }
 
 void WorkerPool::kill(Worker& worker, int signal) {
@@ -287,7 +291,8 @@ TriggerStats& WorkerPool::stats_of(const Event& event) {
     if (stats->name == event.trigger_name) { return *stats; }
   }
   stats_.push_back(std::make_unique<TriggerStats>());
-  stats_.back()->kind = std::string(event.trigger_kind);
+  stats_.back()->kind =
+      event.trigger_name == trigger_.name ? trigger_.kind : std::string(event.trigger_kind);
   stats_.back()->name = std::string(event.trigger_name);
   return *stats_.back();
 }
@@ -313,7 +318,7 @@ WorkerPool::Worker* WorkerPool::pick(int lane) {
   Worker* best = nullptr;
   for (auto& worker : workers_) {
     if (worker->state == Worker::State::ready && worker->in_flight < allowed &&
-        (best == nullptr || worker->in_flight < best->in_flight)) {
+        worker->cancelling == 0 && (best == nullptr || worker->in_flight < best->in_flight)) {
       best = worker.get();
     }
   }
@@ -506,6 +511,7 @@ void WorkerPool::feed() {
 
 void WorkerPool::finish(Worker& worker, std::uint32_t slot) {
   Flight& flight = worker.flights[slot];
+  if (flight.cancelling) { --worker.cancelling; }
   flight.in_use = false;
   flight.sink = nullptr;
   flight.event = nullptr;
@@ -656,9 +662,6 @@ void WorkerPool::handle(Worker& worker, const Incoming& incoming) {
       flight.headed = true;
       flight.streamed = (incoming.flags & METIER_RESPONSE_STREAM) != 0;
       flight.left = incoming.length;
-      if (incoming.status >= 400 || (incoming.flags & METIER_RESPONSE_RAISED) != 0) {
-        flight.outcome = Outcome::raised;
-      }
       if (flight.sink != nullptr) {
         flight.sink->head({.status = incoming.status,
                            .content_type = incoming.content_type,
@@ -819,8 +822,17 @@ void WorkerPool::check_timeouts(Worker& worker) {
       lost(worker, "its event loop does not turn", false);
       return;
     }
+    if (worker.ring->revoke({slot, flight.generation})) {  // it never started: another worker may
+      const Flight moved = flight;
+      finish(worker, slot);
+      if (moved.sink != nullptr) {
+        enqueue(*moved.event, *moved.sink, -1, moved.redispatches, true);
+      }
+      continue;
+    }
     timeouts_.add();
     flight.cancelling = true;
+    ++worker.cancelling;
     next = std::min(next, due + 1000 * kMillisecond);
     if (worker.ring->push(METIER_CANCEL, slot, flight.generation) == Pushed::yes) {
       worker.dirty = true;
@@ -829,6 +841,7 @@ void WorkerPool::check_timeouts(Worker& worker) {
     if (worker.state != Worker::State::ready) { return; }
   }
   if (next != INT64_MAX) { worker.timeout_timer.at(loop_.now() + nanoseconds(next - now)); }
+  if (!queue_.empty()) { feed(); }
 }
 
 void WorkerPool::cancel(EventId, ResponseSink& sink) noexcept {

@@ -68,7 +68,6 @@ class WorkerPool final : public Host {
     bool headed = false;
     bool streamed = false;
     bool cancelling = false;
-    Outcome outcome = Outcome::answered;
   };
   struct Waiting {
     const Event* event;

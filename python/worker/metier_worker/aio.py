@@ -4,12 +4,13 @@ when it suspends. A worker of `mode: async` has many under way in one loop."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Callable, Generator
+from collections.abc import Generator
+from typing import Any, Callable
 
 # Fast private twins of the public calls; all versions 3.9 to 3.14 have them.
 _set_running_loop = asyncio._set_running_loop
-_enter_task: Callable[[Any, Any], None] = asyncio.tasks._enter_task  # type: ignore[attr-defined]
-_leave_task: Callable[[Any, Any], None] = asyncio.tasks._leave_task  # type: ignore[attr-defined]
+_enter_task: Callable[[Any, Any], None] = asyncio.tasks._enter_task
+_leave_task: Callable[[Any, Any], None] = asyncio.tasks._leave_task
 
 
 class FirstStep:

@@ -125,7 +125,9 @@ class Logger:
 
     def set_level(self, level: Any) -> None:
         """Change the least level that is written: a name, or a number of `logging`."""
-        self._least = LEVELS.get(str(level).lower().replace("warning", "warn"), min(3, int(level) // 10 - 1) if isinstance(level, int) else 0)
+        self._least = LEVELS.get(
+            str(level).lower().replace("warning", "warn"), min(3, int(level) // 10 - 1) if isinstance(level, int) else 0
+        )
 
 
 class UserData:
@@ -164,7 +166,8 @@ class Platform:
         from urllib.parse import urlsplit
 
         url = self._functions.get(function_name) or os.environ.get(
-            "METIER_FUNCTION_" + function_name.upper().replace("-", "_"), f"http://{service_name_override or 'nuclio-' + function_name}:8080"
+            "METIER_FUNCTION_" + function_name.upper().replace("-", "_"),
+            f"http://{service_name_override or 'nuclio-' + function_name}:8080",
         )
         parts = urlsplit(url if "://" in url else "http://" + url)
         body = event.body
@@ -179,7 +182,9 @@ class Platform:
         connection = make(parts.hostname or "", parts.port, timeout=timeout)
         try:
             path = (parts.path.rstrip("/") + "/" + str(event.path or "/").lstrip("/")) or "/"
-            connection.request(event.method or ("POST" if body else "GET"), path, body=body, headers={k: str(v) for k, v in headers.items()})
+            connection.request(
+                event.method or ("POST" if body else "GET"), path, body=body, headers={k: str(v) for k, v in headers.items()}
+            )
             answer = connection.getresponse()
             data: Any = answer.read()
         except OSError as error:
@@ -190,7 +195,10 @@ class Platform:
         if content_type == "application/json":
             data = json.loads(data)
         return self._response(
-            headers={name.lower(): value for name, value in answer.getheaders()}, body=data, content_type=content_type, status_code=answer.status
+            headers={name.lower(): value for name, value in answer.getheaders()},
+            body=data,
+            content_type=content_type,
+            status_code=answer.status,
         )
 
     def _on_signal(self, *_: Any) -> None:
@@ -203,16 +211,15 @@ def make_context(sdk: Any, logger: Logger, platform: Platform, worker_id: str, t
     class Context(sdk.Context):  # type: ignore[misc]
         """What a handler gets beside its event."""
 
-        def __init__(self) -> None:
-            self.platform = platform
-            self.user_data = UserData()
-            self.Response = sdk.Response
-            self.worker_id = worker_id
-            self.trigger = trigger
-            self.trigger_name = trigger.name
-            self.logger = logger
-
-        logger: Any = None  # the SDK has a property here
+        logger: Any = None  # the SDK has properties of these names
         trigger_name: Any = None
 
-    return Context()
+    context = Context.__new__(Context)
+    context.platform = platform
+    context.user_data = UserData()
+    context.Response = sdk.Response
+    context.worker_id = worker_id
+    context.trigger = trigger
+    context.trigger_name = trigger.name
+    context.logger = logger
+    return context

@@ -6,13 +6,12 @@ import inspect
 import struct
 import sys
 import traceback
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Tuple
-
-    Encoded = Tuple[int, bytes, bytes, bytes, int]
+    Encoded = tuple[int, bytes, bytes, bytes, int]
 
 RAISED = 1
 NO_ACK = 2
@@ -67,7 +66,7 @@ TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHI
 
 def valid_header(name: bytes, value: bytes) -> bool:
     """Whether HTTP can carry it."""
-    return bool(name) and all(c in TOKEN for c in name) and not any(c < 32 and c != 9 or c == 127 for c in value)
+    return bool(name) and all(c in TOKEN for c in name) and not any((c < 32 and c != 9) or c == 127 for c in value)
 
 
 def body_bytes(body: Any) -> tuple[bytes, bool]:

@@ -46,6 +46,31 @@ def timestamp(microseconds: int) -> datetime.datetime:
     return timestamp_of(microseconds // 1_000_000)
 
 
+def cloud_event(event: Any, trigger: Any) -> None:
+    """Put a structured CloudEvent's envelope (0.1 names, as Nuclio reads them) into the event's attributes; its data becomes the body."""
+    import json
+
+    try:
+        envelope = json.loads(event.body)
+    except ValueError:
+        return
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("eventID", ""), str):
+        return
+    event.id = envelope.get("eventID") or event.id
+    event.type = str(envelope.get("eventType", ""))
+    event.type_version = str(envelope.get("eventTypeVersion", ""))
+    event.version = str(envelope.get("cloudEventsVersion", ""))
+    event.content_type = str(envelope.get("contentType", ""))
+    source = str(envelope.get("source", ""))
+    event.trigger = trigger(source, source)
+    event.body = envelope.get("data")
+    try:
+        when = datetime.datetime.fromisoformat(str(envelope["eventTime"]).replace("Z", "+00:00"))
+        event.timestamp = when.astimezone(datetime.timezone.utc).replace(tzinfo=None, microsecond=0)
+    except (KeyError, ValueError):
+        pass
+
+
 class Ids:
     """Event ids that look like random UUIDs: a random part per process, counted on. `reseed` after a fork."""
 
@@ -86,7 +111,7 @@ def make_event_class(base: type, sdk_event: type) -> type:
         def __reduce_ex__(self, protocol: Any) -> Any:
             import copyreg
 
-            return copyreg.__newobj__, (sdk_event,), self.__dict__  # type: ignore[attr-defined]
+            return copyreg._reconstructor, (sdk_event, object, None), self.__dict__  # type: ignore[attr-defined]
 
         def __repr__(self) -> str:
             return f"<Event {self.id} {self.trigger.kind} {self.method} {self.path}>".replace("  ", " ")

@@ -55,14 +55,20 @@ def load(handler: str, path: str) -> tuple[Any, Any]:
         import traceback
 
         trace = error.__traceback__
-        while trace is not None and ("metier_worker" in trace.tb_frame.f_code.co_filename or "importlib" in trace.tb_frame.f_code.co_filename):
+        while trace is not None and (
+            "metier_worker" in trace.tb_frame.f_code.co_filename or "importlib" in trace.tb_frame.f_code.co_filename
+        ):
             trace = trace.tb_next
         lines = "".join(traceback.format_exception(type(error), error, trace))
         raise HandlerError(f"module '{module_name}' could not be imported: {type(error).__name__}: {error}\n{lines}") from None
     target: Any = module
     for word in name.split("."):
         if not hasattr(target, word):
-            known = sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_") and getattr(v, "__module__", "") == module.__name__)
+            known = sorted(
+                k
+                for k, v in vars(module).items()
+                if callable(v) and not k.startswith("_") and getattr(v, "__module__", "") == module.__name__
+            )
             raise HandlerError(f"module '{module_name}' has no handler '{name}'" + (f"; it has: {', '.join(known)}" if known else ""))
         target = getattr(target, word)
     if not callable(target):
@@ -245,7 +251,10 @@ def main() -> int:
         template.restored[name] = template.init.get("environment", {}).get(name)
         os.environ[name] = value
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != own] + [own, os.path.join(own, "metier_worker", "compat")]
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != own] + [
+        own,
+        os.path.join(own, "metier_worker", "compat"),
+    ]
     if template.init.get("path"):
         path = template.init["path"]
         sys.path.insert(0, os.path.dirname(path) if os.path.isfile(path) else path)

@@ -36,7 +36,9 @@ class Worker:
         if ring_module is not None:
             self.ring: Any = ring_module.Ring(segment, out_eventfd, self.in_eventfd, socket_fd)
             event_class = events.make_event_class(ring_module.EventBase, sdk.Event)
-            ring_module.configure(events.parse_body, events.parse_query, self.trigger_info, events.timestamp, events.new_id, event_class)
+            ring_module.configure(
+                events.parse_body, events.parse_query, self.trigger_info, events.timestamp, events.new_id, self.cloud_event, event_class
+            )
         else:
             from .fallback import Ring
 
@@ -63,6 +65,10 @@ class Worker:
             if hasattr(self, "triggers"):
                 self.triggers[key] = found
         return found
+
+    def cloud_event(self, event: Any) -> None:
+        """Set what a structured CloudEvent's envelope says."""
+        events.cloud_event(event, self.trigger_info)
 
     def coroutine(self, coroutine: Any, event: Any) -> Any:
         """Finish a coroutine handler before the next event."""

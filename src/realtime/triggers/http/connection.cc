@@ -221,6 +221,7 @@ void HttpConnection::preflight() {
                {"Access-Control-Allow-Headers", names},
                {"Access-Control-Max-Age", age}};
   }
+  ++site_.in_flight;
   respond({.status = allowed ? 200 : 400, .content_type = "text/plain", .headers = headers}, {});
 }
 
@@ -241,6 +242,16 @@ void HttpConnection::deliver() {
   event_.headers = request_.headers();
   event_.body = request_.body();
   event_.timestamp_us = site_.loop.wall_us();
+  if (const std::string_view version = request_.header(HttpRequest::kCeVersion); !version.empty()) {
+    event_.version = version;
+    for (const HeaderView& header :
+         event_.headers) {  // a binary CloudEvent, 0.1 names as Nuclio reads them
+      if (same(header.name, "ce-eventid")) { event_.uid = header.value; }
+      if (same(header.name, "ce-eventtype")) { event_.type = header.value; }
+      if (same(header.name, "ce-eventtypeversion")) { event_.type_version = header.value; }
+      if (same(header.name, "ce-source")) { event_.trigger_kind = header.value; }
+    }
+  }
   if (const std::string_view level = request_.header(HttpRequest::kLogLevel); !level.empty()) {
     const std::string word = lower_case(level);
     event_.wants_logs = true;
@@ -252,6 +263,7 @@ void HttpConnection::deliver() {
 
 void HttpConnection::build_head(std::string& out, const ResponseHead& head, bool chunked) {
   out.clear();
+  close_after_ = close_after_ || site_.stopping;  // also of a request that came before
   if (head.status == 200) {
     out += "HTTP/1.1 200 OK\r\n";
   } else {

@@ -130,6 +130,14 @@ int HttpRequest::headers_done() {
     refuse(431, "the request's head is larger than readBufferSize");
     return -1;
   }
+  if (parser_.http_major != 1) {
+    refuse(505, "HTTP/1.0 and HTTP/1.1 are spoken here");
+    return -1;
+  }
+  if (url_.at < 2 || buffer_[url_.at - 2] == ' ') {  // the parser reads over more spaces than one
+    refuse(400, "the request line has more spaces than two");
+    return -1;
+  }
   int hosts = 0;
   for (const auto& [name, value] : spans_) {
     const std::string_view text = view(name);
