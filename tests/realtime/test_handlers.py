@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SDK_PYTHON = ROOT / "build" / "venv-sdk" / "bin" / "python"
@@ -350,7 +351,8 @@ def test_mode_async_has_many_events_in_one_worker(make: Any, ring: str) -> None:
 def test_mode_async_timeouts(make: Any) -> None:
     f = make(ASYNC, trigger={"mode": "async"}, eventTimeout="300ms")
     answer = f.call("/forever")
-    assert answer.status == 408 and "was cancelled" in f.log()
+    assert answer.status == 408
+    until(lambda: "was cancelled" in f.log(), what="the coroutine to be cancelled")
     assert f.metric("metier_processor_worker_restarts_total") == 0  # the worker was kept
     assert f.call("/block").status == 408  # this one's loop does not turn: the worker is replaced
     assert f.call("/", b"alive").body == b"alive"

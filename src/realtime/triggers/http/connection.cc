@@ -87,8 +87,13 @@ void HttpConnection::close() {
 }
 
 void HttpConnection::sweep(SteadyTime now) {
-  if (closed() || state_ == State::delivering) { return; }
+  if (closed()) { return; }
   const auto waited = now - since_;
+  if (state_ == State::delivering) {
+    // Its reader takes nothing: the handler's stream would wait for ever.
+    if (out_at_ < out_.size() && waited > site_.options.body_deadline) { close(); }
+    return;
+  }
   if (state_ == State::closing) {
     if (waited > std::chrono::seconds(5)) { close(); }
     return;
@@ -229,7 +234,7 @@ void HttpConnection::deliver() {
   state_ = State::delivering;
   headed_ = chunked_ = false;
   logs_.clear();
-  close_after_ = !request_.keep_alive() || site_.stopping || peer_done_;
+  close_after_ = !request_.keep_alive() || site_.stopping;
   if (answered_here()) { return; }
   event_ = Event{};
   event_.id = {slot_, ++generation_};
@@ -443,6 +448,7 @@ void HttpConnection::write(std::string_view first, std::string_view second) {
     }
     out_.clear();
     out_at_ = 0;
+    since_ = site_.loop.now();
   }
   if (sent < first.size()) {
     out_.append(first.substr(sent));

@@ -131,7 +131,7 @@ int HttpRequest::headers_done() {
     return -1;
   }
   if (parser_.http_major != 1) {
-    refuse(505, "HTTP/1.0 and HTTP/1.1 are spoken here");
+    refuse(505, "only versions 1.0 and 1.1 are spoken here");
     return -1;
   }
   if (url_.at < 2 || buffer_[url_.at - 2] == ' ') {  // the parser reads over more spaces than one
