@@ -218,7 +218,7 @@ def load(wrk: list[str], server: Server, port: int, connections: int, size: int,
             *wrk,
             "-t1",
             f"-c{connections}",
-            f"-d{seconds:g}s",
+            f"-d{max(1, round(seconds))}s",
             "--latency",
             "-s",
             str(script),
@@ -237,7 +237,7 @@ def load(wrk: list[str], server: Server, port: int, connections: int, size: int,
         match = re.search(rf"{which}%\s+([\d.]+)(us|ms|s)", output)
         return float(match.group(1)) * {"us": 1, "ms": 1e3, "s": 1e6}[match.group(2)] if match else 0.0
 
-    return Sample(used / 1000 / max(1, requests), requests / seconds, latency("50"), latency("99"))
+    return Sample(used / 1000 / max(1, requests), requests / max(1, round(seconds)), latency("50"), latency("99"))
 
 
 def ours(name: str, handler: str, runtime: str, path: str, **trigger: object) -> Server:
@@ -282,7 +282,7 @@ def compare(
     rows = []
     with running(servers) as ports:
         for server in servers:
-            load(wrk, server, ports[server.name], 16, cases[0][1], 0.5)  # warm
+            load(wrk, server, ports[server.name], 16, cases[0][1], 1)  # warm
         for connections, size in cases:
             samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
             for _ in range(rounds):

@@ -103,6 +103,7 @@ void HttpConnection::sweep(SteadyTime now) {
     return;
   }
   if (request_.idle()) {
+    if (waited > std::chrono::seconds(1)) { request_.let_go(); }
     if (waited > site_.options.idle_deadline ||
         (site_.stopping && waited > std::chrono::seconds(5))) {
       close();
@@ -146,7 +147,6 @@ void HttpConnection::read() {
       if (errno == EINTR) { continue; }
       if (errno == EAGAIN) {
         readable_ = false;
-        if (request_.idle()) { request_.let_go(); }
         return;
       }
       return close();

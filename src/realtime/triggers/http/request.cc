@@ -7,6 +7,8 @@ namespace metier::realtime {
 namespace {
 
 constexpr std::size_t kFirst = 4096;
+constexpr std::size_t kAnnounced = 256U << 10U;
+constexpr std::size_t kKept = 512U << 10U;  // a larger buffer is given back after its request
 
 bool same_name(std::string_view name, std::string_view lower) {
   if (name.size() != lower.size()) { return false; }
@@ -92,7 +94,13 @@ void HttpRequest::extend(Span& span, const char* at, std::size_t size) {
 
 HttpRequest::Room HttpRequest::room() {
   if (capacity_ == filled_) {
-    const std::size_t bigger = capacity_ == 0 ? kFirst : capacity_ * 2;
+    std::size_t bigger = capacity_ == 0 ? kFirst : capacity_ * 2;
+    // The rest of a body whose length is known at once, within what an announcement alone may take.
+    if (have_head_ && !chunked_ && parser_.content_length > 0) {
+      bigger = std::max(
+          bigger,
+          std::min(kAnnounced, filled_ + static_cast<std::size_t>(parser_.content_length) + 1));
+    }
     auto buffer = std::make_unique_for_overwrite<char[]>(bigger);
     if (filled_ > 0) { std::memcpy(buffer.get(), buffer_.get(), filled_); }
     buffer_ = std::move(buffer);
@@ -270,7 +278,7 @@ void HttpRequest::next() {
   if (chunks_.capacity() > 65536) { chunks_.shrink_to_fit(); }
   in_value_ = have_head_ = expects_continue_ = chunked_ = false;
   reason_ = {};
-  if (capacity_ > 65536 + kFirst && left == 0) { let_go(); }
+  if (capacity_ > kKept && left == 0) { let_go(); }
 }
 
 void HttpRequest::let_go() {
