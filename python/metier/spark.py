@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 from .live import plain
 
 if TYPE_CHECKING:
-    from . import _core
+    from . import _core as core_types
 
 
 class SparkMethods:
     """What kinds spark and remote-spark have beside the common methods. Other kinds refuse them."""
 
-    _core: _core.Function
+    if TYPE_CHECKING:
+
+        @property
+        def _core(self) -> core_types.Function:
+            """The C++ object."""
 
     # --- resources of the two roles ----------------------------------------------------------------------------
 
