@@ -119,9 +119,9 @@ TEST(SparkMethods, TakeTheFlagsOfTheCommandLine) {
   ASSERT_TRUE(spread_over_roles(spec));
   EXPECT_EQ(
       dump_json(spec),
-      R"({"replicas":2,"driver_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1"}},)"
-      R"("executor_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1","nvidia.com/gpu":"1"}},)"
-      R"("dynamic_allocation":{"enabled":true,"minExecutors":1,"maxExecutors":4,"initialExecutors":2}})");
+      R"({"replicas":2,"dynamic_allocation":{"enabled":true,"minExecutors":1,"maxExecutors":4,"initialExecutors":2},)"
+      R"("driver_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1"}},)"
+      R"("executor_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1","nvidia.com/gpu":"1"}}})");
 }
 
 }  // namespace
