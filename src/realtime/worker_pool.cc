@@ -1078,6 +1078,8 @@ void WorkerPool::metrics(MetricsWriter& out) const {
               timeouts_.value());
   out.counter("metier_processor_redispatched_events_total",
               "Unstarted events of dead workers given to another", pool, redispatched_.value());
+  out.counter("metier_processor_unknown_acks_total",
+              "Explicit acknowledgements that no stream waits for", pool, unknown_acks_.value());
   out.counter("metier_processor_moved_events_total",
               "Unstarted events taken from behind a slow one", pool, stolen_.value());
 }

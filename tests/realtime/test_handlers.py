@@ -472,6 +472,30 @@ def handler(context, event):
     assert "function 'gone' does not answer" in got["error"]
 
 
+def test_acknowledgements_and_callbacks(make: Any) -> None:
+    f = make(
+        """
+import nuclio_sdk
+def init_context(context):
+    async def ending():
+        print("termination callback", flush=True)
+    context.platform.set_termination_callback(ending)
+    context.platform.set_drain_callback(lambda: print("drain callback", flush=True))
+async def handler(context, event):
+    await context.platform.explicit_ack(nuclio_sdk.QualifiedOffset("topic", 3, 41))
+    await context.platform.explicit_ack(nuclio_sdk.QualifiedOffset.from_event(event))
+    answer = context.Response(body="acked")
+    answer.ensure_no_ack()
+    return answer
+"""
+    )
+    answer = f.call()
+    assert answer.text == "acked" and "x-nuclio-stream-no-ack" not in answer.headers
+    assert f.metric("metier_processor_unknown_acks_total") == 2
+    assert f.stop() == 0
+    assert "termination callback" in f.log() and "drain callback" not in f.log()
+
+
 def test_environment_and_imports(make: Any) -> None:
     config = make.config(
         "import os, helpers\ndef handler(context, event):\n    return {k: v for k, v in os.environ.items() if k.startswith(('NUCLIO', 'MINE', 'OMP', 'PYTHONPATH'))} | {'h': helpers.X, 'cwd': os.getcwd()}\n",

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Any, Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 # Fast private twins of the public calls; all versions 3.9 to 3.14 have them.
 _set_running_loop = asyncio._set_running_loop

@@ -6,11 +6,14 @@ import asyncio
 import inspect
 import time
 from contextvars import ContextVar
-from typing import Any
 
 from . import encode as encoding
 from .context import Current
 from .worker import DRAINED, ERROR, TERMINATED, EventTimeout, Worker, piece_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 WINDOW = 256 * 1024
 wanted_logs: ContextVar[tuple[int, int, int] | None] = ContextVar("wanted_logs", default=None)

@@ -6,7 +6,10 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
 MESSAGE_LOG = 24

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import struct
 import sys
-import traceback
+import types
 from collections.abc import Iterable
-from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     Encoded = tuple[int, bytes, bytes, bytes, int]
 
 RAISED = 1
@@ -82,7 +82,12 @@ def body_bytes(body: Any) -> tuple[bytes, bool]:
 
 def is_stream(value: Any) -> bool:
     """Whether it is sent piece by piece."""
-    return inspect.isgenerator(value) or inspect.isasyncgen(value)
+    return isinstance(value, (types.GeneratorType, types.AsyncGeneratorType))
+
+
+def is_awaitable(value: Any) -> bool:
+    """Whether it has to be waited for."""
+    return isinstance(value, types.CoroutineType) or hasattr(type(value), "__await__")
 
 
 def is_response(value: Any) -> bool:
@@ -126,6 +131,8 @@ def checked_status(status: Any) -> int:
 
 def failed(error: BaseException, log: Any = None) -> Encoded:
     """Encode an exception: 500, its text and traceback, as Nuclio words it."""
+    import traceback
+
     trace = error.__traceback__
     while trace is not None and "metier_worker" in trace.tb_frame.f_code.co_filename:
         trace = trace.tb_next  # begin where the handler's own code begins

@@ -6,7 +6,10 @@ import datetime
 import functools
 import itertools
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ATTRIBUTES = (
     "body", "content_type", "trigger", "fields", "headers", "id", "method", "path", "size", "timestamp", "url", "shard_id", "num_shards",

@@ -10,10 +10,13 @@ import select
 import socket
 import struct
 import time
-from typing import Any, Callable
 
 from . import encode as encoding
 from . import event as events
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 CONTROL, RING, SLOTS_AT, INLINE, WINDOW = 64 * 1024, 256 * 1024, 4096, 64 * 1024, 256 * 1024
 NO_CLAIMS, IN_HEAD, IN_TAIL, IN_SLEEPING, OUT_HEAD, OUT_TAIL = 16, 64, 128, 192, 256, 320

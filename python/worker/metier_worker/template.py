@@ -16,7 +16,10 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CONTROL = 3
 SINGLE_THREADED = {
@@ -156,6 +159,9 @@ class Template:
         except HandlerError as error:
             self.say(op="failed", message=str(error))
             return False
+        worker.sdk_module()  # and what else every worker would import for itself
+        if getattr(getattr(self.handler, "__code__", None), "co_flags", 0) & 0x80:
+            from . import aio  # noqa: F401 - a coroutine function needs the event loop's modules
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
             # A thread cannot be taken back: once more, and the import moves to the workers.

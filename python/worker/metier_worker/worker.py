@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import sys
 import time
 import types
-from typing import Any
 
 from . import encode as encoding
 from . import event as events
 from .context import Current, Logger, Platform, make_context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 READY, INIT_FAILED, ERROR, DRAINED, TERMINATED = 16, 17, 22, 25, 26
 
@@ -82,7 +84,7 @@ class Worker:
             headers, flags = encoding.header_bytes(result.headers)
             kind = str(result.content_type or "text/plain").encode()
             return self.stream(result.body, encoding.checked_status(result.status_code), kind, headers, flags, ids)
-        if inspect.isawaitable(result):
+        if encoding.is_awaitable(result):
             return self.encode(self.finish_awaitable(result), ids)
         return encoding.encode(result)
 
@@ -103,7 +105,7 @@ class Worker:
         start = time.monotonic_ns()
         try:
             result = self.handler(self.context, batch)
-            if inspect.isawaitable(result):
+            if encoding.is_awaitable(result):
                 result = self.finish_awaitable(result)
             answers = batch_answers(batch, result)
         except EventTimeout:
@@ -135,7 +137,7 @@ class Worker:
     def stream(self, pieces: Any, status: int, kind: bytes, headers: bytes, flags: int, ids: tuple[int, int, int]) -> None:
         """Send a generator's pieces as they come; the first decides whether there is an answer at all."""
         slot, generation, spent = ids
-        if inspect.isasyncgen(pieces):
+        if isinstance(pieces, types.AsyncGeneratorType):
             pieces = self.pulled(pieces)
         iterator = iter(pieces)
         first = next(iterator, None)  # an exception before the first piece is a plain 500
@@ -175,7 +177,7 @@ class Worker:
         init = getattr(self.module, "init_context", None)
         if init is not None:
             result = init(self.context)
-            if inspect.isawaitable(result):
+            if encoding.is_awaitable(result):
                 self.finish_awaitable(result)
 
     def call_back(self, callback: Any) -> None:
@@ -184,7 +186,7 @@ class Worker:
             return
         try:
             result = callback()
-            if inspect.isawaitable(result):
+            if encoding.is_awaitable(result):
                 self.finish_awaitable(result)
         except Exception as error:  # noqa: BLE001
             self.logger.error_with("callback failed", err=repr(error))

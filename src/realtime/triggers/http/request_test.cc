@@ -99,6 +99,7 @@ TEST(HttpRequest, Limits) {
       413);
   EXPECT_EQ(status("GET / HTTP/1.1\r\nHost: h\r\nX: " + std::string(300, 'x') + "\r\n\r\n"), 431);
   EXPECT_EQ(status("GET / HTTP/1.1\r\nHost: h\r\nX: " + std::string(300, 'x')), 431);
+  options.head_bytes = 16U << 10U;
   EXPECT_EQ(status("GET /" + std::string(9000, 'a')), 414);
 }
 
