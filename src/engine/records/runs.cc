@@ -13,11 +13,12 @@ constexpr std::string_view kState = "status.state";
 
 // The short forms of artifacts that clients send are kept as URIs only: {key: store-uri}.
 void take_artifacts(JsonObject& status) {
-  auto* list = status.if_contains("artifacts");
-  if (list == nullptr) { return; }
-  if (list->is_array() && !list->get_array().empty()) {
+  auto* found = status.if_contains("artifacts");
+  if (found == nullptr) { return; }
+  const Json list = std::move(*found);  // a member that is added moves all of them
+  if (list.is_array() && !list.get_array().empty()) {
     auto& uris = ensure_object(status, "artifact_uris");
-    for (const auto& item : list->get_array()) {
+    for (const auto& item : list.get_array()) {
       const auto* artifact = item.if_object();
       if (artifact == nullptr) { continue; }
       const auto* metadata = object_in(*artifact, "metadata");
