@@ -13,6 +13,14 @@
 namespace metier {
 namespace {
 
+TEST(Yaml, ATextWithoutEndIsRefused) {
+  // yaml-cpp alone makes documents of it for ever (found by the fuzz target).
+  const auto read = parse_yaml_all("---\n- v\naN6ID<<: {dC 1}\n---\n,- v\naN\n");
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().kind, ErrorKind::invalid);
+  EXPECT_EQ(parse_yaml_all("---\na: 1\n---\nb: 2\n...\n---\n- 1\n")->size(), 3U);
+}
+
 TEST(Quantity, UnitsRoundUpBelowZeroToo) {
   EXPECT_EQ(Quantity::parse("-3")->units(), -3);
   EXPECT_EQ(Quantity::parse("-1500m")->units(), -1);

@@ -1,13 +1,16 @@
 #include "base/yaml.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <set>
+#include <sstream>
 
 namespace metier {
 namespace {
@@ -263,6 +266,58 @@ void emit(std::string& out, const Json& value, int indent, bool after_key) {
   out += '\n';
 }
 
+// Reads the text once without keeping anything. yaml-cpp builds whole documents before anybody can count, and there are
+// texts (",\n" behind a document) at which it makes documents without end.
+class Bounds final : public YAML::EventHandler {
+ public:
+  Bounds(std::string_view text, const YamlLimits& limits)
+      : limits_(limits),
+        most_documents_(2 + static_cast<std::size_t>(std::ranges::count(text, '\n'))) {}
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++documents_ > most_documents_) {
+      throw YAML::ParserException(mark, "text that belongs to no document");
+    }
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t /*anchor*/) override { count(mark); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t /*anchor*/) override { count(mark); }
+  void OnScalar(const YAML::Mark& mark, const std::string& /*tag*/, YAML::anchor_t /*anchor*/,
+                const std::string& /*value*/) override {
+    count(mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& /*tag*/,
+                       YAML::anchor_t /*anchor*/, YAML::EmitterStyle::value /*style*/) override {
+    enter(mark);
+  }
+  void OnSequenceEnd() override { --depth_; }
+  void OnMapStart(const YAML::Mark& mark, const std::string& /*tag*/, YAML::anchor_t /*anchor*/,
+                  YAML::EmitterStyle::value /*style*/) override {
+    enter(mark);
+  }
+  void OnMapEnd() override { --depth_; }
+
+ private:
+  void count(const YAML::Mark& mark) {
+    // Keys are counted too here, and not by the converter.
+    if (++nodes_ > limits_.nodes * 2) {
+      throw YAML::ParserException(mark, fmt::format("more than {} values", limits_.nodes));
+    }
+  }
+  void enter(const YAML::Mark& mark) {
+    count(mark);
+    if (++depth_ > limits_.depth + 1) {
+      throw YAML::ParserException(mark, fmt::format("nested deeper than {} levels", limits_.depth));
+    }
+  }
+
+  const YamlLimits& limits_;
+  std::size_t most_documents_;
+  std::size_t documents_ = 0;
+  std::size_t nodes_ = 0;
+  std::size_t depth_ = 0;
+};
+
 }  // namespace
 
 Result<std::vector<Json>> parse_yaml_all(std::string_view text, const YamlLimits& limits) {
@@ -271,8 +326,13 @@ Result<std::vector<Json>> parse_yaml_all(std::string_view text, const YamlLimits
                 fmt::format("{} bytes of YAML, at most {} are read", text.size(), limits.bytes));
   }
   try {
+    const std::string whole(text);
+    std::istringstream stream(whole);
+    YAML::Parser parser(stream);
+    Bounds bounds(text, limits);
+    while (parser.HandleNextDocument(bounds)) {}
     std::vector<Json> out;
-    for (const auto& node : YAML::LoadAll(std::string(text))) {
+    for (const auto& node : YAML::LoadAll(whole)) {
       auto value = Converter(limits).convert(node, 0);
       if (!value) { return fail(std::move(value.error())); }
       out.push_back(std::move(*value));
