@@ -146,13 +146,17 @@ void add_project_routes(Router& router, const RecordsApi& api) {
   router.add(Api::v2, "DELETE", "/projects/{project}", "delete a project, as a background task",
              [api](Call& call) { return delete_project(api, call, true); });
 
-  const auto summary = [](const std::string& name, const Records& records) -> Result<Json> {
+  const auto summary = [api](const std::string& name, const Records& records) -> Result<Json> {
     JsonObject out{{"name", name}};
     for (const auto& [key, state] : {std::pair{"runs_running_count", "running"},
                                      std::pair{"runs_failed_recent_count", "error"},
                                      std::pair{"runs_completed_recent_count", "completed"}}) {
-      METIER_TRY(count,
-                 records.count_runs({.project = name, .states = {state}, .only_parents = true}));
+      RunFilter filter{.project = name, .states = {state}, .only_parents = true};
+      // "Recent" is the last day, as on MLRun's server.
+      if (std::string_view(key).find("recent") != std::string_view::npos) {
+        filter.start_from = api.clock.now() - std::chrono::hours(24);
+      }
+      METIER_TRY(count, records.count_runs(filter));
       out[key] = count;
     }
     return Json(std::move(out));

@@ -126,6 +126,7 @@ class RunLists final {
   Result<std::vector<RunRow>> read(const std::string& sql, std::span<const Where> parts,
                                    const RunFilter& filter) const;
   Result<std::vector<RunRow>> in_order(const RunFilter& filter) const;
+  Result<std::vector<RunRow>> in_states(const RunFilter& filter) const;
 
   Database* db_;
 };
@@ -199,10 +200,14 @@ Result<std::int64_t> RunLists::count_few(const std::string& from, const Where& w
 Result<Walk> RunLists::walk_of(const RunFilter& filter) const {
   if (!filter.uids.empty()) { return Walk{Walk::By::uid, {}}; }
   std::vector<Walk> ways;
+  // Where neither are few, the first one is taken: most runs have completed, few are in any other state.
+  const bool rare = !filter.states.empty() &&
+                    std::ranges::find(filter.states, "completed") == filter.states.end();
+  if (rare) { ways.push_back({Walk::By::state, {}}); }
   for (const auto& label : filter.labels) {
     if (auto one = exact(label)) { ways.push_back({Walk::By::label, std::move(one)}); }
   }
-  if (!filter.states.empty()) { ways.push_back({Walk::By::state, {}}); }
+  if (!filter.states.empty() && !rare) { ways.push_back({Walk::By::state, {}}); }
   if (!filter.name.empty() && !filter.name.starts_with('~')) {
     ways.push_back({Walk::By::name, {}});
   }
@@ -316,9 +321,31 @@ Result<std::vector<RunRow>> RunLists::in_order(const RunFilter& filter) const {
               parts, filter);
 }
 
+// In the order in which they were stored, of few states: what a server looks for when it starts.
+Result<std::vector<RunRow>> RunLists::in_states(const RunFilter& filter) const {
+  const Walk walk{Walk::By::state, {}};
+  METIER_TRY(parts, parts_of(filter, walk));
+  Where where;
+  std::string ids;
+  for (const auto& part : parts) {
+    ids += (ids.empty() ? "" : " UNION ALL ") + ("SELECT r.id FROM " + source_of(filter, walk.by)) +
+           part.text();
+    where.also(part);
+  }
+  return read("SELECT " + kRunColumns + " FROM runs r WHERE r.id IN (" + ids +
+                  ") ORDER BY r.id LIMIT ? OFFSET ?",
+              std::span(&where, 1), filter);
+}
+
 Result<std::vector<RunRow>> RunLists::runs(const RunFilter& filter) const {
   if (heads_answer(filter)) { return by_head(filter); }
   if (!filter.partition && filter.sort) { return in_order(filter); }
+  if (!filter.partition && !filter.states.empty() && filter.uids.empty()) {
+    METIER_TRY(projects, projects_of(filter));
+    if (!projects.empty() && projects.size() * filter.states.size() <= kMostParts) {
+      return in_states(filter);
+    }
+  }
   const auto where = where_of(filter, Where::Lookup::in);
   std::string sql;
   if (filter.partition) {

@@ -152,6 +152,29 @@ TEST_F(RecordsTest, ListsAgreeWithANaiveModel) {
   }
 }
 
+TEST_F(RecordsTest, RunsOfStatesComeAsTheyWereStored) {
+  open();
+  ASSERT_TRUE(write([](Records& tx) { return tx.put_project("p", "{}"); }));
+  const std::vector<std::string> states{"running", "completed", "pending"};
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_TRUE(write([&](Records& tx) {
+      return tx.put_run(make_run("a" + std::to_string(i), "n", (i * 7) % 30 + 1, i,
+                                 states[static_cast<std::size_t>(i) % 3]));
+    }));
+  }
+  RunFilter filter{.states = {"pending", "running"}};
+  filter.sort = false;
+  std::vector<std::string> wanted;
+  for (int i = 0; i < 30; ++i) {
+    if (i % 3 != 1) { wanted.push_back("a" + std::to_string(i)); }
+  }
+  EXPECT_EQ(uids(store_->records().runs(filter)), wanted);
+  filter.offset = 2;
+  filter.limit = 3;
+  EXPECT_EQ(uids(store_->records().runs(filter)),
+            std::vector<std::string>(wanted.begin() + 2, wanted.begin() + 5));
+}
+
 TEST_F(RecordsTest, TextsInFiltersAreNeverSql) {
   open();
   ASSERT_TRUE(write([](Records& tx) { return tx.put_run(make_run("a1", "it's 100%", 1, 1)); }));

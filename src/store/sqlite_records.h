@@ -149,6 +149,9 @@ class Where final {
   }
   void also(std::string value) { values_.emplace_back(std::move(value)); }
   void also(std::int64_t value) { values_.emplace_back(value); }
+  void also(const Where& other) {  // the values alone
+    values_.insert(values_.end(), other.values_.begin(), other.values_.end());
+  }
   void append(const Where& other);
   // column = value, or contains without case for "~value".
   void name(const std::string& column, const std::string& value);
