@@ -17,9 +17,6 @@
 #include "nuclio.h"
 
 namespace metier::python {
-
-void bind_spark(nb::class_<Function>& cls);  // spark.cc
-
 namespace {
 
 using Path = nb::tuple;  // of text and int, from the document's root
@@ -393,7 +390,6 @@ NB_MODULE(_core, m) {
   bind_methods(cls);
   bind_code(cls);
   bind_nuclio(cls);
-  bind_spark(cls);
 
   m.def(
       "new_function",

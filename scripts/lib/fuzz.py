@@ -21,7 +21,7 @@ MODEL = ROOT / "src" / "model" / "testdata"
 # Files that other tests keep anyway serve as seeds too.
 MORE_SEEDS = {"function": [MODEL], "yaml": [MODEL], "json": [ROOT / "src" / "kind" / "job" / "golden"]}
 # The shim's spec lives until its process ends: what it holds is not lost memory.
-OPTIONS = {"shim_spec": ["-detect_leaks=0"]}
+LEAKS = {"shim_spec": "detect_leaks=0"}
 
 
 @dataclass
@@ -37,17 +37,32 @@ def targets() -> list[str]:
 
 
 def run_target(name: str, seconds: int, seed: int) -> Fuzzed:
+    if not (BINARIES / f"{name}_fuzz").exists():
+        return Fuzzed(name, failure=f"{name}_fuzz is not built: scripts/build fuzz fuzz")
     found = ROOT / "build" / "fuzz" / "found" / name
     shutil.rmtree(found, ignore_errors=True)
     found.mkdir(parents=True)
     seeds = [str(folder) for folder in [CORPUS / name, *MORE_SEEDS.get(name, [])]]
     command = [
         str(BINARIES / f"{name}_fuzz"),
-        *[f"-seed={seed}", f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=1024", "-max_len=4096"],
-        *["-print_final_stats=1", f"-artifact_prefix={found}/failed-", *OPTIONS.get(name, [])],
+        *[f"-seed={seed}", f"-max_total_time={seconds}", "-timeout=20", "-malloc_limit_mb=256", "-rss_limit_mb=0"],
+        "-max_len=4096",
+        *["-print_final_stats=1", f"-artifact_prefix={found}/failed-"],
         *[str(found), *seeds],
     ]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    sanitizer = f"quarantine_size_mb=16:{LEAKS.get(name, '')}"
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "ASAN_OPTIONS": sanitizer},
+            timeout=seconds + 120,
+        )
+    except subprocess.TimeoutExpired:
+        return Fuzzed(name, failure=f"{name}_fuzz did not end: {' '.join(command)}")
     out = Fuzzed(name)
     if stats := re.search(r"number_of_executed_units: *(\d+)", done.stderr):
         out.executions = int(stats[1])

@@ -127,6 +127,9 @@ Result<FunctionUri> parse_function_uri(std::string_view text, std::string_view d
   const std::size_t slash = rest.find('/');
   uri.project =
       std::string(slash == std::string_view::npos ? default_project : rest.substr(0, slash));
+  if (slash == 0) {
+    return fail(invalid("", quote(text) + " has no project before the slash", std::string(kFix)));
+  }
   uri.name = std::string(slash == std::string_view::npos ? rest : rest.substr(slash + 1));
   if (auto named = check_name(uri.name, "", "function name"); !named) {
     return fail(std::move(named.error()).in(quote(text)));

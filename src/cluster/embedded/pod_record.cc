@@ -137,11 +137,8 @@ Result<PodRecord> read_pod_record(std::string_view json) {
 std::string lost_record(std::string_view last_state, const std::string& id, std::string_view reason,
                         std::string_view message, Time now) {
   JsonObject record{{"v", 1}, {"id", id}, {"containers", JsonArray{}}};
-  if (auto document = parse_json(last_state);
-      document && document->is_object() &&
-      array_in(document->as_object(), "containers") != nullptr) {
-    record = document->as_object();
-  }
+  // What cannot be read back is not kept: the pod must have ended for whoever reads this one.
+  if (read_pod_record(last_state)) { record = parse_json(last_state)->as_object(); }
   record["t"] = "exit";
   // A stop that was asked for keeps its reason beside the loss.
   record["reason"] = reason;

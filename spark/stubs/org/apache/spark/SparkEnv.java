@@ -1,5 +1,0 @@
-package org.apache.spark;
-
-public class SparkEnv {
-  public native org.apache.spark.rpc.RpcEnv rpcEnv();
-}

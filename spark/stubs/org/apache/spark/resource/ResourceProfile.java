@@ -1,3 +1,0 @@
-package org.apache.spark.resource;
-
-public class ResourceProfile {}

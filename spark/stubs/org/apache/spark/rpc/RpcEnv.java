@@ -1,3 +1,0 @@
-package org.apache.spark.rpc;
-
-public abstract class RpcEnv {}

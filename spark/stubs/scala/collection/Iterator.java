@@ -1,7 +1,0 @@
-package scala.collection;
-
-public interface Iterator<A> {
-  boolean hasNext();
-
-  A next();
-}

@@ -1,5 +1,0 @@
-package scala.collection;
-
-public interface Seq<A> {
-  Iterator<A> iterator();
-}
