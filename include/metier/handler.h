@@ -128,7 +128,10 @@ struct metier_library_v1 {
 
 #if defined(__cplusplus)
 }  // extern "C"
+#endif
 
+// METIER_HANDLER_TABLE_ONLY: the C table alone, for hosts that load libraries.
+#if defined(__cplusplus) && !defined(METIER_HANDLER_TABLE_ONLY)
 #include <cstdio>
 #include <cstdlib>
 #include <exception>

@@ -17,6 +17,9 @@
 #include "nuclio.h"
 
 namespace metier::python {
+
+void bind_spark(nb::class_<Function>& cls);  // spark.cc
+
 namespace {
 
 using Path = nb::tuple;  // of text and int, from the document's root
@@ -390,6 +393,7 @@ NB_MODULE(_core, m) {
   bind_methods(cls);
   bind_code(cls);
   bind_nuclio(cls);
+  bind_spark(cls);
 
   m.def(
       "new_function",

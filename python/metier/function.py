@@ -16,12 +16,13 @@ from . import _core
 from .deploy import Deployable
 from .live import LiveDict, Section, plain
 from .serving_methods import ServingMethods
+from .spark import SparkMethods
 
 if TYPE_CHECKING:
     from .runs import RunObject
 
 
-class Function(ServingMethods, Deployable):
+class Function(ServingMethods, Deployable, SparkMethods):
     """One function. Make one with :func:`new_function`, :func:`code_to_function` or :func:`import_function`.
 
     Examples

@@ -14,6 +14,7 @@
 #include "base/yaml.h"
 #include "model/create.h"
 #include "model/kinds.h"
+#include "model/spark.h"
 
 namespace metier::cli {
 namespace {
@@ -181,8 +182,10 @@ Result<void> add_replicas(const Arguments& arguments, std::string_view kind, Jso
 }
 
 Result<void> check_variable(std::string_view name, std::string_view kind) {
-  if (name.starts_with("METIER_") || name == "MLRUN_DBPATH" || name == "MLRUN_EXEC_CONFIG" ||
-      name == "MLRUN_EXEC_CODE") {
+  // The one that chooses a cluster for kind remote-spark is the user's.
+  const bool service = name.starts_with("METIER_SPARK_SERVICE");
+  if ((name.starts_with("METIER_") && !service) || name == "MLRUN_DBPATH" ||
+      name == "MLRUN_EXEC_CONFIG" || name == "MLRUN_EXEC_CODE") {
     return fail(invalid("-e", quote(name) + " is reserved for metier", "choose another name"));
   }
   if (!in_pods(kind) && (name.starts_with("LD_") || name == "GCONV_PATH")) {
@@ -571,6 +574,7 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
   const auto& metadata = *object_in(function, "metadata");
   METIER_CHECK(add_resources(arguments, spec));
   METIER_CHECK(add_replicas(arguments, out.kind, spec));
+  if (out.kind == "spark") { METIER_CHECK(spread_over_roles(spec)); }
   METIER_CHECK(add_environment(arguments, caller, out.kind, spec));
   METIER_CHECK(add_volumes(arguments, caller, out.kind, spec));
   METIER_CHECK(add_requirements(arguments, spec));

@@ -39,6 +39,18 @@ void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit
     visit(part);
     return;
   }
+  if (resource.kind == "SparkApplication") {  // its roles are not written as pod templates
+    JsonObject& spec = ensure_object(resource.body, "spec");
+    for (const std::string_view role : {"driver", "executor"}) {
+      if (JsonObject* body = object_in(spec, role)) {
+        PodPart part{*body, [body](std::string_view key, std::string_view text) {
+                       ensure_object(*body, "annotations")[key] = text;
+                     }};
+        visit(part);
+      }
+    }
+    return;
+  }
   if (Json* spec = resource.body.if_contains("spec")) { visit_templates(*spec, visit); }
 }
 

@@ -10,7 +10,7 @@
 namespace metier {
 
 struct PodPart {
-  JsonObject& spec;  // has `containers`
+  JsonObject& spec;  // has `containers`; of a SparkApplication the role, which has none
   std::function<void(std::string_view, std::string_view)> annotate;
 };
 void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit);

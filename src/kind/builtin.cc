@@ -5,18 +5,29 @@
 #include "kind/job/job_kind.h"
 #include "kind/local/local_kind.h"
 #include "kind/nuclio/nuclio_kind.h"
+#include "kind/remote_spark/remote_spark_kind.h"
+#include "kind/spark/spark_kind.h"
 #include "kind/unavailable/unavailable_kind.h"
+#include "model/kinds.h"
 
 namespace metier {
 
 KindRegistry builtin_kinds() {
+  std::vector<std::unique_ptr<Kind>> all;
+  all.push_back(make_handler_kind());
+  all.push_back(make_local_kind());
+  all.push_back(make_job_kind());
+  all.push_back(make_dask_kind());
+  all.push_back(make_spark_kind());
+  all.push_back(make_remote_spark_kind());
+  all.push_back(make_nuclio_kind());
+  for (auto& kind : make_unavailable_kinds()) { all.push_back(std::move(kind)); }
   KindRegistry kinds;
-  kinds.add(make_handler_kind());
-  kinds.add(make_local_kind());
-  kinds.add(make_job_kind());
-  kinds.add(make_dask_kind());
-  kinds.add(make_nuclio_kind());
-  for (auto& kind : make_unavailable_kinds()) { kinds.add(std::move(kind)); }
+  for (const std::string_view name : kind_names()) {
+    for (auto& kind : all) {
+      if (kind != nullptr && kind->traits().name == name) { kinds.add(std::move(kind)); }
+    }
+  }
   return kinds;
 }
 

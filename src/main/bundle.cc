@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <cstdlib>
 #include <filesystem>
 
 #include "base/digest.h"
@@ -19,6 +20,17 @@ namespace fs = std::filesystem;
 
 std::string_view bundle() {
   return {reinterpret_cast<const char*>(metier_bundle), metier_bundle_size};
+}
+
+Result<std::string> cache_folder() {
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache == '/') {
+    return std::string(cache) + "/metier";
+  }
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
+    return std::string(home) + "/.cache/metier";
+  }
+  return fail(invalid("HOME", "is not set",
+                      "export HOME, or name the unpacked bundle in the configuration's lib"));
 }
 
 Result<std::string> unpack_bundle(const std::string& data, std::string_view bundle) {

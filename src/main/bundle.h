@@ -10,6 +10,8 @@
 namespace metier {
 
 std::string_view bundle();
+// For programs that run without a data folder: $XDG_CACHE_HOME/metier or $HOME/.cache/metier. Errors: invalid without both.
+Result<std::string> cache_folder();
 // Gives the folder. Safe while other servers' pods use older ones: nothing is overwritten.
 Result<std::string> unpack_bundle(const std::string& data, std::string_view bundle);
 

@@ -3,12 +3,24 @@
 
 #include "cli/cli.h"
 #include "gate/gate.h"
+#include "main/bundle.h"
 #include "main/server.h"
+#include "realtime/processor.h"
 
 int main(int argc, char** argv) {
   // The gate is started by servers: `metier gate --data FOLDER`.
   if (argc == 4 && std::string_view(argv[1]) == "gate" && std::string_view(argv[2]) == "--data") {
     return metier::gate_main(argv[3]);
+  }
+  // The processor of a real-time function, in its Pod: `metier processor --config FILE`.
+  if (argc == 4 && std::string_view(argv[1]) == "processor" &&
+      std::string_view(argv[2]) == "--config") {
+    metier::realtime::ProcessorProgram program;
+    program.lib = []() -> metier::Result<std::string> {
+      METIER_TRY(folder, metier::cache_folder());
+      return metier::unpack_bundle(folder, metier::bundle());
+    };
+    return metier::realtime::processor_main(argv[3], program);
   }
   metier::cli::Program program;
   program.server = metier::serve;

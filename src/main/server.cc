@@ -21,6 +21,7 @@
 #include "base/files.h"
 #include "cluster/controllers/dask/dask_cluster.h"
 #include "cluster/controllers/nuclio/nuclio_controller.h"
+#include "cluster/controllers/spark/spark_controller.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/net_probe_client.h"
 #include "cluster/embedded/process_driver.h"
@@ -29,6 +30,7 @@
 #include "gate/gate.h"
 #include "kind/builtin.h"
 #include "main/bundle.h"
+#include "main/engines.h"
 #include "main/environments_of_pods.h"
 #include "main/functions_of_node.h"
 
@@ -283,11 +285,13 @@ class Server final {
     };
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""},
                       {.kind = "nuclio", .usable = true, .with = "embedded cluster", .note = ""}};
+    embedded.engines = [] { return spark_health(); };
     client_ = net::make_client(executor_);
     make_functions();
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
     embedded.controllers = {std::make_shared<DaskClusterController>(client_.get(), clock_),
-                            std::make_shared<NuclioController>(*functions_)};
+                            std::make_shared<NuclioController>(*functions_),
+                            std::make_shared<SparkController>(client_.get())};
     embedded.probe_client = probe_client_.get();
     embedded.clock = &clock_;
     embedded.random = &random_;

@@ -123,6 +123,11 @@ Result<void> with_source_archive(Function& function, std::string_view source,
                                  std::string_view workdir, std::string_view handler,
                                  bool pull_at_runtime, std::string_view target_dir) {
   METIER_CHECK(check_source(source));
+  if (pull_at_runtime && function.kind() == "spark") {
+    return fail(invalid("pull_at_runtime",
+                        "kind 'spark' cannot load its source when it runs: executors need it too",
+                        "pass pull_at_runtime=False"));
+  }
   const bool local = is_local_kind(function.kind());
   const bool relative =
       !source.contains("://") && !source.starts_with('/') && source != "." && source != "./";

@@ -120,6 +120,17 @@ Result<void> with_node_selection(Function& function, const NodeSelection& select
                       .field = "spec.node_name",
                       .fix = "use a node selector"});
   }
+  if (kind == "spark" && !selection.affinity.is_null()) {
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = "kind 'spark' has two roles, each with its own affinity",
+                      .field = "spec.affinity",
+                      .fix = "use with_driver_node_selection and with_executor_node_selection"});
+  }
+  if (kind == "spark" && !selection.tolerations.is_null()) {
+    return fail(invalid("spec.tolerations",
+                        "kind 'spark' has two roles, each with its own tolerations",
+                        "use with_driver_node_selection and with_executor_node_selection"));
+  }
   if (!selection.node_selector.is_null()) {
     METIER_CHECK(expect_object(selection.node_selector, "spec.node_selector"));
     warn_of_selector(selection.node_selector.get_object(), warnings);
@@ -137,7 +148,14 @@ Result<void> with_node_selection(Function& function, const NodeSelection& select
   }
   JsonObject& spec = function.spec();
   if (!selection.node_name.empty()) { spec["node_name"] = selection.node_name; }
-  if (!selection.node_selector.is_null()) { spec["node_selector"] = selection.node_selector; }
+  if (!selection.node_selector.is_null()) {
+    if (kind == "spark") {
+      spec["driver_node_selector"] = selection.node_selector;
+      spec["executor_node_selector"] = selection.node_selector;
+    } else {
+      spec["node_selector"] = selection.node_selector;
+    }
+  }
   if (!selection.affinity.is_null()) { spec["affinity"] = selection.affinity; }
   if (!selection.tolerations.is_null()) { spec["tolerations"] = selection.tolerations; }
   return {};
@@ -162,6 +180,11 @@ Result<void> with_priority_class(Function& function, std::string_view name,
 Result<void> with_preemption_mode(Function& function, std::string_view mode) {
   constexpr std::array<std::string_view, 4> kModes = {"allow", "constrain", "prevent", "none"};
   METIER_CHECK(need_pods(function, "preemption mode"));
+  if (canonical_kind(function.kind()) == "spark") {
+    return fail(invalid("spec.preemption_mode",
+                        "kind 'spark' has two roles, each with its own mode",
+                        "use with_driver_preemption_mode and with_executor_preemption_mode"));
+  }
   METIER_CHECK(one_of(mode, kModes, "spec.preemption_mode"));
   function.spec()["preemption_mode"] = mode;
   return {};

@@ -16,6 +16,16 @@
 
 namespace metier::realtime {
 
+// What scaling goes by; adds up over the life of the processor. Read from any thread.
+struct HostLoad {
+  double busy_seconds = 0;  // over all workers
+  std::int64_t handled = 0;
+  int queued = 0;
+  int in_flight = 0;
+  int workers = 0;
+  std::int64_t last_event_ms = 0;  // Unix time, 0 none yet
+};
+
 // A target that the processor owns.
 class Host : public EventTarget {
  public:
@@ -26,6 +36,7 @@ class Host : public EventTarget {
   virtual void metrics(MetricsWriter& out) const = 0;
   virtual bool ready() const { return true; }
   virtual std::string describe() const { return {}; }
+  virtual HostLoad load() const { return {}; }
 };
 
 struct HostSite {
@@ -44,7 +55,8 @@ struct RuntimeHost {
 
 struct ProcessorProgram {
   std::vector<RuntimeHost> hosts;  // besides the built-in ones
-  std::string lib;                 // the unpacked bundle, when the configuration names none
+  std::function<Result<std::string>()>
+      lib;  // the unpacked bundle, when the configuration names none
 };
 
 // Runs until SIGTERM or SIGINT. Gives the exit code: 0 after a drain, 2 for a wrong configuration, 1 when it could not start (the

@@ -3,6 +3,7 @@
 // outside it changes.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -28,12 +29,15 @@ class Trigger {
   virtual Result<void> start(EventTarget& target) = 0;
   // Takes no more events; `done` once the last delivered one has ended (or at once). Called once.
   virtual void stop(std::function<void()> done) = 0;
-  // Counters of its own; the processor adds Nuclio's (events handled, worker allocation). May be called from the metrics thread.
+  // Counters of its own; the processor adds Nuclio's (events handled, worker allocation). On the loop's thread.
   virtual void metrics(MetricsWriter& out) const = 0;
   // Ready to take events: the processor's /ready needs it of all triggers.
   virtual bool ready() const { return true; }
   // State in words for /triggers: "reading orders/3 at 1200", "broker b:9092 does not answer".
   virtual std::string describe() const { return {}; }
+  // Of a trigger that listens: its port (0 none) and its socket (-1 none).
+  virtual std::uint16_t port() const { return 0; }
+  virtual int listener() const { return -1; }
 };
 
 struct TriggerSite {

@@ -149,3 +149,31 @@ def test_deletes_runs_functions_and_the_project(mlrun: Any, project: Any) -> Non
     assert len(db.list_runs(project="sdk")) == 0
     db.delete_project("sdk", deletion_strategy="cascade")
     assert "sdk" not in db.list_projects(format_="name_only")
+
+
+SPARK = """
+def total(context, n: int = 100):
+    from pyspark.sql import SparkSession, functions as F
+    spark = SparkSession.builder.getOrCreate()
+    context.log_result("sum", spark.range(n).agg(F.sum("id")).first()[0])
+    context.log_dataset("squares", spark.range(5).selectExpr("id * id as square"))
+"""
+
+
+def test_a_spark_function_runs_with_its_executors(mlrun: Any, project: Any, server: Server) -> None:
+    python = Path(__file__).resolve().parents[2] / "build" / "venv-spark" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no build/venv-spark: scripts/setup makes it")
+    path = server.data.parent / "spark_total.py"
+    path.write_text(SPARK)
+    function = mlrun.code_to_function("spark-total", filename=str(path), kind="spark", image="spark", handler="total")
+    function.metadata.annotations["metier.dev/python"] = str(python)
+    function.with_driver_requests(mem="512m", cpu="250m")
+    function.with_executor_requests(mem="512m", cpu="250m")
+    function.spec.replicas = 1
+    run = function.run(params={"n": 1000}, project="sdk", watch=True)
+    assert run.state() == "completed", run.status.error
+    assert run.output("sum") == 499500
+    assert "squares" in run.outputs
+    with pytest.raises(ValueError, match="memory"):
+        function.with_driver_requests(mem="1Gi")

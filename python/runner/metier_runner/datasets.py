@@ -13,7 +13,19 @@ from .values import to_json
 FORMATS = ("csv", "parquet", "json")
 
 
+def is_spark_frame(value: Any) -> bool:
+    """A DataFrame of PySpark, classic or Connect."""
+    return type(value).__module__.startswith("pyspark.sql.") and hasattr(value, "toPandas")
+
+
+def gathered(value: Any) -> Any:
+    """A table that can be written here: Spark's is collected by its driver, which refuses what is past spark.driver.maxResultSize."""
+    return value.toPandas() if is_spark_frame(value) else value
+
+
 def is_frame(value: Any) -> bool:
+    if is_spark_frame(value):
+        return True
     return hasattr(value, "columns") and (hasattr(value, "to_csv") or hasattr(value, "write_csv"))
 
 

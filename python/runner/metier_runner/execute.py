@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
-from typing import Any, cast
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, cast
 
 from . import context as contexts
 from .command import Options
@@ -15,6 +16,9 @@ from .context import Context
 from .errors import InvalidArgument, NotFound, RunnerError
 from .sinks import JsonDict, Sink, encode
 from .values import short
+
+if TYPE_CHECKING:
+    from .spark import Session
 
 MAX_CODE = 16 << 20
 
@@ -30,6 +34,7 @@ class Job:
         self.context: Context | None = None  # after the end: the run as it was left, and what it raised
         self.error: BaseException | None = None
         self.echo: Callable[[str], None] | None = None  # takes the traceback where stderr is not the log
+        self.spark: Session | None = None  # kinds spark and remote-spark
         self.root = ""  # folder that failures name their files relative to
 
 
@@ -61,7 +66,8 @@ def execute(job: Job, sink: Sink, started: float) -> int:
             context.echo = job.echo
             context.announce(job.environment.get("METIER_POD_NAME") or os.uname().nodename)
             try:
-                _run(job, context, phases)
+                with _engine(job):
+                    _run(job, context, phases)
             finally:
                 _leave_cluster(context)
             context.finish()
@@ -84,6 +90,25 @@ def _leave_cluster(context: Context) -> None:
         from . import dask_cluster
 
         dask_cluster.close(context._dask_client)
+
+
+@contextlib.contextmanager
+def _engine(job: Job) -> Iterator[None]:
+    """The engine of kinds that have one, around the user's code; without one it costs a look at two variables."""
+    if "METIER_SPARK" not in job.environment and not job.environment.get("METIER_SPARK_SERVICE"):
+        yield
+        return
+    from .spark import Session
+
+    job.spark = Session(job.environment)
+    try:
+        job.spark.begin()
+        yield
+    finally:
+        job.spark.end()
+        if job.context is not None:
+            with contextlib.suppress(OSError, RunnerError):
+                job.spark.keep_events(job.context)
 
 
 def _run(job: Job, context: Context, phases: Phases) -> None:
@@ -211,6 +236,8 @@ class Task:
             if not os.path.isfile(self._file):
                 raise NotFound(f"{short(self._file)}: no such file (looked in {os.getcwd()})")
             module = calling.load_file(self._file)
+            if self._job.spark is not None:
+                self._job.spark.share_module(module)
         handler = self._options.handler
         # Found once before the first iteration, so that a missing handler fails before anything else happens.
         probe = calling.find_handler(module, handler, {}) if "::" not in handler else None

@@ -114,16 +114,17 @@ class LoggingMethods:
         label_column: str | None = None,
         **kwargs: Any,
     ) -> art.Artifact:
-        """Keep a table (a pandas, polars or Dask DataFrame) as CSV or Parquet, with its header, schema, preview and statistics.
+        """Keep a table (a pandas, polars, Dask or Spark DataFrame) as CSV or Parquet, with its header, schema, preview and statistics.
 
         A Dask frame becomes a folder of Parquet files that the workers write, or with format csv one file.
         """
-        from .datasets import describe, is_parts, serialize
+        from .datasets import describe, gathered, is_parts, serialize
 
         art.check_artifact_key(key)
         made = art.DatasetArtifact(key, extra_data=extra_data or None, label_column=label_column, **kwargs)
         if not self.is_logging_worker:
             return made
+        df = gathered(df)
         wanted = target_path or local_path or ""
         if is_parts(df):
             self._write_parts(made, df, format or files.suffix_of(wanted).lstrip("."), bool(format), preview, bool(stats))

@@ -99,7 +99,7 @@ def default_type(value: Any) -> str:
     module = type(value).__module__
     if module.startswith("numpy"):
         return "result"
-    if hasattr(value, "columns") and (hasattr(value, "to_csv") or hasattr(value, "write_csv")):
+    if hasattr(value, "columns") and (hasattr(value, "to_csv") or hasattr(value, "write_csv") or hasattr(value, "toPandas")):
         return "dataset"
     if module.startswith("pandas") and type(value).__name__ == "Series":
         return "file"

@@ -341,6 +341,9 @@ Async<Result<Health>> EmbeddedCluster::probe() {
   out.allocatable = scheduler_.allocatable();
   out.free = scheduler_.free();
   out.kinds = options_.kinds;
+  if (options_.engines) {
+    for (auto& engine : options_.engines()) { out.kinds.push_back(std::move(engine)); }
+  }
   out.conditions = driver_.limits_of_host();
   if (const auto broken = scope_.error()) {
     out.usable = false;

@@ -53,6 +53,7 @@ struct EmbeddedOptions {
   std::vector<std::shared_ptr<Controller>> controllers;  // shared with nobody who ends them
   ProbeClient* probe_client = nullptr;  // for httpGet and tcpSocket; without it such probes fail
   std::vector<KindHealth> kinds;        // what `probe` says besides the controllers' kinds
+  std::function<std::vector<KindHealth>()> engines;  // asked at each `probe`: what is installed now
   const Clock* clock = &system_clock();
   Random* random = &system_random();
   Logger log;

@@ -42,16 +42,6 @@ std::vector<std::unique_ptr<Kind>> make_unavailable_kinds() {
                               .available = false,
                               .unavailable = "kind 'mpijob' can be described and stored, but this "
                                              "build has no MPI controller to run it"},
-                             {.name = "spark",
-                              .summary = "a Spark application: driver and executors",
-                              .available = false,
-                              .unavailable = "kind 'spark' can be described and stored, but this "
-                                             "build has no Spark controller to run it"},
-                             {.name = "remote-spark",
-                              .summary = "a driver pod for an existing Spark cluster",
-                              .available = false,
-                              .unavailable = "kind 'remote-spark' can be described and stored, but "
-                                             "this build cannot reach a Spark cluster yet"},
                              {.name = "serving",
                               .summary = "a graph of models and steps behind triggers",
                               .executes = Executes::by_call,

@@ -7,6 +7,6 @@
 #include "kind/kind.h"
 
 namespace metier {
-// mpijob spark remote-spark nuclio serving
+// mpijob serving
 std::vector<std::unique_ptr<Kind>> make_unavailable_kinds();
 }  // namespace metier

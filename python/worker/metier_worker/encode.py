@@ -1,0 +1,154 @@
+"""From what a handler returned to an answer: (status, content type, headers, body, flags) of bytes."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import types
+from collections.abc import Iterable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Encoded = tuple[int, bytes, bytes, bytes, int]
+
+RAISED = 1
+NO_ACK = 2
+JSON = b"application/json"
+TEXT = b"text/plain"
+NO_ACK_HEADER = "x-nuclio-stream-no-ack"
+
+
+def dumps(value: Any) -> bytes:
+    """Return compact-enough JSON as Python's json writes it."""
+    import json
+
+    return json.dumps(value).encode("utf-8")
+
+
+def text_bytes(value: str) -> bytes:
+    """Return UTF-8; lone surrogates become what they stood for, or '?'."""
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace")
+
+
+def header_bytes(headers: Any) -> tuple[bytes, int]:
+    """Pack headers; a list or tuple of values repeats the header. Values that are neither text nor number are left out, as Nuclio does."""
+    if not headers:
+        return b"", 0
+    flags = 0
+    parts: list[bytes] = []
+    pairs: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers
+    for name, given in pairs:
+        if str(name).lower() == NO_ACK_HEADER:
+            if given not in (False, None, "false", "False"):
+                flags |= NO_ACK
+            continue
+        for value in given if isinstance(given, (list, tuple)) else (given,):
+            if isinstance(value, bytes):
+                encoded = value
+            elif isinstance(value, (str, int)) and not isinstance(value, bool):
+                encoded = str(value).encode("utf-8")
+            else:
+                continue
+            key = name if isinstance(name, bytes) else str(name).encode("utf-8")
+            if not valid_header(key, encoded):
+                raise ValueError(f"the response's header {name!r} cannot be sent: names are tokens, values have no control characters")
+            parts.append(struct.pack("=II", len(key), len(encoded)) + key + encoded)
+    return b"".join(parts), flags
+
+
+TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def valid_header(name: bytes, value: bytes) -> bool:
+    """Whether HTTP can carry it."""
+    return bool(name) and all(c in TOKEN for c in name) and not any((c < 32 and c != 9) or c == 127 for c in value)
+
+
+def body_bytes(body: Any) -> tuple[bytes, bool]:
+    """Return a Response's body and whether its type is forced to JSON."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), False
+    if isinstance(body, str):
+        return text_bytes(body), False
+    if isinstance(body, dict):
+        return dumps(body), True
+    return text_bytes(str(body)), False
+
+
+def is_stream(value: Any) -> bool:
+    """Whether it is sent piece by piece."""
+    return isinstance(value, (types.GeneratorType, types.AsyncGeneratorType))
+
+
+def is_awaitable(value: Any) -> bool:
+    """Whether it has to be waited for."""
+    return isinstance(value, types.CoroutineType) or hasattr(type(value), "__await__")
+
+
+def is_response(value: Any) -> bool:
+    """Whether it is a Response of any package: by what it has, not by its class."""
+    return hasattr(value, "status_code") and hasattr(value, "headers") and hasattr(value, "body") and hasattr(value, "content_type")
+
+
+def encode(result: Any) -> Encoded:
+    """Encode every form that is not streamed; raises what the handler then raised."""
+    if isinstance(result, str):
+        return 200, TEXT, b"", text_bytes(result), 0
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return 200, TEXT, b"", bytes(result), 0
+    if isinstance(result, dict):
+        return 200, JSON, b"", dumps(result), 0
+    if isinstance(result, list):
+        return 200, JSON, b"", dumps(result), 0
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], int):
+        status, body = result
+        if isinstance(body, str):
+            return checked_status(status), TEXT, b"", text_bytes(body), 0
+        if isinstance(body, (bytes, bytearray)):
+            return checked_status(status), TEXT, b"", bytes(body), 0
+        return checked_status(status), JSON, b"", dumps(body), 0
+    if is_response(result):
+        headers, flags = header_bytes(result.headers)
+        body, is_json = body_bytes(result.body)
+        kind = JSON if is_json else str(result.content_type or "text/plain").encode("utf-8")
+        if not valid_header(b"Content-Type", kind):
+            raise ValueError(f"content type {result.content_type!r} cannot be sent: it has control characters")
+        return checked_status(result.status_code), kind, headers, body, flags
+    return 200, TEXT, b"", text_bytes(str(result)), 0
+
+
+def checked_status(status: Any) -> int:
+    """Return the status; one that HTTP does not have is the handler's error."""
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= int(status) <= 599:
+        raise ValueError(f"{status!r} is no status: a handler answers 200 to 599")
+    return int(status)
+
+
+def failed(error: BaseException, log: Any = None) -> Encoded:
+    """Encode an exception: 500, its text and traceback, as Nuclio words it."""
+    import traceback
+
+    trace = error.__traceback__
+    while trace is not None and "metier_worker" in trace.tb_frame.f_code.co_filename:
+        trace = trace.tb_next  # begin where the handler's own code begins
+    lines = "".join(traceback.format_exception(type(error), error, trace))
+    if log is not None:
+        try:
+            log.error_with("Exception caught in handler", err=str(error), traceback=lines)
+        except Exception:  # noqa: BLE001 - the answer matters more than the record
+            print(lines, file=sys.stderr)
+    # An exception that carries an answer (nuclio_sdk.ExceptionWithResponse and alike) is that answer.
+    response = getattr(error, "response", None)
+    if response is not None and is_response(response):
+        try:
+            status, kind, headers, body, flags = encode(response)
+        except Exception:  # noqa: BLE001, S110 - then it is an exception like any other
+            pass
+        else:
+            return status, kind, headers, body, flags | RAISED
+    return 500, TEXT, b"", text_bytes(f'Exception caught in handler - "{error}": {lines}'), RAISED

@@ -1,0 +1,5 @@
+package org.apache.spark;
+
+public class SparkEnv {
+  public native org.apache.spark.rpc.RpcEnv rpcEnv();
+}

@@ -1,0 +1,3 @@
+package org.apache.spark.resource;
+
+public class ResourceProfile {}

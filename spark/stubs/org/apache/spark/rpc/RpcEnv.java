@@ -1,0 +1,3 @@
+package org.apache.spark.rpc;
+
+public abstract class RpcEnv {}

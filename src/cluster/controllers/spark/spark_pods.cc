@@ -1,0 +1,368 @@
+#include "cluster/controllers/spark/spark_pods.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "cluster/controllers/pod_group.h"
+
+namespace metier {
+namespace {
+
+constexpr std::string_view kScript = "local:///etc/config/mlrun/spark-function-code.py";
+constexpr std::int64_t kMebi = 1 << 20;
+constexpr std::int64_t kLeastOverhead = 384 * kMebi;
+
+const JsonObject& role_of(const Resource& application, std::string_view role) {
+  static const JsonObject kNone;
+  const auto* found = object_in(application.spec(), role);
+  return found == nullptr ? kNone : *found;
+}
+
+const JsonObject& conf_of(const Resource& application) {
+  static const JsonObject kNone;
+  const auto* found = object_in(application.spec(), "sparkConf");
+  return found == nullptr ? kNone : *found;
+}
+
+bool is_python(const Resource& application) {
+  const auto type = string_in(application.spec(), "type", "Python");
+  return type == "Python";
+}
+
+std::string local_path(std::string_view url) {
+  for (const std::string_view scheme : {"local://", "file://"}) {
+    if (url.starts_with(scheme)) { return std::string(url.substr(scheme.size())); }
+  }
+  return std::string(url);
+}
+
+// A number in a property, with Spark's default unit for it (MiB).
+std::optional<std::int64_t> mebibytes(std::string_view text) {
+  if (text.empty()) { return std::nullopt; }
+  if (std::ranges::all_of(text, [](unsigned char c) { return std::isdigit(c) != 0; })) {
+    return std::atoll(std::string(text).c_str()) * kMebi;
+  }
+  return spark_bytes(text);
+}
+
+// What a role takes beside its heap: Python's processes and the JVM's own (Spark's rule on Kubernetes).
+std::int64_t overhead_of(const Resource& application, std::string_view role, std::int64_t heap) {
+  const auto& conf = conf_of(application);
+  const auto own = string_in(role_of(application, role), "memoryOverhead");
+  if (const auto given = mebibytes(own)) { return *given; }
+  const auto key = fmt::format("spark.{}.memoryOverhead", role);
+  if (const auto given = mebibytes(string_in(conf, key))) { return *given; }
+  const std::string factor(string_in(conf, key + "Factor"));
+  const double share = !factor.empty()          ? std::atof(factor.c_str())
+                       : is_python(application) ? 0.4
+                                                : 0.1;
+  return std::max(kLeastOverhead, static_cast<std::int64_t>(static_cast<double>(heap) * share));
+}
+
+JsonObject resources_of(const Resource& application, std::string_view role) {
+  const auto& body = role_of(application, role);
+  const auto cores = std::max<std::int64_t>(1, int_in(body, "cores").value_or(1));
+  const auto heap = spark_bytes(string_in(body, "memory", "1g")).value_or(1024 * kMebi);
+  const auto memory =
+      fmt::format("{}Mi", (heap + overhead_of(application, role, heap) + kMebi - 1) / kMebi);
+  const auto cpu = string_in(body, "coreRequest");
+  JsonObject requests{{"cpu", cpu.empty() ? std::to_string(cores) : std::string(cpu)},
+                      {"memory", memory}};
+  JsonObject limits{{"memory", memory}};
+  if (const auto limit = string_in(body, "coreLimit"); !limit.empty()) { limits["cpu"] = limit; }
+  if (const auto* gpu = object_in(body, "gpu")) {
+    if (const auto* quantity = gpu->if_contains("quantity")) {
+      limits[string_in(*gpu, "name", "nvidia.com/gpu")] = *quantity;
+    }
+  }
+  return {{"requests", std::move(requests)}, {"limits", std::move(limits)}};
+}
+
+JsonObject dependencies_of(const Resource& application) {
+  JsonObject out;
+  const auto* deps = object_in(application.spec(), "deps");
+  if (deps == nullptr) { return out; }
+  for (const auto& [key, property] :
+       {std::pair("jars", "spark.jars"), std::pair("files", "spark.files"),
+        std::pair("pyFiles", "spark.submit.pyFiles"), std::pair("archives", "spark.archives"),
+        std::pair("packages", "spark.jars.packages"),
+        std::pair("excludePackages", "spark.jars.excludes"),
+        std::pair("repositories", "spark.jars.repositories")}) {
+    std::string joined;
+    const auto* items = array_in(*deps, key);
+    for (const auto& item : items == nullptr ? JsonArray{} : *items) {
+      if (!item.is_string()) { continue; }
+      joined += (joined.empty() ? "" : ",") + local_path(item.get_string());
+    }
+    if (!joined.empty()) { out[property] = joined; }
+  }
+  return out;
+}
+
+// The application's properties as the driver gets them; addresses are added where it starts.
+JsonObject properties_of(const Resource& application, const SparkNames& names) {
+  const auto size = spark_size(application);
+  const auto& driver = role_of(application, "driver");
+  const auto& executor = role_of(application, "executor");
+  const auto cores = std::max<std::int64_t>(1, int_in(executor, "cores").value_or(1));
+  JsonObject out{{"spark.app.name", names.prefix},
+                 {"spark.ui.killEnabled", "false"},
+                 {"spark.ui.port", std::to_string(kSparkUiPort)},
+                 {"spark.scheduler.minRegisteredResourcesRatio", "0.8"}};
+  for (const auto& property : dependencies_of(application)) {
+    out[property.key()] = property.value();
+  }
+  if (const auto* hadoop = object_in(application.spec(), "hadoopConf")) {
+    for (const auto& member : *hadoop) {
+      out["spark.hadoop." + std::string(member.key())] = member.value();
+    }
+  }
+  for (const auto& member : conf_of(application)) { out[member.key()] = member.value(); }
+  out["spark.driver.memory"] = string_in(driver, "memory", "1g");
+  out["spark.driver.port"] = std::to_string(kSparkDriverPort);
+  out["spark.driver.blockManager.port"] = std::to_string(kSparkBlockPort);
+  out["spark.blockManager.port"] = std::to_string(kSparkBlockPort);
+  out["spark.executor.memory"] = string_in(executor, "memory", "1g");
+  out["spark.executor.cores"] = std::to_string(cores);
+  out["spark.executor.instances"] = std::to_string(size.initial);
+  if (size.dynamic) {
+    out["spark.metier.wishes.port"] = std::to_string(kSparkWishesPort);
+    out["spark.dynamicAllocation.enabled"] = "true";
+    out["spark.dynamicAllocation.shuffleTracking.enabled"] = "true";
+    out["spark.dynamicAllocation.minExecutors"] = std::to_string(size.least);
+    out["spark.dynamicAllocation.maxExecutors"] = std::to_string(size.most);
+    out["spark.dynamicAllocation.initialExecutors"] = std::to_string(size.initial);
+  }
+  return out;
+}
+
+// A value that holds no reference to another variable.
+std::string literal(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    out += c;
+    if (c == '$') { out += c; }
+  }
+  return out;
+}
+
+std::string address_variable(std::string_view service) {
+  std::string out = "METIER_";
+  for (const char c : service) {
+    out +=
+        c == '-' || c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return out + "_ADDR";
+}
+
+void put_env(JsonArray& env, std::string_view name, std::string_view value) {
+  env.push_back(JsonObject{{"name", name}, {"value", value}});
+}
+
+// The part of a pod that both roles share; the container has no command yet.
+Resource pod_of(const Resource& application, const SparkNames& names, std::string_view role,
+                std::string name, const JsonObject& start) {
+  const auto& spec = application.spec();
+  const auto& body = role_of(application, role);
+  Resource out{.api_version = "v1", .kind = "Pod"};
+  out.metadata.name = std::move(name);
+  out.metadata.name_space = application.metadata.name_space;
+  out.metadata.owner = owner_ref_to(application);
+  out.metadata.labels = application.metadata.labels;
+  for (const auto& [key, target] : {std::pair("labels", &out.metadata.labels),
+                                    std::pair("annotations", &out.metadata.annotations)}) {
+    const auto* values = body.if_contains(key);
+    if (values == nullptr || values->is_null()) { continue; }
+    if (auto parsed = labels_from_json(*values, key)) {
+      for (auto& [label, value] : *parsed) { (*target)[label] = value; }
+    }
+  }
+  auto& labels = out.metadata.labels;
+  labels[std::string(kSparkAppLabel)] = names.prefix;
+  labels[std::string(kSparkRoleLabel)] = role;
+  labels[std::string(kSparkAttemptLabel)] = std::to_string(names.attempt);
+  labels[std::string(kPodGroupLabel)] = names.group;
+
+  JsonArray env;
+  if (const auto* own = array_in(body, "env")) { env = *own; }
+  put_env(env, "METIER_SPARK", literal(dump_json(start)));
+  put_env(env, "METIER_SPARK_DRIVER_ADDR", fmt::format("$({})", address_variable(names.service)));
+  JsonObject container{{"name", fmt::format("spark-kubernetes-{}", role)},
+                       {"image", string_in(spec, "image")},
+                       {"env", std::move(env)},
+                       {"resources", resources_of(application, role)},
+                       {"ports", JsonArray{JsonObject{{"name", "blockmanager"},
+                                                      {"containerPort", kSparkBlockPort}}}}};
+  // `mlrun` stands for the script, which needs no file then.
+  const bool script = string_in(spec, "mainApplicationFile") == kScript;
+  JsonArray mounts;
+  const auto* own_mounts = array_in(body, "volumeMounts");
+  for (const auto& mount : own_mounts == nullptr ? JsonArray{} : *own_mounts) {
+    if (script && string_at(mount, "mountPath") == "/etc/config/mlrun") { continue; }
+    mounts.push_back(mount);
+  }
+  JsonArray volumes;
+  const auto* all_volumes = array_in(spec, "volumes");
+  for (const auto& volume : all_volumes == nullptr ? JsonArray{} : *all_volumes) {
+    const auto used = std::ranges::any_of(mounts, [&](const Json& mount) {
+      return string_at(mount, "name") == string_at(volume, "name");
+    });
+    if (used) { volumes.push_back(volume); }
+  }
+  if (!mounts.empty()) { container["volumeMounts"] = std::move(mounts); }
+  if (const auto policy = string_in(spec, "imagePullPolicy"); !policy.empty()) {
+    container["imagePullPolicy"] = policy;
+  }
+  JsonObject pod{{"restartPolicy", "Never"}, {"containers", JsonArray{std::move(container)}}};
+  if (!volumes.empty()) { pod["volumes"] = std::move(volumes); }
+  for (const auto& [from, to] :
+       {std::pair("securityContext", "securityContext"), std::pair("nodeSelector", "nodeSelector"),
+        std::pair("tolerations", "tolerations"), std::pair("affinity", "affinity")}) {
+    if (const auto* value = body.if_contains(from); value != nullptr && !value->is_null()) {
+      pod[to] = *value;
+    }
+  }
+  if (const auto* batch = object_in(spec, "batchSchedulerOptions")) {
+    if (const auto name_of = string_in(*batch, "priorityClassName"); !name_of.empty()) {
+      pod["priorityClassName"] = name_of;
+    }
+  }
+  out.body["spec"] = std::move(pod);
+  return out;
+}
+
+JsonObject& container_of(Resource& pod) {
+  return pod.body["spec"].get_object()["containers"].get_array()[0].get_object();
+}
+
+JsonArray texts_in(const JsonObject& object, std::string_view key) {
+  JsonArray out;
+  const auto* list = array_in(object, key);
+  for (const auto& item : list == nullptr ? JsonArray{} : *list) {
+    if (item.is_string()) { out.push_back(Json(literal(item.get_string()))); }
+  }
+  return out;
+}
+
+}  // namespace
+
+SparkNames::SparkNames(const Resource& application, std::int64_t number) : attempt(number) {
+  const auto suffix = number > 1 ? fmt::format("-{}", number) : std::string();
+  prefix = shorten_name(application.metadata.name, 63 - suffix.size() - 11) + suffix;
+  driver = prefix + "-driver";
+  service = prefix + "-driver-svc";
+  group = prefix;
+}
+
+std::string SparkNames::executor(std::int64_t id) const {
+  return fmt::format("{}-exec-{}", prefix, id);
+}
+
+std::optional<std::int64_t> spark_bytes(std::string_view text) {
+  const auto digits = std::ranges::find_if_not(
+      text, [](char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; });
+  const std::string number(text.begin(), digits);
+  const std::string_view unit(digits, text.end());
+  if (number.empty() || number.size() > 12 || unit.empty()) { return std::nullopt; }
+  const auto value = std::atoll(number.c_str());
+  switch (std::tolower(static_cast<unsigned char>(unit[0]))) {
+    case 'k': return value << 10;
+    case 'm': return value << 20;
+    case 'g': return value << 30;
+    default: return std::nullopt;
+  }
+}
+
+SparkSize spark_size(const Resource& application) {
+  SparkSize out;
+  const auto replicas = std::clamp<std::int64_t>(
+      int_in(role_of(application, "executor"), "instances").value_or(1), 1, 10'000);
+  out.initial = out.least = out.most = replicas;
+  const auto* dynamic = object_in(application.spec(), "dynamicAllocation");
+  if (dynamic == nullptr || !bool_in(*dynamic, "enabled")) { return out; }
+  out.dynamic = true;
+  out.least = std::clamp<std::int64_t>(int_in(*dynamic, "minExecutors").value_or(0), 0, 10'000);
+  out.most = std::clamp<std::int64_t>(int_in(*dynamic, "maxExecutors").value_or(10'000),
+                                      std::max<std::int64_t>(1, out.least), 10'000);
+  out.initial = std::clamp<std::int64_t>(int_in(*dynamic, "initialExecutors").value_or(out.least),
+                                         std::max<std::int64_t>(1, out.least), out.most);
+  return out;
+}
+
+Resource spark_service(const Resource& application, const SparkNames& names) {
+  Resource out{.api_version = "v1", .kind = "Service"};
+  out.metadata.name = names.service;
+  out.metadata.name_space = application.metadata.name_space;
+  out.metadata.labels = application.metadata.labels;
+  out.metadata.owner = owner_ref_to(application);
+  const auto port = [](std::string_view name, int number) {
+    return JsonObject{{"name", name}, {"port", number}, {"targetPort", number}};
+  };
+  out.body["spec"] = JsonObject{
+      {"selector", JsonObject{{kSparkAppLabel, names.prefix}, {kSparkRoleLabel, "driver"}}},
+      {"ports", JsonArray{port("driver", kSparkDriverPort), port("blockmanager", kSparkBlockPort),
+                          port("ui", kSparkUiPort)}}};
+  return out;
+}
+
+Resource spark_group(const Resource& application, const SparkNames& names) {
+  auto out = make_pod_group(names.group, application.metadata.name_space,
+                            static_cast<int>(1 + spark_size(application).initial));
+  out.metadata.owner = owner_ref_to(application);
+  return out;
+}
+
+Resource spark_driver(const Resource& application, const SparkNames& names) {
+  const auto& spec = application.spec();
+  const auto main_file = string_in(spec, "mainApplicationFile");
+  JsonObject start{{"role", "driver"},
+                   {"type", string_in(spec, "type", "Python")},
+                   {"app", names.prefix},
+                   {"memory", string_in(role_of(application, "driver"), "memory", "1g")},
+                   {"java_options", string_in(role_of(application, "driver"), "javaOptions")},
+                   {"conf", properties_of(application, names)}};
+  if (const auto main_class = string_in(spec, "mainClass"); !main_class.empty()) {
+    start["main_class"] = main_class;
+  }
+  auto out = pod_of(application, names, "driver", names.driver, start);
+  auto& container = container_of(out);
+  for (const auto& [name, number] :
+       {std::pair("driver", kSparkDriverPort), std::pair("ui", kSparkUiPort)}) {
+    container["ports"].get_array().push_back(JsonObject{{"name", name}, {"containerPort", number}});
+  }
+  auto arguments = texts_in(spec, "arguments");
+  if (main_file == kScript) {
+    container["command"] = JsonArray{"mlrun"};
+    container["args"] = std::move(arguments);
+    return out;
+  }
+  JsonArray words{"-m", "metier_runner.spark", "driver", literal(local_path(main_file))};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  container["command"] = JsonArray{"$(METIER_PYTHON)"};
+  container["args"] = std::move(words);
+  return out;
+}
+
+Resource spark_executor(const Resource& application, const SparkNames& names, std::int64_t id) {
+  const auto& body = role_of(application, "executor");
+  const auto& conf = conf_of(application);
+  const JsonObject start{
+      {"role", "executor"},
+      {"app", names.prefix},
+      {"id", std::to_string(id)},
+      {"cores", std::max<std::int64_t>(1, int_in(body, "cores").value_or(1))},
+      {"memory", string_in(body, "memory", "1g")},
+      {"java_options",
+       string_in(body, "javaOptions", string_in(conf, "spark.executor.extraJavaOptions"))},
+      {"class_path", string_in(conf, "spark.executor.extraClassPath")}};
+  auto out = pod_of(application, names, "executor", names.executor(id), start);
+  out.metadata.labels[std::string(kSparkExecutorLabel)] = std::to_string(id);
+  auto& container = container_of(out);
+  container["command"] = JsonArray{"$(METIER_PYTHON)"};
+  container["args"] = JsonArray{"-m", "metier_runner.spark", "executor"};
+  return out;
+}
+
+}  // namespace metier

@@ -1,0 +1,45 @@
+// The Pods, Service and gang of one SparkApplication. Pure.
+#pragma once
+
+#include <string>
+
+#include "resource/resource.h"
+
+namespace metier {
+
+inline constexpr int kSparkDriverPort = 7078;  // the ports that Spark has on Kubernetes
+inline constexpr int kSparkBlockPort = 7079;
+inline constexpr int kSparkUiPort = 4040;
+inline constexpr int kSparkWishesPort = 7080;  // spark/: how many executors Spark wants
+inline constexpr std::string_view kSparkAppLabel = "sparkoperator.k8s.io/app-name";
+inline constexpr std::string_view kSparkRoleLabel = "spark-role";
+inline constexpr std::string_view kSparkExecutorLabel = "spark-exec-id";
+inline constexpr std::string_view kSparkAttemptLabel = "metier.dev/attempt";
+
+// One execution of the application: the second one and later have names of their own.
+struct SparkNames {
+  SparkNames(const Resource& application, std::int64_t attempt);
+  std::string prefix;
+  std::string driver;   // the driver's pod
+  std::string service;  // of the driver
+  std::string group;
+  std::string executor(std::int64_t id) const;
+  std::int64_t attempt;
+};
+
+struct SparkSize {
+  std::int64_t initial = 1;  // executors that start with the driver
+  std::int64_t least = 1;
+  std::int64_t most = 1;
+  bool dynamic = false;
+};
+SparkSize spark_size(const Resource& application);
+// Bytes of "512m"; nothing for another form.
+std::optional<std::int64_t> spark_bytes(std::string_view text);
+
+Resource spark_service(const Resource& application, const SparkNames& names);
+Resource spark_group(const Resource& application, const SparkNames& names);
+Resource spark_driver(const Resource& application, const SparkNames& names);
+Resource spark_executor(const Resource& application, const SparkNames& names, std::int64_t id);
+
+}  // namespace metier

@@ -1,0 +1,22 @@
+// What engines of kinds are installed on this machine, for `metier kinds --check`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cluster/cluster.h"
+
+namespace metier {
+
+// Major version of the Java that `home` (JAVA_HOME) or `path` (PATH) finds, with the text of its version; 0: none.
+struct Java {
+  int major = 0;
+  std::string version;
+  std::string program;
+};
+Java find_java(const std::string& home, const std::string& path);
+
+// spark and remote-spark.
+std::vector<KindHealth> spark_health();
+
+}  // namespace metier

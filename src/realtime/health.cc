@@ -1,0 +1,99 @@
+#include "realtime/health.h"
+
+#include <thread>
+
+#include "net/http.h"
+#include "realtime/listen.h"
+
+namespace metier::realtime {
+namespace {
+
+class Health final : public HealthServer {
+ public:
+  Health(HealthCalls calls, Logger log)
+      : calls_(std::move(calls)),
+        loop_(1),
+        work_(asio::make_work_guard(loop_)),
+        server_(net::make_server(
+            loop_.get_executor(),
+            [this](net::Request request) { return answer(std::move(request)); },
+            net::Limits{.body_bytes = 1024, .connections = 64}, log)) {}
+
+  ~Health() override {
+    if (!thread_.joinable()) { start(); }
+    asio::co_spawn(
+        loop_,
+        [this]() -> Async<void> {
+          co_await server_->close(std::chrono::milliseconds(0));
+          loop_.stop();
+        },
+        [](const std::exception_ptr&) {});
+    thread_.join();
+  }
+
+  Result<void> open(const ListenConfig& listen, std::string_view name, std::uint16_t& port) {
+    if (listen.none()) { return {}; }
+    METIER_TRY(socket, listening_socket(listen));
+    port = port_of(socket.get());
+    METIER_TRY(listening,
+               server_->listen({.name = std::string(name), .inherited_fd = socket.release()}));
+    static_cast<void>(listening);
+    return {};
+  }
+  void start() {
+    thread_ = std::thread([this] { loop_.run(); });
+  }
+  std::uint16_t health_port() const override { return health_port_; }
+  std::uint16_t metrics_port() const override { return metrics_port_; }
+  std::uint16_t health_port_ = 0, metrics_port_ = 0;
+
+ private:
+  static net::Response text(int status, std::string body) {
+    net::Response response;
+    response.status = status;
+    response.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
+    response.body = std::move(body);
+    return response;
+  }
+
+  Async<net::Response> answer(net::Request request) {
+    if (request.method != "GET") { co_return text(405, "only GET is answered here\n"); }
+    if (request.path == "/live") { co_return text(200, "ok\n"); }
+    if (request.path == "/ready") {
+      co_return calls_.ready() ? text(200, "ok\n") : text(503, calls_.why_not_ready() + "\n");
+    }
+    if (request.path == "/metrics") {
+      auto metrics = calls_.metrics();
+      if (!metrics) { co_return text(503, metrics.error().text() + "\n"); }
+      net::Response response = text(200, std::move(*metrics));
+      response.headers[0].second = "text/plain; version=0.0.4; charset=utf-8";
+      co_return response;
+    }
+    if (request.path == "/triggers") {
+      auto triggers = calls_.triggers();
+      if (!triggers) { co_return text(503, triggers.error().text() + "\n"); }
+      co_return net::json_response(200, std::move(*triggers));
+    }
+    co_return text(404, "there are /live, /ready, /metrics and /triggers\n");
+  }
+
+  HealthCalls calls_;
+  asio::io_context loop_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_;
+  std::unique_ptr<net::Server> server_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<HealthServer>> start_health(const ProcessorConfig& config, HealthCalls calls,
+                                                   Logger log) {
+  if (config.health.none() && config.metrics.none()) { return nullptr; }
+  auto health = std::make_unique<Health>(std::move(calls), std::move(log));
+  METIER_CHECK(health->open(config.health, "health", health->health_port_));
+  METIER_CHECK(health->open(config.metrics, "metrics", health->metrics_port_));
+  health->start();
+  return health;
+}
+
+}  // namespace metier::realtime

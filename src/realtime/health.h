@@ -1,0 +1,31 @@
+// Health and metrics on a thread of their own: they answer while the event loop is busy.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "realtime/processor_config.h"
+
+namespace metier::realtime {
+
+struct HealthCalls {
+  std::function<bool()> ready;                    // any thread
+  std::function<std::string()> why_not_ready;     // any thread
+  std::function<Result<std::string>()> metrics;   // may wait for the loop, bounded
+  std::function<Result<std::string>()> triggers;  // JSON, may wait for the loop, bounded
+};
+
+class HealthServer {
+ public:
+  virtual ~HealthServer() = default;  // ends the thread
+  virtual std::uint16_t health_port() const = 0;
+  virtual std::uint16_t metrics_port() const = 0;
+};
+// Null when neither is configured.
+Result<std::unique_ptr<HealthServer>> start_health(const ProcessorConfig& config, HealthCalls calls,
+                                                   Logger log);
+
+}  // namespace metier::realtime

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.server import Server, running
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = ["venv-spark", "venv-spark35"] if os.environ.get("METIER_TEST_ALL") else ["venv-spark"]
+
+CODE = """
+import os, sys, time
+import helpers
+
+def total(context, n: int = 1000):
+    from pyspark.sql import SparkSession
+    spark = SparkSession.builder.getOrCreate()
+    rows = spark.sparkContext.parallelize(range(n), 4)
+    context.log_result("sum", rows.map(lambda x: helpers.twice(x) + one(x)).sum())
+    context.log_result("master", spark.sparkContext.master)
+    places = spark.sparkContext.parallelize(range(8), 8).map(lambda _: os.environ["METIER_POD_NAME"]).distinct().collect()
+    context.log_result("places", sorted(places))
+    context.log_dataset("squares", spark.range(10).selectExpr("id", "id * id as square"))
+    print("rows", spark.range(10).count())
+
+def one(x):
+    return 1
+
+def slow(context, seconds: float = 20):
+    from pyspark.sql import SparkSession
+    spark = SparkSession.builder.getOrCreate()
+    def wait(x):
+        time.sleep(seconds / 8)
+        return os.environ["METIER_POD_NAME"]
+    print("session is ready", flush=True)
+    names = spark.sparkContext.parallelize(range(16), 16).map(wait).collect()
+    context.log_result("places", sorted(set(names)))
+    context.log_result("tasks", len(names))
+
+def fail(context):
+    from pyspark.sql import SparkSession
+    spark = SparkSession.builder.getOrCreate()
+    def broken(x):
+        raise ValueError("no such luck")
+    spark.sparkContext.parallelize(range(2), 2).map(broken).collect()
+
+def connected(context):
+    from pyspark.sql import SparkSession, functions as F
+    spark = SparkSession.builder.getOrCreate()
+    context.log_result("sum", spark.range(1000).agg(F.sum("id")).first()[0])
+    context.log_result("session", type(spark).__module__)
+"""
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def python(request: pytest.FixtureRequest) -> Path:
+    """An interpreter that has one version of Spark."""
+    found = ROOT / "build" / request.param / "bin" / "python"
+    if not found.exists():
+        pytest.skip(f"no build/{request.param}: scripts/setup makes it (Spark 3.5 with METIER_TEST_ALL=1)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, python: Path) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("m") / "data", python=str(python)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("code")
+    (path / "count.py").write_text(CODE)
+    (path / "helpers.py").write_text("def twice(x):\n    return 2 * x\n")
+    return path

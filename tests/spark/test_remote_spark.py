@@ -1,0 +1,110 @@
+"""Kind remote-spark against clusters that the test starts: a standalone master with a worker, and a Connect server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from metier_runner import spark
+from support.server import Server, free_port
+from test_spark import run
+
+
+def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Popen[bytes]:
+    """One of Spark's own programs, on 127.0.0.1."""
+    home = next((python.parent.parent / "lib").glob("python3*/site-packages/pyspark"))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("METIER_", "MLRUN_", "SPARK_"))}
+    environment |= {"SPARK_HOME": str(home), "METIER_JOURNAL": str(folder / "journal"), "TMPDIR": str(folder)}
+    environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SCALA_VERSION": spark.spark_version(str(home))[1]}
+    environment |= {"PYSPARK_PYTHON": str(python), "PYTHONPATH": str(home.parent)}
+    command = [*spark.java_command(environment, "warn", memory), *words]
+    with open(folder / "log", "ab") as log:
+        return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+
+
+def listening(port: int, seconds: float = 120) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody listens on {port} after {seconds} s")
+
+
+@contextlib.contextmanager
+def ended_after(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def master(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("standalone"), free_port()
+    place = ["--host", "127.0.0.1", "--webui-port", "0"]
+    first = java(python, folder, "256m", "org.apache.spark.deploy.master.Master", *place, "--port", str(port))
+    with ended_after(first):
+        listening(port)
+        url = f"spark://127.0.0.1:{port}"
+        size = ["--cores", "1", "--memory", "600m", "--work-dir", str(folder / "work")]
+        with ended_after(java(python, folder, "256m", "org.apache.spark.deploy.worker.Worker", *place, *size, url)):
+            yield url
+
+
+@pytest.fixture(scope="module")
+def connect(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not list(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar")):
+        pytest.skip("pyspark 3.5 carries no Connect server: tested with Spark 4")
+    folder, port = tmp_path_factory.mktemp("connect"), free_port()
+    conf = {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
+    conf |= {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2", "spark.sql.warehouse.dir": str(folder)}
+    words = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+    submit = ["org.apache.spark.deploy.SparkSubmit", "--master", "local[1]", *words]
+    main = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "connect", "spark-internal"]
+    with ended_after(java(python, folder, "512m", *submit, *main)):
+        listening(port)
+        yield f"sc://127.0.0.1:{port}"
+
+
+def yaml_for(folder: Path, service: str) -> str:
+    """A function file: what `with_spark_service` writes."""
+    path = folder / f"remote-{service.partition(':')[0]}.yaml"
+    path.write_text(
+        "kind: remote-spark\nmetadata: {name: remote}\nspec:\n  command: count.py\n"
+        f"  env: [{{name: METIER_SPARK_SERVICE, value: '{service}'}}]\n"
+    )
+    return str(path)
+
+
+def test_a_session_goes_to_the_standalone_master(server: Server, folder: Path, master: str) -> None:
+    function = yaml_for(folder, master)
+    code, done, errors = run(server, folder, "-f", function, "--handler", "connected")
+    assert code == 0, errors
+    assert done["status"]["results"] == {"sum": 499500, "session": "pyspark.sql.session"}
+
+
+def test_a_session_goes_to_the_connect_server(server: Server, folder: Path, connect: str) -> None:
+    function = yaml_for(folder, connect)
+    code, done, errors = run(server, folder, "-f", function, "--handler", "connected")
+    assert code == 0, errors
+    assert done["status"]["results"] == {"sum": 499500, "session": "pyspark.sql.connect.session"}
+
+
+def test_livy_is_refused(server: Server, folder: Path) -> None:
+    done = server.metier("run", "-f", yaml_for(folder, "livy://127.0.0.1:8998"), "--handler", "connected", cwd=folder)
+    assert done.returncode == 5
+    assert "Livy is not supported" in done.stderr
