@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 METIER = ROOT / "build" / "release" / "metier"
 FLIGHTS = ROOT / "examples" / "flights"
 PYTHON = ROOT / "build" / "venv" / "bin" / "python"
+SPARK = ROOT / "build" / "venv-spark" / "bin" / "python"
 DATA = ROOT / "build" / "demo"
 
 
@@ -61,6 +62,14 @@ def steps() -> list[Step]:
             f"{DATA / 'by_carrier.so'}:by_carrier",
             [inputs[0], "--name", "by-carrier"],
             "worst_carrier",
+        ),
+        Step("delays (pandas)", "job", f"{FLIGHTS / 'delays.py'}:delays", [inputs[0], "--name", "delays"], "worst"),
+        Step(
+            "delays (2 executors)",
+            "spark",
+            f"{FLIGHTS / 'delays_spark.py'}:delays",
+            [inputs[0], "--name", "delays-spark", "--replicas", "2", "--python", str(SPARK)],
+            "worst",
         ),
     ]
     return table

@@ -105,9 +105,8 @@ def test_a_lost_driver_ends_the_run_with_its_cause(server: Server, folder: Path)
     uid = begin(server, folder, "count.py:slow", "--kind", "spark", "-p", "seconds=100")
     wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
     driver = next(n for n in pods_of(server, uid) if n.endswith("-driver"))
-    for pid in processes_of(server, driver):
-        if pid != java_of(server, driver) and b"shim" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    jvm = Path(f"/proc/{java_of(server, driver)}/stat").read_text()
+    os.kill(int(jvm.rpartition(")")[2].split()[1]), signal.SIGKILL)  # its parent, the user's Python
     status = wait_for("the end", lambda: (s := state_of(server, uid))["state"] in ("completed", "error") and s)
     assert status["state"] == "error"
     wait_for("processes end", lambda: not processes_of(server), 60)
