@@ -421,6 +421,26 @@ def handler(context, event):
     assert f.call("/empty").status == 200
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_files_are_streamed(make: Any, tmp_path: Path, mode: str) -> None:
+    f = make(
+        "def handler(context, event):\n"
+        "    headers = {'X-nuclio-filestream-path': event.body.decode(), 'X-More': '1'}\n"
+        "    if event.path == '/delete': headers['X-nuclio-filestream-delete-after-send'] = 'yes'\n"
+        "    return context.Response(headers=headers, content_type='x/y')\n",
+        trigger={"mode": mode},
+    )
+    file = tmp_path / "file"
+    file.write_bytes(b"content " * 50_000)
+    answer = f.call("/", str(file))
+    assert (
+        answer.body == file.read_bytes() and answer.headers["content-type"] == "x/y" and answer.headers["x-more"] == "1"
+    )
+    assert f.call("/delete", str(file)).body == b"content " * 50_000
+    until(lambda: not file.exists(), what="the file to be removed")
+    assert f.call("/", str(file)).status == 404
+
+
 def test_batches_are_answered_by_id(make: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

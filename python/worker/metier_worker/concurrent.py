@@ -90,6 +90,7 @@ class Concurrent:
             result = self.worker.handler(self.worker.context, event)
             if inspect.isawaitable(result):
                 result = await result
+            result = encoding.with_file(result)
             spent = time.monotonic_ns() - start
             if encoding.is_stream(result) or (encoding.is_response(result) and encoding.is_stream(result.body)):
                 await self.stream(result, slot, generation, spent)

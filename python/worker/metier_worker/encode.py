@@ -95,6 +95,48 @@ def is_response(value: Any) -> bool:
     return hasattr(value, "status_code") and hasattr(value, "headers") and hasattr(value, "body") and hasattr(value, "content_type")
 
 
+class FileAnswer:
+    """A Response whose body is a file: `X-nuclio-filestream-path`, removed afterwards with `X-nuclio-filestream-delete-after-send`."""
+
+    def __init__(self, response: Any, path: str, delete: bool) -> None:
+        self.status_code = response.status_code
+        self.content_type = response.content_type
+        self.headers = {k: v for k, v in response.headers.items() if not str(k).lower().startswith("x-nuclio-filestream-")}
+        self.body = file_pieces(path, delete)
+
+
+def file_pieces(path: str, delete: bool) -> Any:
+    """Yield a file's bytes."""
+    import os
+
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(65536):
+                yield piece
+    finally:
+        if delete:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+
+
+def with_file(result: Any) -> Any:
+    """Return what streams the file that a Response names; (404, text) when there is none; else the result itself."""
+    headers = getattr(result, "headers", None)
+    if not headers or not hasattr(headers, "items") or not is_response(result):
+        return result
+    named = {str(k).lower(): v for k, v in headers.items()}
+    path = named.get("x-nuclio-filestream-path")
+    if path is None:
+        return result
+    import os
+
+    if not os.path.isfile(str(path)):
+        return 404, f"there is no file {path}"
+    return FileAnswer(result, str(path), "x-nuclio-filestream-delete-after-send" in named)
+
+
 def encode(result: Any) -> Encoded:
     """Encode every form that is not streamed; raises what the handler then raised."""
     if isinstance(result, str):

@@ -78,6 +78,7 @@ class Worker:
 
     def encode(self, result: Any, ids: tuple[int, int, int]) -> Any:
         """Encode what is neither text nor bytes; a generator is sent from here, piece by piece."""
+        result = encoding.with_file(result)
         if encoding.is_stream(result):
             return self.stream(result, 200, encoding.TEXT, b"", 0, ids)
         if encoding.is_response(result) and encoding.is_stream(result.body):
