@@ -238,6 +238,23 @@ def test_the_template_may_die(make: Any) -> None:
     assert f.call("/", b"replaced").body == b"replaced"
 
 
+def test_programs_that_a_handler_starts_have_their_signals(make: Any) -> None:
+    f = make(
+        """
+import multiprocessing, subprocess, time
+def handler(context, event):
+    child = subprocess.Popen(["sleep", "3600"])
+    child.terminate()
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+    other.start()
+    other.terminate()
+    other.join()
+    return [child.wait(), other.exitcode]
+"""
+    )
+    assert f.call().json() == [-15, -15]
+
+
 def test_fairness_over_allocators(make: Any) -> None:
     """Two triggers of one allocator name share its workers."""
     config_of_second = {

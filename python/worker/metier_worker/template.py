@@ -12,7 +12,6 @@ from __future__ import annotations
 import array
 import json
 import os
-import signal
 import socket
 import sys
 import time
@@ -199,9 +198,6 @@ class Template:
     def child(self, message: dict[str, Any], fds: list[int]) -> int:
         """Be a worker."""
         self.control.close()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the processor drains and says when to end
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.restore()
         if "random" in sys.modules:
             sys.modules["random"].seed()
@@ -243,8 +239,6 @@ class Template:
 def main() -> int:
     """Be the template of one function."""
     template = Template()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if template.cold:
         saved = json.loads(template.cold)
         template.init = saved["init"]
