@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 
 from common import ROOT, cpu_seconds, median, memory_mib, table
-from support.server import BINARY, Server, running
+from support.server import BINARY, Server, kill_tree_of, running
 
 FIRST_LINE = "import time\ndef f(context):\n    context.log_result('at', time.time())\n"
 REPEAT = int(os.environ.get("BENCH_REPEAT", "21"))
@@ -104,6 +104,13 @@ def commands() -> None:
             env = {**os.environ, "MLRUN_DBPATH": "", "PATH": f"{peer.parent}:{os.environ['PATH']}"}
             value = prompt_to_prompt([str(peer), "run", "--local", "--handler", "f", "empty.py"], env, 3, folder)
             rows.append(("mlrun run --local (peer)", f"{value:.0f}"))
+        alone = []
+        for i in range(5):
+            cold = Server(Path(folder) / f"alone{i}" / "data")
+            cold.data.mkdir(parents=True)
+            alone.append(prompt_to_prompt([BINARY, "run", f"{code}:f", "--kind", "job"], cold.environment, 1))
+            kill_tree_of(str(cold.data))
+        rows.append(("metier run --kind job, starting its server", f"{median(alone):.0f}"))
         starts = []
         for i in range(5):
             lonely = Server(Path(folder) / f"cold{i}" / "data")
