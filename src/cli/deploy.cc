@@ -283,6 +283,30 @@ void show_deployment(Command& command, const JsonObject& view) {
   }
 }
 
+int why_deployment(Command& command, const JsonObject& view) {
+  auto& screen = command.screen;
+  const auto& status = inside(view, "status");
+  const auto state = string_in(view, "state");
+  const auto name = string_in(view, "name");
+  if (command.output == "json") { screen.json(Json(status)); }
+  if (command.output == "yaml") { screen.yaml(Json(status)); }
+  if (command.output == "json" || command.output == "yaml") { return 0; }
+  const auto message = string_in(status, "message");
+  screen.out(fmt::format("function {} is {}{}\n", quote(name), state,
+                         message.empty() ? "" : ": " + printable(message)));
+  if (state == "error" || state == "unhealthy") {
+    screen.out(fmt::format("\n  {:<22} {}\n  {:<22} {}\n", "what it printed",
+                           fmt::format("metier logs {}", name), "once more",
+                           "metier deploy, with what is mended"));
+  }
+  if (const auto code = string_in(status, "reason"); !code.empty()) {
+    screen.out(screen.paint_out(Role::aside,
+                                fmt::format("reason {0} {1} metier help {0}", code, screen.dot())) +
+               "\n");
+  }
+  return 0;
+}
+
 Result<int> function_logs(Command& command, const std::string& name, bool follow,
                           std::int64_t tail) {
   const InterruptCounter counter;

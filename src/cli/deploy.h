@@ -17,6 +17,8 @@ Result<JsonObject> deployment(Command& command, const std::string& name,
                               std::uint64_t revision = 0);
 // State, addresses, replicas, pods and conditions of a deployed function, as `describe` shows them.
 void show_deployment(Command& command, const JsonObject& view);
+// Why it is not ready, in a sentence.
+int why_deployment(Command& command, const JsonObject& view);
 // Logs of all its pods; with `follow` until interrupted or deleted.
 Result<int> function_logs(Command& command, const std::string& name, bool follow,
                           std::int64_t tail);

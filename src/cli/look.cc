@@ -497,7 +497,12 @@ Result<int> logs_main(Command& command) {
 }
 
 Result<int> why_main(Command& command) {
-  METIER_TRY(run, resolve_run(command, command.arguments.words()[0]));
+  const auto& word = command.arguments.words()[0];
+  auto found = resolve_run(command, word);
+  if (!found && found.error().kind == ErrorKind::not_found) {
+    if (const auto view = deployment(command, word)) { return why_deployment(command, *view); }
+  }
+  METIER_TRY(run, std::move(found));
   const std::string uid(string_in(part(run, "metadata"), "uid"));
   METIER_TRY(answer, command.session.get(fmt::format("/api/metier/v1/runs/{}/why?project={}", uid,
                                                      command.project)));

@@ -105,6 +105,7 @@ class Deployments final {
   void poke(const LivePtr& live);
   Async<void> work(LivePtr live);
   Async<bool> observe_once(LivePtr live);
+  Async<std::string> last_words(LivePtr live);
   Async<Json> status_from(LivePtr live, const Observation& seen);
   Async<Result<void>> set_status(LivePtr live, Json status, bool ready);
   Async<void> tear_down(LivePtr live);

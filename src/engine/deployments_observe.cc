@@ -155,6 +155,20 @@ Async<void> Deployments::work(LivePtr live) {
   live->working = false;
 }
 
+// The last line that the first pod printed: where a program says why it ends.
+Async<std::string> Deployments::last_words(LivePtr live) {
+  const DeploymentPlan plan = live->plan;
+  auto size = co_await log(plan.project, plan.name, plan.tag, "", 0, 0, false);
+  if (!size || size->size == 0) { co_return std::string(); }
+  const std::uint64_t from = size->size - std::min<std::uint64_t>(size->size, 4096);
+  auto end = co_await log(plan.project, plan.name, plan.tag, "", from, 4096, false);
+  if (!end) { co_return std::string(); }
+  std::string_view text = end->bytes;
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) { text.remove_suffix(1); }
+  const std::size_t line = text.rfind('\n');
+  co_return std::string(text.substr(line == std::string_view::npos ? 0 : line + 1).substr(0, 500));
+}
+
 Async<Json> Deployments::status_from(LivePtr live, const Observation& seen) {
   JsonObject status;
   status["state"] = state_from(live->plan, seen);
@@ -162,6 +176,14 @@ Async<Json> Deployments::status_from(LivePtr live, const Observation& seen) {
   if (!seen.message.empty()) { status["message"] = seen.message; }
   if (seen.first_failure && seen.message.empty()) {
     status["message"] = seen.first_failure->message;
+  }
+  const std::string state(string_in(status, "state"));
+  if ((state == "error" || state == "unhealthy") && seen.reason == "ProcessorFailed") {
+    if (const std::string words = co_await last_words(live); !words.empty()) {
+      std::string message(string_in(status, "message"));
+      message += (message.empty() ? "" : "; its last line: ") + words;
+      status["message"] = std::move(message);
+    }
   }
   JsonArray inside;
   for (const Endpoint& endpoint : seen.endpoints) {
@@ -311,10 +333,16 @@ Async<Result<LogSlice>> Deployments::log(std::string project, std::string name, 
   }
   LogSlice out{.bytes = {}, .size = 0, .state = view->state};
   const auto resources = resources_of(project, view->name, tag);
+  // Unnamed: a pod of this generation before one that is only left of an earlier one.
+  const std::string generation = std::to_string(view->generation);
   const auto is_pod = [&](const ResourceStatus& status) {
     return status.key.kind == "Pod" && (pod.empty() || status.key.name == pod);
   };
-  const auto found = std::ranges::find_if(resources, is_pod);
+  auto found = std::ranges::find_if(resources, [&](const ResourceStatus& status) {
+    const auto label = status.labels.find(kGenerationAnnotation);
+    return is_pod(status) && label != status.labels.end() && label->second == generation;
+  });
+  if (found == resources.end()) { found = std::ranges::find_if(resources, is_pod); }
   if (found == resources.end()) {
     if (pod.empty()) { co_return out; }  // at zero replicas nobody writes
     co_return fail(Error{.kind = ErrorKind::not_found,
