@@ -124,9 +124,16 @@ void FunctionsOfNode::forget_strangers() {
   });
 }
 
-Result<FunctionsOfNode::Socket> FunctionsOfNode::keep(std::string name, const std::string& host,
+std::string FunctionsOfNode::control_path(const std::string& name_space,
+                                          const std::string& pod) const {
+  return fmt::format("{}/functions/{}.sock", options_.data,
+                     sha256_hex(name_space + "/" + pod).substr(0, 12));
+}
+
+Result<FunctionsOfNode::Socket> FunctionsOfNode::keep(const Resource& function, bool outside,
+                                                      const std::string& host,
                                                       const std::string& port) {
-  Socket out{.name = std::move(name)};
+  Socket out{.name = socket_name(key_of(function), outside)};
   if (const auto kept = adopted_.find(out.name); kept != adopted_.end()) {
     const HostPort now = split(address_of(kept->second.get()));
     // A name may stand for any address: then the port decides.
@@ -139,7 +146,18 @@ Result<FunctionsOfNode::Socket> FunctionsOfNode::keep(std::string name, const st
     auto made = listen_on(host, port);
     if (!made && made.error().code == "PortTaken") {
       // Gate and server died together: processors of this function still have its socket.
-      if (auto rescued = rescue_socket(host, port, options_.program)) {
+      auto rescued = rescue_socket(host, port, options_.program);
+      const JsonObject* http = http_trigger(function.spec());
+      const std::string trigger =
+          std::string(http == nullptr ? std::string_view() : string_in(*http, "name")) +
+          (outside ? "-external" : "");
+      for (const Resource& pod :
+           objects_.list({.kind = "Pod", .owner_uid = function.metadata.uid})) {
+        if (rescued) { break; }
+        rescued =
+            rescue_from_control(control_path(pod.metadata.name_space, pod.metadata.name), trigger);
+      }
+      if (rescued && split(address_of(rescued->get())).port == port) {
         options_.log.info("took a function's socket back from its processor",
                           {{"address", Json(host + ":" + port)}});
         made = std::move(*rescued);
@@ -180,23 +198,23 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
   if (node_port >= 0) { held.where.external = *inside; }
   if (options_.gate != nullptr) {
     const HostPort at = split(*inside);
-    METIER_TRY(socket, keep(socket_name(key, false), at.host, at.port));
+    METIER_TRY(socket, keep(function, false, at.host, at.port));
     held.inside = std::move(socket);
     if (node_port >= 0 && !options_.listen.empty()) {
       std::string port = std::to_string(node_port);
       // A port that was chosen once stays, so that its callers find it again.
       const std::string before = external_before(function);
       if (node_port == 0 && !before.empty() && before != *inside) { port = split(before).port; }
-      auto outside = keep(socket_name(key, true), options_.listen, port);
+      auto outside = keep(function, true, options_.listen, port);
       if (!outside && node_port == 0 && port != "0") {
-        outside = keep(socket_name(key, true), options_.listen, "0");  // another program has it now
+        outside = keep(function, true, options_.listen, "0");  // another program has it now
       }
       if (!outside) { return fail(std::move(outside.error())); }
       held.where.external = options_.listen + ":" + split(address_of(outside->fd.get())).port;
       held.outside = std::move(*outside);
     } else if (node_port > 0 && node_port != std::strtol(at.port.c_str(), nullptr, 10)) {
       // The port that was asked for, on loopback: there is no other address without --listen.
-      auto outside = keep(socket_name(key, true), "127.0.0.1", std::to_string(node_port));
+      auto outside = keep(function, true, "127.0.0.1", std::to_string(node_port));
       if (!outside) { return fail(std::move(outside.error())); }
       held.where.external = "127.0.0.1:" + std::to_string(node_port);
       held.outside = std::move(*outside);
@@ -407,11 +425,16 @@ Result<void> FunctionsOfNode::prepare(const Resource& pod, Ambient& ambient) {
       if (held->second.outside.fd) { place.external_socket = held->second.outside.name; }
     }
   }
-  // The file may hold passwords of triggers: it is its pod's alone.
-  const std::string file = fmt::format("{}/{}.{}.json", folder, key.name_space, pod.metadata.name);
-  METIER_CHECK(write_file(file, dump_json(processor_config(*function, place)), 0600));
+  JsonObject config = processor_config(*function, place);
   const JsonObject* security = object_in(pod.spec(), "securityContext");
   const auto user = security == nullptr ? std::nullopt : int_in(*security, "runAsUser");
+  const std::string control = control_path(key.name_space, pod.metadata.name);
+  if (control.size() < 104 && (!user || *user == static_cast<std::int64_t>(::geteuid()))) {
+    config["control"] = control;  // who runs as another user may make nothing here
+  }
+  // The file may hold passwords of triggers: it is its pod's alone.
+  const std::string file = fmt::format("{}/{}.{}.json", folder, key.name_space, pod.metadata.name);
+  METIER_CHECK(write_file(file, dump_json(config), 0600));
   if (user && ::geteuid() == 0 &&
       ::chown(file.c_str(), static_cast<uid_t>(*user), static_cast<gid_t>(*user)) != 0) {
     return fail(errno_error(file, errno));

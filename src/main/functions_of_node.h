@@ -80,7 +80,9 @@ class FunctionsOfNode final : public FunctionSite {
   Async<void> watch(ResourceKey function, std::uint64_t number);
   std::string socket_name(const ResourceKey& function, bool outside) const;
   // Listens on host:port ("0": any), or goes on with a socket that the gate or a processor has.
-  Result<Socket> keep(std::string name, const std::string& host, const std::string& port);
+  Result<Socket> keep(const Resource& function, bool outside, const std::string& host,
+                      const std::string& port);
+  std::string control_path(const std::string& name_space, const std::string& pod) const;
 
   Executor loop_;
   const ObjectStore& objects_;

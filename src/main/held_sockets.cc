@@ -1,15 +1,20 @@
 #include "main/held_sockets.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+
+#include "base/json.h"
 
 namespace metier {
 namespace fs = std::filesystem;
@@ -58,6 +63,44 @@ std::optional<Fd> rescue_socket(const std::string& host, const std::string& port
       if (copy) { return copy; }
       break;
     }
+  }
+  return std::nullopt;
+}
+
+std::optional<Fd> rescue_from_control(const std::string& control, const std::string& trigger) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (control.size() >= sizeof address.sun_path) { return std::nullopt; }
+  std::memcpy(address.sun_path, control.data(), control.size());
+  const Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const timeval limit{1, 0};
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  if (!socket ||
+      ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    return std::nullopt;
+  }
+  const std::string ask = dump_json(JsonObject{{"op", "socket"}, {"name", trigger}});
+  if (::send(socket.get(), ask.data(), ask.size(), MSG_NOSIGNAL) < 0) { return std::nullopt; }
+  // It may tell its state first.
+  for (int i = 0; i < 8; ++i) {
+    std::array<char, 4096> text{};
+    iovec part{text.data(), text.size()};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> room{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = room.data();
+    message.msg_controllen = room.size();
+    const ssize_t size = ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
+    if (size <= 0) { return std::nullopt; }
+    const cmsghdr* header = CMSG_FIRSTHDR(&message);
+    if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+      return Fd(fd);
+    }
+    const auto said = parse_json({text.data(), static_cast<std::size_t>(size)});
+    if (said && string_at(*said, "op") == "none") { return std::nullopt; }
   }
   return std::nullopt;
 }

@@ -13,4 +13,7 @@ namespace metier {
 std::optional<Fd> rescue_socket(const std::string& host, const std::string& port,
                                 const std::string& program);
 
+// The same out of a processor's control socket (docs/formats/processor-config.md), by the trigger's name.
+std::optional<Fd> rescue_from_control(const std::string& control, const std::string& trigger);
+
 }  // namespace metier
