@@ -17,6 +17,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "targets.h"
+
 namespace shim {
 namespace {
 
@@ -90,28 +92,6 @@ int open_sub_path(int source, const char* sub_path) {
   return parent;
 }
 
-void make_target(const char* target, bool folder) {
-  struct stat info{};
-  if (::stat(target, &info) == 0) { return; }
-  char path[4096];
-  if (std::snprintf(path, sizeof path, "%s", target) >= static_cast<int>(sizeof path)) {
-    fail("mount", target, ENAMETOOLONG);
-  }
-  for (char* at = path + 1; *at != '\0'; ++at) {
-    if (*at != '/') { continue; }
-    *at = '\0';
-    if (::mkdir(path, 0755) != 0 && errno != EEXIST) { fail("mount", path, errno); }
-    *at = '/';
-  }
-  if (folder) {
-    if (::mkdir(path, 0755) != 0 && errno != EEXIST) { fail("mount", path, errno); }
-  } else {
-    const int fd = ::open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-    if (fd < 0) { fail("mount", path, errno); }
-    ::close(fd);
-  }
-}
-
 void make_read_only(const char* target) {
   struct {
     std::uint64_t set, clear, propagation, userns;
@@ -127,22 +107,34 @@ void make_read_only(const char* target) {
   }
 }
 
-void make_mounts(const Spec& spec, const Container& container) {
+// The source of a mount, as a place (O_PATH).
+int open_source(const Mount& mount) {
+  int source = ::open(mount.source, O_PATH | O_CLOEXEC);
+  if (source < 0) { fail("mount", mount.source, errno); }
+  if (mount.sub_path[0] == '\0') { return source; }
+  const int whole = source;
+  source = open_sub_path(whole, mount.sub_path);
+  if (source < 0) { fail("mount", mount.sub_path, errno); }
+  ::close(whole);
+  return source;
+}
+
+void make_mounts(const Spec& spec, const Container& container, const char* cwd) {
   if (!spec.mount_namespace) { return; }
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) {
     fail("mount", "/", errno);
   }
+  Targets targets(spec, cwd);
   for (const auto& mount : spec.mounts) {
     if (mount.container[0] != '\0' && !equal(mount.container, container.name)) { continue; }
-    int source = ::open(mount.source, O_PATH | O_CLOEXEC);
-    if (source < 0) { fail("mount", mount.source, errno); }
-    if (mount.sub_path[0] != '\0') {
-      source = open_sub_path(source, mount.sub_path);
-      if (source < 0) { fail("mount", mount.sub_path, errno); }
-    }
+    int source = open_source(mount);
     struct stat info{};
     if (::fstat(source, &info) != 0) { fail("mount", mount.source, errno); }
-    make_target(mount.target, S_ISDIR(info.st_mode));
+    if (!targets.make(mount.target, S_ISDIR(info.st_mode))) {
+      fail("mount", targets.where(), errno);
+    }
+    ::close(source);
+    source = open_source(mount);  // again: the root may be another one now
     char path[40];
     std::snprintf(path, sizeof path, "/proc/self/fd/%d", source);
     if (::mount(path, mount.target, nullptr, MS_BIND | MS_REC, nullptr) != 0) {
@@ -150,7 +142,9 @@ void make_mounts(const Spec& spec, const Container& container) {
     }
     ::close(source);
     if (mount.read_only) { make_read_only(mount.target); }
+    targets.mounted(mount.target);
   }
+  if (!targets.seal()) { fail("mount", targets.where(), errno); }
 }
 
 void take_identity(const Spec& spec) {
@@ -231,7 +225,7 @@ void become(const Launch& launch) {
     }
   }
   make_namespaces(spec);
-  make_mounts(spec, *launch.container);
+  make_mounts(spec, *launch.container, launch.cwd);
   for (const auto& limit : spec.rlimits) {
     const rlimit64 value{limit.soft, limit.hard};
     if (::prlimit64(0, static_cast<__rlimit_resource>(limit.resource), &value, nullptr) != 0) {

@@ -38,11 +38,14 @@ class Answer:
 
 
 class Server:
-    def __init__(self, data: Path, python: str = sys.executable, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, python: str = sys.executable, env: dict[str, str] | None = None, user: int | None = None
+    ) -> None:
         self.data = data
         self.python = python
         self.extra = env or {}
         self.wrapper: list[str] = []  # a program that starts the server (strace)
+        self.user = user  # the server runs as this user; only root can
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.token = ""
@@ -73,6 +76,9 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
             )
         os.close(write)
         said = b""
@@ -129,6 +135,9 @@ class Server:
             text=True,
             timeout=timeout,
             stdin=subprocess.DEVNULL,
+            user=self.user,
+            group=self.user,
+            extra_groups=None if self.user is None else [],
         )
 
     def call(

@@ -12,6 +12,8 @@ import stat
 import struct
 import sys
 
+from . import _targets
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -48,8 +50,10 @@ def confine(launch: dict[str, Any]) -> None:
     _namespaces(launch)
     if launch.get("mount_namespace"):
         _mount("mount", None, "/", MS_REC | MS_SLAVE)
+        targets = _targets.Targets(launch["folder"], launch.get("cwd") or "/")
         for one in launch.get("mounts", ()):
-            _bind(one)
+            _bind(one, targets)
+        targets.seal()
     for number, soft, hard in launch.get("rlimits", ()):
         resource.setrlimit(int(number), (int(soft), int(hard)))
     os.umask(int(launch.get("umask", 0o22)))
@@ -81,19 +85,22 @@ def _open_beneath(folder: int, path: str) -> int:
     )
 
 
-def _bind(mount: dict[str, Any]) -> None:
-    target = mount["target"]
+def _open_source(mount: dict[str, Any]) -> int:
     source = os.open(mount["source"], os.O_PATH | os.O_CLOEXEC)
-    if mount.get("sub_path"):
-        whole = source
-        source = _open_beneath(whole, mount["sub_path"])
-        os.close(whole)
-    if not os.path.exists(target):
-        if stat.S_ISDIR(os.fstat(source).st_mode):
-            os.makedirs(target, 0o755)
-        else:
-            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    if not mount.get("sub_path"):
+        return source
+    try:
+        return _open_beneath(source, mount["sub_path"])
+    finally:
+        os.close(source)
+
+
+def _bind(mount: dict[str, Any], targets: _targets.Targets) -> None:
+    target = mount["target"]
+    source = _open_source(mount)
+    targets.make(target, folder=stat.S_ISDIR(os.fstat(source).st_mode))
+    os.close(source)
+    source = _open_source(mount)  # again: the root may be another one now
     _mount("mount", f"/proc/self/fd/{source}".encode(), target, MS_BIND | MS_REC)
     os.close(source)
     if mount.get("readonly"):
@@ -104,6 +111,7 @@ def _bind(mount: dict[str, Any]) -> None:
             if ctypes.get_errno() != errno.ENOSYS:
                 _fail("mount", target)
             _mount("mount", None, target, MS_BIND | MS_REMOUNT | MS_RDONLY)
+    targets.mounted(target)
 
 
 def _drop_privileges() -> None:
