@@ -48,6 +48,8 @@ def describe(error: BaseException, context: Context | None = None, root: str = "
         body["called_from"] = [
             {"file": _relative(f.f_code.co_filename, root), "line": n, "function": f.f_code.co_name} for f, n in reversed(frames[:-1][-5:])
         ]
+    # What print_whole adds to the log: who shows the short form can leave exactly that out.
+    body["log_bytes"] = len(whole(error, context).encode("utf-8", "backslashreplace"))
     body["hidden_frames"] = max(sum(1 for _ in traceback.walk_tb(error.__traceback__)) - len(frames), 0)
     native = getattr(cause, "place", "") if type(cause).__module__ == "metier_runner.native" else ""
     if native:
@@ -75,6 +77,8 @@ def summary(body: JsonDict) -> str:
 def code_of(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return "PackageMissing"
+    if isinstance(error, SystemExit):
+        return "ExitCode"
     return str(getattr(error, "code", "")) if type(error).__module__.startswith("metier_runner") else "HandlerError"
 
 

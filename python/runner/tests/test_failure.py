@@ -23,6 +23,17 @@ def test_the_whole_traceback_is_in_the_log(run, capsys):
     assert "metier_runner/execute.py" in err.replace("\\", "/") and "ValueError: x" in err
 
 
+@pytest.mark.parametrize("text", ["x", "ümläut 😀"])
+def test_the_record_says_how_much_of_the_log_is_the_traceback(run, capsys, text):
+    body = run(f"def f():\n    print('before')\n    raise ValueError('{text}')\n", "f").failure
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and body["log_bytes"] == len(err.encode("utf-8", "backslashreplace"))
+
+
+def test_an_exit_code_is_no_exception(run):
+    assert run("import sys\ndef f():\n    sys.exit(7)\n", "f").failure["code"] == "ExitCode"
+
+
 def test_the_failure_is_written_once_before_the_state(run):
     done = run("def f():\n    raise ValueError('x')\n", "f")
     ops = [r["op"] for r in done.records]
