@@ -152,3 +152,9 @@ def test_validate_warns_of_unknown_fields() -> None:
     fn = job()
     fn.spec.replcas = 3
     assert fn.validate() == ["spec.replcas: unknown field, did you mean replicas?"]
+
+
+@pytest.mark.parametrize("url", ["hub://describe", "https://host/function.yaml"])
+def test_what_is_not_a_file_is_refused_in_one_sentence(url: str) -> None:
+    with pytest.raises(metier.Error, match="download it|not fetched|files and db://"):
+        metier.import_function(url)

@@ -60,11 +60,36 @@ Async<void> stream_events(EngineApi& api, std::string project, std::uint64_t see
   }
 }
 
+// ?form=json: for clients that cannot read a stream: waits (at most as long as a log) for events after `since`.
+Async<net::Response> events_now(EngineApi& api, const Call& call, std::uint64_t seen) {
+  EventHub& hub = api.engine.events();
+  const std::string project =
+      call.caller.run_project.empty() ? call.query("project", "*") : call.caller.run_project;
+  const auto until = std::chrono::steady_clock::now() + api.engine.ground().options.log_wait;
+  if (seen > hub.last()) { seen = 0; }
+  JsonArray found;
+  bool lost = false;
+  auto wait = call.flag("wait", true);
+  if (!wait) { co_return error_response(wait.error()); }
+  for (bool told = true; told && found.empty() && !lost;) {
+    const std::uint64_t generation = hub.grew().generation();
+    for (const EngineEvent& event : hub.after(seen, lost)) {
+      seen = event.id;
+      if (!project.empty() && project != "*" && event.project != project) { continue; }
+      if (auto document = parse_json(event_json(event))) { found.push_back(std::move(*document)); }
+    }
+    if (!*wait) { break; }
+    if (found.empty() && !lost) { told = co_await hub.grew().wait(generation, until); }
+  }
+  co_return ok_json(JsonObject{{"events", std::move(found)}, {"last", seen}, {"lost", lost}});
+}
+
 Async<net::Response> events(EngineApi& api, Call& call) {
   std::string last(net::header(call.request.headers, "last-event-id"));
   if (last.empty()) { last = call.query("since"); }
   const std::uint64_t seen =
       last.empty() ? api.engine.events().last() : std::strtoull(last.c_str(), nullptr, 10);
+  if (call.query("form") == "json") { co_return co_await events_now(api, call, seen); }
   net::Response response;
   response.headers = {{"content-type", "text/event-stream"}, {"cache-control", "no-store"}};
   const std::string project =
@@ -118,7 +143,12 @@ Async<net::Response> render(EngineApi& api, Call& call) {
 
 Async<net::Response> admit(EngineApi& api, Call& call) {
   METIER_API_TRY(request, subject_of(call));
-  METIER_API_TRY(admission, co_await api.engine.admit(std::move(request)));
+  METIER_API_TRY(trial, co_await api.engine.admit(std::move(request)));
+  const Admission& admission = trial.admission;
+  JsonArray objects;
+  for (const ResourceKey& key : trial.objects) {
+    objects.push_back(JsonObject{{"kind", key.kind}, {"name", key.name}});
+  }
   JsonArray warnings;
   for (const Condition& condition : admission.warnings) {
     warnings.push_back(JsonObject{{"type", condition.type}, {"message", condition.message}});
@@ -130,7 +160,11 @@ Async<net::Response> admit(EngineApi& api, Call& call) {
                                {"reason", admission.reason},
                                {"fix", admission.fix},
                                {"code", admission.code},
-                               {"warnings", std::move(warnings)}});
+                               {"warnings", std::move(warnings)},
+                               {"objects", std::move(objects)},
+                               {"environment", trial.environment},
+                               {"function", trial.function},
+                               {"run", trial.run}});
 }
 
 Async<net::Response> pods(EngineApi& api, Call& call) {
@@ -175,6 +209,22 @@ Async<net::Response> apply_objects(EngineApi& api, Call& call) {
     out.push_back(std::move(applied));
   }
   co_return ok_json(JsonObject{{"items", std::move(out)}});
+}
+
+Async<net::Response> patch_object(EngineApi& api, Call& call) {
+  METIER_API_TRY(body, call.json());
+  if (!call.caller.run_project.empty()) {
+    co_return error_response(
+        Error{.kind = ErrorKind::denied, .message = "a run may not change its project's objects"});
+  }
+  if (call.at("kind") != "Secret") {
+    co_return error_response(invalid("kind", quote(call.at("kind")) + " cannot be patched",
+                                     "apply it whole: POST objects"));
+  }
+  const std::string project = project_of(call);
+  METIER_API_TRY(patched, co_await api.objects.patch_secret(project, call.at("name"), body));
+  if (api.secrets_changed) { api.secrets_changed(project, call.at("name")); }
+  co_return ok_json(patched);
 }
 
 Async<net::Response> list_objects(EngineApi& api, Call& call) {
@@ -290,6 +340,8 @@ void add_metier_routes(Router& router, EngineApi& api) {
   router.add(Api::metier, "POST", "/objects", "apply Secret, ConfigMap, PersistentVolumeClaim",
              bind(apply_objects));
   router.add(Api::metier, "GET", "/objects", "objects of a project", bind(list_objects));
+  router.add(Api::metier, "PATCH", "/objects/{kind}/{name}",
+             "add, replace or (null) remove keys of a Secret", bind(patch_object));
   router.add(Api::metier, "DELETE", "/objects/{kind}/{name}", "remove an object",
              bind(remove_object));
   router.add(Api::metier, "POST", "/local", "run a program on this machine, in the caller's folder",

@@ -165,9 +165,6 @@ void add_missing_routes(Router& router) {
           });
     }
   }
-  // What the SDK calls after a local workflow and only wants answered.
-  router.add(Api::v1, "POST", "/projects/{project}/runs/{uid}/push-notifications",
-             "nothing to push", [](Call&) -> Async<net::Response> { co_return ok_text("", 204); });
 }
 
 }  // namespace metier::api

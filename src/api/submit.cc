@@ -80,6 +80,33 @@ Async<net::Response> list_tasks(EngineApi& api, Call& call) {
   co_return ok_json(JsonObject{{"background_tasks", std::move(out)}});
 }
 
+// A run that has ended has its notifications sent. Runs with notifications are refused at submit, those of a client's own
+// cannot be sent: what is left has nothing to send, and the task that MLRun makes of it has succeeded at once.
+Async<net::Response> push_notifications(EngineApi& api, Call& call) {
+  const std::string project = call.at("project");
+  METIER_API_TRY(row, api.engine.ground().store.records().run(project, call.at("uid"), 0));
+  if (!row) {
+    co_return error_response(
+        Error{.kind = ErrorKind::not_found, .message = "no run " + quote(call.at("uid"))});
+  }
+  METIER_API_TRY(document, parse_json(row->body));
+  const Json* notifications = find_path(document, "spec.notifications");
+  if (notifications != nullptr && notifications->is_array() &&
+      !notifications->get_array().empty()) {
+    co_return error_response(Error{.kind = ErrorKind::unsupported,
+                                   .message = "notifications are not sent by this server yet",
+                                   .field = "spec.notifications",
+                                   .fix = "send them from the client",
+                                   .code = "NotBuilt"});
+  }
+  const auto task = api.engine.tasks().begin(project, "run.push_notifications");
+  METIER_API_CHECK(co_await api.engine.ground().store.write(
+      [&](Records& tx) { return BackgroundTasks::store(tx, task, project); }));
+  METIER_API_CHECK(co_await api.engine.tasks().end(task.name, project, ""));
+  METIER_API_TRY(shown, api.engine.tasks().get(task.name));
+  co_return ok_json(shown.value_or(Json(JsonObject{})), 202);
+}
+
 Result<ResourceQuery> resource_query(const Call& call) {
   ResourceQuery query;
   query.project = call.at("project");
@@ -143,6 +170,8 @@ void add_submit_routes(Router& router, EngineApi& api) {
     router.add(Api::v1, "POST", path, "submit a run", bind(submit));
   }
   router.add(Api::v1, "POST", "/projects/{project}/runs/{uid}/abort", "abort a run", bind(abort));
+  router.add(Api::v1, "POST", "/projects/{project}/runs/{uid}/push-notifications",
+             "send a run's notifications", bind(push_notifications));
   router.add(Api::v1, "GET", "/projects/{project}/background-tasks/{name}", "a background task",
              bind(get_task));
   router.add(Api::v1, "GET", "/projects/{project}/background-tasks",

@@ -25,8 +25,8 @@ struct JsonLimits {
 };
 
 // Errors: invalid with the byte offset; too_large past `bytes`. Duplicate keys are refused (`kind` given
-// twice must not mean two things to two readers). Integers beyond 64 bits become doubles with a mark
-// that `check_integers` (model/) refuses. Bare NaN, Infinity and -Infinity are read as such doubles.
+// twice must not mean two things to two readers). Integers beyond 64 bits (below -2^63, above 2^64 - 1)
+// become the nearest double, as in JavaScript; readers that need an exact integer refuse doubles. Bare NaN, Infinity and -Infinity are read as such doubles.
 Result<Json> parse_json(std::string_view text, const JsonLimits& limits = {});
 
 enum class JsonStyle { compact, pretty };

@@ -352,6 +352,10 @@ Result<void> add_limits_in_time(const Arguments& arguments, JsonObject& run_spec
       return fail(
           invalid("--timeout", quote(text) + " is not a duration", "write 90s, 10m, 2h or 1d"));
     }
+    if (*duration < std::chrono::minutes(1)) {
+      return fail(invalid("--timeout", quote(text) + " is shorter than a minute",
+                          "a run is given one minute or more: 90s, 10m, 2h"));
+    }
     ensure_object(run_spec, "state_thresholds")["executing"] =
         fmt::format("{}s", std::max<std::int64_t>(duration->count() / 1'000'000, 1));
   }
@@ -552,6 +556,14 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
   if (file == !arguments.words().empty()) {
     return fail(invalid("run", file ? "both a file and -f are given" : "no file is given",
                         "metier run FILE[:HANDLER], or metier run -f function.yaml"));
+  }
+  const std::string source = file ? arguments.value("--file") : arguments.words()[0];
+  if (source.contains("://")) {
+    return fail(Error{.kind = ErrorKind::unsupported,
+                      .message = quote(source) + (source.starts_with("hub://")
+                                                      ? ": functions of the hub are not fetched"
+                                                      : ": functions are read from files only"),
+                      .fix = "download it and give the file"});
   }
   std::optional<Target> target;
   if (file) {

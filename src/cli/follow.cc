@@ -10,6 +10,9 @@
 #include <charconv>
 #include <set>
 
+#include "cli/live_line.h"
+#include "cli/outcome.h"
+
 namespace metier::cli {
 namespace {
 
@@ -56,6 +59,30 @@ bool ask_abort(Command& command, const InterruptCounter& counter, int before, st
   return false;
 }
 
+// What the live line says of a run in `state`: why it waits, or that it runs.
+std::string live_text(Command& command, const std::string& project, const std::string& uid,
+                      std::string_view state) {
+  if (state != "pending" && state != "created" && state != "pendingRetry") {
+    return std::string(state);
+  }
+  auto answer =
+      command.session.get(fmt::format("/api/metier/v1/runs/{}/why?project={}", uid, project));
+  if (!answer || !answer->is_object()) { return std::string(state); }
+  const auto sentence = string_in(answer->as_object(), "sentence");
+  const auto colon = sentence.rfind(": ");
+  return fmt::format(
+      "{}: {}", state,
+      printable(colon == std::string_view::npos ? sentence : sentence.substr(colon + 2)));
+}
+
+// Bytes of the log that its runner's word about the failure takes.
+std::size_t traceback_bytes(const JsonObject& run) {
+  const auto* status = object_in(run, "status");
+  const auto* failure = status == nullptr ? nullptr : object_in(*status, "failure");
+  const auto bytes = failure == nullptr ? std::nullopt : int_in(*failure, "log_bytes");
+  return bytes && *bytes > 0 ? static_cast<std::size_t>(*bytes) : 0;
+}
+
 }  // namespace
 
 struct InterruptCounter::Saved {
@@ -85,18 +112,40 @@ Result<void> abort_run(Command& command, const std::string& project, const std::
 }
 
 Result<Followed> follow_run(Command& command, const std::string& project, const std::string& uid,
-                            std::uint64_t offset, bool log_to_stderr) {
+                            const FollowOptions& options) {
   const InterruptCounter counter;
+  LogOutput log(command.screen, options.to, options.holds);
+  LiveLine live(command.screen);
+  auto offset = options.offset;
+  bool ask_state = false;
+  std::string state = "pending";
   int handled = 0;
   auto quiet_since = std::chrono::steady_clock::time_point{};
-  command.session.interrupted = [&] { return counter.count() > handled; };
+  command.session.interrupted = [&] {
+    ask_state = live.tick();
+    return ask_state || counter.count() > handled;
+  };
   struct Reset {
     Session& session;
     ~Reset() { session.interrupted = nullptr; }
   } const reset{command.session};
   int lost = 0;
   for (;;) {
+    if (std::exchange(ask_state, false)) {
+      command.session.interrupted = nullptr;  // a short question, asked to its end
+      if (auto run = read_run(command, project, uid)) {
+        const auto* status = object_in(*run, "status");
+        state = status == nullptr ? state : std::string(string_in(*status, "state", state));
+      }
+      live.tell(is_final(state) ? std::string() : live_text(command, project, uid, state));
+      command.session.interrupted = [&] {
+        ask_state = live.tick();
+        return ask_state || counter.count() > handled;
+      };
+    }
     if (counter.count() > handled) {
+      live.rest(true);
+      log.flush();
       const auto now = std::chrono::steady_clock::now();
       bool detach = counter.count() > handled + 1 || (handled > 0 && now - quiet_since < kAskFor);
       handled = counter.count();
@@ -113,8 +162,8 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       if (detach) { return Followed{Ending::detached, {}}; }
     }
     auto answer = command.session.send(
-        "GET",
-        fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}", project, uid, offset, kPiece));
+        "GET", fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}{}", project, uid, offset,
+                           kPiece, log.holding() ? "&wait=false" : ""));
     if (!answer) {
       if (answer.error().kind == ErrorKind::cancelled) { continue; }
       const bool away = answer.error().kind == ErrorKind::unavailable ||
@@ -126,24 +175,25 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       continue;
     }
     lost = 0;
-    const auto state = net::header(answer->headers, "x-mlrun-run-state");
+    state = net::header(answer->headers, "x-mlrun-run-state");
     if (!answer->body.empty()) {
       offset += answer->body.size();
-      if (log_to_stderr) {
-        std::string_view rest = answer->body;
-        while (!rest.empty()) {
-          const auto n = ::write(STDERR_FILENO, rest.data(), rest.size());
-          if (n <= 0) { break; }
-          rest.remove_prefix(static_cast<std::size_t>(n));
-        }
-      } else {
-        command.screen.out(answer->body);
-      }
+      live.rest(false);
+      log.add(answer->body);
+      live.rest(log.at_line_start());
       continue;
     }
     if (is_final(state)) { break; }
+    if (log.holding() && log.patient()) {
+      ::poll(nullptr, 0, 20);
+    } else {
+      log.flush();
+    }
   }
+  command.session.interrupted = nullptr;
+  live.rest(false);
   METIER_TRY(run, read_run(command, project, uid));
+  log.end(traceback_bytes(run));
   return Followed{Ending::ended, std::move(run)};
 }
 

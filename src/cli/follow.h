@@ -1,6 +1,7 @@
 // Following a run to its end: its log by long poll, Ctrl-C, and the record at the end.
 #pragma once
 
+#include "cli/log_output.h"
 #include "cli/verbs.h"
 
 namespace metier::cli {
@@ -11,10 +12,16 @@ struct Followed {
   JsonObject run;  // as it was last read
 };
 
-// Streams the log from `offset` to stdout (to stderr when stdout is one JSON document) until the run has ended and its log
-// was read to the end. Ctrl-C once asks whether to abort (no terminal: a second one within 10 s detaches).
+struct FollowOptions {
+  std::uint64_t offset = 0;
+  LogOutput::To to = LogOutput::To::out;  // err: stdout is one JSON document
+  // The traceback at the end is left out: the caller shows its short form, and where the whole one is.
+  LogOutput::Holds holds = LogOutput::Holds::no;
+};
+// Streams the log until the run has ended and its log was read to the end; a live line on a terminal while it is silent.
+// Ctrl-C once asks whether to abort (no terminal: a second one within 10 s detaches).
 Result<Followed> follow_run(Command& command, const std::string& project, const std::string& uid,
-                            std::uint64_t offset, bool log_to_stderr);
+                            const FollowOptions& options);
 Result<JsonObject> read_run(Command& command, const std::string& project, const std::string& uid);
 Result<void> abort_run(Command& command, const std::string& project, const std::string& uid);
 

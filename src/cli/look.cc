@@ -80,8 +80,94 @@ void show_table(Command& command, Table table, std::size_t name_column, std::str
   screen.table(table, !command.arguments.has("--no-headers"));
 }
 
+std::vector<Cell> run_row(const JsonObject& run, Time now, bool wide) {
+  const auto& metadata = part(run, "metadata");
+  const auto& status = part(run, "status");
+  const auto state = string_in(status, "state");
+  std::vector<Cell> row{text_cell(string_in(metadata, "name")),
+                        text_cell(string_in(part(metadata, "labels"), "kind")),
+                        text_cell(state, role_of_state(state)),
+                        age_cell(string_in(status, "start_time"), now),
+                        took_cell(run, now),
+                        result_cell(run),
+                        uid_cell(string_in(metadata, "uid"))};
+  if (!wide && row[5].text.size() > 40) {
+    row[5] = {cut(printable(row[5].text), 40), row[5].full.empty() ? row[5].text : row[5].full};
+  }
+  if (wide) {
+    row.insert(row.end(), {text_cell(string_in(metadata, "project")),
+                           text_cell(labels_text(metadata)), text_cell(string_in(status, "host"))});
+  }
+  return row;
+}
+
+void show_run(Command& command, const JsonObject& run, const Table& form,
+              const std::vector<int>& widths) {
+  auto& screen = command.screen;
+  if (show_document(command, Json(run))) { return; }
+  auto row = run_row(run, system_clock().now(), command.output == "wide");
+  if (command.output == "name") {
+    screen.out(row[6].full + "\n");
+    return;
+  }
+  for (std::size_t i = 0; screen.style().out_terminal && i + 1 < row.size(); ++i) {
+    const int missing = widths[i] - display_width(row[i].text);
+    if (missing > 0) { row[i].text.append(static_cast<std::size_t>(missing), ' '); }
+  }
+  screen.table(Table{form.columns, {std::move(row)}}, false);
+}
+
+// Every change of a run as one more row, until the reader goes or Ctrl-C. A row is read when it is told that it changed:
+// what is not any more in the list (its filter, its project) is not shown.
+Result<int> watch_runs(Command& command, const std::string& query, const Table& form,
+                       std::int64_t last) {
+  const InterruptCounter counter;
+  command.session.interrupted = [&] { return counter.count() > 0; };
+  std::vector<int> widths(form.columns.size(), 8);
+  for (const auto& row : form.rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      widths[i] = std::max(widths[i], display_width(row[i].text));
+    }
+  }
+  while (counter.count() == 0) {
+    auto answer = command.session.get(
+        fmt::format("/api/metier/v1/events?form=json&project={}&since={}", command.project, last));
+    if (!answer) {
+      if (answer.error().kind == ErrorKind::cancelled) { break; }
+      return fail(std::move(answer).error());
+    }
+    if (!answer->is_object()) { continue; }
+    last = int_in(answer->as_object(), "last").value_or(last);
+    std::vector<std::string> changed;
+    const auto* events = array_in(answer->as_object(), "events");
+    for (const auto& event : events == nullptr ? JsonArray{} : *events) {
+      const auto uid = std::string(string_at(event, "data.uid"));
+      if (string_at(event, "type") == "dev.metier.run.state" && !uid.empty() &&
+          std::ranges::find(changed, uid) == changed.end()) {
+        changed.push_back(uid);
+      }
+    }
+    for (const auto& uid : changed) {
+      METIER_TRY(found, command.session.get(fmt::format("/api/v1/projects/{}/runs?iter=no&uid={}{}",
+                                                        command.project, uid, query)));
+      const auto* runs = items_of(found, {"runs"});
+      for (const auto& run : runs == nullptr ? JsonArray{} : *runs) {
+        if (run.is_object()) { show_run(command, run.as_object(), form, widths); }
+      }
+    }
+  }
+  command.session.interrupted = nullptr;
+  return counter.count() > 0 ? 130 : 0;
+}
+
 Result<int> get_runs(Command& command) {
   const auto& arguments = command.arguments;
+  const bool watch = arguments.has("--watch");
+  std::int64_t seen = 0;
+  if (watch) {  // asked first: a change between the list and the first event is not lost
+    METIER_TRY(now, command.session.get("/api/metier/v1/events?form=json&wait=false"));
+    seen = now.is_object() ? int_in(now.as_object(), "last").value_or(0) : 0;
+  }
   METIER_TRY(limit, limit_of(arguments));
   std::string query;
   for (const auto& state : arguments.values("--state")) {
@@ -109,7 +195,7 @@ Result<int> get_runs(Command& command) {
   METIER_TRY(answer, command.session.get(fmt::format(
                          "/api/v1/projects/{}/runs?iter=no&sort=yes&page=1&page-size={}{}",
                          command.project, limit, query)));
-  if (show_document(command, answer)) { return 0; }
+  if (!watch && show_document(command, answer)) { return 0; }
   const auto* runs = items_of(answer, {"runs"});
   const bool wide = command.output == "wide";
   Table table{{{"NAME"}, {"KIND", 3}, {"STATE"}, {"AGE", 2}, {"TOOK", 4}, {"RESULT", 1}, {"UID"}},
@@ -119,27 +205,18 @@ Result<int> get_runs(Command& command) {
   }
   const auto now = system_clock().now();
   for (const auto& item : runs == nullptr ? JsonArray{} : *runs) {
-    if (!item.is_object()) { continue; }
-    const auto& run = item.as_object();
-    const auto& metadata = part(run, "metadata");
-    const auto& status = part(run, "status");
-    const auto state = string_in(status, "state");
-    std::vector<Cell> row{text_cell(string_in(metadata, "name")),
-                          text_cell(string_in(part(metadata, "labels"), "kind")),
-                          text_cell(state, role_of_state(state)),
-                          age_cell(string_in(status, "start_time"), now),
-                          took_cell(run, now),
-                          result_cell(run),
-                          uid_cell(string_in(metadata, "uid"))};
-    if (!wide && row[5].text.size() > 40) {
-      row[5] = {cut(printable(row[5].text), 40), row[5].full.empty() ? row[5].text : row[5].full};
+    if (item.is_object()) { table.rows.push_back(run_row(item.as_object(), now, wide)); }
+  }
+  if (watch) {
+    if (command.output == "json" || command.output == "yaml") {
+      for (const auto& item : runs == nullptr ? JsonArray{} : *runs) {
+        show_document(command, item);
+      }
+    } else {
+      auto copy = table;
+      show_table(command, std::move(copy), 6, "runs", "metier run FILE");
     }
-    if (wide) {
-      row.insert(row.end(),
-                 {text_cell(string_in(metadata, "project")), text_cell(labels_text(metadata)),
-                  text_cell(string_in(status, "host"))});
-    }
-    table.rows.push_back(std::move(row));
+    return watch_runs(command, query, table, seen);
   }
   const auto shown = static_cast<std::int64_t>(table.rows.size());
   show_table(command, std::move(table), 6, "runs", "metier run FILE");
@@ -492,7 +569,7 @@ Result<int> logs_main(Command& command) {
   }
   if (tail > 0) { command.screen.out(last_lines_of(kept, tail)); }
   if (!command.arguments.has("--follow")) { return 0; }
-  METIER_TRY(followed, follow_run(command, command.project, uid, offset, false));
+  METIER_TRY(followed, follow_run(command, command.project, uid, {.offset = offset}));
   return followed.ending == Ending::detached ? 130 : 0;
 }
 
@@ -528,8 +605,10 @@ Result<int> why_main(Command& command) {
     screen.out("\n");
     for (const auto& fix : *fixes) {
       if (fix.is_array() && fix.as_array().size() >= 2) {
-        screen.out(fmt::format("  {:<22} {}\n", printable(value_text(fix.as_array()[0])),
-                               printable(value_text(fix.as_array()[1]))));
+        const auto command = printable(value_text(fix.as_array()[1]));
+        const auto text = printable(value_text(fix.as_array()[0]));
+        screen.out(command.empty() ? fmt::format("  {}\n", text)
+                                   : fmt::format("  {:<22} {}\n", text, command));
       }
     }
   }

@@ -203,13 +203,18 @@ std::string excerpt(const Screen& screen, std::string_view source, std::int64_t 
 
 namespace {
 
+// What the caller of the run got wrong: one sentence says it, there is no place in the code.
+bool is_misuse(std::string_view reason) {
+  return reason == "InvalidParameter" || reason == "HandlerMissing";
+}
+
 // Who has to act is the first fact.
 std::string place_of(const JsonObject& status, int code) {
   if (object_in(status, "failure") != nullptr) { return " in your code"; }
   return code == 70 ? " in metier" : code == 5 ? " on the cluster" : "";
 }
 
-void show_called_from(Screen& screen, const JsonObject& failure) {
+void show_called_from(Screen& screen, const JsonObject& failure, std::string_view uid) {
   std::string text;
   if (const auto* calls = array_in(failure, "called_from")) {
     for (const auto& call : *calls) {
@@ -220,8 +225,9 @@ void show_called_from(Screen& screen, const JsonObject& failure) {
     }
   }
   if (const auto hidden = int_in(failure, "hidden_frames"); hidden && *hidden > 0) {
-    text += fmt::format("{}{} frames of python and metier not shown",
-                        text.empty() ? "" : " " + screen.dot() + " ", *hidden);
+    text += fmt::format(
+        "{}{} frame{} of python and metier not shown, the whole traceback: metier logs {}",
+        text.empty() ? "" : " " + screen.dot() + " ", *hidden, *hidden == 1 ? "" : "s", uid);
   }
   if (!text.empty()) { screen.say("  " + screen.paint(Role::aside, text)); }
 }
@@ -237,13 +243,22 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
   const int code = exit_code_of_run(string_in(status, "state"), reason);
   const auto* failure = object_in(status, "failure");
   const auto verb = reason == "OOMKilled" ? "killed" : "failed";
-  const auto what = failure != nullptr && !string_in(*failure, "type").empty()
+  const bool misuse = is_misuse(reason);
+  const auto what = failure != nullptr && misuse
+                        ? printable(first_line(string_in(*failure, "message")))
+                    : failure != nullptr && !string_in(*failure, "type").empty()
                         ? std::string(string_in(*failure, "type")) + place_of(status, code)
                     : !string_in(status, "error").empty()
                         ? printable(first_line(string_in(status, "error")))
                         : std::string(reason.empty() ? "no reason is known" : reason);
   screen.say(screen.paint(
       Role::bad, fmt::format("{} {} after {}: {}", screen.glyph(Role::bad), verb, took, what)));
+  if (failure != nullptr && misuse) {
+    const auto message = string_in(*failure, "message");
+    if (const auto at = message.find('\n'); at != std::string_view::npos) {
+      screen.say("  " + printable_lines(message.substr(at + 1)));
+    }
+  }
   if (failure != nullptr) {
     const auto line = int_in(*failure, "line").value_or(0);
     if (!string_in(*failure, "file").empty()) {
@@ -266,12 +281,12 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
       if (!lines.empty()) { screen.say(lines); }
     }
     const auto message = string_in(*failure, "message");
-    if (const auto type = string_in(*failure, "type"); !type.empty()) {
+    if (const auto type = string_in(*failure, "type"); !type.empty() && !misuse) {
       screen.say(fmt::format("  {}{}", printable(type),
                              message.empty() ? "" : ": " + printable_lines(message)));
       screen.say("");
     }
-    show_called_from(screen, *failure);
+    if (!misuse) { show_called_from(screen, *failure, uid); }
     if (const auto hint = string_in(*failure, "hint"); !hint.empty()) {
       screen.say("  " + screen.paint(Role::care, "hint: " + printable(hint)));
     }

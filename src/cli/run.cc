@@ -21,6 +21,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
+std::string on_path(const Environment& environment, const std::string& program) {
+  const auto listed = variable(environment, "PATH");
+  std::string_view path =
+      listed.empty() ? std::string_view("/usr/bin:/bin") : std::string_view(listed);
+  while (!path.empty()) {
+    const auto end = std::min(path.find(':'), path.size());
+    const auto candidate = std::string(path.substr(0, end)) + "/" + program;
+    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
+    path.remove_prefix(std::min(end + 1, path.size()));
+  }
+  return {};
+}
+
 // The interpreter that the caller uses: what its own python would be.
 std::string active_python(const Environment& environment) {
   if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) {
@@ -32,16 +45,25 @@ std::string active_python(const Environment& environment) {
       return prefix + "/bin/python";
     }
   }
-  const auto listed = variable(environment, "PATH");
-  std::string_view path =
-      listed.empty() ? std::string_view("/usr/bin:/bin") : std::string_view(listed);
-  while (!path.empty()) {
-    const auto end = std::min(path.find(':'), path.size());
-    const auto candidate = std::string(path.substr(0, end)) + "/python3";
-    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
-    path.remove_prefix(std::min(end + 1, path.size()));
-  }
-  return "python3";
+  const auto found = on_path(environment, "python3");
+  return found.empty() ? "python3" : found;
+}
+
+// The interpreter of a foreground handler: `--python X.Y` or a path, else the active one.
+Result<std::string> handler_python(const Environment& environment, const JsonObject& spec) {
+  const auto* build = object_in(spec, "build");
+  const std::string wish(build == nullptr ? "" : string_in(*build, "python"));
+  if (wish.empty()) { return active_python(environment); }
+  const auto found =
+      wish.find('/') != std::string::npos
+          ? (::access(wish.c_str(), X_OK) == 0 ? wish : std::string())
+          : on_path(environment, wish.starts_with("python") ? wish : "python" + wish);
+  if (!found.empty()) { return found; }
+  return fail(Error{.kind = ErrorKind::exhausted,
+                    .message = "no interpreter " + quote(wish) + " on this machine",
+                    .field = "--python",
+                    .fix = "install it, or leave --python out: " + active_python(environment),
+                    .code = "EnvironmentFailed"});
 }
 
 std::string uid_of(const JsonObject& run) {
@@ -175,8 +197,10 @@ void show_cause(Command& command, const std::string& uid) {
   if (fixes == nullptr) { return; }
   for (const auto& fix : *fixes) {
     if (fix.is_array() && fix.as_array().size() == 2) {
-      command.screen.say(fmt::format("  {}: {}", printable(value_text(fix.as_array()[0])),
-                                     printable(value_text(fix.as_array()[1]))));
+      const auto text = printable(value_text(fix.as_array()[0]));
+      const auto command_line = printable(value_text(fix.as_array()[1]));
+      if (command_line.starts_with("metier logs")) { continue; }  // the last line says that
+      command.screen.say("  " + text + (command_line.empty() ? "" : ": " + command_line));
     }
   }
 }
@@ -233,6 +257,8 @@ std::string runner_path(Command& command) {
 Result<int> run_handler(Command& command, Submission& submission) {
   const auto began = std::chrono::steady_clock::now();
   auto& session = command.session;
+  METIER_TRY(python,
+             handler_python(command.environment(), *object_in(submission.function, "spec")));
   METIER_CHECK(session.open());
   const auto uid = uid_of(submission.run);
   auto run = submission.run;
@@ -263,7 +289,6 @@ Result<int> run_handler(Command& command, Submission& submission) {
   variables["MLRUN_DEFAULT_PROJECT"] = command.project;
   const auto known = variable(command.environment(), "PYTHONPATH");
   variables["PYTHONPATH"] = runner_path(command) + (known.empty() ? "" : ":" + known);
-  const auto python = active_python(command.environment());
   std::vector<std::string> words{python,    "-m",     "metier_runner",
                                  "handler", "--name", name_of(submission.run)};
   const auto* run_spec = object_in(submission.run, "spec");
@@ -326,6 +351,78 @@ Result<int> run_handler(Command& command, Submission& submission) {
   return conclude(command, submission, ended, began);
 }
 
+// What differs between what was given and what would be stored: the defaults, "spec.image = mlrun/mlrun".
+void collect_defaults(const Json& given, const Json& stored, const std::string& path,
+                      std::vector<std::string>& out) {
+  if (stored.is_object()) {
+    for (const auto& [key, value] : stored.as_object()) {
+      const auto* own = given.is_object() ? given.as_object().if_contains(key) : nullptr;
+      collect_defaults(own == nullptr ? Json() : *own, value,
+                       path.empty() ? std::string(key) : path + "." + std::string(key), out);
+    }
+    return;
+  }
+  if (!is_empty_value(stored) && given != stored) {
+    out.push_back(fmt::format("{} = {}", path, cut(value_text(stored), 100)));
+  }
+}
+
+// `--dry-run`: the server's verdict on this submit, the documents it would store and what it would add to them.
+Result<int> try_run(Command& command, const Submission& submission) {
+  JsonObject body{{"task", submission.run}, {"function", submission.function}};
+  if (submission.kind == "local") { body["env"] = JsonObject{}; }
+  METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/admit", Json(std::move(body)),
+                                          submit_headers(command, submission)));
+  auto& screen = command.screen;
+  const auto verdict = std::string(string_at(answer, "verdict"));
+  const int code = verdict == "ok" ? 0 : 5;
+  if (command.output == "json" || command.output == "yaml") {
+    command.output == "json" ? screen.json(answer) : screen.yaml(answer);
+    return code;
+  }
+  const auto* document = answer.is_object() ? &answer.as_object() : nullptr;
+  if (document == nullptr) {
+    return fail(ErrorKind::internal, "the server's answer holds no verdict");
+  }
+  const auto pair = [&](std::string_view name, std::string_view value) {
+    if (!value.empty()) { screen.out(fmt::format("  {:<12} {}\n", name, printable(value))); }
+  };
+  screen.out(
+      fmt::format("{}  {}  nothing was started\n", name_of(submission.run), submission.kind));
+  pair("python", string_at(answer, "environment.python"));
+  if (const auto* requirements = find_path(answer, "environment.requirements")) {
+    pair("requirements", value_text(*requirements));
+  }
+  if (const auto* objects = array_in(*document, "objects")) {
+    for (const auto& object : *objects) {
+      pair("would make",
+           fmt::format("{} {}", string_at(object, "kind"), string_at(object, "name")));
+    }
+  }
+  std::vector<std::string> defaults;
+  const auto* function = document->if_contains("function");
+  collect_defaults(find_path(Json(submission.function), "spec") == nullptr
+                       ? Json()
+                       : *find_path(Json(submission.function), "spec"),
+                   function == nullptr || find_path(*function, "spec") == nullptr
+                       ? Json()
+                       : *find_path(*function, "spec"),
+                   "spec", defaults);
+  for (const auto& line : defaults) { pair("default", line); }
+  if (const auto* warnings = array_in(*document, "warnings")) {
+    for (const auto& warning : *warnings) { pair("warning", string_at(warning, "message")); }
+  }
+  if (code == 0) {
+    screen.out(fmt::format("{} it fits: it would run now or when its turn comes\n",
+                           screen.paint_out(Role::good, screen.glyph(Role::good))));
+    return 0;
+  }
+  return fail(Error{.kind = ErrorKind::exhausted,
+                    .message = std::string(string_at(answer, "reason")),
+                    .fix = std::string(string_at(answer, "fix")),
+                    .code = std::string(string_at(answer, "code", "NeverFits"))});
+}
+
 }  // namespace
 
 Result<Caller> caller_of(Command& command) {
@@ -356,10 +453,22 @@ Result<int> run_main(Command& command) {
   auto& screen = command.screen;
   warn(command, submission);
   METIER_CHECK(check_secrets(command));
+  if (command.arguments.has("--dry-run") && submission.kind != "handler") {
+    return try_run(command, submission);
+  }
   if (submission.kind == "handler") {
+    if (command.arguments.has("--dry-run")) {
+      return fail(invalid("--dry-run", "a handler runs in this terminal: there is nothing to admit",
+                          "choose --kind local or job"));
+    }
     if (command.arguments.has("--detach")) {
       return fail(
           invalid("--detach", "a handler runs in this terminal", "choose --kind local or job"));
+    }
+    if (command.arguments.has("--requirements")) {
+      return fail(invalid("--requirements",
+                          "a handler runs in your own interpreter, nothing is installed into it",
+                          "choose --kind local or job"));
     }
     if (command.arguments.has("--file")) {
       return fail(invalid("--kind", "handler runs a file, not a function document",
@@ -388,7 +497,9 @@ Result<int> run_main(Command& command) {
                  "metier abort " + short_uid(uid)});
     return 0;
   }
-  METIER_TRY(followed, follow_run(command, command.project, uid, 0, document));
+  METIER_TRY(followed, follow_run(command, command.project, uid,
+                                  {.to = document ? LogOutput::To::err : LogOutput::To::out,
+                                   .holds = LogOutput::Holds::yes}));
   if (followed.ending == Ending::detached) {
     screen.say(fmt::format("! detached: {} goes on. metier logs -f {}", name_of(submission.run),
                            short_uid(uid)));

@@ -27,11 +27,13 @@ constexpr auto kStartPatience = std::chrono::seconds(20);
 // Causes that are the machine's or the cluster's, not the user's code: exit 5.
 const std::set<std::string, std::less<>>& cluster_codes() {
   static const std::set<std::string, std::less<>> codes{
-      "InsufficientCpu",     "InsufficientMemory", "InsufficientGpu", "GangIncomplete",
-      "QuotaExceeded",       "QueuePaused",        "NeverFits",       "ImageUnknown",
-      "EnvironmentBuilding", "EnvironmentFailed",  "SecretMissing",   "VolumeMissing",
-      "PortTaken",           "EngineMissing",      "OperatorMissing", "NodeLost",
-      "Preempted",           "ShimLost",           "HostRebooted",    "StoreUnavailable",
+      "InsufficientCpu",   "InsufficientMemory", "InsufficientGpu",
+      "GangIncomplete",    "QuotaExceeded",      "QueuePaused",
+      "NeverFits",         "ImageUnknown",       "EnvironmentBuilding",
+      "EnvironmentFailed", "SecretMissing",      "VolumeMissing",
+      "ConfigMapMissing",  "PortTaken",          "EngineMissing",
+      "OperatorMissing",   "NodeLost",           "Preempted",
+      "ShimLost",          "HostRebooted",       "StoreUnavailable",
       "StartFailed"};
   return codes;
 }
@@ -311,6 +313,7 @@ int exit_code_of_run(std::string_view state, std::string_view reason) {
   if (state == "completed" || state == "skipped") { return 0; }
   if (state == "aborted" || state == "aborting") { return 4; }
   if (reason == "Internal") { return 70; }
+  if (reason == "HandlerMissing" || reason == "InvalidParameter") { return 2; }
   return cluster_codes().contains(reason) ? 5 : 1;
 }
 

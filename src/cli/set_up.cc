@@ -128,21 +128,15 @@ Result<Json> apply_objects(Command& command, JsonArray objects) {
       JsonObject{{"items", std::move(objects)}});
 }
 
-// A Secret is stored whole and its values cannot be read back: a change of one of several keys would lose the others.
-Result<void> check_only_key(Command& command, const std::string& name, const std::string& key) {
-  METIER_TRY(known, secret_keys(command));
-  const auto it = known.find(name);
-  if (it == known.end() ||
-      std::ranges::all_of(it->second, [&](const std::string& other) { return other == key; })) {
-    return {};
-  }
-  std::string others;
-  for (const auto& other : it->second) { others += (others.empty() ? "" : ", ") + other; }
-  return fail(Error{.kind = ErrorKind::unsupported,
-                    .message = fmt::format(
-                        "secret {} has several keys ({}), and their values cannot be read back",
-                        quote(name), others),
-                    .fix = "apply all of them at once: metier apply -f secret.yaml"});
+// One key of a Secret: set (a text) or removed (null). Its other keys stay, and their values are not read.
+Result<void> patch_secret(Command& command, const std::string& name, const std::string& key,
+                          Json value) {
+  METIER_CHECK(command.session.call(
+      "PATCH",
+      fmt::format("/api/metier/v1/objects/Secret/{}?project={}", net::percent_encode(name),
+                  net::percent_encode(command.project)),
+      JsonObject{{"stringData", JsonObject{{key, std::move(value)}}}}));
+  return {};
 }
 
 void say_done(Command& command, std::string_view what, const std::string& name,
@@ -154,18 +148,13 @@ void say_done(Command& command, std::string_view what, const std::string& name,
 }
 
 Result<int> secret_set(Command& command, const std::string& name, const std::string& key) {
-  if (!key.empty()) { METIER_CHECK(check_only_key(command, name, key)); }
   METIER_TRY(value, secret_value(command, key.empty() ? name : name + ":" + key));
   if (key.empty()) {
     METIER_CHECK(command.session.call(
         "POST", fmt::format("/api/v1/projects/{}/secrets", command.project),
         JsonObject{{"provider", "kubernetes"}, {"secrets", JsonObject{{name, value}}}}));
   } else {
-    JsonObject secret{{"apiVersion", "v1"},
-                      {"kind", "Secret"},
-                      {"metadata", JsonObject{{"name", name}}},
-                      {"stringData", JsonObject{{key, value}}}};
-    METIER_CHECK(apply_objects(command, JsonArray{std::move(secret)}));
+    METIER_CHECK(patch_secret(command, name, key, boost::json::string(value)));
   }
   say_done(command, "set", name, key);
   return 0;
@@ -207,12 +196,7 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
                     net::percent_encode(name)),
         nullptr));
   } else {
-    METIER_CHECK(check_only_key(command, name, key));
-    METIER_CHECK(command.session.call(
-        "DELETE",
-        fmt::format("/api/metier/v1/objects/Secret/{}?project={}", net::percent_encode(name),
-                    net::percent_encode(command.project)),
-        nullptr));
+    METIER_CHECK(patch_secret(command, name, key, nullptr));
   }
   say_done(command, "deleted", name, key);
   return 0;

@@ -24,6 +24,7 @@ constexpr std::array kRunFlags{
     kProject,
     kOutput,
     Flag{"--detach", 0, "", "do not wait for the end"},
+    Flag{"--dry-run", 0, "", "say what would run and whether it fits; nothing is started"},
     Flag{"--cpu", 0, "CORES", "2, 0.5, 500m"},
     Flag{"--mem", 0, "BYTES", "2G (10^9) or 2Gi (2^30)"},
     Flag{"--gpus", 0, "N", "whole GPUs"},
@@ -41,7 +42,7 @@ constexpr std::array kRunFlags{
     Flag{"--strategy", 0, "HOW", "grid (the default), list or random"},
     Flag{"--selector", 0, "max.RESULT", "which iteration is the best"},
     Flag{"--stop", 0, "CONDITION", "stop when it holds: 'accuracy>=0.9'"},
-    Flag{"--timeout", 0, "DURATION", "end it after 90s, 10m, 2h"},
+    Flag{"--timeout", 0, "DURATION", "end it after 90s, 10m, 2h (at least 1m)"},
     Flag{"--retry", 0, "N", "try again so often after a failure"},
     Flag{"--set", 0, "spec.PATH=JSON", "any other field of the function", true},
     kFile,
@@ -106,6 +107,7 @@ constexpr std::array kGetFlags{
     Flag{"--label", 'l', "NAME[=VALUE]", "only with this label", true},
     Flag{"--since", 0, "DURATION", "only younger than 30m, 1d"},
     Flag{"--limit", 0, "N", "at most so many rows (20)"},
+    Flag{"--watch", 'w', "", "runs: go on with every change, until Ctrl-C"},
 };
 constexpr std::array kDescribeFlags{kProject, kOutput, kColor, kQuiet};
 constexpr std::array kLogsFlags{
@@ -115,6 +117,14 @@ constexpr std::array kLogsFlags{
     Flag{"--follow", 'f', "", "go on until the run has ended"},
     Flag{"--tail", 0, "N", "only the last N lines"},
 };
+constexpr std::array kWaitFlags{
+    kProject,
+    kColor,
+    kQuiet,
+    Flag{"--for", 0, "STATE", "ended (the default), completed or running"},
+    Flag{"--timeout", 0, "DURATION", "give up after 30s, 5m, 1h (exit 1)"},
+};
+constexpr std::array kDoctorFlags{kOutput, kColor, kQuiet, kProject};
 constexpr std::array kAbortFlags{kProject, kOutput, kColor, kQuiet};
 constexpr std::array kDeleteFlags{kProject, kYes, kColor, kQuiet};
 constexpr std::array kApplyFlags{kProject, kFile, kOutput, kColor, kQuiet};
@@ -164,8 +174,11 @@ constexpr std::array<Words, 3> kInvokeExamples{
     "metier invoke hello -X PUT --path /things/1 -H 'X-Kind: test' -d @thing.json"};
 constexpr std::array<Words, 2> kRenderExamples{"metier render train.py:train --kind job --mem 1G",
                                                "metier render -f function.yaml -o json"};
-constexpr std::array<Words, 3> kGetExamples{"metier get runs --state error --since 1d",
-                                            "metier get artifacts -o wide",
+constexpr std::array<Words, 2> kWaitExamples{"metier wait train --for completed --timeout 5m",
+                                             "metier wait @-1 && metier logs @-1"};
+constexpr std::array<Words, 2> kDoctorExamples{"metier doctor", "metier doctor -o json"};
+constexpr std::array<Words, 4> kGetExamples{"metier get runs --state error --since 1d",
+                                            "metier get runs -w", "metier get artifacts -o wide",
                                             "metier get runs -o json"};
 constexpr std::array<Words, 2> kDescribeExamples{"metier describe train", "metier describe @-1"};
 constexpr std::array<Words, 2> kLogsExamples{"metier logs -f train",
@@ -218,6 +231,10 @@ constexpr std::array kVerbs{
                1, 1},
               &why_main,
               "look"},
+    VerbEntry{{"wait", "NAME-OR-UID [--for STATE] [--timeout DURATION]",
+               "block until a run has ended, or begun", kWaitFlags, kWaitExamples, 1, 1},
+              &wait_main,
+              "look"},
     VerbEntry{{"abort", "NAME-OR-UID", "end a run", kAbortFlags, kAbortExamples, 1, 1},
               &abort_main,
               "run"},
@@ -254,6 +271,10 @@ constexpr std::array kVerbs{
                kSecretExamples, 1, 3},
               &secret_main,
               "set up"},
+    VerbEntry{{"doctor", "", "is everything here as it should be? if not, how to mend it",
+               kDoctorFlags, kDoctorExamples, 0, 0},
+              &doctor_main,
+              "help"},
     VerbEntry{{"version", "", "version of this program and its server", kPlainFlags,
                kVersionExamples, 0, 0},
               &version_main,

@@ -45,6 +45,8 @@ Result<int> get_main(Command& command);
 Result<int> describe_main(Command& command);
 Result<int> logs_main(Command& command);
 Result<int> why_main(Command& command);
+Result<int> wait_main(Command& command);
+Result<int> doctor_main(Command& command);
 Result<int> abort_main(Command& command);
 Result<int> delete_main(Command& command);
 Result<int> apply_main(Command& command);

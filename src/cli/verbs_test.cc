@@ -167,7 +167,8 @@ TEST_F(Verbs, AFailureShowsTheUsersLine) {
             "                  ^^^^^^^^\n"
             "  TypeError: can't multiply\n"
             "\n"
-            "  called from train.py:44, in main · 7 frames of python and metier not shown\n"
+            "  called from train.py:44, in main · 7 frames of python and metier not shown, the "
+            "whole traceback: metier logs 4f9a12c7\n"
             "  hint: parameter lr was passed as text\n"
             "exit 1 · reason HandlerError · metier logs 4f9a12c7\n");
 }

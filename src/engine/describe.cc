@@ -20,6 +20,16 @@ void add_amounts(std::map<std::string, Quantity, std::less<>>& into,
   }
 }
 
+void add_secret_refs(std::vector<std::pair<std::string, std::string>>& into, const Pod& pod) {
+  for (const auto* containers : {&pod.init_containers, &pod.containers}) {
+    for (const Container& container : *containers) {
+      for (const auto& variable : container.env) {
+        if (variable.secret) { into.emplace_back(variable.secret->name, variable.secret->key); }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 Result<std::string> Describe::find_run(const std::string& project, const std::string& text) const {
@@ -73,8 +83,19 @@ Async<Result<Why>> Describe::why(std::string project, std::string uid) {
       if (auto pod = pod_from(*object)) {
         add_amounts(facts.asked, pod_requests(*pod));
         add_amounts(facts.limits, pod_limits(*pod));
+        add_secret_refs(facts.secret_refs, *pod);
       }
     }
+  }
+  for (const auto& [pod, amount] :
+       facts.queue ? facts.queue->held_by : std::vector<std::pair<std::string, std::string>>{}) {
+    Holder holder{.pod = pod, .amount = amount, .run = {}, .project = {}, .uid = {}};
+    if (const Run* holding = engine_.run_of_pod(pod)) {
+      holder.run = holding->name();
+      holder.project = holding->project();
+      holder.uid = holding->uid();
+    }
+    facts.holders.push_back(std::move(holder));
   }
   auto health = co_await ground_.cluster.probe();
   if (health) { facts.health = std::move(*health); }

@@ -47,6 +47,13 @@ bool Engine::holds(const std::string& project, const std::string& uid) const {
 
 bool Engine::idle() const { return live_.empty() && waiting_.empty(); }
 
+const Run* Engine::run_of_pod(std::string_view pod) const {
+  for (const auto& [key, live] : live_) {
+    if (!live->done && (live->plan.name() == pod || live->log_pod == pod)) { return &live->run; }
+  }
+  return nullptr;
+}
+
 std::vector<ResourceStatus> Engine::resources_of(const std::string& project,
                                                  const std::string& uid) const {
   std::vector<ResourceStatus> out;

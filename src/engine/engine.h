@@ -37,6 +37,15 @@ struct SubmitRequest {
   std::string context;  // folder of the function's file (x-metier-context), unix socket only
 };
 
+// What a submit would do: the cluster's verdict, the documents as they would be stored, the objects.
+struct Trial {
+  Admission admission;
+  Json function;
+  Json run;
+  Json environment;  // {"python", "requirements", "commands"}
+  std::vector<ResourceKey> objects;
+};
+
 struct LogSlice {
   std::string bytes;
   std::uint64_t size = 0;  // of the whole log now
@@ -61,7 +70,7 @@ class Engine final {
   Async<Result<Json>> submit(SubmitRequest request);
   // The objects a submit would make, with the hooks applied; nothing is stored. Also asks the cluster's admission.
   Result<std::vector<Resource>> render(SubmitRequest request);
-  Async<Result<Admission>> admit(SubmitRequest request);
+  Async<Result<Trial>> admit(SubmitRequest request);
 
   // Begins an abort and gives its background task's name. Errors: not_found, conflict (ended), invalid (kind).
   Async<Result<std::string>> abort(std::string project, std::string uid, std::string text);
@@ -99,6 +108,8 @@ class Engine final {
   // What is known of a run that lives, for `why` and `describe`. Empty when it does not.
   std::vector<ResourceStatus> resources_of(const std::string& project,
                                            const std::string& uid) const;
+  // The run whose pod this is, while it lives; null otherwise. Good until the next suspension.
+  const Run* run_of_pod(std::string_view pod) const;
   // Everything that is due now; the loop calls it, tests after moving the clock.
   Async<void> run_due();
 

@@ -43,7 +43,8 @@ Result<std::string> read_at(const std::string& path, std::uint64_t offset, std::
 std::string Engine::log_file(const std::string& project, const std::string& uid,
                              std::int64_t attempt) const {
   std::string path = ground_.options.data + "/logs/" + project + "/" + uid;
-  if (attempt > 1) { path += "." + std::to_string(attempt); }
+  // '@' is in no uid: "u" has no attempt whose log is the log of a run "u.2".
+  if (attempt > 1) { path += "@" + std::to_string(attempt); }
   return path;
 }
 

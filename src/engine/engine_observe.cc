@@ -62,6 +62,11 @@ FailureText failure_text(const Observation& seen, const Json& journal_failure) {
     out.text = failure_sentence(journal_failure);
   }
   if (out.reason.empty() || out.reason == "Error") { out.reason = "HandlerError"; }
+  // Nobody says that code of the user's raised: its program said no more than a number.
+  if (!journal_failure.is_object() && out.reason == "HandlerError" && seen.first_failure &&
+      seen.first_failure->exit_code != 0 && !killed) {
+    out.reason = "ExitCode";
+  }
   return out;
 }
 

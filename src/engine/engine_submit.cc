@@ -5,6 +5,7 @@
 #include "engine/engine_impl.h"
 #include "engine/offload.h"
 #include "engine/pods_of.h"
+#include "kind/lowering.h"
 
 namespace metier {
 namespace {
@@ -21,6 +22,20 @@ bool is_uid(std::string_view text) {
 std::string annotation(const JsonObject& metadata, std::string_view key) {
   const JsonObject* annotations = object_in(metadata, "annotations");
   return annotations == nullptr ? std::string() : std::string(string_in(*annotations, key));
+}
+
+// What Kubernetes recommends for every object, beside MLRun's own. An object that several runs share is none of theirs.
+Labels recommended_labels(const Function& function, const Plan& plan, bool shared) {
+  Labels out{{"app.kubernetes.io/name", label_value(function.name())},
+             {"app.kubernetes.io/part-of", label_value(plan.project)},
+             {"app.kubernetes.io/managed-by", "metier"}};
+  if (!shared) {
+    out["app.kubernetes.io/instance"] = label_value(plan.uid);
+    out["app.kubernetes.io/version"] =
+        label_value(function.tag().empty() ? "latest" : function.tag());
+  }
+  std::erase_if(out, [](const auto& label) { return label.second.empty(); });
+  return out;
 }
 
 }  // namespace
@@ -52,6 +67,13 @@ Result<Function> Engine::function_of(const SubmitRequest& request,
     }
     METIER_TRY(function, Function::from_json(request.function));
     return function;
+  }
+  if (url.starts_with("hub://")) {
+    return fail(
+        Error{.kind = ErrorKind::unsupported,
+              .message = "functions of the hub are not fetched by this server: " + quote(url),
+              .field = "functionUrl",
+              .fix = "download its function.yaml and import that file"});
   }
   if (url.find("://") != std::string::npos && !url.starts_with("db://")) {
     return fail(invalid("functionUrl", quote(url) + " is not in this server's store",
@@ -136,7 +158,12 @@ Result<std::vector<Resource>> Engine::lower(const Function& function, const Run&
     const bool shared = is_shared(resource.metadata.labels);
     if (!shared) { resource.metadata.labels.try_emplace("mlrun/uid", plan.uid); }
     resource.metadata.labels.try_emplace("mlrun/project", plan.project);
+    const Labels recommended = recommended_labels(function, plan, shared);
+    for (const auto& [key, value] : recommended) {
+      resource.metadata.labels.try_emplace(key, value);
+    }
     for_each_pod(resource, [&](PodPart& pod) {
+      for (const auto& [key, value] : recommended) { pod.label(key, value); }
       if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
       if (!plan.context.empty() && !shared) { pod.annotate("metier.dev/context", plan.context); }
       if (plan.run_as > 0) {
@@ -329,12 +356,14 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
   auto admission = co_await ground_.cluster.admit(prepared->resources);
   if (!admission) { co_return fail(std::move(admission.error()).in("admission")); }
   if (admission->verdict != Admission::Verdict::ok) {
-    co_return fail(
-        Error{.kind = admission->verdict == Admission::Verdict::never_fits ? ErrorKind::exhausted
-                                                                           : ErrorKind::unsupported,
-              .message = admission->reason,
-              .fix = admission->fix,
-              .code = admission->code.empty() ? std::string("NeverFits") : admission->code});
+    co_return fail(Error{
+        .kind = admission->verdict == Admission::Verdict::never_fits ? ErrorKind::exhausted
+                                                                     : ErrorKind::unsupported,
+        .message = admission->reason,
+        .fix = admission->fix,
+        .code = admission->code.empty() && admission->verdict == Admission::Verdict::never_fits
+                    ? std::string("NeverFits")
+                    : admission->code});
   }
   const std::string key = plan_key(prepared->plan.project, prepared->plan.uid);
   if (live_.contains(key)) {
@@ -496,11 +525,17 @@ Result<std::vector<Resource>> Engine::render(SubmitRequest request) {
   return std::move(prepared.resources);
 }
 
-Async<Result<Admission>> Engine::admit(SubmitRequest request) {
+Async<Result<Trial>> Engine::admit(SubmitRequest request) {
   auto prepared = prepare(request, "");
   if (!prepared) { co_return fail(std::move(prepared.error())); }
   const std::vector<Resource> resources = std::move(prepared->resources);
-  co_return co_await ground_.cluster.admit(resources);
+  auto admission = co_await ground_.cluster.admit(resources);
+  if (!admission) { co_return fail(std::move(admission.error())); }
+  co_return Trial{.admission = std::move(*admission),
+                  .function = Json(prepared->function.document()),
+                  .run = Json(prepared->run.document()),
+                  .environment = prepared->plan.environment,
+                  .objects = prepared->plan.objects};
 }
 
 }  // namespace metier

@@ -123,6 +123,54 @@ Async<Result<Json>> ProjectObjects::apply(std::string project, Json document) {
   co_return shown(*resource);
 }
 
+Async<Result<Json>> ProjectObjects::patch_secret(std::string project, std::string name,
+                                                 Json patch) {
+  if (!patch.is_object() || object_in(patch.get_object(), "stringData") == nullptr) {
+    co_return fail(invalid("stringData", "the patch names no key",
+                           "send {\"stringData\": {\"KEY\": \"VALUE\" or null}}"));
+  }
+  JsonObject given = *object_in(patch.get_object(), "stringData");
+  std::vector<std::string> gone;
+  for (const auto& [key, value] : given) {
+    if (value.is_null()) { gone.emplace_back(key); }
+  }
+  for (const std::string& key : gone) { given.erase(key); }
+  auto before = ground_.store.records().secret_keys(project, name);
+  if (!before) { co_return fail(std::move(before.error())); }
+  std::map<std::string, std::string> merged;
+  for (const std::string& key : *before) {
+    auto value = ground_.store.records().secret_value(project, name, key);
+    if (!value) { co_return fail(std::move(value.error())); }
+    if (*value) { merged[key] = std::move(**value); }
+  }
+  for (const std::string& key : gone) {
+    if (merged.erase(key) == 0) {
+      co_return fail(Error{.kind = ErrorKind::not_found,
+                           .message = "secret " + quote(name) + " has no key " + quote(key),
+                           .field = "stringData." + key,
+                           .fix = "see: metier secret list -P " + project});
+    }
+  }
+  for (const auto& [key, value] : given) {
+    if (!value.is_string()) {
+      co_return fail(invalid("stringData." + std::string(key),
+                             "expected a text or null, got " + std::string(type_name(value))));
+    }
+    merged[std::string(key)] = std::string(value.get_string());
+  }
+  if (merged.empty()) {
+    auto removed = co_await remove(project, "Secret", name);
+    if (!removed) { co_return fail(std::move(removed.error())); }
+    co_return Json(JsonObject{});
+  }
+  JsonObject data;
+  for (const auto& [key, value] : merged) { data[key] = value; }
+  co_return co_await apply(std::move(project), JsonObject{{"apiVersion", "v1"},
+                                                          {"kind", "Secret"},
+                                                          {"metadata", JsonObject{{"name", name}}},
+                                                          {"stringData", std::move(data)}});
+}
+
 Result<std::vector<Json>> ProjectObjects::list(const std::string& project,
                                                const std::string& kind) const {
   std::vector<Json> out;

@@ -15,6 +15,10 @@ class ProjectObjects final {
 
   // Errors: invalid (kind, name, data), not_found (another project's namespace), denied (a name of the server's own).
   Async<Result<Json>> apply(std::string project, Json document);
+  // Adds, replaces and (value null) removes keys of a Secret, as a merge patch {"stringData": {…}} does; the others
+  // stay. Makes the Secret when it is not there; one whose last key is removed goes. Errors: as apply;
+  // not_found (a key to remove).
+  Async<Result<Json>> patch_secret(std::string project, std::string name, Json patch);
   Result<std::vector<Json>> list(const std::string& project, const std::string& kind) const;
   Async<Result<void>> remove(std::string project, std::string kind, std::string name);
 

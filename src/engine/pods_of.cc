@@ -15,10 +15,15 @@ void visit_templates(Json& value, const std::function<void(PodPart&)>& visit) {
       JsonObject* spec = object_in(inner.get_object(), "spec");
       if (spec != nullptr && spec->contains("containers")) {
         JsonObject& document = inner.get_object();
-        PodPart part{*spec, [&document](std::string_view key, std::string_view text) {
-                       ensure_object(ensure_object(document, "metadata"), "annotations")[key] =
-                           text;
-                     }};
+        PodPart part{
+            *spec,
+            [&document](std::string_view key, std::string_view text) {
+              ensure_object(ensure_object(document, "metadata"), "annotations")[key] = text;
+            },
+            [&document](std::string_view key, std::string_view text) {
+              JsonObject& labels = ensure_object(ensure_object(document, "metadata"), "labels");
+              if (!labels.contains(key)) { labels[key] = text; }
+            }};
         visit(part);
         continue;
       }
@@ -35,6 +40,9 @@ void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit
                  [&resource](std::string_view key, std::string_view text) {
                    resource.metadata.annotations.insert_or_assign(std::string(key),
                                                                   std::string(text));
+                 },
+                 [&resource](std::string_view key, std::string_view text) {
+                   resource.metadata.labels.try_emplace(std::string(key), std::string(text));
                  }};
     visit(part);
     return;

@@ -12,6 +12,7 @@ namespace metier {
 struct PodPart {
   JsonObject& spec;  // has `containers`; of a SparkApplication the role, which has none
   std::function<void(std::string_view, std::string_view)> annotate;
+  std::function<void(std::string_view, std::string_view)> label;  // unless it has one of that name
 };
 void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit);
 void for_each_pod(std::vector<Resource>& resources, const std::function<void(PodPart&)>& visit);

@@ -17,6 +17,8 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"QueuePaused", "the queue is paused", "resume the queue"},
     {"QuotaExceeded", "the project has used its quota", "abort other runs of the project"},
     {"NeverFits", "it asks for more than this machine has", "ask for less"},
+    {"QueueOrder", "it waits behind a run that has waited longer",
+     "wait, or abort the one before it: metier get pods"},
     {"Queued", "it is waiting for its turn", "wait, or see who is before it: metier get pods"},
     {"Starting", "its pod is being started", "wait a moment"},
     {"EnvironmentBuilding", "its environment is being built", "wait: the next run finds it ready"},
@@ -28,15 +30,19 @@ constexpr auto kCauses = std::to_array<CauseText>({
      "add it to --requirements"},
     {"SecretMissing", "it refers to a secret that does not exist",
      "create it: metier secret set NAME:KEY"},
-    {"VolumeMissing", "a volume's source does not exist", "create the folder or the claim"},
+    {"ConfigMapMissing", "it refers to a config map that does not exist",
+     "create it: metier apply -f FILE"},
+    {"StartFailed", "its processes could not be started", "see the message"},
+    {"VolumeMissing", "a volume's source does not exist",
+     "create it, or correct the volume; the run goes on by itself"},
     {"PortTaken", "a port that it needs is in use", "choose another port, or stop its holder"},
     {"EngineMissing", "the engine that this kind needs is not installed",
-     "see: metier kinds --check"},
+     "see what is missing: metier kinds --check"},
     {"OperatorMissing", "the cluster lacks the operator for this kind",
-     "install it, see: metier kinds --check"},
+     "see what is missing: metier kinds --check"},
     {"NodeLost", "the node or the pod was lost", "run it again"},
     {"Preempted", "it was stopped to make room for a more urgent run",
-     "run it again; this does not count as a retry"},
+     "run it again; with --retry that happens by itself and is not counted"},
     {"Evicted", "the node needed its resources", "ask for what it really uses"},
     {"OOMKilled", "it was killed because it used more memory than its limit",
      "give it more: --mem"},
@@ -67,16 +73,63 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"AwaitingRetry", "an attempt failed; the next one starts soon", "wait, or abort it"},
 });
 
-std::string fact(const std::map<std::string, Quantity, std::less<>>& amounts) {
+using Amounts = std::map<std::string, Quantity, std::less<>>;
+
+std::string amount_text(std::string_view name, const Quantity& amount) {
+  return name == "memory" ? human_bytes(amount.units())
+         : name == "cpu"  ? amount.cpu_text()
+                          : std::to_string(amount.units());
+}
+
+std::string fact(const Amounts& amounts) {
   std::string out;
   for (const auto& [name, amount] : amounts) {
     if (amount.milli() == 0 || name == "pods") { continue; }
-    if (!out.empty()) { out += " · "; }
-    out += name == "memory" ? "memory " + human_bytes(amount.units())
-           : name == "cpu"  ? "cpu " + amount.cpu_text()
-                            : name + " " + std::to_string(amount.units());
+    out += (out.empty() ? "" : " · ") + name + " " + amount_text(name, amount);
   }
   return out;
+}
+
+// "cpu 0 of 2 · memory 20 GiB of 23 GiB"
+std::string free_text(const Amounts& free, const Amounts& all) {
+  std::string out;
+  for (const auto& [name, whole] : all) {
+    if (whole.milli() == 0 || name == "pods") { continue; }
+    const auto left = free.find(name);
+    out += (out.empty() ? "" : " · ") + name + " " +
+           amount_text(name, left == free.end() ? Quantity() : left->second) + " of " +
+           amount_text(name, whole);
+  }
+  return out;
+}
+
+// "create it: metier secret set X" as a text and a command to copy.
+Fix fix_of(std::string_view text) {
+  const auto at = text.rfind(": metier ");
+  if (at == std::string_view::npos) { return {std::string(text), ""}; }
+  return {std::string(text.substr(0, at)), std::string(text.substr(at + 2))};
+}
+
+// The reference to the secret which the message names, as the command that makes it.
+std::string secret_command(const WhyFacts& facts, std::string_view message) {
+  for (const auto& [name, key] : facts.secret_refs) {
+    if (message.contains(quote(name)) &&
+        (!message.contains("has no key") || message.contains(quote(key)))) {
+      return "metier secret set " + name + ":" + key;
+    }
+  }
+  return "metier secret set NAME:KEY";
+}
+
+// Every command of another project than `default` has to say so.
+void name_project(Why& out, const Run& run) {
+  if (run.project().empty() || run.project() == "default") { return; }
+  for (Fix& fix : out.fixes) {
+    if (fix.command.starts_with("metier ") && !fix.command.starts_with("metier kinds") &&
+        !fix.command.contains(" -P ")) {
+      fix.command += " -P " + run.project();
+    }
+  }
 }
 
 std::string_view resource_of(std::string_view code) {
@@ -104,7 +157,13 @@ const ContainerStatus* worst_container(const PodStatus& pod) {
 void standard_fix(Why& out, const Run& run) {
   const std::string id = run.uid().substr(0, 8);
   if (const CauseText* text = find_cause(out.code); text != nullptr && out.fixes.empty()) {
-    out.fixes.push_back({std::string(text->fix), ""});
+    out.fixes.push_back(fix_of(text->fix));
+  }
+  for (Fix& fix : out.fixes) {
+    if (fix.command == "metier logs") {
+      fix.command += " " + id;
+      return;
+    }
   }
   if (out.code != "AbortedByUser") { out.fixes.push_back({"read its log", "metier logs " + id}); }
 }
@@ -161,13 +220,15 @@ Why pending(const WhyFacts& facts) {
                           : message.empty() ? reason
                                             : message);
   if (!facts.asked.empty()) { out.facts.emplace_back("asked", fact(facts.asked)); }
-  if (!facts.health.free.empty()) {
-    out.facts.emplace_back("free now",
-                           fact(facts.health.free) + " of " + fact(facts.health.allocatable));
+  if (!facts.health.allocatable.empty()) {
+    out.facts.emplace_back("free now", free_text(facts.health.free, facts.health.allocatable));
   }
   if (facts.queue) {
-    for (const auto& [holder, amount] : facts.queue->held_by) {
-      out.facts.emplace_back("held by", holder + "  " + amount);
+    for (const Holder& holder : facts.holders) {
+      out.facts.emplace_back(
+          "held by",
+          (holder.run.empty() ? holder.pod : holder.run + " (" + holder.uid.substr(0, 8) + ")") +
+              "  " + holder.amount);
     }
     if (facts.queue->length > 0) {
       out.facts.emplace_back("position", std::to_string(facts.queue->position) + " of " +
@@ -188,11 +249,19 @@ Why pending(const WhyFacts& facts) {
       out.fixes.push_back({"ask for less", memory ? "--mem " + free->second.bytes_text()
                                                   : "--cpu " + free->second.cpu_text()});
     }
-    if (facts.queue && !facts.queue->held_by.empty()) {
-      out.fixes.push_back({"make room", "metier abort " + facts.queue->held_by.front().first});
+    const auto holder =
+        std::ranges::find_if(facts.holders, [](const Holder& one) { return !one.uid.empty(); });
+    if (holder != facts.holders.end()) {
+      std::string command = "metier abort " + holder->uid.substr(0, 8);
+      if (holder->project != run.project()) { command += " -P " + holder->project; }
+      out.fixes.push_back({"make room", std::move(command)});
     }
+  } else if (reason == "SecretMissing") {
+    out.fixes.push_back({"create it; the run goes on by itself", secret_command(facts, message)});
+  } else if (reason == "AwaitingRetry") {
+    out.fixes.push_back({"wait, or abort it", "metier abort " + id});
   } else if (text != nullptr) {
-    out.fixes.push_back({std::string(text->fix), ""});
+    out.fixes.push_back(fix_of(text->fix));
   }
   out.fixes.push_back({"follow it", "metier logs -f " + id});
   return out;
@@ -224,8 +293,13 @@ Why ended(const WhyFacts& facts) {
                  (text != nullptr ? std::string(text->sentence) : reason);
   if (!signal.empty()) { out.sentence += " (" + signal + ")"; }
   if (!message.empty()) {
+    // A misuse is explained in several lines (what there is instead); of an exception the first one says it.
+    std::string said = message;
+    if (reason == "HandlerMissing" || reason == "InvalidParameter") {
+      std::ranges::replace(said, '\n', ';');
+    }
     out.facts.emplace_back(user ? "your code" : "the cluster says",
-                           message.substr(0, message.find('\n')));
+                           said.substr(0, said.find('\n')));
   }
   if (failure != nullptr && failure->is_object()) {
     const std::string file(string_at(*failure, "file"));
@@ -233,7 +307,8 @@ Why ended(const WhyFacts& facts) {
         !file.empty() && line != nullptr && line->is_int64()) {
       out.facts.emplace_back("where", file + ":" + std::to_string(line->get_int64()));
     }
-    if (const Json* code = find_path(*failure, "exit_code"); code != nullptr && code->is_int64()) {
+    if (const Json* code = find_path(*failure, "exit_code");
+        code != nullptr && code->is_int64() && code->get_int64() != 0) {
       out.facts.emplace_back("exit code", std::to_string(code->get_int64()));
     }
     if (const std::string hint(string_at(*failure, "hint")); !hint.empty()) {
@@ -284,7 +359,9 @@ Json to_json(const Why& why) {
                     {"fixes", std::move(fixes)}};
 }
 
-Why why(const WhyFacts& facts) {
+namespace {
+
+Why why_of(const WhyFacts& facts) {
   const Run& run = *facts.run;
   switch (run.state()) {
     case RunState::created:
@@ -338,6 +415,14 @@ Why why(const WhyFacts& facts) {
     }
   }
   out.fixes.push_back({"follow it", "metier logs -f " + run.uid().substr(0, 8)});
+  return out;
+}
+
+}  // namespace
+
+Why why(const WhyFacts& facts) {
+  Why out = why_of(facts);
+  name_project(out, *facts.run);
   return out;
 }
 

@@ -27,11 +27,21 @@ struct Why {
 };
 Json to_json(const Why& why);
 
+// A pod that holds what a waiting one needs, and the run that it belongs to (empty: a deployment's).
+struct Holder {
+  std::string pod;
+  std::string amount;
+  std::string run;
+  std::string project;
+  std::string uid;
+};
+
 struct WhyFacts {
   const Run* run = nullptr;
-  const Function* function = nullptr;                   // may be null
   std::vector<std::pair<std::string, PodStatus>> pods;  // as they are now
   std::optional<QueuePosition> queue;
+  std::vector<Holder> holders;                                   // of the queue's resource
+  std::vector<std::pair<std::string, std::string>> secret_refs;  // name, key, as its pods refer to
   Health health;  // of the cluster; empty when unknown
   std::map<std::string, Quantity, std::less<>> asked;
   std::map<std::string, Quantity, std::less<>> limits;

@@ -21,21 +21,6 @@ void put_env(JsonArray& env, std::string_view name, std::string_view value) {
   env.push_back(JsonObject{{"name", name}, {"value", value}});
 }
 
-// Kubernetes refuses other values; these labels are made by us, so they are mended and never refused.
-std::string label_value(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    out += std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'
-               ? c
-               : '-';
-  }
-  out = shorten_name(out, 63);
-  while (!out.empty() && std::isalnum(static_cast<unsigned char>(out.back())) == 0) {
-    out.pop_back();
-  }
-  return out.substr(std::min(out.size(), out.find_first_not_of("-_.")));
-}
-
 // The run as pods get it: what notifications carry may be secret.
 std::string exec_config(const Run& run) {
   Json document = run.to_dict();
@@ -119,6 +104,20 @@ bool mentions(std::string_view code, std::string_view word) {
 }
 
 }  // namespace
+
+std::string label_value(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    out += std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'
+               ? c
+               : '-';
+  }
+  out = shorten_name(out, 63);
+  while (!out.empty() && std::isalnum(static_cast<unsigned char>(out.back())) == 0) {
+    out.pop_back();
+  }
+  return out.substr(std::min(out.size(), out.find_first_not_of("-_.")));
+}
 
 std::string handler_of(const Subject& subject) {
   if (subject.run != nullptr) {

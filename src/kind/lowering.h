@@ -12,6 +12,9 @@ namespace metier {
 std::string handler_of(const Subject& subject);
 std::string project_of(const Subject& subject, const Site& site);
 
+// A text of ours as the value of a label. Kubernetes refuses other characters and more than 63: they are mended, never
+// refused.
+std::string label_value(std::string_view text);
 // The function's labels, then mlrun/class, project, function, tag, scrape-metrics and, with a run, uid, name, owner.
 Labels resource_labels(const Subject& subject, const Site& site);
 // The function's annotations, else the run's.

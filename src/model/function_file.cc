@@ -95,6 +95,14 @@ Result<Function> parse_function(std::string_view text, std::string_view format) 
 
 Result<Function> import_function(const std::filesystem::path& file, std::string_view project,
                                  std::string_view new_name) {
+  if (const std::string url = file.string(); url.contains("://")) {
+    return fail(
+        Error{.kind = ErrorKind::unsupported,
+              .message = quote(url) + (url.starts_with("hub://")
+                                           ? ": functions of the hub are not fetched"
+                                           : ": functions are imported from files and db:// only"),
+              .fix = "download it and give the file"});
+  }
   if (file.extension() == ".py") {
     CodeToFunction arguments{.name = std::string(new_name),
                              .project = std::string(project),

@@ -120,7 +120,7 @@ Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& adm
     admission.verdict = Admission::Verdict::never_fits;
     admission.code = never->code;
     admission.reason = fmt::format("{} {}", pod.metadata.name, never->reason);
-    admission.fix = "ask for less";
+    admission.fix = "ask for at most that, or run it where there is more";
   }
   warn_ignored(resource, pod, admission);
   return {};

@@ -186,6 +186,10 @@ Result<void> add_env(const Pod& pod, const std::string& id, const Container& con
     }
     for (const auto& [key, value] : *values) { out.set(from.prefix + key, value); }
   }
+  // The interpreter is the one that was resolved for this pod, whatever the variables of a caller say.
+  for (const auto& [name, value] : input.ambient.env) {
+    if (name == "METIER_PYTHON") { out.set(name, value); }
+  }
   const auto known = [&](std::string_view name) { return out.get(name); };
   for (const auto& variable : container.env) {
     if (variable.secret || variable.config_map) {
@@ -215,8 +219,8 @@ Result<void> check_host_path(const Volume& volume, bool make) {
   const auto& type = volume.host_path_type;
   if (!exists) {
     if (type != "DirectoryOrCreate" && type != "FileOrCreate") {
-      return fail(no_volume(fmt::format("volume {}: {} does not exist on this machine",
-                                        quote(volume.name), quote(volume.source)),
+      return fail(no_volume(fmt::format("volume {}: '{}' does not exist on this machine",
+                                        quote(volume.name), volume.source),
                             "create it, or set type: DirectoryOrCreate"));
     }
     if (!make) { return {}; }

@@ -1,0 +1,249 @@
+"""What the command line does beyond one run: waits, watches, tries out, looks after itself, and shows a failure once."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from support.server import BINARY, Server
+
+CODE = """
+import sys, time
+
+def ok(context, n: int = 1):
+    print("working", flush=True)
+    context.log_result("n", n)
+
+def fail(context):
+    print("before", flush=True)
+    try:
+        raise KeyError("handled")
+    except KeyError:
+        import traceback
+        traceback.print_exc()
+    raise ValueError("no such luck")
+
+def slow(context):
+    print("sleeping", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("code")
+    (path / "f.py").write_text(CODE)
+    return path
+
+
+def detach(server: Server, folder: Path, *arguments: str) -> str:
+    done = server.metier("run", *arguments, "--detach", "-o", "name", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", ["handler", "local", "job"])
+def test_the_interpreter_that_is_asked_for(server: Server, folder: Path, kind: str) -> None:
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    wanted = shutil.which(f"python{version}")
+    if wanted is None:
+        pytest.skip(f"no python{version} on the PATH")
+    (folder / "which.py").write_text("import sys\ndef f(context):\n    context.log_result('prefix', sys.prefix)\n")
+    expected = subprocess.run(
+        [wanted, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True
+    ).stdout.strip()
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return server.metier("run", "which.py:f", "--kind", kind, "-o", "json", *more, cwd=folder)
+
+    prefixes = [json.loads(run(*more).stdout)["status"]["results"]["prefix"] for more in ((), ("--python", version))]
+    assert prefixes == [sys.prefix, expected]
+    done = run("--python", "3.99")
+    assert done.returncode == 5
+    assert "3.99" in done.stderr
+    assert run("--python", "snake").returncode == 2
+
+
+@pytest.mark.parametrize("kind", ["handler", "local", "job"])
+def test_a_failure_is_shown_once_and_whole_in_the_log(server: Server, folder: Path, kind: str) -> None:
+    done = server.metier("run", "f.py:fail", "--kind", kind, cwd=folder)
+    assert done.returncode == 1
+    shown = done.stdout + done.stderr
+    assert "before" in done.stdout
+    assert "KeyError: 'handled'" in shown, "a traceback that the code printed itself stays"
+    assert shown.count("ValueError: no such luck") == 1
+    assert "metier_runner" not in shown
+    assert "f.py:15" in done.stderr
+    command = next(line for line in done.stderr.splitlines() if "the whole traceback: metier logs" in line)
+    uid = command.rsplit(" ", 1)[1]
+    log = server.metier("logs", uid).stdout
+    assert log.count("ValueError: no such luck") == 1
+    assert "metier_runner" in log
+
+
+def test_wait(server: Server, folder: Path) -> None:
+    done = server.metier("wait", detach(server, folder, "f.py:ok", "--kind", "job"), "--for", "completed")
+    assert done.returncode == 0, done.stderr
+    assert "completed" in done.stderr
+    failed = detach(server, folder, "f.py:fail", "--kind", "job")
+    assert server.metier("wait", failed).returncode == 0
+    assert server.metier("wait", failed, "--for", "completed").returncode == 1
+    slow = detach(server, folder, "f.py:slow", "--kind", "job")
+    assert server.metier("wait", slow, "--for", "running").returncode == 0
+    done = server.metier("wait", slow, "--timeout", "100ms")
+    assert done.returncode == 1
+    assert f"metier why {slow[:8]}" in done.stderr
+    waiter = subprocess.Popen(
+        [BINARY, "wait", slow, "--for", "completed"],
+        env=server.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert server.metier("abort", slow).returncode == 0
+    assert waiter.wait(30) == 4, "an aborted run does not complete"
+    assert server.metier("wait", "nothing-of-that-name").returncode == 3
+    assert server.metier("wait", slow, "--for", "tea").returncode == 2
+    assert server.metier("wait", slow, "--timeout", "soon").returncode == 2
+
+
+def lines_of(stream: IO[str]) -> Iterator[str]:
+    for line in stream:
+        yield line.rstrip("\n")
+
+
+def test_get_runs_watches(server: Server, folder: Path) -> None:
+    watcher = subprocess.Popen(
+        [BINARY, "get", "runs", "-w", "--name", "watched", "-o", "json"],
+        env=server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        uid = detach(server, folder, "f.py:ok", "--kind", "job", "--name", "watched")
+        detach(server, folder, "f.py:ok", "--kind", "job", "--name", "another")
+        assert watcher.stdout is not None
+        seen = ""
+        for line in lines_of(watcher.stdout):
+            seen += line
+            if '"completed"' in line:
+                break
+        assert uid in seen
+        assert "another" not in seen
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(30) == 130
+    finally:
+        watcher.kill()
+        watcher.wait()
+        watcher.stdout.close()  # type: ignore[union-attr]
+
+
+def test_dry_run_starts_nothing(server: Server, folder: Path) -> None:
+    before = server.metier("get", "runs", "-o", "name").stdout
+    done = server.metier("run", "f.py:ok", "--kind", "job", "--cpu", "1", "--dry-run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was started" in done.stdout
+    assert "Pod" in done.stdout
+    assert "it fits" in done.stdout
+    told = server.metier("run", "f.py:ok", "--kind", "job", "--dry-run", "-o", "json", cwd=folder)
+    assert json.loads(told.stdout)["verdict"] == "ok"
+    done = server.metier("run", "f.py:ok", "--kind", "job", "--mem", "9000Gi", "--dry-run", cwd=folder)
+    assert done.returncode == 5
+    assert "9000" in done.stderr or "TiB" in done.stderr
+    assert server.metier("run", "f.py:ok", "--kind", "local", "--dry-run", cwd=folder).returncode == 0
+    assert server.metier("run", "f.py:ok", "--kind", "handler", "--dry-run", cwd=folder).returncode == 2
+    assert server.metier("get", "runs", "-o", "name").stdout == before
+
+
+def test_doctor(server: Server, tmp_path: Path) -> None:
+    done = server.metier("doctor", "-o", "json")
+    checks = {(c["group"], c["check"]): c for c in json.loads(done.stdout)}
+    assert checks["installation", "server"]["state"] == "fine"
+    assert str(server.process.pid) in checks["installation", "server"]["text"]  # type: ignore[union-attr]
+    assert all(c["fix"] for c in checks.values() if c["state"] != "fine")
+    assert done.returncode == (5 if any(c["state"] == "failed" for c in checks.values()) else 0)
+    table = server.metier("doctor")
+    assert [word in table.stdout for word in ("installation", "machine", "environments", "clients")] == [True] * 4
+    away = {"METIER_SERVER": "http://127.0.0.1:9", "MLRUN_DBPATH": "http://127.0.0.1:9"}
+    done = server.metier("doctor", "-o", "json", env=away)
+    assert done.returncode == 5
+    failed = {c["check"] for c in json.loads(done.stdout) if c["state"] == "failed"}
+    assert failed == {"server", "mlrun"}
+
+
+def test_keys_of_a_secret(server: Server, folder: Path) -> None:
+    def secret(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = server.metier("secret", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    for key in ("user", "password"):
+        (folder / key).write_text(f"{key} value")
+        secret("set", f"db:{key}", "--from-file", str(folder / key))
+    assert secret("list").stdout.split() == ["db:password", "db:user"]
+    (folder / "read.py").write_text(
+        "import os\ndef f(context):\n    context.log_result('same', os.environ['user'] == 'user ' + 'value')\n"
+    )
+    done = server.metier("run", "read.py:f", "--kind", "job", "--secret", "db:user", "-o", "json", cwd=folder)
+    assert json.loads(done.stdout)["status"]["results"]["same"] is True, done.stderr
+    secret("delete", "db:password", "--yes")
+    assert secret("list").stdout.split() == ["db:user"]
+    assert server.metier("secret", "delete", "db:password", "--yes").returncode == 3
+    secret("delete", "db:user", "--yes")
+    assert secret("list").stdout.split() == []
+
+
+def test_names_of_runs(server: Server, folder: Path) -> None:
+    uid = detach(server, folder, "f.py:ok", "--kind", "job", "--name", "named")
+    assert server.metier("wait", uid[:10]).returncode == 0
+    for word in (uid, uid[:10], "named", "@-1"):
+        done = server.metier("describe", word, "-o", "json")
+        assert json.loads(done.stdout)["metadata"]["uid"] == uid, word
+
+
+def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
+    """On a terminal only; it is gone when the run goes on."""
+    master, slave = pty.openpty()
+    # A later secret keeps the pod waiting for as long as the test wants.
+    (folder / "waits.yaml").write_text(
+        "kind: job\nmetadata: {name: waits}\nspec:\n  command: f.py\n  env:\n"
+        "  - {name: A, valueFrom: {secretKeyRef: {name: later, key: k}}}\n"
+    )
+    process = subprocess.Popen(
+        [BINARY, "run", "-f", "waits.yaml", "--handler", "ok"],
+        env={**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
+        cwd=folder,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    seen = b""
+    try:
+        while b"secret that does not exist" not in seen:
+            seen += os.read(master, 4096)
+        assert b"pending" in seen
+        (folder / "k").write_text("v")
+        assert server.metier("secret", "set", "later:k", "--from-file", str(folder / "k")).returncode == 0
+        while True:
+            try:
+                piece = os.read(master, 4096)
+            except OSError:  # the other side is closed
+                break
+            seen += piece
+        process.wait(30)
+        assert b"\r\x1b[K" in seen
+        assert seen.rindex(b"does not exist") < seen.rindex(b"\r\x1b[K")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)

@@ -1,0 +1,515 @@
+"""Every cause that `metier why` names, provoked for real: its code, its sentence, its exit code, and its fix, followed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from support.server import BINARY, Server, running
+
+ROOT = os.geteuid() == 0
+TOOLS = Path(__file__).resolve().parents[2] / "build" / "tools" / "bin"
+ENDED = ("completed", "error", "aborted")
+
+CODE = """
+import os, signal, sys, time
+
+# There is no trian here.
+def ok(context, n: int = 1):
+    context.log_result("n", n)
+
+def fail(context):
+    raise ValueError("no such luck")
+
+def missing(context):
+    import surely_not_installed
+    context.log_result("found", surely_not_installed.VALUE)
+
+def slow(context):
+    print("sleeping", flush=True)
+    time.sleep(600)
+
+def hungry(context):
+    block = bytearray(90 << 20)
+    context.log_result("bytes", len(block))
+
+def crash(context):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def leave(context):
+    sys.exit(7)
+
+def reads(context):
+    context.log_result("secret", "TOKEN" in os.environ)
+    context.log_result("seen", os.path.exists("/data"))
+"""
+
+
+@dataclass
+class Cause:
+    """What `metier why` and the run's record say together."""
+
+    code: str
+    sentence: str
+    facts: dict[str, str]
+    fixes: dict[str, str] = field(default_factory=dict)
+
+    def command(self, start: str) -> list[str]:
+        """The words of the fix whose command begins so."""
+        return next(shlex.split(c) for c in self.fixes.values() if c.startswith(start))
+
+
+@dataclass
+class Place:
+    server: Server
+    folder: Path
+
+    def run(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
+        done = self.server.metier("run", *arguments, "-o", "json", cwd=self.folder)
+        return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
+
+    def detach(self, *arguments: str) -> str:
+        done = self.server.metier("run", *arguments, "--detach", "-o", "name", cwd=self.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def why(self, uid: str, *more: str) -> Cause:
+        done = self.server.metier("why", uid, "-o", "json", *more)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        told = self.server.metier("help", document["code"])
+        assert told.returncode == 0, f"`metier help {document['code']}` knows nothing of it"
+        facts = {name: value for name, value in document["facts"]}
+        return Cause(document["code"], document["sentence"], facts, dict(document["fixes"]))
+
+    def waits_for(self, uid: str, code: str) -> Cause:
+        return until(lambda: (lambda cause: cause if cause.code == code else None)(self.why(uid)), f"{uid} for {code}")
+
+    def ended(self, uid: str) -> str:
+        def state() -> str | None:
+            answer = self.server.call("GET", f"/api/v1/projects/default/runs/{uid}?format=full")
+            now = str(answer.json()["data"]["status"]["state"])
+            return now if now in ENDED else None
+
+        return until(state, f"{uid} to end")
+
+    def abort(self, uid: str) -> None:
+        done = self.server.metier("abort", uid)
+        assert done.returncode == 0, done.stderr
+
+    def submit(
+        self, spec: dict[str, Any], handler: str = "ok", name: str = "by-rest", kind: str = "job"
+    ) -> dict[str, Any]:
+        """A submit as other clients do it: nothing was checked by the command line before."""
+        import base64
+
+        source = base64.b64encode((self.folder / "f.py").read_bytes()).decode()
+        function = {
+            "kind": kind,
+            "metadata": {"name": name, "project": "default"},
+            "spec": {"build": {"functionSourceCode": source}, **spec},
+        }
+        task = {"metadata": {"name": name, "project": "default"}, "spec": {"handler": handler}}
+        answer = self.server.call("POST", "/api/v1/submit_job", {"function": function, "task": task})
+        assert answer.status == 200, answer.body
+        document: dict[str, Any] = answer.json()["data"]
+        return document
+
+
+T = TypeVar("T")
+
+
+def until(probe: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+    """Waits for the product, never for a clock: the limit is for a product that hangs."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = probe()
+        if found is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+def write_wheel(folder: Path, name: str) -> Path:
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        info = f"{name}-1.0.dist-info"
+        archive.writestr(f"{name}.py", "VALUE = 42\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: here\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    base = tmp_path_factory.mktemp("why")
+    code, wheels = base / "code", base / "wheels"
+    code.mkdir()
+    wheels.mkdir()
+    (code / "f.py").write_text(CODE)
+    (code / "three.sh").write_text("#!/bin/sh\nexit 3\n")
+    (code / "three.sh").chmod(0o755)
+    write_wheel(wheels, "surely_not_installed")
+    # No registry is asked: what a test installs lies beside it.
+    variables = {
+        "PATH": f"{TOOLS}:{os.environ['PATH']}",
+        "UV_FIND_LINKS": str(wheels),
+        "UV_NO_INDEX": "1",
+        "UV_CACHE_DIR": str(base / "uv"),
+    }
+    with running(base / "data", env=variables) as server:
+        yield Place(server, code)
+
+
+@pytest.fixture(scope="module")
+def orphan(place: Place) -> str:
+    """A handler's run whose interpreter and command line are killed; its lease runs out while other tests go on."""
+    process = subprocess.Popen(
+        [BINARY, "run", "f.py:slow", "--kind", "handler", "--name", "orphan"],
+        env=place.server.environment,
+        cwd=place.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "sleeping" in line:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    listed = json.loads(place.server.metier("get", "runs", "--name", "orphan", "-o", "json").stdout)
+    return str(listed["runs"][0]["metadata"]["uid"])
+
+
+def processors(place: Place) -> int:
+    done = place.server.metier("run", "f.py:ok", "--kind", "job", "--cpu", "100000", cwd=place.folder)
+    found = re.search(r"this node has (\d+)", done.stderr)
+    assert found, done.stderr
+    return int(found.group(1))
+
+
+def test_an_orphan_is_begun(orphan: str) -> None:
+    assert len(orphan) == 32
+
+
+# What the user's code did.
+
+
+def test_handler_error(place: Place) -> None:
+    code, run, _ = place.run("f.py:fail", "--kind", "job")
+    assert code == 1
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "HandlerError"
+    assert cause.facts["your code"] == "ValueError: no such luck"
+    assert cause.facts["where"] == "f.py:9"
+    log = place.server.metier(*cause.command("metier logs")[1:])
+    assert "ValueError: no such luck" in log.stdout
+    assert "Traceback" in log.stdout
+
+
+def test_package_missing_and_the_fix_followed(place: Place) -> None:
+    code, run, errors = place.run("f.py:missing", "--kind", "job")
+    assert code == 1
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "PackageMissing"
+    hint = next(text for text in cause.fixes if "--requirements" in text)
+    assert hint in errors
+    line = re.search(r"a line '(\w+)'", hint)
+    assert line
+    (place.folder / "requirements.txt").write_text(line.group(1) + "\n")
+    code, run, errors = place.run("f.py:missing", "--kind", "job", "--requirements", "requirements.txt")
+    assert code == 0, errors
+    assert run["status"]["results"]["found"] == 42
+
+
+def test_exit_code_of_a_program(place: Place) -> None:
+    code, run, _ = place.run("three.sh", "--kind", "local")
+    assert code == 1
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "ExitCode"
+    assert cause.facts["exit code"] == "3"
+    code, run, _ = place.run("f.py:leave", "--kind", "job")
+    assert code == 1
+    assert place.why(run["metadata"]["uid"]).code == "ExitCode"
+
+
+def test_killed_by_a_signal(place: Place) -> None:
+    code, run, _ = place.run("f.py:crash", "--kind", "job")
+    assert code == 1
+    assert run["status"]["reason"] == "Killed(SIGSEGV)"
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "Killed"
+    assert "SIGSEGV" in cause.sentence
+
+
+def test_invalid_parameter(place: Place) -> None:
+    code, run, errors = place.run("f.py:ok", "--kind", "job", "-p", "n=abc")
+    assert code == 2
+    assert "your code" not in errors
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "InvalidParameter"
+    assert any("n" in value and "abc" in value for value in cause.facts.values())
+
+
+def test_handler_missing(place: Place) -> None:
+    uid = place.submit({}, handler="trian")["metadata"]["uid"]
+    assert place.ended(uid) == "error"
+    cause = place.why(uid)
+    assert cause.code == "HandlerMissing"
+    assert any("ok" in value and "trian" in value for value in cause.facts.values()), cause.facts
+
+
+@pytest.mark.skipif(not ROOT, reason="memory limits need cgroups, which need root here")
+def test_killed_for_memory_and_the_fix_followed(place: Place) -> None:
+    code, run, errors = place.run("f.py:hungry", "--kind", "job", "--mem", "64Mi")
+    assert code == 1
+    assert "memory" in errors
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "OOMKilled"
+    assert cause.facts["limit"] == "64 MiB"
+    code, run, errors = place.run("f.py:hungry", "--kind", "job", *cause.command("--mem"))
+    assert code == 0, errors
+
+
+# What a person or the server did.
+
+
+def test_aborted_by_user(place: Place) -> None:
+    uid = place.detach("f.py:slow", "--kind", "job")
+    place.abort(uid)
+    cause = place.why(uid)
+    assert cause.code == "AbortedByUser"
+    assert "run it again" in cause.fixes
+
+
+def test_awaiting_retry_and_the_fix_followed(place: Place) -> None:
+    uid = place.detach("f.py:fail", "--kind", "job", "--retry", "2")
+    cause = place.waits_for(uid, "AwaitingRetry")
+    assert "no such luck" in cause.facts["the cluster says"]
+    done = place.server.metier(*cause.command("metier abort")[1:])
+    assert done.returncode == 0, done.stderr
+    assert place.why(uid).code == "AbortedByUser"
+
+
+def test_shim_lost(place: Place) -> None:
+    uid = place.detach("f.py:slow", "--kind", "job")
+    until(lambda: "sleeping" in place.server.metier("logs", uid).stdout or None, "the first line")
+    shims = [p for p in processes(str(place.server.data)) if p.name == "metier-shim"]
+    assert len(shims) == 1, shims
+    os.kill(shims[0].pid, signal.SIGKILL)
+    assert place.ended(uid) == "error"
+    cause = place.why(uid)
+    assert cause.code == "ShimLost"
+    assert "run it again" in cause.fixes
+
+
+# What it waits for.
+
+
+def test_insufficient_cpu_and_the_fix_followed(place: Place) -> None:
+    cores = str(processors(place))
+    holder = place.detach("f.py:slow", "--kind", "job", "--cpu", cores, "--name", "holder")
+    waiting = place.detach("f.py:ok", "--kind", "job", "--cpu", cores, "--name", "waiting")
+    cause = place.waits_for(waiting, "InsufficientCpu")
+    assert cause.facts["asked"] == f"cpu {cores}"
+    assert f"cpu 0 of {cores}" in cause.facts["free now"]
+    assert cause.facts["held by"].startswith("holder (")
+    assert cause.facts["position"] == "1 of 1"
+    done = place.server.metier(*cause.command("metier abort")[1:])
+    assert done.returncode == 0, done.stderr
+    assert place.ended(waiting) == "completed"
+    assert place.ended(holder) == "aborted"
+
+
+def test_insufficient_memory_and_the_fix_followed(place: Place) -> None:
+    refused = place.server.metier("run", "f.py:ok", "--kind", "job", "--mem", "9000Gi", cwd=place.folder)
+    most = re.search(r"this node has (\d+)", refused.stderr)
+    assert most
+    gibibytes = int(most.group(1)) - 1
+    holder = place.detach("f.py:slow", "--kind", "job", "--mem", f"{gibibytes}Gi", "--name", "holder")
+    waiting = place.detach("f.py:ok", "--kind", "job", "--mem", f"{gibibytes}Gi")
+    cause = place.waits_for(waiting, "InsufficientMemory")
+    code, _, errors = place.run("f.py:ok", "--kind", "job", *cause.command("--mem"))
+    assert code == 0, errors
+    place.abort(holder)
+    assert place.ended(waiting) == "completed"
+
+
+def test_secret_missing_and_the_fix_followed(place: Place) -> None:
+    variable = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "vault", "key": "token"}}}
+    run = place.submit({"env": [variable]}, handler="reads")
+    uid = run["metadata"]["uid"]
+    cause = place.waits_for(uid, "SecretMissing")
+    assert "vault" in cause.facts["the cluster says"]
+    command = cause.command("metier secret set")
+    assert command == ["metier", "secret", "set", "vault:token"]
+    (place.folder / "value").write_text("hush")
+    done = place.server.metier(*command[1:], "--from-file", str(place.folder / "value"))
+    assert done.returncode == 0, done.stderr
+    assert place.ended(uid) == "completed"
+
+
+def test_config_map_missing_and_the_fix_followed(place: Place) -> None:
+    variable = {"name": "TOKEN", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "token"}}}
+    uid = place.submit({"env": [variable]}, handler="reads")["metadata"]["uid"]
+    cause = place.waits_for(uid, "ConfigMapMissing")
+    assert cause.command("metier apply") == ["metier", "apply", "-f", "FILE"]
+    file = place.folder / "settings.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {token: a}\n")
+    done = place.server.metier("apply", "-f", str(file))
+    assert done.returncode == 0, done.stderr
+    assert place.ended(uid) == "completed"
+
+
+def test_volume_missing_and_the_fix_followed(place: Place, tmp_path: Path) -> None:
+    source = tmp_path / "not-yet"
+    spec = {
+        "volumes": [{"name": "v", "hostPath": {"path": str(source)}}],
+        "volume_mounts": [{"name": "v", "mountPath": str(place.folder.parent / "mounted")}],
+    }
+    uid = place.submit(spec)["metadata"]["uid"]
+    cause = place.waits_for(uid, "VolumeMissing")
+    assert str(source) in cause.facts["the cluster says"]
+    claimed = {
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "later"}}],
+        "volume_mounts": [{"name": "v", "mountPath": str(place.folder.parent / "mounted")}],
+    }
+    second = place.submit(claimed)["metadata"]["uid"]
+    assert "later" in place.waits_for(second, "VolumeMissing").facts["the cluster says"]
+    source.mkdir()
+    file = place.folder / "claim.yaml"
+    file.write_text("apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: later}\nspec: {}\n")
+    done = place.server.metier("apply", "-f", str(file))
+    assert done.returncode == 0, done.stderr
+    assert place.ended(second) == "completed"
+    assert place.ended(uid) == "completed"
+
+
+def test_environment_building(place: Place, tmp_path: Path) -> None:
+    package = tmp_path / "slowly"
+    package.mkdir()
+    wheel = write_wheel(tmp_path, "slowly")
+    (package / "pyproject.toml").write_text(
+        '[project]\nname = "slowly"\nversion = "1.0"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (package / "backend.py").write_text(
+        "import os, shutil, time\n"
+        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+        f"    while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)\n"
+        f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))\n"
+    )
+    uid = place.submit({"build": {"requirements": [f"slowly @ file://{package}"]}, "command": "true"})["metadata"][
+        "uid"
+    ]
+    cause = place.waits_for(uid, "EnvironmentBuilding")
+    assert "being built" in cause.facts["the cluster says"]
+    (tmp_path / "go").touch()
+    assert place.ended(uid) in ENDED
+    assert place.why(uid).code != "EnvironmentBuilding"
+
+
+def test_environment_failed_and_the_fix_followed(place: Place) -> None:
+    (place.folder / "bad.txt").write_text("nowhere-to-be-found==9\n")
+    code, run, errors = place.run("f.py:ok", "--kind", "job", "--requirements", "bad.txt")
+    assert code == 5
+    assert "nowhere-to-be-found" in errors
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "EnvironmentFailed"
+    log = re.search(r"whole log: (\S+)\)", cause.facts["the cluster says"])
+    assert log
+    assert "nowhere-to-be-found" in Path(log.group(1)).read_text()
+    (place.folder / "bad.txt").write_text("surely-not-installed==1.0\n")
+    code, _, errors = place.run("f.py:ok", "--kind", "job", "--requirements", "bad.txt")
+    assert code == 0, errors
+
+
+# What is refused before it is a run.
+
+
+def refusal(place: Place, *arguments: str) -> tuple[int, dict[str, Any]]:
+    code, document, _ = place.run(*arguments)
+    return code, document["detail"]
+
+
+@pytest.mark.parametrize("asked", [["--cpu", "100000"], ["--mem", "9000Gi"], ["--gpus", "64"]])
+def test_never_fits(place: Place, asked: list[str]) -> None:
+    before = place.server.metier("get", "runs", "-o", "name").stdout
+    code, detail = refusal(place, "f.py:ok", "--kind", "job", *asked)
+    assert code == 5
+    assert detail["code"] == "NeverFits"
+    assert "this node has" in detail["reason"]
+    assert place.server.metier("get", "runs", "-o", "name").stdout == before, "nothing is left of it"
+
+
+def test_engine_missing(place: Place) -> None:
+    kinds = json.loads(place.server.metier("kinds", "--check", "-o", "json").stdout)["kinds"]
+    absent = [k["kind"] for k in kinds if k["usable"] in (False, "no")]
+    if not absent:
+        pytest.skip("every kind is usable on this machine")
+    code, detail = refusal(place, "f.py:ok", "--kind", absent[0])
+    assert code == 5
+    assert detail["code"] == "EngineMissing"
+    assert absent[0] in detail["reason"]
+
+
+def test_another_project_is_named_in_every_command(place: Place) -> None:
+    answer = place.server.call("POST", "/api/v1/projects", {"metadata": {"name": "other"}, "spec": {}})
+    assert answer.status == 201, answer.body
+    _, run, _ = place.run("f.py:fail", "--kind", "job", "-P", "other")
+    cause = place.why(run["metadata"]["uid"], "-P", "other")
+    done = place.server.metier(*cause.command("metier logs")[1:])
+    assert done.returncode == 0
+    assert "no such luck" in done.stdout
+
+
+# The long ones, begun above.
+
+
+def test_client_lost(place: Place, orphan: str) -> None:
+    assert place.ended(orphan) in ("error", "aborted")
+    cause = place.why(orphan)
+    assert cause.code == "ClientLost"
+    assert any("job" in text for text in cause.fixes)
+
+
+@pytest.mark.skipif(not os.environ.get("METIER_TEST_ALL"), reason="the shortest threshold is a minute")
+def test_threshold_exceeded(place: Place) -> None:
+    code, run, _ = place.run("f.py:slow", "--kind", "job", "--timeout", "60s")
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "ThresholdExceeded"
+    assert code in (1, 4)
+
+
+@dataclass
+class Process:
+    pid: int
+    name: str
+    text: str
+
+
+def processes(marker: str) -> list[Process]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if entry.name.isdigit() and marker in text:
+                found.append(Process(int(entry.name), Path(text.split(" ", 1)[0]).name, text))
+    return found
