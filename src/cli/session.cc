@@ -26,15 +26,31 @@ constexpr auto kStartPatience = std::chrono::seconds(20);
 
 // Causes that are the machine's or the cluster's, not the user's code: exit 5.
 const std::set<std::string, std::less<>>& cluster_codes() {
-  static const std::set<std::string, std::less<>> codes{
-      "InsufficientCpu",   "InsufficientMemory", "InsufficientGpu",
-      "GangIncomplete",    "QuotaExceeded",      "QueuePaused",
-      "NeverFits",         "ImageUnknown",       "EnvironmentBuilding",
-      "EnvironmentFailed", "SecretMissing",      "VolumeMissing",
-      "ConfigMapMissing",  "PortTaken",          "EngineMissing",
-      "OperatorMissing",   "NodeLost",           "Preempted",
-      "ShimLost",          "HostRebooted",       "StoreUnavailable",
-      "StartFailed"};
+  static const std::set<std::string, std::less<>> codes{"InsufficientCpu",
+                                                        "InsufficientMemory",
+                                                        "InsufficientGpu",
+                                                        "GangIncomplete",
+                                                        "QuotaExceeded",
+                                                        "QueuePaused",
+                                                        "NeverFits",
+                                                        "ImageUnknown",
+                                                        "EnvironmentBuilding",
+                                                        "EnvironmentFailed",
+                                                        "SecretMissing",
+                                                        "VolumeMissing",
+                                                        "ConfigMapMissing",
+                                                        "NoSpace",
+                                                        "Damaged",
+                                                        "KeyLost",
+                                                        "PortTaken",
+                                                        "EngineMissing",
+                                                        "OperatorMissing",
+                                                        "NodeLost",
+                                                        "Preempted",
+                                                        "ShimLost",
+                                                        "HostRebooted",
+                                                        "StoreUnavailable",
+                                                        "StartFailed"};
   return codes;
 }
 

@@ -20,7 +20,8 @@ import pytest
 from support.server import BINARY, Server, running
 
 ROOT = os.geteuid() == 0
-TOOLS = Path(__file__).resolve().parents[2] / "build" / "tools" / "bin"
+SOURCE = Path(__file__).resolve().parents[2]
+TOOLS = SOURCE / "build" / "tools" / "bin"
 ENDED = ("completed", "error", "aborted")
 
 CODE = """
@@ -478,6 +479,36 @@ def test_another_project_is_named_in_every_command(place: Place) -> None:
     done = place.server.metier(*cause.command("metier logs")[1:])
     assert done.returncode == 0
     assert "no such luck" in done.stdout
+
+
+def test_every_cause_has_its_page(place: Place) -> None:
+    causes = re.findall(r'^    \{"(\w+)",', (SOURCE / "src/engine/why.cc").read_text(), re.MULTILINE)
+    assert len(causes) > 40
+    unknown = [code for code in causes if place.server.metier("help", code).returncode != 0]
+    assert unknown == []
+
+
+@pytest.mark.skipif(not ROOT, reason="a small disk is a mount, which needs root")
+def test_a_full_disk_and_the_fix_followed(place: Place, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    try:
+        with running(disk / "data") as server:
+            small = Place(server, place.folder)
+            filler = disk / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 1024)
+            code, document, errors = small.run("f.py:ok", "--kind", "job")
+            assert code == 5
+            assert document["detail"]["code"] == "NoSpace"
+            assert "free disk space" in errors
+            filler.unlink()
+            code, _, errors = small.run("f.py:ok", "--kind", "job")
+            assert code == 0, errors
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 # The long ones, begun above.
