@@ -288,6 +288,31 @@ TEST_F(EngineRoutes, LogsNameWhatIsWrong) {
   }
 }
 
+TEST_F(EngineRoutes, TheLogOfAnAttemptIsNoOtherRunsLog) {
+  auto body = body_of("u1");
+  body["task"].as_object()["spec"].as_object()["retry"] = JsonObject{{"count", 1}};
+  ASSERT_EQ(submit(body).status, 200);
+  cluster_.append_log("default", pod(), "one\n");
+  cluster_.run("default", pod());
+  cluster_.fail_pod("default", pod(), 1);
+  drain();
+  clock_.advance(std::chrono::seconds(31));
+  asio::co_spawn(io_.get_executor(), engine_->run_due(), [](std::exception_ptr) {});
+  drain();
+  const auto second = resource_name("train", "u1", 0, 2);
+  cluster_.append_log("default", second, "two\n");
+  cluster_.run("default", second);
+  cluster_.fail_pod("default", second, 1);
+  drain();
+  // A run that a client holds may have any uid; its log is a file of that name.
+  RunRow held = *store_.records().run("default", "u1", 0).value();
+  held.uid = "u1.2";
+  ASSERT_TRUE(store_.records_.put_run(held));
+  EXPECT_EQ(ask("POST", "/api/v1/projects/default/logs/u1.2", "other\n").status, 200);
+  EXPECT_EQ(ask("GET", "/api/v1/projects/default/logs/u1").body, "one\ntwo\n");
+  EXPECT_EQ(ask("GET", "/api/v1/projects/default/logs/u1.2").body, "other\n");
+}
+
 TEST_F(EngineRoutes, WhyAndTimelineOfARunByPrefixAndName) {
   ASSERT_EQ(submit(body_of("abc1")).status, 200);
   ASSERT_EQ(submit(body_of("abd2")).status, 200);
@@ -321,6 +346,8 @@ TEST_F(EngineRoutes, AdmitAndRenderTellAndChangeNothing) {
   const auto first = ask("POST", "/api/metier/v1/render", dump_json(Json(body_of(""))));
   const auto second = ask("POST", "/api/metier/v1/render", dump_json(Json(body_of(""))));
   EXPECT_EQ(first.body, second.body);
+  EXPECT_THAT(first.body, HasSubstr(R"("app.kubernetes.io/managed-by":"metier")"));
+  EXPECT_THAT(first.body, HasSubstr(R"("app.kubernetes.io/name":"trainer")"));
   EXPECT_EQ(string_at(find_path(json(first), "items")->as_array().at(0), "kind"), "Pod");
   EXPECT_EQ(cluster_.calls(FakeCluster::Op::apply), 0);
   EXPECT_TRUE(store_.records_.run_rows.empty());
