@@ -391,16 +391,21 @@ TEST_F(EngineRoutes, ObjectsOfAProject) {
   const auto apply = [&](std::string_view body) {
     return ask("POST", "/api/metier/v1/objects", std::string(body)).status;
   };
-  EXPECT_EQ(apply(R"({"kind":"ConfigMap","metadata":{"name":"c"},"data":{"a":"b"}})"), 200);
+  EXPECT_EQ(
+      apply(R"({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"a":"b"}})"),
+      200);
   EXPECT_EQ(apply(R"({"items":[]})"), 400);
-  EXPECT_EQ(apply(R"({"kind":"Pod","metadata":{"name":"c"}})"), 400);
-  EXPECT_EQ(apply(R"({"kind":"Secret","metadata":{"name":"c","namespace":"other"}})"), 404);
-  EXPECT_EQ(apply(R"({"kind":"Secret","metadata":{"name":"metier-env-x"}})"), 403);
+  EXPECT_EQ(apply(R"({"apiVersion":"v1","kind":"Pod","metadata":{"name":"c"}})"), 400);
+  EXPECT_EQ(
+      apply(R"({"apiVersion":"v1","kind":"Secret","metadata":{"name":"c","namespace":"other"}})"),
+      404);
+  EXPECT_EQ(apply(R"({"apiVersion":"v1","kind":"Secret","metadata":{"name":"metier-env-x"}})"),
+            403);
   EXPECT_EQ(find_path(json(ask("GET", "/api/metier/v1/objects?project=other")), "items")
                 ->as_array()
                 .size(),
             0U);
-  EXPECT_EQ(ask("DELETE", "/api/metier/v1/objects/ConfigMap/c").status, 204);
+  EXPECT_EQ(ask("DELETE", "/api/metier/v1/objects/ConfigMap/c").status, 200);
   EXPECT_EQ(find_path(json(ask("GET", "/api/metier/v1/objects")), "items")->as_array().size(), 0U);
 }
 

@@ -189,8 +189,8 @@ std::string short_help(const Screen& screen) {
   return fmt::format(
       "metier: a function is written once and runs as any kind, here or on a cluster\n\n"
       "  {}      run, abort, delete\n"
-      "  {}     get, describe, logs, why, kinds, render\n"
-      "  {}   server, env, secret, apply, build, completion\n"
+      "  {}     get, describe, logs, why, wait, kinds, render\n"
+      "  {}   server, env, secret, apply, build, completion, doctor\n"
       "  {}     help VERB, help exit-codes, help CODE, version\n\n"
       "  metier run hello.py\n"
       "  metier run train.py:train --kind job -p lr=0.1 --cpu 2 --mem 1G\n\n"

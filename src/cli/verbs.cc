@@ -274,7 +274,7 @@ constexpr std::array kVerbs{
     VerbEntry{{"doctor", "", "is everything here as it should be? if not, how to mend it",
                kDoctorFlags, kDoctorExamples, 0, 0},
               &doctor_main,
-              "help"},
+              "set up"},
     VerbEntry{{"version", "", "version of this program and its server", kPlainFlags,
                kVersionExamples, 0, 0},
               &version_main,
