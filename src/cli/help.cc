@@ -185,17 +185,23 @@ constexpr std::string_view kFish =
 }  // namespace
 
 std::string short_help(const Screen& screen) {
-  const auto name = [&](std::string_view text) { return screen.paint_out(Role::name, text); };
+  const auto group = [&](std::string_view title) {
+    std::string names;
+    for (const auto& entry : all_verbs()) {
+      if (entry.group == title) {
+        names += (names.empty() ? "" : ", ") + std::string(entry.verb.name);
+      }
+    }
+    const std::string space(9 - title.size(), ' ');
+    return fmt::format("  {}{}{}\n", screen.paint_out(Role::name, title), space, names);
+  };
   return fmt::format(
       "metier: a function is written once and runs as any kind, here or on a cluster\n\n"
-      "  {}      run, abort, delete\n"
-      "  {}     get, describe, logs, why, wait, kinds, render\n"
-      "  {}   server, env, secret, apply, build, completion, doctor\n"
-      "  {}     help VERB, help exit-codes, help CODE, version\n\n"
+      "{}{}{}  {}     help VERB, help exit-codes, help CODE, version\n\n"
       "  metier run hello.py\n"
       "  metier run train.py:train --kind job -p lr=0.1 --cpu 2 --mem 1G\n\n"
       "flags and examples of a verb: metier help run\n",
-      name("run"), name("look"), name("set up"), name("help"));
+      group("run"), group("look"), group("set up"), screen.paint_out(Role::name, "help"));
 }
 
 std::string verb_help(const VerbEntry& entry, const Screen& screen) {
