@@ -282,7 +282,7 @@ constexpr std::array kVerbs{
     VerbEntry{{"completion", "bash|zsh|fish", "completion for a shell", kPlainFlags,
                kCompletionExamples, 1, 1},
               &completion_main,
-              "help"},
+              "set up"},
     VerbEntry{{"help", "[VERB|CODE|exit-codes]", "help on a verb, a reason code or the exit codes",
                kPlainFlags, kHelpExamples, 0, 1},
               &help_main,
