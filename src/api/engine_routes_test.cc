@@ -63,8 +63,10 @@ class EngineRoutes : public ::testing::Test {
     objects_ = std::make_unique<ProjectObjects>(*ground_);
     resources_ = std::make_unique<RuntimeResources>(*ground_);
     builds_ = std::make_unique<Builds>(*ground_, &builder_);
+    deployments_ = std::make_unique<Deployments>(*ground_, *engine_);
     EXPECT_TRUE(wait(engine_->open_tokens()));
     EXPECT_TRUE(wait(engine_->start()));
+    EXPECT_TRUE(wait(deployments_->start()));
     Access access;
     access.run_token = [](std::string_view token) {
       return token == "of-u1" ? std::optional(RunTokenScope{"default", "u1"}) : std::nullopt;
@@ -76,6 +78,7 @@ class EngineRoutes : public ::testing::Test {
         .objects = *objects_,
         .resources = *resources_,
         .builds = *builds_,
+        .deployments = *deployments_,
         .environments = [] { return Json(JsonArray{JsonObject{{"id", "e1"}}}); },
         .secrets_changed = [this](
                                const std::string& project,
@@ -88,6 +91,7 @@ class EngineRoutes : public ::testing::Test {
   }
   ~EngineRoutes() override {
     asio::co_spawn(io_.get_executor(), builds_->stop(), [](std::exception_ptr) {});
+    asio::co_spawn(io_.get_executor(), deployments_->stop(), [](std::exception_ptr) {});
     asio::co_spawn(io_.get_executor(), engine_->stop(), [](std::exception_ptr) {});
     drain();
     std::error_code error;
@@ -183,6 +187,7 @@ class EngineRoutes : public ::testing::Test {
   std::unique_ptr<ProjectObjects> objects_;
   std::unique_ptr<RuntimeResources> resources_;
   std::unique_ptr<Builds> builds_;
+  std::unique_ptr<Deployments> deployments_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<EngineApi> api_;
   std::vector<std::string> told_;
