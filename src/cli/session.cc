@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -189,6 +190,8 @@ Result<void> Session::start_private_server() {
     ::dup2(log.get(), STDERR_FILENO);
     ::signal(SIGPIPE, SIG_DFL);
     ::signal(SIGINT, SIG_DFL);
+    // Descriptors of whoever called the command (a lock, a pipe) must not live as long as the server does.
+    ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
     const int fd = ::dup(writer.get());  // without close-on-exec
     ::setenv("METIER_READY_FD", std::to_string(fd).c_str(), 1);
     if (::chdir("/") != 0) { ::_exit(70); }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.server import BINARY, Server
+from support.server import BINARY, Server, kill_tree_of
 
 CODE = """
 import sys, time
@@ -200,6 +200,27 @@ def test_keys_of_a_secret(server: Server, folder: Path) -> None:
     assert server.metier("secret", "delete", "db:password", "--yes").returncode == 3
     secret("delete", "db:user", "--yes")
     assert secret("list").stdout.split() == []
+
+
+def test_a_private_server_keeps_nothing_of_its_caller(folder: Path, tmp_path: Path) -> None:
+    """A script that holds a lock while it calls the command has it back when the command ends."""
+    lonely = Server(tmp_path / "data")
+    reader, writer = os.pipe()
+    try:
+        done = subprocess.run(
+            [BINARY, "run", "f.py:ok", "--kind", "job"],
+            env=lonely.environment,
+            cwd=folder,
+            capture_output=True,
+            pass_fds=(writer,),
+            timeout=90,
+        )
+        assert done.returncode == 0, done.stderr
+        os.close(writer)
+        assert os.read(reader, 1) == b"", "nobody holds the other end any more"
+    finally:
+        os.close(reader)
+        kill_tree_of(str(tmp_path / "data"))
 
 
 def test_names_of_runs(server: Server, folder: Path) -> None:
