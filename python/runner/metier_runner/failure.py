@@ -66,7 +66,18 @@ def message_of(error: BaseException) -> str:
         text = "" if isinstance(error, SystemExit) and error.code is None else str(error)
     except BaseException as inner:  # a user's __str__ may do anything
         return f"<its text cannot be made: {type(inner).__name__}>"
+    if type(error).__module__.split(".")[0] in ("py4j", "pyspark"):
+        text = _of_task(text)
     return escape(text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + f"… ({len(text)} characters)")
+
+
+def _of_task(text: str) -> str:
+    """The user's own exception in what Spark says of a failed task; the whole text is in the log."""
+    at = text.rfind("Traceback (most recent call last):")
+    for line in text[at:].splitlines()[1:] if at >= 0 else []:
+        if line and not line[0].isspace():
+            return f"a task failed: {line}"
+    return text
 
 
 def summary(body: JsonDict) -> str:

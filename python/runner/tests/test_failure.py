@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from metier_runner.failure import message_of
+
 
 def test_the_record_names_the_users_innermost_line(run):
     code = "import json\n\ndef helper(text):\n    return json.loads(text)\n\ndef f(context, text):\n    return helper(text)\n"
@@ -111,3 +113,16 @@ def test_user_code_that_closes_stdout_still_ends_in_order(run):
 def test_results_before_the_failure_are_kept(run):
     done = run("def f(context):\n    context.log_result('a', 1)\n    raise SystemExit('enough')\n", "f")
     assert done.results == {"a": 1} and done.failure["message"] == "enough" and done.failure["type"] == "SystemExit"
+
+
+def test_a_failed_task_of_spark_is_told_by_the_users_exception() -> None:
+    text = (
+        "An error occurred while calling z:PythonRDD.collectAndServe.\n: org.apache.spark.SparkException: Job aborted\n"
+        'Traceback (most recent call last):\n  File "x.py", line 3, in broken\n    raise ValueError("no such luck")\n'
+        "ValueError: no such luck\n\n\tat org.apache.spark.api.python.BasePythonRunner\n"
+    )
+    error = type("Py4JJavaError", (Exception,), {"__module__": "py4j.protocol"})(text)
+    assert message_of(error) == "a task failed: ValueError: no such luck"
+    assert message_of(RuntimeError(text)).startswith("An error occurred")
+    plain = type("Py4JError", (Exception,), {"__module__": "py4j.protocol"})("no gateway")
+    assert message_of(plain) == "no gateway"
