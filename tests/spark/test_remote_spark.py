@@ -28,7 +28,7 @@ def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Pop
         return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
 
 
-def listening(port: int, seconds: float = 120) -> None:
+def listening(port: int, seconds: float = 300) -> None:
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
