@@ -175,9 +175,9 @@ def kill_tree_of(marker: str) -> list[int]:
 
 @contextlib.contextmanager
 def running(data: Path, *options: str, **keywords: Any) -> Iterator[Server]:
-    server = Server(data, **keywords).start(*options)
+    server = Server(data, **keywords)
     try:
-        yield server
+        yield server.start(*options)
     finally:
         server.stop()
         kill_tree_of(str(data))
