@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 METIER = ROOT / "build" / "release" / "metier"
 FLIGHTS = ROOT / "examples" / "flights"
 PYTHON = ROOT / "build" / "venv" / "bin" / "python"
-SPARK = ROOT / "build" / "venv-spark" / "bin" / "python"
+DASK_PYTHON = ROOT / "build" / "venv-dask" / "bin" / "python"
 DATA = ROOT / "build" / "demo"
 
 
@@ -63,15 +63,11 @@ def steps() -> list[Step]:
             [inputs[0], "--name", "by-carrier"],
             "worst_carrier",
         ),
-        Step("delays (pandas)", "job", f"{FLIGHTS / 'delays.py'}:delays", [inputs[0], "--name", "delays"], "worst"),
-        Step(
-            "delays (2 executors)",
-            "spark",
-            f"{FLIGHTS / 'delays_spark.py'}:delays",
-            [inputs[0], "--name", "delays-spark", "--replicas", "2", "--python", str(SPARK)],
-            "worst",
-        ),
+        Step("delays", "job", str(FLIGHTS / "delays.py") + ":delays", [inputs[0], "--name", "delays"], "worst"),
     ]
+    if DASK_PYTHON.exists():
+        options = [inputs[0], "--name", "delays-dask", "--replicas", "2", "--python", str(DASK_PYTHON)]
+        table.append(Step("delays (2 workers)", "dask", str(FLIGHTS / "delays_dask.py") + ":delays", options, "worst"))
     return table
 
 

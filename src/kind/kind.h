@@ -41,7 +41,8 @@ struct Site {
   std::vector<std::string> valid_priority_classes;
   std::map<std::string, std::string> node_selector;
   std::string mpi_api = "v1";
-  std::string environment;  // what pods run in besides their image (interpreter, requirements, user), as a text
+  std::string
+      environment;  // what pods run in besides their image (interpreter, requirements, user), as a text
   bool embedded = true;
 };
 

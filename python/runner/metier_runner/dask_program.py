@@ -10,22 +10,21 @@ from typing import Any
 def main(argv: list[str]) -> int:
     """Run one Dask program as its own command would; return the exit code (127: there is no Dask here)."""
     try:
-        import dask
-        import dask.system
-        import distributed.system
-
         program: Any = importlib.import_module(f"distributed.cli.dask_{argv[1]}").main
     except ImportError as error:
         print(f"error: the function's environment has no Dask ({error}): add the requirements dask and distributed", file=sys.stderr)
         return 127
-    look_again(dask, distributed)
     program(args=argv[2:], prog_name=f"dask {argv[1]}")  # raises SystemExit
     return 0
 
 
-def look_again(dask: Any, distributed: Any) -> None:
+def look_again() -> None:
     """What Dask found out at import belongs to the process that imported it: variables, processors, memory, folders."""
     import tempfile
+
+    import dask
+    import dask.system
+    import distributed.system
 
     tempfile.tempdir = None
     dask.config.refresh()

@@ -242,6 +242,10 @@ def run_command(launch: dict[str, Any], moved: list[str]) -> int:
             importlib.import_module(name)
         except Exception:  # noqa: BLE001, S112 - the user's own import says what is wrong
             continue
+    if "distributed" in sys.modules:
+        from metier_runner.dask_program import look_again
+
+        look_again()
     if os.path.basename(launch["argv"][0]) == "dask":
         from metier_runner.dask_program import main as dask_main
 
