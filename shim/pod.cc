@@ -220,7 +220,7 @@ void Pod::container_ended(std::size_t i, const Ended& end) {
     bool live = false;  // is anything else running, or yet to run?
     const bool broken = stopping_ || (init && (run.code != 0 || run.signal != 0));
     for (std::size_t k = 0; k < spec_.containers.size(); ++k) {
-      if (runs_[k].phase == Phase::running ||
+      if (runs_[k].phase == Phase::running || (stopping_ && ranks_run()) ||
           (!broken && (runs_[k].restart_at != 0 || runs_[k].starts == 0))) {
         live = true;
       }
@@ -301,6 +301,14 @@ void Pod::children() {
         exec_ended(i, end);
       }
     }
+    for (std::size_t i = 0; i < ranks_.size() && !known; ++i) {
+      if (ranks_[i].run.phase == Phase::running && ranks_[i].run.pid == end.pid) {
+        known = true;
+        rank_ended(ranks_[i], end);
+        siginfo_t info{};
+        ::waitid(P_PID, static_cast<id_t>(end.pid), &info, WEXITED | WNOHANG);
+      }
+    }
     if (!known) {
       siginfo_t info{};
       ::waitid(P_PID, static_cast<id_t>(end.pid), &info, WEXITED | WNOHANG);
@@ -313,6 +321,7 @@ void Pod::advance() {
     for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
       if (runs_[i].phase == Phase::running) { return; }
     }
+    if (ranks_run()) { return; }
     finish(0);
   }
   const auto now = steady_ms();
@@ -344,6 +353,9 @@ void Pod::stop(std::int64_t grace_ms, const char* reason, const char* message) {
   if (grace_ms > 0 && first) {
     for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
       if (runs_[i].phase == Phase::running) { ::kill(runs_[i].pid, SIGTERM); }
+    }
+    for (const auto& rank : ranks_) {
+      if (rank.run.phase == Phase::running) { ::kill(-rank.run.pid, SIGTERM); }
     }
   }
   if (first) { record_state(); }
@@ -453,6 +465,25 @@ void Pod::request(int connection) {
   }
 }
 
+void Pod::render_run(Text& out, const char* name, bool init, const Run& run) {
+  out.add("{\"name\":").json(name);
+  out.add(",\"init\":").add(init ? "true" : "false");
+  out.add(",\"state\":").json(phase_name(run.phase)).add(",\"starts\":").add(run.starts);
+  out.add(",\"waiting\":").add(run.restart_at != 0 ? "true" : "false");
+  out.add(",\"pid\":").add(run.pid).add(",\"ticks\":").add(run.ticks);
+  out.add(",\"started_us\":").add(run.started_us).add(",\"finished_us\":").add(run.finished_us);
+  out.add(",\"code\":").add(run.code).add(",\"signal\":").add(run.signal);
+  out.add(",\"core\":").add(run.core ? "true" : "false");
+  out.add(",\"oom\":").add(run.oom ? "true" : "false");
+  out.add(",\"cpu_us\":").add(run.cpu_us).add(",\"max_rss_kib\":").add(run.max_rss_kib);
+  if (run.failure.error != 0) {
+    out.add(",\"step\":").json(run.failure.step).add(",\"detail\":").json(run.failure.detail);
+    out.add(",\"errno\":").add(run.failure.error);
+    out.add(",\"error\":").json(std::strerror(run.failure.error));
+  }
+  out.add("}");
+}
+
 void Pod::render(Text& out, const char* type) {
   out.add("{\"v\":1,\"t\":").json(type).add(",\"id\":").json(spec_.id);
   out.add(",\"shim\":").add(::getpid()).add(",\"boot\":").json(boot_id());
@@ -462,30 +493,17 @@ void Pod::render(Text& out, const char* type) {
   out.add(",\"orphans\":").json(orphans_.c_str()).add(",\"stuck\":").add(stuck_);
   out.add(",\"containers\":[");
   for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
-    const Run& run = runs_[i];
     if (i > 0) { out.add(","); }
-    out.add("{\"name\":").json(spec_.containers[i].name);
-    out.add(",\"init\":").add(spec_.containers[i].init ? "true" : "false");
-    out.add(",\"state\":").json(phase_name(run.phase)).add(",\"starts\":").add(run.starts);
-    out.add(",\"waiting\":").add(run.restart_at != 0 ? "true" : "false");
-    out.add(",\"pid\":").add(run.pid).add(",\"ticks\":").add(run.ticks);
-    out.add(",\"started_us\":").add(run.started_us).add(",\"finished_us\":").add(run.finished_us);
-    out.add(",\"code\":").add(run.code).add(",\"signal\":").add(run.signal);
-    out.add(",\"core\":")
-        .add(run.core ? "true" : "false")
-        .add(",\"oom\":")
-        .add(run.oom ? "true" : "false");
-    out.add(",\"cpu_us\":").add(run.cpu_us).add(",\"max_rss_kib\":").add(run.max_rss_kib);
-    if (run.failure.error != 0) {
-      out.add(",\"step\":").json(run.failure.step).add(",\"detail\":").json(run.failure.detail);
-      out.add(",\"errno\":")
-          .add(run.failure.error)
-          .add(",\"error\":")
-          .json(std::strerror(run.failure.error));
-    }
-    out.add("}");
+    render_run(out, spec_.containers[i].name, spec_.containers[i].init, runs_[i]);
   }
-  out.add("]}");
+  out.add("]");
+  if (ranks_.size() > 0) { out.add(",\"ranks\":["); }
+  for (std::size_t i = 0; i < ranks_.size(); ++i) {
+    if (i > 0) { out.add(","); }
+    render_run(out, ranks_[i].name, false, ranks_[i].run);
+  }
+  if (ranks_.size() > 0) { out.add("]"); }
+  out.add("}");
 }
 
 // Not synced: whoever reads it after a power loss learns from the boot time that the pod ended then.
@@ -511,6 +529,8 @@ void Pod::finish(int held) {
   for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
     if (runs_[i].log >= 0) { ::fdatasync(runs_[i].log); }
   }
+  end_ranks();
+  close_gang();
   stuck_ = kill_tree(spec_, held, 10'000, &orphans_);
   finished_us_ = wall_us();
   Text text;
@@ -569,6 +589,13 @@ void Pod::live(int listener, int control, int adopted, int hold) {
   sigaddset(&chld, SIGCHLD);
   ::sigprocmask(SIG_BLOCK, &chld, nullptr);
   const int signals = ::signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (!open_gang()) {
+    Text text;
+    text.add("{\"v\":1,\"t\":\"refused\",\"what\":\"gang\",\"errno\":").add(errno).add("}");
+    notify(text);
+    if (adopted > 0) { ::kill(adopted, SIGKILL); }
+    ::_exit(110);
+  }
   if (adopted > 0) { adopt(adopted, hold); }
   while (true) {
     children();
@@ -578,12 +605,19 @@ void Pod::live(int listener, int control, int adopted, int hold) {
     polled.push() = pollfd{signals, POLLIN, 0};
     polled.push() = pollfd{listener_, POLLIN, 0};
     for (const int connection : connections_) { polled.push() = pollfd{connection, POLLIN, 0}; }
+    const std::size_t gang = polled.size();
+    if (gang_ >= 0) { polled.push() = pollfd{gang_, POLLIN, 0}; }
+    for (const int asker : askers_) { polled.push() = pollfd{asker, POLLIN, 0}; }
     ::poll(polled.begin(), polled.size(), timeout());
     signalfd_siginfo info;
     while (::read(signals, &info, sizeof info) > 0) {}
-    for (std::size_t i = 2; i < polled.size(); ++i) {
+    for (std::size_t i = 2; i < gang; ++i) {
       if (polled[i].revents != 0) { request(polled[i].fd); }
     }
+    for (std::size_t i = gang + 1; i < polled.size(); ++i) {
+      if (polled[i].revents != 0) { hear_asker(polled[i].fd); }
+    }
+    if (gang < polled.size() && polled[gang].revents != 0) { accept_asker(); }
     if (polled[1].revents != 0) {
       const int connection = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
       ucred peer{};

@@ -38,6 +38,13 @@ struct Exec {  // a command that was sent later
   std::int64_t started_us = 0;
 };
 
+struct Rank {  // a process that another pod of the gang asked for
+  int number = 0;
+  int connection = -1;  // of who asked; -1: gone
+  char name[20] = {};
+  Run run;
+};
+
 class Pod {
  public:
   explicit Pod(const Spec& spec) : spec_(spec) {}
@@ -65,6 +72,17 @@ class Pod {
   void request(int connection);
   void exec(char* text, char* end);
   void spawn(const Launch& launch, int& pid, int& go, int& result);
+  // --- ranks (gang.cc)
+  bool open_gang();
+  void close_gang();
+  void accept_asker();
+  void hear_asker(int connection);
+  void drop_asker(int connection);
+  void start_rank(int connection, int number, std::size_t count, int payload, int passed);
+  void rank_ended(Rank& rank, const Ended& end);
+  bool ranks_run() const;
+  void end_ranks();
+  void render_run(Text& out, const char* name, bool init, const Run& run);
   int open_log(const char* name);
   Failure result_of(int result);
   [[noreturn]] void finish(int held);
@@ -78,6 +96,9 @@ class Pod {
   Run runs_[kMaxContainers];
   List<Exec> execs_;
   List<int> connections_;
+  List<Rank> ranks_;
+  List<int> askers_;
+  int gang_ = -1;
   int listener_ = -1;
   std::int64_t started_us_ = 0;
   std::int64_t started_ms_ = 0;

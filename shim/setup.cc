@@ -39,7 +39,7 @@ void write_text(const char* path, const char* text, const char* step) {
   ::close(fd);
 }
 
-void make_namespaces(const Spec& spec) {
+void make_namespaces(const Spec& spec, const char* hostname) {
   const auto uid = ::geteuid();
   const auto gid = ::getegid();
   int flags = 0;
@@ -56,8 +56,9 @@ void make_namespaces(const Spec& spec) {
     std::snprintf(map, sizeof map, "%u %u 1", gid, gid);
     write_text("/proc/self/gid_map", map, "namespace");
   }
-  if (spec.hostname[0] != '\0' && ::sethostname(spec.hostname, std::strlen(spec.hostname)) != 0) {
-    fail("hostname", spec.hostname, errno);
+  if (hostname[0] == '\0') { hostname = spec.hostname; }
+  if (spec.hostname[0] != '\0' && ::sethostname(hostname, std::strlen(hostname)) != 0) {
+    fail("hostname", hostname, errno);
   }
 }
 
@@ -175,6 +176,12 @@ void take_descriptors(const Launch& launch) {
   }
   ::syscall(SYS_close_range, 3U, ~0U,
             4U /* CLOSE_RANGE_CLOEXEC */);  // ours are close-on-exec anyway
+  if (launch.passed < 0) { return; }
+  const int passed = ::fcntl(launch.passed, F_DUPFD_CLOEXEC, 64);
+  result_pipe = ::fcntl(result_pipe, F_DUPFD_CLOEXEC, 64);  // it may be 3
+  if (passed < 0 || result_pipe < 0 || ::dup2(passed, 3) < 0) {
+    fail("descriptors", "dup2", errno);
+  }
 }
 
 void default_signals() {
@@ -224,7 +231,7 @@ void become(const Launch& launch) {
       ::close(fd);
     }
   }
-  make_namespaces(spec);
+  make_namespaces(spec, launch.hostname);
   make_mounts(spec, *launch.container, launch.cwd);
   for (const auto& limit : spec.rlimits) {
     const rlimit64 value{limit.soft, limit.hard};

@@ -18,8 +18,10 @@ struct Launch {
   char* const* args = nullptr;
   char* const* env = nullptr;
   const char* cwd = "";
-  int log = -1;     // becomes stdout and stderr
-  int result = -1;  // pipe: a Failure, or nothing
+  const char* hostname = "";  // instead of the spec's, when not empty
+  int log = -1;               // becomes stdout and stderr
+  int passed = -1;            // becomes descriptor 3
+  int result = -1;            // pipe: a Failure, or nothing
   int go =
       -1;  // pipe: one byte releases the child; end of file (the shim died) ends it. -1: do not wait
 };

@@ -154,6 +154,14 @@ bool set_pod(Spec& spec, const char* key, const char* value) {
     spec.oom_score = value;
     return true;
   }
+  if (equal(key, "gang")) {
+    spec.gang = value;
+    return true;
+  }
+  if (equal(key, "member")) {
+    spec.member = value;
+    return true;
+  }
   if (equal(key, "rlimit")) { return set_rlimit(spec, value); }
   return false;
 }

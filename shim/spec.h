@@ -53,6 +53,8 @@ struct Spec {
   const char* cgroup_kill = "";  // file cgroup.kill (v2)
   const char* oom_file = "";     // memory.oom_control or memory.events
   const char* oom_score = "";    // text for /proc/self/oom_score_adj of the pod's processes
+  const char* gang = "";         // folder of its gang: not empty: the pod takes ranks there
+  const char* member = "";       // its name in the gang
   List<Mount> mounts;
   List<Rlimit> rlimits;
   List<Container> containers;  // init containers first

@@ -13,6 +13,7 @@
 #include "model/entry_points.h"
 #include "model/kinds.h"
 #include "model/merge.h"
+#include "model/mpi.h"
 #include "model/run.h"
 #include "nuclio.h"
 
@@ -338,6 +339,26 @@ void bind_code(nb::class_<Function>& cls) {
              const std::optional<std::string>& file,
              bool overwrite) { unwrap(with_requirements(f, lines, path_of(file), overwrite)); },
           nb::arg("requirements"), nb::arg("file").none(), nb::arg("overwrite"))
+      .def(
+          "set_mpi_args",
+          [](Function& f, nb::handle args) {
+            unwrap(set_mpi_args(f, from_python(args, "mpi_args")));
+          },
+          nb::arg("args"))
+      .def("with_tracing", [](Function& f, const std::string& path,
+                              bool markers) { unwrap(with_tracing(f, path, markers)); })
+      .def(
+          "with_autotune",
+          [](Function& f, const std::string& path, std::optional<std::int64_t> warmup,
+             std::optional<std::int64_t> steps, std::optional<std::int64_t> samples,
+             std::optional<double> noise) {
+            unwrap(with_autotune(f, {.log_file_path = path,
+                                     .warmup_samples = warmup,
+                                     .steps_per_sample = steps,
+                                     .bayes_opt_max_samples = samples,
+                                     .gaussian_process_noise = noise}));
+          },
+          nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none())
       .def(
           "with_commands",
           [](Function& f, nb::handle commands, bool overwrite) {

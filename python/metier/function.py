@@ -206,6 +206,33 @@ class Function(ServingMethods, Deployable, SparkMethods):
             )
         return f"{role}_resources"
 
+    # --- mpijob --------------------------------------------------------------------------------------------------
+
+    def set_mpi_args(self, args: Sequence[str]) -> None:
+        """mpijob: the words between ``mpirun`` and the program, for example ``["-x", "NCCL_DEBUG=INFO"]``.
+
+        Raises InvalidError unless it is a list of texts. What the MPI of the environment does not know is refused by name
+        when the run starts.
+        """
+        self._core.set_mpi_args(args)
+
+    def with_tracing(self, log_file_path: str | None = None, enable_cycle_markers: bool = False) -> None:
+        """mpijob: Horovod writes its timeline, by default ``hvd_logs/trace.log`` in the run's folder."""
+        self._core.with_tracing(log_file_path or "", enable_cycle_markers)
+
+    def with_autotune(
+        self,
+        log_file_path: str | None = None,
+        warmup_samples: int | None = None,
+        steps_per_sample: int | None = None,
+        bayes_opt_max_samples: int | None = None,
+        gaussian_process_noise: float | None = None,
+    ) -> None:
+        """mpijob: Horovod tunes itself and logs that, by default to ``hvd_logs/autotune.csv`` in the run's folder."""
+        self._core.with_autotune(
+            log_file_path or "", warmup_samples, steps_per_sample, bayes_opt_max_samples, gaussian_process_noise
+        )
+
     # --- placement and pod settings ----------------------------------------------------------------------------
 
     def with_annotations(self, annotations: Mapping[str, Any]) -> Function:

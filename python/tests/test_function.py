@@ -158,3 +158,23 @@ def test_validate_warns_of_unknown_fields() -> None:
 def test_what_is_not_a_file_is_refused_in_one_sentence(url: str) -> None:
     with pytest.raises(metier.Error, match="download it|not fetched|files and db://"):
         metier.import_function(url)
+
+
+def test_mpijob_methods() -> None:
+    fn = metier.new_function("t", kind="mpijob", image="x", command="a.py")
+    assert list(fn.spec.mpi_args)[:2] == ["-x", "NCCL_SOCKET_NTHREADS=2"] and fn.spec.clean_pod_policy == "All"
+    fn.set_mpi_args(["-x", "A=1"])
+    assert list(fn.spec.mpi_args) == ["-x", "A=1"]
+    for wrong in ("-x A=1", ["-x", 1]):
+        with pytest.raises(metier.InvalidError, match="mpi_args"):
+            fn.set_mpi_args(wrong)  # type: ignore[arg-type]
+    fn.with_tracing(enable_cycle_markers=True)
+    assert fn.get_env("HOROVOD_TIMELINE") == "hvd_logs/trace.log" and fn.get_env("HOROVOD_TIMELINE_MARK_CYCLES") == "1"
+    fn.with_autotune(warmup_samples=3, gaussian_process_noise=0.5)
+    assert fn.get_env("HOROVOD_AUTOTUNE") == "1" and fn.get_env("HOROVOD_AUTOTUNE_WARMUP_SAMPLES") == "3"
+    assert not fn.is_env_exists("HOROVOD_AUTOTUNE_STEPS_PER_SAMPLE")
+    fn.spec.slots_per_worker = 2
+    fn.spec.run_launcher_as_worker = True
+    assert fn.validate() == []
+    with pytest.raises(metier.UnsupportedError, match="kind 'job' has no"):
+        metier.new_function("t", kind="job", image="x").set_mpi_args([])

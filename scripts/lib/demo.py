@@ -18,6 +18,8 @@ METIER = ROOT / "build" / "release" / "metier"
 FLIGHTS = ROOT / "examples" / "flights"
 PYTHON = ROOT / "build" / "venv" / "bin" / "python"
 DASK_PYTHON = ROOT / "build" / "venv-dask" / "bin" / "python"
+SPARK = ROOT / "build" / "venv-spark" / "bin" / "python"
+MPI_PYTHON = ROOT / "build" / "venv-mpi" / "bin" / "python"
 DATA = ROOT / "build" / "demo"
 
 
@@ -28,6 +30,7 @@ class Step:
     target: str
     options: list[str]
     result: str  # the result (or artifact) to show
+    python: Path = PYTHON  # of its environment
 
 
 def data_file(name: str) -> str:
@@ -68,14 +71,21 @@ def steps() -> list[Step]:
     if DASK_PYTHON.exists():
         options = [inputs[0], "--name", "delays-dask", "--replicas", "2", "--python", str(DASK_PYTHON)]
         table.append(Step("delays (2 workers)", "dask", str(FLIGHTS / "delays_dask.py") + ":delays", options, "worst"))
+    ranks = ["--replicas", "3", inputs[0]]
+    table += [
+        Step(
+            "linear model, 3 ranks", "mpijob", f"{FLIGHTS / 'delay_mpi.py'}:fit", ranks, "rms_error_minutes", MPI_PYTHON
+        ),
+        Step("the same, native", "mpijob", f"{DATA / 'delay_mpi.so'}:fit", ranks, "rms_error_minutes", MPI_PYTHON),
+    ]
     return table
 
 
-def environment() -> dict[str, str]:
+def environment(python: Path = PYTHON) -> dict[str, str]:
     return {
         **os.environ,
         "METIER_DATA": str(DATA),
-        "METIER_PYTHON": str(PYTHON),
+        "METIER_PYTHON": str(python),
         "METIER_PROJECT": "default",
         "METIER_SERVER": "",
     }
@@ -85,7 +95,7 @@ def run(step: Step) -> tuple[dict[str, Any], float, int]:
     options = step.options
     command = [str(METIER), "run", step.target, "--kind", step.kind, "-o", "json", *options]
     started = time.monotonic()
-    process = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.run(command, env=environment(step.python), stdout=subprocess.PIPE, text=True)
     seconds = time.monotonic() - started
     try:
         document = json.loads(process.stdout or "{}")
@@ -98,6 +108,13 @@ def main() -> int:
     DATA.mkdir(parents=True, exist_ok=True)
     build = [str(METIER), "build", str(FLIGHTS / "by_carrier.cc"), "-o", str(DATA / "by_carrier.so")]
     subprocess.run(build, env=environment(), check=True)
+    flags = [
+        word
+        for how in ("compile", "link")
+        for word in subprocess.check_output(["mpicxx", f"--showme:{how}"], text=True).split()
+    ]
+    native = [str(METIER), "build", str(FLIGHTS / "delay_mpi.cc"), "-o", str(DATA / "delay_mpi.so"), "--", *flags]
+    subprocess.run(native, env=environment(), check=True)
     rows = []
     failed = 0
     for step in steps():

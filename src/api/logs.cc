@@ -9,9 +9,9 @@ Async<net::Response> get_log(EngineApi& api, Call& call) {
   METIER_API_TRY(size, call.number("size", -1, -1, INT64_MAX));
   METIER_API_TRY(attempt, call.number("attempt", 0, 0, 1'000'000));
   METIER_API_TRY(wait, call.flag("wait", true));
-  METIER_API_TRY(slice,
-                 co_await api.engine.log(call.at("project"), call.at("uid"),
-                                         static_cast<std::uint64_t>(offset), size, attempt, wait));
+  METIER_API_TRY(slice, co_await api.engine.log(call.at("project"), call.at("uid"),
+                                                static_cast<std::uint64_t>(offset), size, attempt,
+                                                wait, call.query("part")));
   net::Response response = ok_text(std::move(slice.bytes));
   response.headers.emplace_back("x-mlrun-run-state", slice.state);
   response.headers.emplace_back("x-metier-log-size", std::to_string(slice.size));

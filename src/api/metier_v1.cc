@@ -20,6 +20,15 @@ Async<net::Response> why(EngineApi& api, Call& call) {
   co_return ok_json(to_json(cause));
 }
 
+Async<net::Response> parts(EngineApi& api, Call& call) {
+  const std::string project = project_of(call);
+  METIER_API_TRY(uid, api.describe.find_run(project, call.at("uid")));
+  METIER_API_TRY(all, api.engine.parts(project, uid));
+  Json out = JsonObject{{"uid", uid}, {"project", project}, {"parts", std::move(all)}};
+  api.engine.masker_of(project, uid).mask(out);
+  co_return ok_json(std::move(out));
+}
+
 Async<net::Response> timeline(EngineApi& api, Call& call) {
   const std::string project = project_of(call);
   METIER_API_TRY(uid, api.describe.find_run(project, call.at("uid")));
@@ -111,6 +120,11 @@ Result<SubmitRequest> subject_of(Call& call) {
   if (const Json* task = body.if_contains("task")) { request.task = *task; }
   if (request.task.is_null()) { request.task = JsonObject{}; }
   if (const Json* function = body.if_contains("function")) { request.function = *function; }
+  request.mpi_api = string_in(body, "api");
+  if (!request.mpi_api.empty() && request.mpi_api != "v1" && request.mpi_api != "v2beta1") {
+    return fail(
+        invalid("api", quote(request.mpi_api) + " is no version of MPIJob", "v1 or v2beta1"));
+  }
   request.function_url = string_in(body, "functionUrl");
   if (const Json* environment = body.if_contains("env");
       environment != nullptr && environment->is_object()) {
@@ -327,6 +341,8 @@ void add_metier_routes(Router& router, EngineApi& api) {
   };
   router.add(Api::metier, "GET", "/runs/{uid}/why", "why a run is pending, stuck or failed",
              bind(why));
+  router.add(Api::metier, "GET", "/runs/{uid}/parts",
+             "the pods and ranks of a run that has several", bind(parts));
   router.add(Api::metier, "GET", "/runs/{uid}/timeline", "a run's phases and events",
              bind(timeline));
   router.add(Api::metier, "POST", "/runs/{uid}/lease",

@@ -71,7 +71,8 @@ Result<void> add_inputs(const Arguments& arguments, const Caller& caller, JsonOb
 }
 
 // Message 4 of the reference: a parameter that nothing in the file can take is a mistake found before anything starts.
-Result<void> check_parameters(const Target& target, const JsonObject& run_spec) {
+Result<void> check_parameters(const Target& target, const JsonObject& run_spec,
+                              std::string_view kind) {
   if (target.kind != FileKind::python || target.handler.empty()) { return {}; }
   const auto found = std::ranges::find(target.scan.functions, target.handler, &Found::name);
   if (found == target.scan.functions.end() || found->any_keyword) { return {}; }
@@ -79,6 +80,7 @@ Result<void> check_parameters(const Target& target, const JsonObject& run_spec) 
     if (given == nullptr) { continue; }
     for (const auto& [key, value] : *given) {
       const std::string name(key);
+      if (kind == "mpijob" && name == "slots_per_worker") { continue; }  // the kind's own
       if (std::ranges::find(found->parameters, name) != found->parameters.end() ||
           target.text.find(name) != std::string::npos) {
         continue;
@@ -620,7 +622,7 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
   METIER_CHECK(add_inputs(arguments, caller, run_spec));
   METIER_CHECK(add_hyper(arguments, run_spec));
   METIER_CHECK(add_limits_in_time(arguments, run_spec));
-  if (target) { METIER_CHECK(check_parameters(*target, run_spec)); }
+  if (target) { METIER_CHECK(check_parameters(*target, run_spec, out.kind)); }
   return out;
 }
 

@@ -12,6 +12,7 @@
 
 #include "cli/live_line.h"
 #include "cli/outcome.h"
+#include "net/url.h"
 
 namespace metier::cli {
 namespace {
@@ -162,8 +163,10 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       if (detach) { return Followed{Ending::detached, {}}; }
     }
     auto answer = command.session.send(
-        "GET", fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}{}", project, uid, offset,
-                           kPiece, log.holding() ? "&wait=false" : ""));
+        "GET",
+        fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}{}{}", project, uid, offset,
+                    kPiece, log.holding() ? "&wait=false" : "",
+                    options.part.empty() ? "" : "&part=" + net::percent_encode(options.part)));
     if (!answer) {
       if (answer.error().kind == ErrorKind::cancelled) { continue; }
       const bool away = answer.error().kind == ErrorKind::unavailable ||

@@ -77,6 +77,10 @@ constexpr std::array kTopics{
           "run it again; --retry does so by itself", 5},
     Topic{"RankFailed", "One rank failed first; the others were stopped.",
           "metier logs RUN shows that rank", 1},
+    Topic{"Silent",
+          "A distributed run prints nothing and uses no processor; metier why RUN shows where each "
+          "rank is.",
+          "abort it: metier abort RUN", 0},
     Topic{"WorkerCrashed", "A worker process ended while it handled an event.",
           "metier logs FUNCTION", 1},
     Topic{"HandlerError", "The function raised an exception.", "metier logs RUN", 1},

@@ -12,6 +12,7 @@
 #include "cli/follow.h"
 #include "cli/names.h"
 #include "cli/outcome.h"
+#include "cli/parts.h"
 #include "net/url.h"
 
 namespace metier::cli {
@@ -432,6 +433,7 @@ void describe_run(Command& command, const JsonObject& run) {
       }
     }
   }
+  show_parts(command, std::string(string_in(metadata, "uid")));
   auto timeline = command.session.get(fmt::format("/api/metier/v1/runs/{}/timeline?project={}",
                                                   string_in(metadata, "uid"), command.project));
   if (const auto* phases =
@@ -547,6 +549,9 @@ Result<int> logs_main(Command& command) {
   METIER_TRY(run, std::move(found));
   const auto& metadata = part(run, "metadata");
   const std::string uid(string_in(metadata, "uid"));
+  if (command.arguments.has("--part")) {
+    return logs_of_parts(command, uid, std::string(command.arguments.value("--part")));
+  }
   std::uint64_t offset = 0;
   std::string kept;  // with --tail: what may be among the last lines
   const auto path = fmt::format("/api/v1/projects/{}/logs/{}", command.project, uid);

@@ -210,7 +210,10 @@ bool is_misuse(std::string_view reason) {
 
 // Who has to act is the first fact.
 std::string place_of(const JsonObject& status, int code) {
-  if (object_in(status, "failure") != nullptr) { return " in your code"; }
+  if (const auto* failure = object_in(status, "failure")) {
+    const auto rank = int_in(*failure, "rank");
+    return rank ? fmt::format(" in your code (rank {})", *rank) : " in your code";
+  }
   return code == 70 ? " in metier" : code == 5 ? " on the cluster" : "";
 }
 

@@ -116,6 +116,7 @@ constexpr std::array kLogsFlags{
     kQuiet,
     Flag{"--follow", 'f', "", "go on until the run has ended"},
     Flag{"--tail", 0, "N", "only the last N lines"},
+    Flag{"--part", 0, "PART", "one pod or rank of it (worker-1, rank-3), or all"},
 };
 constexpr std::array kWaitFlags{
     kProject,
@@ -223,8 +224,8 @@ constexpr std::array kVerbs{
                kDescribeExamples, 1, 1},
               &describe_main,
               "look"},
-    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N]", "what a run or a deployed function printed",
-               kLogsFlags, kLogsExamples, 1, 1},
+    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N] [--part PART]",
+               "what a run or a deployed function printed", kLogsFlags, kLogsExamples, 1, 1},
               &logs_main,
               "look"},
     VerbEntry{{"why", "NAME-OR-UID", "why it waits, or why it failed", kDescribeFlags, kWhyExamples,

@@ -97,6 +97,9 @@ Async<Result<Why>> Describe::why(std::string project, std::string uid) {
     }
     facts.holders.push_back(std::move(holder));
   }
+  const Silence silence = engine_.silence_of(project, uid);
+  facts.silent = silence.idle;
+  if (silence.mute) { facts.ranks = co_await engine_.stacks(project, uid); }
   auto health = co_await ground_.cluster.probe();
   if (health) { facts.health = std::move(*health); }
   Why out = metier::why(facts);
@@ -132,9 +135,19 @@ Result<Json> Describe::timeline(const std::string& project, const std::string& u
                                 {"what", one.what},
                                 {"detail", detail ? std::move(*detail) : Json(nullptr)}});
   }
+  JsonArray parts;  // when each pod and rank ran
+  METIER_TRY(known, engine_.parts(project, uid));
+  for (const Json& part : known) {
+    JsonObject one;
+    for (const char* key : {"name", "pod", "state", "start_time", "end_time"}) {
+      if (const Json* value = part.get_object().if_contains(key)) { one[key] = *value; }
+    }
+    parts.push_back(std::move(one));
+  }
   Json out = JsonObject{{"uid", uid},
                         {"project", project},
                         {"state", row->state},
+                        {"parts", std::move(parts)},
                         {"phases", std::move(newest)},
                         {"attempts", std::move(attempts)},
                         {"events", std::move(events)}};

@@ -20,6 +20,7 @@
 #include "engine/mask.h"
 #include "engine/merge.h"
 #include "engine/plan.h"
+#include "engine/run_parts.h"
 #include "engine/snapshot.h"
 #include "engine/tokens.h"
 #include "engine/transition.h"
@@ -35,6 +36,7 @@ struct SubmitRequest {
   Json environment;  // of a host process: the caller's variables, {name: value}
   std::string working_dir;
   std::string context;  // folder of the function's file (x-metier-context), unix socket only
+  std::string mpi_api;  // "v2beta1" renders MPIJobs for the newer operator; empty: v1
 };
 
 // What a submit would do: the cluster's verdict, the documents as they would be stored, the objects.
@@ -80,9 +82,12 @@ class Engine final {
   Async<Result<void>> forget(std::string project, std::string uid);
 
   // Bytes of a run's log. `attempt` 0 = all attempts, one after the other. Waits (at most options.log_wait) for
-  // bytes when there are none and the run has not ended.
+  // bytes when there are none and the run has not ended. `part`: the log of that part of the newest attempt alone.
   Async<Result<LogSlice>> log(std::string project, std::string uid, std::uint64_t offset,
-                              std::int64_t size, std::int64_t attempt, bool wait);
+                              std::int64_t size, std::int64_t attempt, bool wait,
+                              std::string part = {});
+  // What parts_json gives of a run, live or as it ended; empty for a run of one pod.
+  Result<JsonArray> parts(const std::string& project, const std::string& uid) const;
   Async<Result<std::uint64_t>> log_size(std::string project, std::string uid);
   Result<void> append_log(const std::string& project, const std::string& uid,
                           std::string_view bytes, bool append);
@@ -110,6 +115,10 @@ class Engine final {
                                            const std::string& uid) const;
   // The run whose pod this is, while it lives; null otherwise. Good until the next suspension.
   const Run* run_of_pod(std::string_view pod) const;
+  Silence silence_of(const std::string& project, const std::string& uid) const;
+  // Where each rank of a running run is, by its own account.
+  Async<std::vector<std::pair<std::string, std::string>>> stacks(std::string project,
+                                                                 std::string uid);
   // Everything that is due now; the loop calls it, tests after moving the clock.
   Async<void> run_due();
 
@@ -122,8 +131,8 @@ class Engine final {
   // engine_submit.cc
   Result<Prepared> prepare(const SubmitRequest& request, const std::string& context);
   Result<Function> function_of(const SubmitRequest& request, const std::string& project) const;
-  Result<std::vector<Resource>> lower(const Function& function, const Run& run,
-                                      const Plan& plan) const;
+  Result<std::vector<Resource>> lower(const Function& function, const Run& run, const Plan& plan,
+                                      const std::string& mpi_api = {}) const;
   Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
   Site site_of(const std::string& project) const;
   Async<void> apply(LivePtr live, std::vector<Resource> resources);
@@ -153,9 +162,19 @@ class Engine final {
   Async<void> retry_now(LivePtr live);
   Async<void> lease_lost(std::string key);
   Async<void> clean(std::string key);
-  Async<Result<void>> archive_log(const Plan& plan, std::int64_t attempt, const std::string& pod);
   Async<void> recover();
   void keep_ended_bounded();
+
+  // engine_parts.cc
+  Async<void> sample_usage(LivePtr live);
+  std::string part_logs(const std::string& project, const std::string& uid) const;
+  std::vector<Part> stored_parts(const std::string& project, const std::string& uid) const;
+  Result<std::pair<ContainerRef, std::string>> part_of(const std::string& project,
+                                                       const std::string& uid,
+                                                       const std::string& name) const;
+  Async<Result<void>> archive_log(const Plan& plan, std::int64_t attempt, const std::string& pod);
+  Async<Result<void>> archive_parts(const Plan& plan);
+  Async<Result<void>> archive(ContainerRef from, std::string target);
 
   // engine_logs.cc
   std::string log_file(const std::string& project, const std::string& uid,

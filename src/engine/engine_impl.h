@@ -15,6 +15,12 @@ struct Engine::Live {
   RunState state = RunState::pending;
   std::string log_pod;
   std::vector<Part> parts;
+  UsageByPod usage;       // of a run of several parts
+  bool sampling = false;  // somebody fills `usage`
+  Time quiet_since{};     // nothing was printed and hardly any processor time used since then
+  Time printed_at{};      // something was printed last
+  std::map<std::string, std::uint64_t, std::less<>>
+      printed;                  // part → size of its log at the last look
   std::string reason, message;  // while pending
   bool committed = false;       // its transaction is durable
   bool working = false;

@@ -363,47 +363,6 @@ Async<void> Engine::lease_lost(std::string key) {
   if (moved->changed) { run_changed(project, uid, moved->name, "error"); }
 }
 
-Async<Result<void>> Engine::archive_log(const Plan& plan, std::int64_t attempt,
-                                        const std::string& pod) {
-  const std::string project = plan.project;
-  const std::string target = log_file(project, plan.uid, attempt);
-  struct stat facts{};
-  if (::lstat(target.c_str(), &facts) == 0) { co_return Result<void>{}; }
-  auto folders = make_folders(std::filesystem::path(target).parent_path(), 0700);
-  if (!folders) { co_return fail(std::move(folders.error())); }
-  if (const auto work = ground_.cluster.work_folder(project, pod)) {
-    // The pod's folder is on this disk: its log gets a second name and costs nothing.
-    const std::string source = (std::filesystem::path(*work).parent_path() / "log").string();
-    if (::link(source.c_str(), target.c_str()) == 0 || errno == EEXIST) {
-      co_return Result<void>{};
-    }
-  }
-  const std::string temporary = target + ".tmp";
-  const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file) { co_return fail(errno_error(temporary, errno)); }
-  for (std::uint64_t offset = 0;;) {
-    auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, offset, 1U << 20U,
-                                               std::chrono::milliseconds(0));
-    if (!chunk) {
-      if (chunk.error().kind == ErrorKind::not_found) { break; }
-      co_return fail(std::move(chunk.error()));
-    }
-    if (chunk->bytes.empty()) { break; }
-    for (std::size_t done = 0; done < chunk->bytes.size();) {
-      const ssize_t n = ::write(file.get(), chunk->bytes.data() + done, chunk->bytes.size() - done);
-      if (n < 0 && errno == EINTR) { continue; }
-      if (n < 0) { co_return fail(errno_error(temporary, errno)); }
-      done += static_cast<std::size_t>(n);
-    }
-    offset += chunk->bytes.size();
-  }
-  ::fdatasync(file.get());
-  if (::rename(temporary.c_str(), target.c_str()) != 0) {
-    co_return fail(errno_error(target, errno));
-  }
-  co_return Result<void>{};
-}
-
 void Engine::keep_ended_bounded() {
   if (ended_.size() <= ground_.options.ended_kept) { return; }
   // The one that would be cleaned first has ended first.
@@ -435,6 +394,11 @@ Async<void> Engine::clean(std::string key) {
     again();
     co_return;
   }
+  auto parts = co_await archive_parts(**plan);
+  if (!parts) {
+    ground_.log.warn("logs of parts not kept",
+                     {{"run", Json(key)}, {"error", Json(parts.error().text())}});
+  }
   StopOptions options;
   options.how = StopOptions::How::forced;
   auto removed = co_await ground_.cluster.remove(of_run(**plan), options);
@@ -443,11 +407,14 @@ Async<void> Engine::clean(std::string key) {
     co_return;
   }
   METIER_FAILPOINT("run/cleanup_removed");
+  const auto known_parts = stored_parts(project, uid);
   auto stored = co_await ground_.store.write([&](Records& tx) -> Result<void> {
     METIER_TRY(now, read_plan(tx, project, uid));
     if (!now) { return {}; }
     now->clean = true;
-    for (const std::string& name : now->names) {
+    std::vector<std::string> pods = now->names;
+    for (const Part& part : known_parts) { pods.push_back(part.pod); }
+    for (const std::string& name : pods) {
       METIER_CHECK(tx.delete_setting(std::string(kJournalScope), key + "/" + name));
     }
     if (!now->environment_secret.empty()) {
@@ -492,6 +459,8 @@ Async<Result<void>> Engine::forget(std::string project, std::string uid) {
     for (std::int64_t attempt = 1; attempt <= known.attempt; ++attempt) {
       ::unlink(log_file(project, uid, attempt).c_str());
     }
+    std::error_code ignored;
+    std::filesystem::remove_all(part_logs(project, uid), ignored);
   }
   ::unlink(log_file(project, uid, 1).c_str());
   co_return Result<void>{};

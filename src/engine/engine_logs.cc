@@ -73,6 +73,7 @@ struct LogPiece {
   std::string file;  // or
   std::string pod;
   std::uint64_t size = 0;
+  std::string container;
 };
 
 namespace {
@@ -94,7 +95,7 @@ Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project,
         if (!text) { co_return fail(std::move(text.error())); }
         out += *text;
       } else {
-        auto chunk = co_await cluster.logs({project, piece.pod, "", 0}, inside, want,
+        auto chunk = co_await cluster.logs({project, piece.pod, piece.container, 0}, inside, want,
                                            std::chrono::milliseconds(0));
         if (!chunk) { co_return fail(std::move(chunk.error())); }
         out += chunk->bytes;
@@ -109,7 +110,8 @@ Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project,
 }  // namespace
 
 Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::uint64_t offset,
-                                    std::int64_t size, std::int64_t attempt, bool wait) {
+                                    std::int64_t size, std::int64_t attempt, bool wait,
+                                    std::string part) {
   const std::string key = plan_key(project, uid);
   const auto deadline = std::chrono::steady_clock::now() + ground_.options.log_wait;
   struct Waiting {
@@ -143,24 +145,37 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     std::vector<LogPiece> pieces;
     std::string live_pod;
     bool ended = over;
-    if (*plan) {
+    std::string live_container;
+    if (!part.empty()) {
+      auto wanted = part_of(project, uid, part);
+      if (!wanted) { co_return fail(std::move(wanted.error())); }
+      const auto& [ref, file] = *wanted;
+      if (const auto bytes = size_of(file)) {
+        pieces.push_back({file, "", *bytes, {}});
+      } else if (auto chunk =
+                     co_await ground_.cluster.logs(ref, 0, 0, std::chrono::milliseconds(0))) {
+        pieces.push_back({"", ref.pod, chunk->size, ref.container});
+        live_pod = ref.pod;
+        live_container = ref.container;
+      }
+    } else if (*plan) {
       for (std::int64_t n = 1; n <= (*plan)->attempt; ++n) {
         if (attempt > 0 && n != attempt) { continue; }
         const std::string file = log_file(project, uid, n);
         if (const auto bytes = size_of(file)) {
-          pieces.push_back({file, "", *bytes});
+          pieces.push_back({file, "", *bytes, {}});
           continue;
         }
         const std::string pod = log_pod(**plan, n);
         auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, 0, 0,
                                                    std::chrono::milliseconds(0));
         if (chunk) {
-          pieces.push_back({"", pod, chunk->size});
+          pieces.push_back({"", pod, chunk->size, {}});
           if (n == (*plan)->attempt) { live_pod = pod; }
         }
       }
     } else if (const auto bytes = size_of(log_file(project, uid, 1))) {
-      pieces.push_back({log_file(project, uid, 1), "", *bytes});
+      pieces.push_back({log_file(project, uid, 1), "", *bytes, {}});
     }
     for (const LogPiece& piece : pieces) { slice.size += piece.size; }
     if (want == 0) { co_return slice; }
@@ -194,7 +209,7 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     const std::uint64_t inside = std::max(offset, slice.size) - before;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
-    auto more = co_await ground_.cluster.logs({project, live_pod, "", 0}, inside, 1,
+    auto more = co_await ground_.cluster.logs({project, live_pod, live_container, 0}, inside, 1,
                                               std::max(left, std::chrono::milliseconds(1)));
     if (!more || (more->bytes.empty() && more->ended)) {
       // The pod has ended (or has not begun): the state will follow.

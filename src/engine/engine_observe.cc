@@ -24,8 +24,20 @@ std::string sentence_of_end(const Observation& seen) {
 std::string failure_sentence(const Json& failure) {
   const std::string type(string_at(failure, "type"));
   const std::string message(string_at(failure, "message"));
-  if (type.empty()) { return message; }
-  return message.empty() ? type : type + ": " + message;
+  const Json* rank = find_path(failure.get_object(), "rank");
+  const std::string who =
+      rank != nullptr && rank->is_int64() ? "rank " + std::to_string(rank->get_int64()) + ": " : "";
+  if (type.empty()) { return who + message; }
+  return who + (message.empty() ? type : type + ": " + message);
+}
+
+// Of ranks that failed the first is told; a single process has one failure, the latest.
+void keep_first(Json& held, const Json& more) {
+  const auto at = [](const Json& failure) {
+    const Json* time = failure.is_object() ? failure.get_object().if_contains("at") : nullptr;
+    return time == nullptr ? 0.0 : time->is_number() ? time->to_number<double>() : 0.0;
+  };
+  if (held.is_null() || at(held) == 0.0 || at(more) < at(held)) { held = more; }
 }
 
 // What the pods of a run have to say, into its status: what could not be enforced, what it used.
@@ -56,8 +68,11 @@ FailureText failure_text(const Observation& seen, const Json& journal_failure) {
   // A kill from outside explains more than the exception that may have been written before it.
   const bool killed = seen.first_failure && seen.first_failure->signal > 0;
   const bool plain = out.reason.empty() || out.reason == "Error" || out.reason == "HandlerError" ||
-                     out.reason == "ExitCode";
-  if (journal_failure.is_object() && !killed && plain) {
+                     out.reason == "ExitCode" || out.reason == "RankFailed";
+  // What a launcher says of itself is the cause of what its ranks ended by.
+  const bool launcher =
+      journal_failure.is_object() && string_at(journal_failure, "part") == "launcher";
+  if (launcher || (journal_failure.is_object() && !killed && plain)) {
     out.reason = string_at(journal_failure, "code", "HandlerError");
     out.text = failure_sentence(journal_failure);
   }
@@ -123,6 +138,7 @@ JsonObject Engine::facts_of_pods(const Live& live) {
     }
   }
   JsonObject out;
+  if (live.parts.size() > 1) { out["parts"] = parts_json(live.parts, live.resources, live.usage); }
   if (!conditions.empty()) { out["conditions"] = std::move(conditions); }
   if (peak > 0) {
     out["usage"] =
@@ -236,6 +252,9 @@ Async<bool> Engine::observe_once(LivePtr live) {
       live->log_pod = part.pod;
     }
   }
+  if (seen.parts.size() > 1 && seen.state == RunState::running && !live->sampling) {
+    live->sampling = scope_.spawn("usage of " + live->key(), sample_usage(live));
+  }
   if (is_terminal(seen.state)) { METIER_FAILPOINT("run/S14_exit_seen"); }
   auto drained = co_await drain_journal(live);
   if (!drained) {
@@ -271,7 +290,7 @@ Async<bool> Engine::observe_once(LivePtr live) {
   if (seen.state == RunState::running) {
     METIER_FAILPOINT("run/S11_running");
     if (change.text.empty()) {
-      change.text = "Job is running in the background, pod: " + live->plan.name();
+      change.text = "Job is running in the background, pod: " + live->log_pod;
     }
   }
   auto moved = co_await move(live, std::move(change), {}, std::move(rows));
@@ -339,7 +358,7 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
             if (!done.failure.is_null() || !done.claimed.empty()) {
               METIER_TRY(plan, read_plan(tx, project, uid));
               if (plan) {
-                if (!done.failure.is_null()) { plan->failure = done.failure; }
+                if (!done.failure.is_null()) { keep_first(plan->failure, done.failure); }
                 if (!done.claimed.empty()) { plan->claimed = done.claimed; }
                 METIER_CHECK(write_plan(tx, *plan));
               }
@@ -349,7 +368,7 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
       if (!applied) { co_return fail(std::move(applied.error())); }
       METIER_FAILPOINT("run/journal_applied");
       live->journal_offsets[pod] = next;
-      if (!applied->failure.is_null()) { live->plan.failure = applied->failure; }
+      if (!applied->failure.is_null()) { keep_first(live->plan.failure, applied->failure); }
       if (!applied->claimed.empty()) { live->plan.claimed = applied->claimed; }
       if (!applied->claimed_error.empty()) { live->claimed_error = applied->claimed_error; }
     }
@@ -422,6 +441,8 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
     const FailureText text = failure_text(seen, live->plan.failure);
     change.reason = text.reason;
     change.text = text.text;
+    // Each rank may have told an error of its own: the cause is what came first.
+    if (live->parts.size() > 1) { change.error = text.text; }
     change.failure = live->plan.failure;
     if (change.failure.is_null()) {
       JsonObject failure{{"code", text.reason}, {"message", text.text}};
@@ -429,6 +450,7 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
         failure["exit_code"] = seen.first_failure->exit_code;
         if (seen.first_failure->signal > 0) { failure["signal"] = seen.first_failure->signal; }
         if (!seen.first_failure->part.empty()) { failure["pod"] = seen.first_failure->part; }
+        if (seen.first_failure->rank >= 0) { failure["rank"] = seen.first_failure->rank; }
       }
       change.failure = std::move(failure);
     }
@@ -449,6 +471,7 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
   if (change.to == RunState::error) {
     const Masker masker = masker_of(live->plan.project, live->plan.uid);
     masker.mask(change.text);
+    masker.mask(change.error);
     masker.mask(change.failure);
     const RetryRule rule = retry_of(live->run);
     const std::int64_t retries = live->plan.attempt - 1;

@@ -6,6 +6,7 @@
 #include "engine/offload.h"
 #include "engine/pods_of.h"
 #include "kind/lowering.h"
+#include "kind/mpijob/mpijob_import.h"
 
 namespace metier {
 namespace {
@@ -65,6 +66,7 @@ Result<Function> Engine::function_of(const SubmitRequest& request,
       return fail(invalid("function", "the submit names no function",
                           "set task.spec.function, function or functionUrl"));
     }
+    if (is_mpijob(request.function)) { return function_from_mpijob(request.function); }
     METIER_TRY(function, Function::from_json(request.function));
     return function;
   }
@@ -141,12 +143,13 @@ Result<Json> Engine::environment_of(const Function& function, const Run& run,
 }
 
 Result<std::vector<Resource>> Engine::lower(const Function& function, const Run& run,
-                                            const Plan& plan) const {
+                                            const Plan& plan, const std::string& mpi_api) const {
   METIER_TRY(kind, ground_.kinds.find(function.kind()));
   const std::string environment =
       plan.environment.is_object() ? dump_json(plan.environment) : std::string();
   Site site = site_of(plan.project);
   site.environment = environment;
+  if (!mpi_api.empty()) { site.mpi_api = mpi_api; }
   if (plan.run_as > 0) { site.environment += " as " + std::to_string(plan.run_as); }
   METIER_TRY(resources, kind->lower(Subject{function, &run, plan.attempt}, site));
   for (Resource& resource : resources) {
@@ -283,7 +286,7 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
   plan.environment = std::move(environment);
   plan.context = context;
   METIER_FAILPOINT_RETURN("run/S05_lower");
-  METIER_TRY(resources, lower(function, run, plan));
+  METIER_TRY(resources, lower(function, run, plan, request.mpi_api));
   name_objects(plan, resources);
   out.function = std::move(function);
   out.run = std::move(run);

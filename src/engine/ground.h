@@ -17,8 +17,12 @@
 namespace metier {
 
 struct EngineOptions {
-  std::string data;                         // the data folder: snapshots/, logs/, projects/
-  std::string pod_api_url;                  // MLRUN_DBPATH of pods: the run-token listener
+  std::string data;         // the data folder: snapshots/, logs/, projects/
+  std::string pod_api_url;  // MLRUN_DBPATH of pods: the run-token listener
+  // A run of several parts that prints nothing and uses no processor for so long is silent: `why` then asks its ranks where
+  // they are, by this program (metier-mpi) run in their pods.
+  std::chrono::seconds silence{30};
+  std::string rank_tool;
   Json default_resources;                   // default_function_pod_resources, may be null
   std::string default_python;               // interpreter for runs submitted over TCP
   std::int64_t server_uid = -1;             // pods of other users of the socket run as these

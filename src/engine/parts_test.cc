@@ -12,6 +12,7 @@
 #include "engine/merge.h"
 #include "engine/phases.h"
 #include "engine/plan.h"
+#include "engine/run_parts.h"
 #include "engine/snapshot.h"
 #include "engine/tokens.h"
 #include "engine/why.h"
@@ -336,6 +337,66 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
   facts.run = &killed;
   EXPECT_EQ(why(facts).code, "Killed");
   EXPECT_NE(why(facts).sentence.find("SIGSEGV"), std::string::npos);
+}
+
+TEST(Why, ASilentRunTellsWhereItsRanksAre) {
+  const metier::Run run = run_in("running");
+  WhyFacts facts;
+  facts.run = &run;
+  facts.silent = std::chrono::seconds(95);
+  facts.ranks = {{"rank 0", "work.py:12 in train"}};
+  const Why out = why(facts);
+  EXPECT_EQ(out.code, "Silent");
+  EXPECT_NE(out.sentence.find("1 min 35 s"), std::string::npos) << out.sentence;
+  ASSERT_EQ(out.facts.size(), 1U);
+  EXPECT_EQ(out.facts.front().second, "work.py:12 in train");
+}
+
+TEST(RunParts, TellPodsAndRanks) {
+  const std::vector<Part> parts{
+      {.role = "launcher", .index = 0, .pod = "j-launcher"},
+      {.role = "worker", .index = 0, .pod = "j-worker-0"},
+      {.role = "rank", .index = 0, .pod = "j-worker-0", .container = "rank-0"}};
+  ContainerStatus base{.name = "base", .state = ContainerStatus::State::running};
+  base.started = *from_iso("2026-01-01T00:00:00+00:00");
+  ContainerStatus rank{.name = "rank-0", .rank = true, .state = ContainerStatus::State::terminated};
+  rank.exit_code = 137;
+  rank.signal = 9;
+  rank.reason = "Killed(SIGKILL)";
+  rank.cpu_us = 1'500'000;
+  rank.peak_memory = 4096;
+  ResourceStatus pod;
+  pod.key = {.name_space = "p", .kind = "Pod", .name = "j-worker-0"};
+  pod.status = to_json(PodStatus{.phase = PodPhase::running, .containers = {base, rank}});
+  const UsageByPod usage{
+      {"j-worker-0",
+       {{.at = base.started + std::chrono::seconds(2), .cpu_us = 1'800'000, .memory = 8192}}}};
+  const JsonArray out = parts_json(parts, {{pod.key, pod}}, usage);
+  ASSERT_EQ(out.size(), 3U);
+  EXPECT_EQ(
+      dump_json(out[0]),
+      R"({"name":"launcher","role":"launcher","index":0,"pod":"j-launcher","state":"pending"})");
+  const JsonObject* worker = find_part(out, "worker-0");
+  ASSERT_NE(worker, nullptr);
+  EXPECT_EQ(string_in(*worker, "state"), "running");
+  EXPECT_DOUBLE_EQ(worker->at("cpu_seconds").as_double(), 1.8);
+  EXPECT_EQ(int_in(*worker, "peak_memory"), 8192);
+  EXPECT_EQ(worker->at("samples").as_array().size(), 1U);
+  const JsonObject* first = find_part(out, "rank-0");
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(string_in(*first, "state"), "error");
+  EXPECT_EQ(int_in(*first, "signal"), 9);
+  EXPECT_EQ(find_part(out, "rank-1"), nullptr);
+}
+
+TEST(RunParts, KeepABoundedNumberOfSamples) {
+  std::vector<UsageSample> samples;
+  for (int i = 0; i < 10'000; ++i) {
+    add_sample(samples, {.at = Time{std::chrono::seconds(i)}, .cpu_us = i});
+  }
+  EXPECT_LE(samples.size(), kMostSamples);
+  EXPECT_EQ(samples.front().cpu_us, 0);
+  EXPECT_EQ(samples.back().cpu_us, 9'999);
 }
 
 TEST(Why, ReadsTheCauseFromThePods) {

@@ -55,6 +55,7 @@ constexpr auto kCauses = std::to_array<CauseText>({
      "run it again"},
     {"HostRebooted", "the machine was restarted while it ran", "run it again"},
     {"RankFailed", "one of its ranks failed", "see that rank's log"},
+    {"Silent", "it prints nothing and uses no processor", "look where its ranks wait, or abort it"},
     {"HandlerError", "the user's code raised", "see the traceback: metier logs"},
     {"HandlerMissing", "the file has no handler of that name",
      "name one that exists: FILE:HANDLER"},
@@ -413,6 +414,13 @@ Why why_of(const WhyFacts& facts) {
         out.sentence = subject(run) + " runs but is not ready: " + condition.message;
       }
     }
+  }
+  for (const auto& rank : facts.ranks) { out.facts.push_back(rank); }
+  if (facts.silent) {
+    out.code = "Silent";
+    out.sentence = subject(run) + " runs, but for " + human_duration(*facts.silent) +
+                   " it has printed nothing and used no processor";
+    out.fixes.push_back({"end it", "metier abort " + run.uid().substr(0, 8)});
   }
   out.fixes.push_back({"follow it", "metier logs -f " + run.uid().substr(0, 8)});
   return out;

@@ -49,6 +49,10 @@ struct WhyFacts {
   std::string last_event_code;
   std::int64_t peak_memory = 0;  // of earlier runs of this function, 0 = unknown
   std::string log_tail;
+  std::optional<Duration>
+      silent;  // it runs, and for so long nothing was printed and hardly any processor used
+  std::vector<std::pair<std::string, std::string>>
+      ranks;  // "rank 1" → where it is, when it prints nothing
   Time now{};
 };
 Why why(const WhyFacts& facts);

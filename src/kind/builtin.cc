@@ -4,6 +4,7 @@
 #include "kind/handler/handler_kind.h"
 #include "kind/job/job_kind.h"
 #include "kind/local/local_kind.h"
+#include "kind/mpijob/mpijob_kind.h"
 #include "kind/nuclio/nuclio_kind.h"
 #include "kind/remote_spark/remote_spark_kind.h"
 #include "kind/spark/spark_kind.h"
@@ -18,6 +19,7 @@ KindRegistry builtin_kinds() {
   all.push_back(make_local_kind());
   all.push_back(make_job_kind());
   all.push_back(make_dask_kind());
+  all.push_back(make_mpijob_kind());
   all.push_back(make_spark_kind());
   all.push_back(make_remote_spark_kind());
   all.push_back(make_nuclio_kind());

@@ -53,9 +53,10 @@ struct Subject {
 };
 
 struct Part {        // what `describe` and `logs` list
-  std::string role;  // "main", "launcher", "worker"
+  std::string role;  // "main", "launcher", "worker", "rank"
   int index = 0;
   std::string pod;
+  std::string container;  // empty: the pod's first
 };
 struct Endpoint {
   std::string name;
@@ -67,6 +68,7 @@ struct Failure {
   std::string code;  // "OOMKilled", "HandlerError"
   std::string message;
   std::string part;  // pod of the first failure
+  int rank = -1;     // the rank that failed first, where there are ranks
   int exit_code = 0;
   int signal = 0;
 };

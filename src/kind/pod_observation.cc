@@ -10,24 +10,6 @@ std::string ended_text(const ContainerStatus& container) {
   return "exit code " + std::to_string(container.exit_code);
 }
 
-// Reason and message of a pod that has not begun.
-void explain_pending(const PodStatus& status, Observation& seen) {
-  seen.reason = status.reason;
-  seen.message = status.message;
-  for (const ContainerStatus& container : status.containers) {
-    if (seen.reason.empty() && container.state == ContainerStatus::State::waiting) {
-      seen.reason = container.reason;
-      seen.message = container.message;
-    }
-  }
-  for (const Condition& condition : status.conditions) {
-    if (seen.reason.empty() && condition.type == "PodScheduled" && !condition.status) {
-      seen.reason = condition.reason;
-      seen.message = condition.message;
-    }
-  }
-}
-
 std::optional<Time> set_time(Time time) {
   return time == Time{} ? std::nullopt : std::optional<Time>(time);
 }
@@ -49,6 +31,23 @@ void take_times(const PodStatus& status, Observation& seen) {
 }
 
 }  // namespace
+
+void explain_pending(const PodStatus& status, Observation& seen) {
+  seen.reason = status.reason;
+  seen.message = status.message;
+  for (const ContainerStatus& container : status.containers) {
+    if (seen.reason.empty() && container.state == ContainerStatus::State::waiting) {
+      seen.reason = container.reason;
+      seen.message = container.message;
+    }
+  }
+  for (const Condition& condition : status.conditions) {
+    if (seen.reason.empty() && condition.type == "PodScheduled" && !condition.status) {
+      seen.reason = condition.reason;
+      seen.message = condition.message;
+    }
+  }
+}
 
 std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources, std::string_view role) {
   std::map<std::string, const ResourceStatus*> newest;
@@ -72,7 +71,8 @@ std::optional<Failure> failure_of(const ObservedPod& pod) {
   if (pod.status.phase != PodPhase::failed) { return std::nullopt; }
   const ContainerStatus* first = nullptr;
   for (const ContainerStatus& container : pod.status.containers) {
-    const bool failed = container.state == ContainerStatus::State::terminated &&
+    const bool failed = !container.rank &&
+                        container.state == ContainerStatus::State::terminated &&
                         (container.exit_code != 0 || container.signal != 0);
     if (failed && (first == nullptr || container.finished < first->finished)) {
       first = &container;

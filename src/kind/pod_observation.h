@@ -20,6 +20,8 @@ std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources,
                                  std::string_view role = "main");
 // Why this pod failed: the container that ended first with a failure. Nothing unless it failed.
 std::optional<Failure> failure_of(const ObservedPod& pod);
+// Reason and message of a pod that has not begun, into `seen` where they are empty.
+void explain_pending(const PodStatus& status, Observation& seen);
 // The run of one pod. A run that is terminal already stays as it is.
 Observation observe_single_pod(const Subject& subject, std::span<const ResourceStatus> resources,
                                Time now);

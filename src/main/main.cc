@@ -1,10 +1,13 @@
 // The program: command line and server in one binary.
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "cli/cli.h"
 #include "gate/gate.h"
 #include "main/bundle.h"
 #include "main/server.h"
+#include "mpi/rank.h"
 #include "realtime/processor.h"
 
 int main(int argc, char** argv) {
@@ -21,6 +24,10 @@ int main(int argc, char** argv) {
       return metier::unpack_bundle(folder, metier::bundle());
     };
     return metier::realtime::processor_main(argv[3], program);
+  }
+  // A rank of an MPI job, started in the shim of pod POD: `metier rank POD -- COMMAND`.
+  if (argc > 2 && std::string_view(argv[1]) == "rank") {
+    return metier::mpi::rank_main(std::vector<std::string>(argv + 2, argv + argc));
   }
   metier::cli::Program program;
   program.server = metier::serve;

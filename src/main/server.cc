@@ -20,6 +20,7 @@
 #include "base/digest.h"
 #include "base/files.h"
 #include "cluster/controllers/dask/dask_cluster.h"
+#include "cluster/controllers/mpi/mpi_job.h"
 #include "cluster/controllers/nuclio/nuclio_controller.h"
 #include "cluster/controllers/spark/spark_controller.h"
 #include "cluster/embedded/embedded_cluster.h"
@@ -31,6 +32,7 @@
 #include "kind/builtin.h"
 #include "main/bundle.h"
 #include "main/engines.h"
+#include "main/engines_of_host.h"
 #include "main/environments_of_pods.h"
 #include "main/functions_of_node.h"
 
@@ -285,13 +287,18 @@ class Server final {
     };
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""},
                       {.kind = "nuclio", .usable = true, .with = "embedded cluster", .note = ""}};
-    embedded.engines = [] { return spark_health(); };
+    embedded.engines = [this] {
+      auto engines = spark_health();
+      for (auto& engine : engines_of_host(python_)) { engines.push_back(std::move(engine)); }
+      return engines;
+    };
     client_ = net::make_client(executor_);
     make_functions();
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
     embedded.controllers = {std::make_shared<DaskClusterController>(client_.get(), clock_),
                             std::make_shared<NuclioController>(*functions_),
-                            std::make_shared<SparkController>(client_.get())};
+                            std::make_shared<SparkController>(client_.get()),
+                            std::make_shared<MpiJobController>(lib_ + "/metier-mpi")};
     embedded.probe_client = probe_client_.get();
     embedded.clock = &clock_;
     embedded.random = &random_;
@@ -351,6 +358,12 @@ class Server final {
     engine.data = options_.data;
     engine.pod_api_url = run_url;
     engine.default_python = python_;
+    engine.rank_tool = lib_ + "/metier-mpi";
+    if (const char* silence = std::getenv("METIER_SILENCE")) {
+      if (const auto parsed = parse_duration(silence)) {
+        engine.silence = std::chrono::duration_cast<std::chrono::seconds>(*parsed);
+      }
+    }
     engine.server_uid = static_cast<std::int64_t>(::geteuid());
     if (const char* ttl = std::getenv("METIER_RESOURCE_TTL")) {
       if (const auto parsed = parse_duration(ttl)) {

@@ -82,7 +82,13 @@ constexpr std::array<std::string_view, 24> kStrippedSpark = {"volumes",
                                                              "driver_cores",
                                                              "executor_cores"};
 
-constexpr std::array<std::string_view, 2> kMpiFields = {"mpi_args", "clean_pod_policy"};
+// MLRun's first two; it knows slots_per_worker as a parameter of the run, the others are v2beta1's.
+constexpr std::array<std::string_view, 6> kMpiFields = {"mpi_args",
+                                                        "clean_pod_policy",
+                                                        "slots_per_worker",
+                                                        "run_launcher_as_worker",
+                                                        "launcher_creation_policy",
+                                                        "mpi_implementation"};
 constexpr std::array<std::string_view, 11> kDaskFields = {
     "extra_pip",       "remote",       "service_type", "nthreads",          "kfp_image",
     "node_port",       "min_replicas", "max_replicas", "scheduler_timeout", "scheduler_resources",

@@ -151,6 +151,7 @@ struct ContainerStatus {
   enum class State { waiting, running, terminated };
   std::string name;
   bool init = false;
+  bool rank = false;  // not of the spec: started later by another pod of its gang ("rank-3")
   State state = State::waiting;
   std::string
       reason;  // "ContainerCreating", "Completed", "Error", "OOMKilled", "Killed(SIGSEGV)", "ShimLost"
@@ -177,7 +178,8 @@ struct PodStatus {
   std::vector<Condition> conditions;
   std::vector<ContainerStatus> containers;
 };
-// Kubernetes' own JSON (phase, conditions, containerStatuses, initContainerStatuses) with our extra fields.
+// Kubernetes' own JSON (phase, conditions, containerStatuses, initContainerStatuses; ranks are
+// ephemeralContainerStatuses) with our extra fields.
 Json to_json(const PodStatus& status);
 PodStatus pod_status_from_json(const Json& status);
 void set_condition(PodStatus& status, Condition condition);

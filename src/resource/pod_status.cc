@@ -129,11 +129,16 @@ Json to_json(const PodStatus& status) {
   }
   JsonArray init;
   JsonArray containers;
+  JsonArray ranks;
   for (const auto& container : status.containers) {
-    (container.init ? init : containers).push_back(container_json(container));
+    (container.init   ? init
+     : container.rank ? ranks
+                      : containers)
+        .push_back(container_json(container));
   }
   if (!init.empty()) { out["initContainerStatuses"] = std::move(init); }
   if (!containers.empty()) { out["containerStatuses"] = std::move(containers); }
+  if (!ranks.empty()) { out["ephemeralContainerStatuses"] = std::move(ranks); }
   return out;
 }
 
@@ -159,11 +164,14 @@ PodStatus pod_status_from_json(const Json& status) {
                                 .since = time_in(condition, "lastTransitionTime")});
     }
   }
-  for (const bool init : {true, false}) {
-    const auto* containers = array_in(object, init ? "initContainerStatuses" : "containerStatuses");
+  for (const std::string_view list :
+       {"initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"}) {
+    const auto* containers = array_in(object, list);
     if (containers == nullptr) { continue; }
     for (const auto& entry : *containers) {
-      if (entry.is_object()) { out.containers.push_back(container_from(entry.get_object(), init)); }
+      if (!entry.is_object()) { continue; }
+      out.containers.push_back(container_from(entry.get_object(), list.starts_with("init")));
+      out.containers.back().rank = list.starts_with("ephemeral");
     }
   }
   return out;

@@ -146,6 +146,21 @@ class Context(logging_of.LoggingMethods):
         """False on MPI ranks other than 0: they compute, rank 0 logs."""
         return self._rank == 0
 
+    @property
+    def rank(self) -> int:
+        """This process's number in an MPI job, 0 to `size` - 1; 0 elsewhere."""
+        return self._rank
+
+    @property
+    def size(self) -> int:
+        """How many ranks the MPI job has; 1 elsewhere."""
+        return _number(self._environment, ("METIER_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"), 1)
+
+    @property
+    def local_rank(self) -> int:
+        """This rank's number among those of its pod (its slot); 0 elsewhere."""
+        return _number(self._environment, ("METIER_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"), 0)
+
     # -- reading
 
     def get_param(self, key: str, default: Any = None) -> Any:
@@ -390,8 +405,12 @@ class Context(logging_of.LoggingMethods):
     def _patch(self, changes: JsonDict) -> None:
         if self._closed:
             raise RunnerError("the run has ended, nothing can be logged any more")
-        if not self.is_logging_worker:
-            changes = {name: value for name, value in changes.items() if not name.startswith(("metadata.labels", "status.results"))}
+        if not self.is_logging_worker:  # rank 0 tells how the run goes, another rank only that it failed
+            changes = {
+                name: value for name, value in changes.items() if name == "status.error" or (name, value) == ("status.state", "error")
+            }
+            if not changes:
+                return
         self.sink.patch_run({**changes, "status.last_update": art.timestamp()}, self.iteration)
 
     def _state_changes(self, final: bool = False) -> JsonDict:
@@ -502,11 +521,15 @@ def _plain(values: JsonDict, what: str) -> JsonDict:
 
 
 def _logging_rank(labels: JsonDict, environment: Mapping[str, str]) -> int:
-    if labels.get("kind") != "mpijob":
+    if labels.get("kind") != "mpijob" and not environment.get("METIER_RANK"):
         return 0
-    for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"):
-        if environment.get(name, "").isdigit():
-            return int(environment[name])
+    rank = _number(environment, ("METIER_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"), -1)
+    if rank >= 0:
+        return rank
     host = environment.get("METIER_POD_NAME") or str(labels.get("host") or os.uname().nodename)
     tail = host.rsplit("-", 1)[-1]
     return int(tail) if tail.isdigit() else 0
+
+
+def _number(environment: Mapping[str, str], names: tuple[str, ...], default: int) -> int:
+    return next((int(environment[name]) for name in names if environment.get(name, "").isdigit()), default)

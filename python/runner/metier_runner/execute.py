@@ -44,9 +44,14 @@ class Phases:
     def __init__(self, sink: Sink, clock: Callable[[], float]) -> None:
         self._sink, self._clock = sink, clock
         self._seen: set[str] = set()
+        self._marks = True
+
+    def leave(self) -> None:
+        """Mark nothing from here on."""
+        self._marks = False
 
     def mark(self, name: str, at: float | None = None) -> None:
-        if name not in self._seen:
+        if self._marks and name not in self._seen:
             self._seen.add(name)
             self._sink.phase(name, self._clock() if at is None else at)
 
@@ -57,6 +62,8 @@ def execute(job: Job, sink: Sink, started: float) -> int:
     Raises ServerError only when the sink's server cannot be told how the run ended.
     """
     phases = Phases(sink, job.clock)
+    if job.environment.get("METIER_RANK", "0") != "0":
+        phases.leave()  # the timeline is rank 0's
     phases.mark("start", started)
     cwd, path = os.getcwd(), list(sys.path)
     context: Context | None = None
@@ -136,6 +143,8 @@ def _failed(error: BaseException, job: Job, context: Context | None, sink: Sink)
         return 0
     failure.print_whole(error, context)
     body = failure.describe(error, context, job.root)
+    if job.environment.get("METIER_RANK", "").isdigit():
+        body.update(rank=int(job.environment["METIER_RANK"]), at=round(job.clock(), 6))
     already = context is not None and context.state == "error"
     if not already or not isinstance(error, _ChildrenFailed):
         sink.failure(body)

@@ -23,6 +23,8 @@ struct Snapshot {
 struct Decision {
   std::vector<Resource> create;
   std::vector<ResourceKey> remove;
+  std::vector<ResourceKey> stop;                     // pods that end now and stay readable
+  std::string stop_reason;                           // their status's reason then
   std::optional<Json> status;                        // the resource's new status, when it changes
   std::optional<std::chrono::milliseconds> requeue;  // look again after that time, whatever happens
 };

@@ -10,6 +10,9 @@
 namespace metier {
 
 inline constexpr std::string_view kPodGroupApi = "scheduling.metier.dev/v1";
+// Pods of a gang with this annotation ("true") share a folder (METIER_GANG), and any of them may start processes in the
+// others: ranks.
+inline constexpr std::string_view kRanksAnnotation = "metier.dev/ranks";
 // A stopped custom resource has this annotation (the reason): its controller's new pods are not created.
 inline constexpr std::string_view kStoppedAnnotation = "metier.dev/stopped";
 

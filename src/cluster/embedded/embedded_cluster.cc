@@ -381,7 +381,10 @@ Async<Result<LogChunk>> EmbeddedCluster::logs(ContainerRef container, std::uint6
     if (container.container.empty() && !entry->containers.empty()) {
       container.container = entry->containers.front();
     }
-    if (!container.container.empty() &&
+    const bool rank = std::ranges::any_of(
+        entry->status.containers,
+        [&](const ContainerStatus& one) { return one.rank && one.name == container.container; });
+    if (!container.container.empty() && !rank &&
         std::ranges::find(entry->containers, container.container) == entry->containers.end()) {
       co_return fail(Error{.kind = ErrorKind::not_found,
                            .message = fmt::format("pod {} has no container {}",

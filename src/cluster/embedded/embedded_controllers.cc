@@ -115,6 +115,15 @@ Async<Result<void>> EmbeddedCluster::carry_out(Resource resource, Decision decis
     auto put = co_await store_.put_if_version(std::move(object), 0);
     if (!put && put.error().kind != ErrorKind::conflict) { co_return fail(std::move(put.error())); }
   }
+  for (const auto& key : decision.stop) {
+    auto ended = co_await stop({.name_space = key.name_space,
+                                .kind = key.kind,
+                                .name = key.name,
+                                .labels = {},
+                                .owner_uid = {}},
+                               {.reason = decision.stop_reason});
+    if (!ended) { co_return fail(std::move(ended.error())); }
+  }
   for (const auto& key : decision.remove) {
     auto removed = co_await remove({.name_space = key.name_space,
                                     .kind = key.kind,

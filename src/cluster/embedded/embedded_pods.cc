@@ -407,7 +407,7 @@ void EmbeddedCluster::set_ready(const EntryPtr& entry) {
   auto& status = entry->status;
   bool ready = status.phase == PodPhase::running;
   for (auto& container : status.containers) {
-    if (container.init) { continue; }
+    if (container.init || container.rank) { continue; }
     container.ready = container.state == ContainerStatus::State::running &&
                       prober_.ready(entry->uid, container.name);
     ready = ready && container.ready;

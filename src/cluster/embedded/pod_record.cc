@@ -100,7 +100,20 @@ Result<PodRecord> read_pod_record(std::string_view json) {
       out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)});
     }
   }
+  if (const auto* ranks = array_in(*object, "ranks")) {
+    for (const auto& one : *ranks) {
+      if (!one.is_object()) { return fail(ErrorKind::invalid, "has a damaged rank"); }
+      status.containers.push_back(read_container(one.as_object()));
+      auto& rank = status.containers.back();
+      rank.rank = true;
+      const int pid = static_cast<int>(int_in(one.as_object(), "pid").value_or(0));
+      if (pid > 0 && rank.state == ContainerStatus::State::running) {
+        out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)});
+      }
+    }
+  }
   for (const auto& container : status.containers) {
+    if (container.rank) { continue; }  // whoever asked for it judges its end
     const bool bad =
         container.state == ContainerStatus::State::terminated && container.exit_code != 0;
     if (bad && (failed == nullptr || container.finished < failed->finished)) {
@@ -144,13 +157,17 @@ std::string lost_record(std::string_view last_state, const std::string& id, std:
   record["reason"] = reason;
   record["message"] = message;
   record["finished_us"] = now.time_since_epoch().count();
-  for (auto& one : record["containers"].as_array()) {
-    if (!one.is_object()) { continue; }
-    auto& container = one.as_object();
-    if (string_in(container, "state") == "terminated") { continue; }
-    container["state"] = "terminated";
-    container["lost"] = reason;
-    container["finished_us"] = now.time_since_epoch().count();
+  for (const std::string_view list : {"containers", "ranks"}) {
+    auto* entries = record.if_contains(list);
+    if (entries == nullptr || !entries->is_array()) { continue; }
+    for (auto& one : entries->as_array()) {
+      if (!one.is_object()) { continue; }
+      auto& container = one.as_object();
+      if (string_in(container, "state") == "terminated") { continue; }
+      container["state"] = "terminated";
+      container["lost"] = reason;
+      container["finished_us"] = now.time_since_epoch().count();
+    }
   }
   return dump_json(record);
 }

@@ -76,6 +76,7 @@ Env environment_of(const LaunchSpec& spec, const Container& container, const Pod
   set_default(env, "METIER_POD_NAME", spec.pod.metadata.name);
   set_default(env, "METIER_JOURNAL", paths.folder + "/work/journal");
   if (!spec.pod_ip.empty()) { set_default(env, "METIER_POD_IP", spec.pod_ip); }
+  if (!paths.gang.empty()) { replace(env, "METIER_GANG", paths.gang); }
   if (!spec.host_process) {
     set_default(env, "HOME",
                 spec.pod.run_as_user.value_or(0) == 0 ? "/root" : paths.folder + "/work");
@@ -249,9 +250,17 @@ Result<PodPlan> plan_pod(const LaunchSpec& spec, const PodPaths& paths, const Ho
     return fail(invalid("spec.containers", "a pod needs a container"));
   }
   METIER_CHECK(plan_mounts(spec, paths, host, plan));
+  if (!paths.gang_memory.empty() && host.mount_namespace) {
+    // Last: the sources of memory-backed volumes are below the host's own.
+    plan.mounts.push_back({.source = paths.gang_memory, .target = "/dev/shm"});
+  }
   plan.mount_namespace = !plan.mounts.empty();
   if (!spec.host_process && host.uts_namespace && !pod.hostname.empty()) {
     plan.hostname = pod.hostname;
+  }
+  if (!paths.gang.empty()) {
+    plan.gang = paths.gang;
+    plan.member = pod.metadata.name;
   }
   plan.user_namespace = host.user_namespace && (plan.mount_namespace || !plan.hostname.empty());
   plan_limits(spec, cgroups, plan);
@@ -304,6 +313,10 @@ std::string shim_spec(const PodPlan& plan, const PodGroup& group, bool with_valu
   if (plan.mount_namespace) { entry(out, "mount_namespace", "1"); }
   if (plan.user_namespace) { entry(out, "user_namespace", "1"); }
   if (!plan.hostname.empty()) { entry(out, "hostname", plan.hostname); }
+  if (!plan.gang.empty()) {
+    entry(out, "gang", plan.gang);
+    entry(out, "member", plan.member);
+  }
   if (plan.has_identity) {
     entry(out, "uid", std::to_string(plan.uid));
     entry(out, "gid", std::to_string(plan.gid));

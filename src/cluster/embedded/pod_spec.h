@@ -28,7 +28,9 @@ struct PodPaths {
   std::string folder;  // <data>/pods/<id>
   std::string memory;  // memory-backed volumes: /dev/shm/metier-<id>
   std::string shim;
-  std::string runner;  // folder or zip on PYTHONPATH, empty: none
+  std::string runner;       // folder or zip on PYTHONPATH, empty: none
+  std::string gang;         // <data>/gangs/<share group>, empty: none
+  std::string gang_memory;  // its /dev/shm
 };
 
 struct PlannedMount {
@@ -56,6 +58,8 @@ struct PodPlan {
   bool mount_namespace = false;
   bool user_namespace = false;
   std::string hostname;
+  std::string gang;    // folder of its gang, when it takes ranks or starts them
+  std::string member;  // its name there
   bool has_identity = false;
   unsigned uid = 0;
   unsigned gid = 0;

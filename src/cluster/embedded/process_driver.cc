@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "base/failpoint.h"
+#include "cluster/controllers/pod_group.h"
 #include "cluster/embedded/process_entry.h"
 
 namespace metier {
@@ -84,7 +85,14 @@ Async<Result<PodHandle>> ProcessDriver::start(LaunchSpec spec) {
   if (entries_.contains(spec.id)) {
     co_return fail(ErrorKind::conflict, fmt::format("pod {} was started before", quote(spec.id)));
   }
-  auto plan = plan_pod(spec, paths(spec.id), host_, *cgroups_);
+  auto at = paths(spec.id);
+  const auto& annotations = spec.pod.metadata.annotations;
+  if (const auto ranks = annotations.find(std::string(kRanksAnnotation));
+      ranks != annotations.end() && ranks->second == "true" && !spec.share_group.empty()) {
+    at.gang = options_.data + "/gangs/" + spec.share_group;
+    at.gang_memory = gang_memory(at.gang);
+  }
+  auto plan = plan_pod(spec, at, host_, *cgroups_);
   if (!plan) { co_return fail(std::move(plan.error())); }
   const auto id = spec.id;
   auto entry = std::make_shared<Entry>(executor_, id);
@@ -145,6 +153,7 @@ void ProcessDriver::hear(const EntryPtr& entry, std::string_view text) {
   entry->shim = record->shim;
   entry->ended = record->ended;
   entry->heard = true;
+  if (entry->ended) { leave_gang(entry->id); }
   publish(entry);
 }
 

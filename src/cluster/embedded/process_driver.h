@@ -83,6 +83,8 @@ class ProcessDriver final : public PodDriver, public PodSignals {
   void publish(const EntryPtr& entry);
   Result<void> send(const Entry& entry, const std::string& message) const;
   void remove_traces(const std::string& id) const;
+  std::string gang_memory(const std::string& gang) const;
+  void leave_gang(const std::string& id) const;
 
   Executor executor_;
   const Clock& clock_;

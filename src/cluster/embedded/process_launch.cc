@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "base/digest.h"
 #include "base/failpoint.h"
 #include "cluster/embedded/process_entry.h"
 #include "cluster/embedded/spawn.h"
@@ -87,6 +88,20 @@ Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& p
         return fail(errno_error(file.string(), errno));
       }
     }
+  }
+  if (!plan.gang.empty()) {
+    // One folder per gang; `members` says who still needs it, `tmp` is the pods' own.
+    METIER_CHECK(make_folders(options_.data + "/gangs", 0711));
+    ::chmod((options_.data + "/gangs").c_str(), 0711);
+    METIER_CHECK(make_folders(plan.gang + "/members", 0700));
+    ::chmod(plan.gang.c_str(), 0755);
+    METIER_CHECK(make_owned(plan.gang + "/tmp", 0700, plan));
+    // Segments that the ranks share: an MPI whose launcher is killed leaves them behind.
+    METIER_CHECK(make_owned(gang_memory(plan.gang), 0700, plan));
+    std::error_code present;
+    fs::create_directory_symlink(gang_memory(plan.gang), plan.gang + "/shm", present);
+    METIER_CHECK(write_file(plan.gang + "/members/" + spec.id, "", 0600));
+    METIER_CHECK(write_file(at.folder + "/gang", plan.gang, 0600));
   }
   if (!spec.hosts.empty()) {
     METIER_CHECK(write_file(at.folder + "/hosts", spec.hosts, 0644));
@@ -209,6 +224,22 @@ Fd ProcessDriver::take_lock(const std::string& id, bool& held) const {
   return fd;
 }
 
+std::string ProcessDriver::gang_memory(const std::string& gang) const {
+  return options_.memory_folder + "/metier-gang-" + sha256_hex(gang).substr(0, 16);
+}
+
+// The last member's end is the end of what the gang shares.
+void ProcessDriver::leave_gang(const std::string& id) const {
+  std::error_code ec;
+  const auto gang = read_file(paths(id).folder + "/gang");
+  if (!gang || gang->empty()) { return; }
+  fs::remove(*gang + "/members/" + id, ec);
+  if (fs::is_empty(*gang + "/members", ec)) {
+    fs::remove_all(gang_memory(*gang), ec);
+    fs::remove_all(*gang, ec);
+  }
+}
+
 void ProcessDriver::remove_traces(const std::string& id) const {
   auto removed = cgroups_->remove(id);
   if (!removed) {
@@ -217,6 +248,7 @@ void ProcessDriver::remove_traces(const std::string& id) const {
   const auto at = paths(id);
   std::error_code ec;
   fs::remove_all(at.memory, ec);
+  leave_gang(id);
   // Renamed first: a half removed folder must never look like a lost pod.
   const auto gone = options_.data + "/pods/.gone-" + id;
   fs::rename(at.folder, gone, ec);

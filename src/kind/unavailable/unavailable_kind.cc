@@ -37,12 +37,7 @@ class UnavailableKind final : public Kind {
 }  // namespace
 
 std::vector<std::unique_ptr<Kind>> make_unavailable_kinds() {
-  const KindTraits kAll[] = {{.name = "mpijob",
-                              .summary = "MPI ranks over several pods",
-                              .available = false,
-                              .unavailable = "kind 'mpijob' can be described and stored, but this "
-                                             "build has no MPI controller to run it"},
-                             {.name = "serving",
+  const KindTraits kAll[] = {{.name = "serving",
                               .summary = "a graph of models and steps behind triggers",
                               .executes = Executes::by_call,
                               .deploys = true,

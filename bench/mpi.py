@@ -1,0 +1,236 @@
+"""Kind mpijob beside a bare, tuned mpirun: start, allreduce, the end after a killed rank, CPU of our own processes.
+
+Pairs are interleaved in one go; medians. `start`: from the submit (bare: from the exec of mpirun) to the time that rank 0
+takes after a first allreduce of a Python program with mpi4py.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, TICK, median, table
+from support.server import Server, running
+
+PAIRS = int(os.environ.get("BENCH_REPEAT", "7"))
+ENVIRONMENTS = {"Open MPI 4": "venv-mpi", "Open MPI 5": "venv-mpi5", "MPICH": "venv-mpich"}
+PROGRAM = """
+import json, sys, time
+from mpi4py import MPI
+import numpy
+world = MPI.COMM_WORLD
+total = numpy.zeros(1)
+world.Allreduce(numpy.ones(1), total)
+first = time.time()
+seconds = 0.0
+if len(sys.argv) > 1 and sys.argv[1] == "allreduce":
+    size = 16 << 20
+    mine, sums = numpy.ones(size // 8), numpy.zeros(size // 8)
+    for _ in range(3):
+        world.Allreduce(mine, sums)
+    world.Barrier()
+    began = time.perf_counter()
+    for _ in range(10):
+        world.Allreduce(mine, sums)
+    seconds = (time.perf_counter() - began) / 10
+elif len(sys.argv) > 1:
+    until = time.monotonic() + float(sys.argv[1])
+    while world.bcast(time.monotonic() < until):
+        time.sleep(0.1)
+if world.rank == 0:
+    print("AT", json.dumps([first, seconds]), flush=True)
+"""
+TUNED = {
+    "venv-mpi": {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_pml": "ob1",
+        "OMPI_MCA_btl": "self,vader",
+        "OMPI_MCA_plm": "isolated",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "OMPI_MCA_odls_base_sigkill_timeout": "0",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    },
+    "venv-mpi5": {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_ALLOW_RUN_AS_ROOT": "1",
+        "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "OMPI_MCA_pml": "ob1",
+        "OMPI_MCA_btl": "self,sm",
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+    },
+    "venv-mpich": {},
+}
+
+
+def library(folder: str) -> str:
+    found = {"venv-mpi": "/usr/lib/*/libmpi.so.40", "venv-mpi5": "lib/libmpi.so.40", "venv-mpich": "lib/libmpi*.so.12"}[
+        folder
+    ]
+    root = Path("/") if found.startswith("/") else ROOT / "build" / folder
+    return str(sorted(root.glob(found.lstrip("/")))[0])
+
+
+def bare(folder: str, program: Path, ranks: int, *words: str) -> list[float]:
+    python = ROOT / "build" / folder / "bin/python"
+    own = python.parent / "mpirun"
+    launcher = str(own) if own.exists() else "mpirun"
+    env = {**os.environ, **TUNED[folder], "MPI4PY_LIBMPI": library(folder)}
+    started = time.time()
+    done = subprocess.run(
+        [launcher, "-n", str(ranks), str(python), str(program), *words], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, seconds = json.loads(done.stdout.split("AT ", 1)[1].split("\n")[0])
+    return [(first - started) * 1000, seconds * 1000]
+
+
+def submit(server: Server, replicas: int, slots: int, *words: str) -> tuple[str, float]:
+    uid = uuid.uuid4().hex
+    build = {"functionSourceCode": base64.b64encode(PROGRAM.encode()).decode(), "origin_filename": "work.py"}
+    spec = {"replicas": replicas, "slots_per_worker": slots, "build": build, "command": "", "args": list(words)}
+    body = {
+        "function": {"kind": "mpijob", "metadata": {"name": "bench", "project": "default"}, "spec": spec},
+        "task": {"metadata": {"name": "bench-m", "project": "default", "uid": uid}, "spec": {}},
+    }
+    started = time.time()
+    answer = server.call("POST", "/api/v1/submit_job", body)
+    assert answer.status == 200, answer.body
+    return uid, started
+
+
+def wait(server: Server, uid: str) -> dict[str, Any]:
+    while True:
+        run = server.call("GET", f"/api/v1/projects/default/runs/{uid}").json()["data"]
+        if run["status"]["state"] in ("completed", "error", "aborted"):
+            return dict(run)
+        server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=100000000")
+
+
+def ours(server: Server, replicas: int, slots: int, *words: str) -> list[float]:
+    uid, started = submit(server, replicas, slots, *words)
+    run = wait(server, uid)
+    log = server.call("GET", f"/api/v1/projects/default/logs/{uid}").body.decode()
+    assert run["status"]["state"] == "completed", log[-2000:]
+    first, seconds = json.loads(log.split("AT ", 1)[1].split("\n")[0])
+    return [(first - started) * 1000, seconds * 1000]
+
+
+def rows_of(name: str, folder: str, program: Path, server: Server) -> list[tuple[str, ...]]:
+    rows = []
+    for title, replicas, slots, words, item in (
+        ("start, 4 ranks in 2 pods", 2, 2, (), 0),
+        ("start, 16 ranks in 16 pods", 16, 1, (), 0),
+        ("allreduce 16 MiB, 2 ranks", 2, 1, ("allreduce",), 1),
+    ):
+        mine, theirs = [], []
+        for _ in range(PAIRS):
+            theirs.append(bare(folder, program, replicas * slots, *words)[item])
+            mine.append(ours(server, replicas, slots, *words)[item])
+        a, b = median(mine), median(theirs)
+        rows.append((name, title, f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}"))
+    return rows
+
+
+def processes(server: Server) -> list[int]:
+    out = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if str(server.data).encode() in (entry / "environ").read_bytes():
+                    out.append(int(entry.name))
+            except OSError:
+                pass
+    return out
+
+
+def killed(server: Server) -> float:
+    """Milliseconds from SIGKILL of a rank to the run's end."""
+    times = []
+    for _ in range(PAIRS):
+        uid, _started = submit(server, 2, 1, "600")
+        ranks: list[int] = []
+        until = time.monotonic() + 60
+        while len(ranks) < 2 and time.monotonic() < until:
+            time.sleep(0.3)
+            ranks = [p for p in processes(server) if b"metier_runner.rank\0" in Path(f"/proc/{p}/cmdline").read_bytes()
+                     and b"metier-mpi" not in Path(f"/proc/{p}/cmdline").read_bytes()]  # fmt: skip
+        time.sleep(0.5)
+        began = time.monotonic()
+        os.kill(ranks[0], signal.SIGKILL)
+        run = wait(server, uid)
+        times.append((time.monotonic() - began) * 1000)
+        assert run["status"]["reason"] == "RankFailed", run["status"]
+    return median(times)
+
+
+def ticks_of(pids: list[int]) -> float:
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        except OSError:
+            pass
+    return total / TICK
+
+
+def own_cpu(server: Server, replicas: int, slots: int, seconds: int) -> float:
+    """Percent of one processor that server, shims, launcher and the ranks' stand-ins use while a job computes."""
+    uid, _started = submit(server, replicas, slots, str(seconds))
+    time.sleep(8)
+    names = ("metier", "metier-shim", "metier-mpi")
+    mine = [p for p in processes(server) if Path(f"/proc/{p}/comm").read_text().strip().startswith(names)]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if (entry / "comm").read_text().strip() == "metier-shim":
+                    mine.append(int(entry.name))
+            except OSError:
+                pass
+    mine = sorted(set(mine))
+    before, at = ticks_of(mine), time.monotonic()
+    time.sleep(seconds - 15)
+    used = (ticks_of(mine) - before) / (time.monotonic() - at) * 100
+    assert wait(server, uid)["status"]["state"] == "completed"
+    return used
+
+
+def main() -> None:
+    if shutil.which("mpirun") is None:
+        raise SystemExit("no mpirun here: scripts/setup")
+    rows: list[tuple[str, ...]] = []
+    notes: list[tuple[str, ...]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        program = Path(temporary) / "work.py"
+        program.write_text(PROGRAM)
+        for name, folder in ENVIRONMENTS.items():
+            python = ROOT / "build" / folder / "bin/python"
+            if not python.exists():
+                continue
+            with running(Path(temporary) / folder / "data", python=str(python)) as server:
+                ours(server, 2, 1)  # the zygote and the page cache
+                rows += rows_of(name, folder, program, server)
+                if folder == "venv-mpi":
+                    notes.append(("a killed rank → the run's end", f"{killed(server):.0f} ms"))
+                    length = int(os.environ.get("BENCH_SECONDS", "30"))
+                    notes.append((f"our own CPU, 4 ranks, {length} s", f"{own_cpu(server, 2, 2, length):.2f} %"))
+    table("mpijob beside bare mpirun, ms", ("MPI", "what", "ours", "bare", "ratio"), rows)
+    table("Open MPI 4", ("what", ""), notes)
+
+
+if __name__ == "__main__":
+    main()

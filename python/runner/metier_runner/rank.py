@@ -1,0 +1,109 @@
+"""One rank of an MPI job: ``python -m metier_runner.rank mlrun run …`` or ``… FILE.py ARGS``.
+
+An exception in one rank must end that rank at once. Python's own way out goes through MPI_Finalize (mpi4py calls it at exit),
+which waits for the other ranks: they wait for this one, and nobody ends. So a rank that failed leaves without it, and mpirun
+ends the others.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+def main(words: list[str]) -> int:
+    """Run `words` (``mlrun`` with its arguments, or a Python file with its own); return 0 or do not return at all."""
+    _show_stacks()
+    code = 1
+    try:
+        path = words[0]
+        if path == "mlrun":
+            path = _real_mlrun()
+            if path and os.environ.get("METIER_RANK", "0") != "0":
+                _let_rank_0_log()
+        if not path:
+            from .command import main as command_main
+
+            code = command_main(words)
+        else:
+            from .program import run_as_main
+
+            run_as_main(path, words[1:])
+            code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    if code:
+        _leave(code)
+    return 0
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # closed or full: it must not keep us here
+    os._exit(code & 0xFF)
+
+
+def _real_mlrun() -> str:
+    """The mlrun package's own program, when the environment has one."""
+    import shutil
+
+    from .program import is_python
+
+    path = shutil.which("mlrun") or ""
+    return path if path and is_python(path) else ""
+
+
+def _let_rank_0_log() -> None:
+    """The mlrun package lets every rank write the run's results, the last one wins: here only what went wrong is told."""
+    import importlib
+
+    try:
+        MLClientCtx = importlib.import_module("mlrun.execution").MLClientCtx
+    except ImportError:
+        return
+    whole = getattr(MLClientCtx, "_get_updates", None)
+    if whole is None:
+        return
+
+    def updates(self: Any) -> Any:
+        told = whole(self)
+        kept = ("status.error", "status.last_update")
+        return {k: v for k, v in told.items() if k in kept or (k == "status.state" and v == "error")}
+
+    MLClientCtx._get_updates = updates
+
+
+def _show_stacks() -> None:
+    """On a signal that nothing else uses, write every thread's stack to a file of the pod: for `metier why`."""
+    number = signal.SIGRTMIN + 11
+    journal = os.environ.get("METIER_JOURNAL", "")
+    try:
+        if journal:
+            folder = os.path.dirname(journal)
+            target = open(os.path.join(folder, f"stack.rank-{os.environ.get('METIER_RANK', '0')}"), "w")  # noqa: SIM115
+            faulthandler.register(number, file=target, all_threads=True)
+            _kept.append(target)
+    except (OSError, ValueError, RuntimeError):
+        pass  # why then says less
+
+
+_kept: list[object] = []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,114 @@
+#include "cli/parts.h"
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/quantity.h"
+#include "cli/follow.h"
+#include "net/url.h"
+
+namespace metier::cli {
+namespace {
+
+Result<JsonArray> parts_of(Command& command, const std::string& uid) {
+  METIER_TRY(answer, command.session.get(fmt::format("/api/metier/v1/runs/{}/parts?project={}", uid,
+                                                     command.project)));
+  const auto* list = answer.is_object() ? array_in(answer.as_object(), "parts") : nullptr;
+  return list == nullptr ? JsonArray{} : *list;
+}
+
+double number_in(const JsonObject& object, std::string_view key) {
+  const auto* value = object.if_contains(key);
+  return value != nullptr && value->is_number() ? value->to_number<double>() : 0;
+}
+
+std::string took(const JsonObject& part) {
+  const auto start = from_iso(string_in(part, "start_time"));
+  const auto end_text = string_in(part, "end_time");
+  const auto end =
+      end_text.empty() ? std::optional<Time>(system_clock().now()) : from_iso(end_text);
+  return start && end && *end > *start ? human_duration(*end - *start) : "";
+}
+
+std::string ended(const JsonObject& part) {
+  std::string out(string_in(part, "reason"));
+  if (out == "Completed") { return {}; }
+  if (const auto code = int_in(part, "exit_code").value_or(0); code != 0) {
+    if (out.empty() || out == "Error") { return fmt::format("exit code {}", code); }
+  }
+  return out;
+}
+
+Result<void> print_part(Command& command, const std::string& uid, const std::string& name,
+                        bool prefix) {
+  std::uint64_t offset = 0;
+  std::string rest;
+  while (true) {
+    METIER_TRY(
+        answer,
+        command.session.send(
+            "GET", fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}&wait=false&part={}",
+                               command.project, uid, offset, 1 << 20, net::percent_encode(name))));
+    if (answer.body.empty()) { break; }
+    offset += answer.body.size();
+    if (!prefix) {
+      command.screen.out(answer.body);
+      continue;
+    }
+    rest += answer.body;
+    for (std::size_t end = 0; (end = rest.find('\n')) != std::string::npos;
+         rest.erase(0, end + 1)) {
+      command.screen.out(fmt::format("[{}] {}\n", name, rest.substr(0, end)));
+    }
+  }
+  if (!rest.empty()) { command.screen.out(fmt::format("[{}] {}\n", name, rest)); }
+  return {};
+}
+
+}  // namespace
+
+void show_parts(Command& command, const std::string& uid) {
+  const auto parts = parts_of(command, uid);
+  if (!parts || parts->empty()) { return; }
+  auto& screen = command.screen;
+  screen.out("parts\n");
+  std::size_t widest = 4;
+  for (const auto& part : *parts) { widest = std::max(widest, string_at(part, "name").size()); }
+  for (const auto& entry : *parts) {
+    const auto* part = entry.if_object();
+    if (part == nullptr) { continue; }
+    const auto state = string_in(*part, "state");
+    const auto cpu = number_in(*part, "cpu_seconds");
+    const auto peak = int_in(*part, "peak_memory").value_or(0);
+    std::string line =
+        fmt::format("  {:<{}}  {}", string_in(*part, "name"), widest,
+                    screen.paint_out(role_of_state(state), fmt::format("{:<9}", state)));
+    line += fmt::format("  {:>8}", took(*part));
+    line += fmt::format("  {:>9}", cpu > 0 ? fmt::format("{:.2f} s cpu", cpu) : "");
+    line += fmt::format("  {:>9}", peak > 0 ? human_bytes(peak) : "");
+    line += fmt::format("  {}", string_in(*part, "pod"));
+    if (const auto why = ended(*part); !why.empty()) { line += "  " + why; }
+    screen.out(line + "\n");
+  }
+}
+
+Result<int> logs_of_parts(Command& command, const std::string& uid, const std::string& name) {
+  if (name != "all") {
+    if (command.arguments.has("--follow")) {
+      METIER_TRY(followed, follow_run(command, command.project, uid, {.part = name}));
+      return followed.ending == Ending::detached ? 130 : 0;
+    }
+    METIER_CHECK(print_part(command, uid, name, false));
+    return 0;
+  }
+  METIER_TRY(parts, parts_of(command, uid));
+  if (parts.empty()) {
+    return fail(invalid("--part", "the run has one pod, and so one log", "leave --part out"));
+  }
+  for (const auto& part : parts) {
+    METIER_CHECK(print_part(command, uid, std::string(string_at(part, "name")), true));
+  }
+  return 0;
+}
+
+}  // namespace metier::cli

@@ -1,0 +1,214 @@
+// Runs of several parts: what each used, its log after its pod is gone.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <utility>
+
+#include "base/files.h"
+#include "base/text.h"
+#include "engine/engine_impl.h"
+
+namespace metier {
+
+// CPU and memory of each part, now and then, for as long as the run lives.
+Async<void> Engine::sample_usage(LivePtr live) {
+  auto pause = std::chrono::milliseconds(500);
+  while (!live->done && !stopping_) {
+    co_await sleep_for(ground_.loop, pause);
+    pause = std::min<std::chrono::milliseconds>(pause * 2, std::chrono::seconds(5));
+    if ((co_await asio::this_coro::cancellation_state).cancelled() !=
+        asio::cancellation_type::none) {
+      break;
+    }
+    if (live->state != RunState::running) { continue; }
+    const Time now = ground_.clock.now();
+    const auto parts = live->parts;
+    std::int64_t used = 0;
+    Duration passed{};
+    bool printed = false;
+    for (const Part& part : parts) {
+      const std::string name = part_name(part);
+      auto chunk = co_await ground_.cluster.logs({live->plan.project, part.pod, part.container, 0},
+                                                 0, 0, std::chrono::milliseconds(0));
+      if (chunk && std::exchange(live->printed[name], chunk->size) != chunk->size) {
+        printed = true;
+      }
+      if (!part.container.empty()) { continue; }
+      auto usage = co_await ground_.cluster.usage(live->plan.project, part.pod);
+      if (!usage || live->done) { continue; }
+      auto& samples = live->usage[part.pod];
+      if (!samples.empty()) {
+        used += std::max<std::int64_t>(0, usage->cpu_us - samples.back().cpu_us);
+        passed = std::max(passed, now - samples.back().at);
+      }
+      add_sample(samples, {.at = now, .cpu_us = usage->cpu_us, .memory = usage->memory});
+    }
+    const bool worked = passed > Duration{} && used * 50 > passed.count();  // 2 % of one processor
+    if (printed || worked || live->quiet_since == Time{}) { live->quiet_since = now; }
+    if (printed || live->printed_at == Time{}) { live->printed_at = now; }
+  }
+  live->sampling = false;
+}
+
+Silence Engine::silence_of(const std::string& project, const std::string& uid) const {
+  Silence out;
+  const auto live = live_.find(plan_key(project, uid));
+  if (live == live_.end() || live->second->state != RunState::running ||
+      live->second->quiet_since == Time{}) {
+    return out;
+  }
+  const auto longer = [this](Time since) {
+    const auto length = ground_.clock.now() - since;
+    return length < ground_.options.silence ? std::nullopt : std::optional<Duration>(length);
+  };
+  out.idle = longer(live->second->quiet_since);
+  out.mute = longer(live->second->printed_at);
+  return out;
+}
+
+Async<std::vector<std::pair<std::string, std::string>>> Engine::stacks(std::string project,
+                                                                       std::string uid) {
+  std::vector<std::pair<std::string, std::string>> out;
+  const auto live = live_.find(plan_key(project, uid));
+  if (live == live_.end() || ground_.options.rank_tool.empty()) { co_return out; }
+  std::set<std::string> pods;
+  for (const Part& part : live->second->parts) {
+    if (part.role == "rank") { pods.insert(part.pod); }
+  }
+  for (const std::string& pod : pods) {
+    auto told = co_await ground_.cluster.exec(
+        {project, pod, "", 0},
+        {.command = {ground_.options.rank_tool, "stacks"}, .env = {}, .working_dir = {}});
+    if (!told) { continue; }
+    std::string_view rest = told->output;
+    while (!rest.empty()) {
+      const auto end = std::min(rest.find('\n'), rest.size());
+      const auto line = rest.substr(0, end);
+      if (const auto colon = line.find(": "); colon != std::string_view::npos) {
+        out.emplace_back(line.substr(0, colon), line.substr(colon + 2));
+      }
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
+  std::ranges::sort(out, {}, [](const auto& one) {
+    return std::pair(one.first.size(), one.first);  // rank 2 before rank 10
+  });
+  co_return out;
+}
+
+std::string Engine::part_logs(const std::string& project, const std::string& uid) const {
+  return ground_.options.data + "/logs/" + project + "/" + uid + ".parts";
+}
+
+Result<JsonArray> Engine::parts(const std::string& project, const std::string& uid) const {
+  if (const auto live = live_.find(plan_key(project, uid)); live != live_.end()) {
+    return parts_json(live->second->parts, live->second->resources, live->second->usage);
+  }
+  METIER_TRY(run, read_run(ground_.store.records(), project, uid));
+  if (!run) {
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "no run " + quote(uid) + " in project " + quote(project),
+                      .fix = "see: metier get runs -P " + project});
+  }
+  const JsonArray* known = array_in(run->status(), "parts");
+  return known == nullptr ? JsonArray{} : *known;
+}
+
+std::vector<Part> Engine::stored_parts(const std::string& project, const std::string& uid) const {
+  std::vector<Part> out;
+  const auto known = parts(project, uid);
+  for (std::size_t i = 0; known && i < known->size(); ++i) {
+    const JsonObject* one = (*known)[i].if_object();
+    if (one == nullptr) { continue; }
+    out.push_back({.role = std::string(string_in(*one, "role")),
+                   .index = static_cast<int>(int_in(*one, "index").value_or(0)),
+                   .pod = std::string(string_in(*one, "pod")),
+                   .container = std::string(string_in(*one, "container"))});
+  }
+  return out;
+}
+
+// A part by its name, with the file that keeps its log once its pod is gone.
+Result<std::pair<ContainerRef, std::string>> Engine::part_of(const std::string& project,
+                                                             const std::string& uid,
+                                                             const std::string& name) const {
+  METIER_TRY(all, parts(project, uid));
+  const JsonObject* one = find_part(all, name);
+  if (one == nullptr) {
+    std::vector<std::string> names;
+    for (const Json& each : all) { names.emplace_back(string_at(each, "name")); }
+    const std::string near = nearest(name, names);
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = "the run has no part " + quote(name) +
+                                 (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
+                      .field = "part",
+                      .fix = names.empty() ? "it has one log only: leave --part out"
+                                           : "its parts: " + join(names)});
+  }
+  return std::pair(ContainerRef{project, std::string(string_in(*one, "pod")),
+                                std::string(string_in(*one, "container")), 0},
+                   part_logs(project, uid) + "/" + name);
+}
+
+Async<Result<void>> Engine::archive_log(const Plan& plan, std::int64_t attempt,
+                                        const std::string& pod) {
+  co_return co_await archive({plan.project, pod, "", 0}, log_file(plan.project, plan.uid, attempt));
+}
+
+Async<Result<void>> Engine::archive_parts(const Plan& plan) {
+  const std::string project = plan.project;
+  const std::string folder = part_logs(project, plan.uid);
+  const auto parts = stored_parts(project, plan.uid);
+  for (const Part& part : parts) {
+    auto kept =
+        co_await archive({project, part.pod, part.container, 0}, folder + "/" + part_name(part));
+    if (!kept) { co_return fail(std::move(kept.error())); }
+  }
+  co_return Result<void>{};
+}
+
+Async<Result<void>> Engine::archive(ContainerRef from, std::string target) {
+  struct stat facts{};
+  if (::lstat(target.c_str(), &facts) == 0) { co_return Result<void>{}; }
+  auto folders = make_folders(std::filesystem::path(target).parent_path(), 0700);
+  if (!folders) { co_return fail(std::move(folders.error())); }
+  if (const auto work = ground_.cluster.work_folder(from.name_space, from.pod)) {
+    // The pod's folder is on this disk: its log gets a second name and costs nothing.
+    const std::string source = (std::filesystem::path(*work).parent_path() /
+                                (from.container.empty() ? "log" : "log." + from.container))
+                                   .string();
+    if (::link(source.c_str(), target.c_str()) == 0 || errno == EEXIST) {
+      co_return Result<void>{};
+    }
+  }
+  const std::string temporary = target + ".tmp";
+  const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file) { co_return fail(errno_error(temporary, errno)); }
+  for (std::uint64_t offset = 0;;) {
+    auto chunk =
+        co_await ground_.cluster.logs(from, offset, 1U << 20U, std::chrono::milliseconds(0));
+    if (!chunk) {
+      if (chunk.error().kind == ErrorKind::not_found) { break; }
+      co_return fail(std::move(chunk.error()));
+    }
+    if (chunk->bytes.empty()) { break; }
+    for (std::size_t done = 0; done < chunk->bytes.size();) {
+      const ssize_t n = ::write(file.get(), chunk->bytes.data() + done, chunk->bytes.size() - done);
+      if (n < 0 && errno == EINTR) { continue; }
+      if (n < 0) { co_return fail(errno_error(temporary, errno)); }
+      done += static_cast<std::size_t>(n);
+    }
+    offset += chunk->bytes.size();
+  }
+  ::fdatasync(file.get());
+  if (::rename(temporary.c_str(), target.c_str()) != 0) {
+    co_return fail(errno_error(target, errno));
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace metier

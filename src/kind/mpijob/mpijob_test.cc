@@ -1,0 +1,273 @@
+#include "kind/mpijob/mpijob_kind.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "base/files.h"
+#include "kind/mpijob/mpi_arguments.h"
+#include "kind/mpijob/mpijob_import.h"
+#include "model/attributes.h"
+#include "model/create.h"
+#include "resource/pod.h"
+
+namespace metier {
+namespace {
+
+const std::filesystem::path kFolder =
+    std::filesystem::path(METIER_SOURCE_DIR) / "src/kind/mpijob/golden";
+
+Function function_of(std::string_view spec) {
+  auto parsed = Function::from_json(
+      *parse_json(R"({"kind":"mpijob","metadata":{"name":"f","project":"p"},"spec":)" +
+                  std::string(spec) + "}"));
+  EXPECT_TRUE(parsed) << parsed.error().text();
+  return parsed ? *parsed : Function();
+}
+
+Run run_of(std::string_view spec = "{}", std::string_view state = "created") {
+  return *Run::from_json(*parse_json(
+      R"({"metadata":{"name":"f-train","uid":"0123456789abcdef0123456789abcdef","project":"p","iteration":0,
+    "labels":{"owner":"me","kind":"mpijob"}},"spec":)" +
+      std::string(spec) + R"(,"status":{"state":")" + std::string(state) + "\"}}"));
+}
+
+std::string name_of_job() {
+  return resource_name("f-train", "0123456789abcdef0123456789abcdef", 0, 1);
+}
+
+Site site(std::string api = "v1") {
+  Site out;
+  out.api_url = "http://127.0.0.1:8080";
+  out.mpi_api = std::move(api);
+  return out;
+}
+
+Json lowered(const Function& function, const Run& run, const Site& where = site()) {
+  const auto kind = make_mpijob_kind();
+  EXPECT_TRUE(kind->validate(Subject{function, &run}))
+      << kind->validate(Subject{function, &run}).error().text();
+  auto resources = kind->lower(Subject{function, &run}, where);
+  EXPECT_TRUE(resources) << resources.error().text();
+  return resources && resources->size() == 1 ? to_json(resources->front()) : Json();
+}
+
+void expect_golden(const std::string& name, const Json& value) {
+  const auto file = kFolder / (name + ".json");
+  const std::string text = dump_json(value, JsonStyle::pretty) + "\n";
+  if (std::getenv("METIER_UPDATE_GOLDEN") != nullptr) { ASSERT_TRUE(write_file(file, text, 0644)); }
+  auto recorded = read_file(file);
+  ASSERT_TRUE(recorded) << file;
+  EXPECT_EQ(text, *recorded) << file;
+}
+
+std::string refusal(std::string_view spec, std::string_view run = "{}") {
+  const auto function = function_of(spec);
+  const auto submitted = run_of(run);
+  auto valid = make_mpijob_kind()->validate(Subject{function, &submitted});
+  return valid ? "" : valid.error().text();
+}
+
+constexpr std::string_view kArgs =
+    R"("mpi_args":["-x","NCCL_SOCKET_NTHREADS=2","-x","NCCL_NSOCKS_PERTHREAD=8","-x","NCCL_MIN_NCHANNELS=4"])";
+
+TEST(MpiJob, LowersTheDefaultFunctionAsMlrunDoes) {
+  expect_golden(
+      "default",
+      lowered(
+          function_of(R"({"command":"train.py","image":"mlrun/mlrun","clean_pod_policy":"All",)" +
+                      std::string(kArgs) + "}"),
+          run_of(R"({"handler":"train","parameters":{"lr":0.1}})")));
+}
+
+TEST(MpiJob, LowersEveryAttribute) {
+  Function f = function_of(
+      R"({"command":"train.py","image":"python","replicas":3,"clean_pod_policy":"Running","default_handler":"train","workdir":"/w",
+    "run_launcher_as_worker":true,"launcher_creation_policy":"WaitForWorkersReady","service_account":"sa","security_context":{"runAsUser":1000},)" +
+      std::string(kArgs) + "}");
+  ASSERT_TRUE(set_env(f, "A", 1));
+  ASSERT_TRUE(with_requests(f, {.mem = "1G", .cpu = "500m"}));
+  ASSERT_TRUE(with_limits(f, {.mem = "2Gi", .cpu = "2", .gpus = 1}));
+  ASSERT_TRUE(mount_pvc(f, "claim", "data", "/data"));
+  Site where = site();
+  where.default_resources =
+      *parse_json(R"({"requests":{"cpu":"25m","memory":null},"limits":{"cpu":null}})");
+  where.project_secret_keys = {"KEY"};
+  const auto run = run_of(R"({"parameters":{"slots_per_worker":2}})");
+  expect_golden("full", lowered(f, run, where));
+  where.mpi_api = "v2beta1";
+  expect_golden("v2beta1", lowered(f, run, where));
+}
+
+TEST(MpiJob, RefusesWhatCannotBe) {
+  EXPECT_EQ(refusal(R"({"command":"a.py","replicas":-1})"),
+            "spec.replicas: -1 is not a whole number from 1 to 1000");
+  EXPECT_EQ(refusal(R"({"command":"a.py","replicas":0})"), "");  // MLRun: 1 when falsy
+  EXPECT_EQ(refusal(R"({"command":"a.py","max_replicas":4})"),
+            "spec.max_replicas: an MPI job has a fixed number of workers");
+  EXPECT_EQ(refusal(R"({"command":"a.py"})", R"({"parameters":{"slots_per_worker":"two"}})"),
+            "slots_per_worker: \"two\" is not a whole number from 1 to 256");
+  EXPECT_EQ(refusal(R"({"command":"a.py","clean_pod_policy":"Never"})"),
+            "spec.clean_pod_policy: 'Never' is not possible");
+  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":"-x A"})"),
+            "spec.mpi_args: is not a list of texts");
+  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["--hostfile","h"]})"),
+            "spec.mpi_args: option '--hostfile' has no meaning here: hosts and ranks on each are "
+            "the job's workers and "
+            "slots_per_worker");
+  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["--wat"]})").substr(0, 55),
+            "spec.mpi_args: option '--wat' of mpirun is not known he");
+  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["python"]})"),
+            "spec.mpi_args: 'python' is no option: the program is the function's own");
+}
+
+TEST(MpiArguments, AreTranslatedForTheMpiThatIsThere) {
+  mpi::Arguments parsed;
+  ASSERT_EQ(mpi::split({"-x", "A=1", "-x", "B", "--allow-run-as-root", "-np", "3", "--bind-to",
+                        "core", "prog", "-x"},
+                       parsed),
+            "");
+  EXPECT_EQ(parsed.ranks, 3);
+  EXPECT_EQ(parsed.program, (std::vector<std::string>{"prog", "-x"}));
+  std::vector<std::string> words;
+  ASSERT_EQ(mpi::translate(parsed, mpi::Flavor::mpich, words), "");
+  EXPECT_EQ(words, (std::vector<std::string>{"-genv", "A", "1", "-bind-to", "core"}));
+  words.clear();
+  ASSERT_EQ(mpi::translate(parsed, mpi::Flavor::openmpi4, words), "");
+  EXPECT_EQ(words, (std::vector<std::string>{"-x", "A=1", "-x", "B", "--bind-to", "core"}));
+  mpi::Arguments own;
+  ASSERT_EQ(mpi::split({"-mca", "btl", "tcp,self"}, own), "");
+  EXPECT_EQ(mpi::translate(own, mpi::Flavor::mpich, words),
+            "option '-mca' is Open MPI's, and the MPI here is MPICH");
+  mpi::Arguments short_of;
+  EXPECT_EQ(mpi::split({"-mca", "btl"}, short_of), "option '-mca' needs 2 values");
+}
+
+TEST(MpiJobImport, AnMpiJobDocumentIsAFunctionThatLowersToIt) {
+  const auto document = *parse_json(
+      R"({"apiVersion":"kubeflow.org/v2beta1","kind":"MPIJob","metadata":{"name":"pi"},"spec":{"slotsPerWorker":2,
+    "runPolicy":{"cleanPodPolicy":"Running"},"runLauncherAsWorker":true,"mpiReplicaSpecs":{
+    "Launcher":{"template":{"spec":{"containers":[{"name":"l","image":"i","command":["mpirun","-n","2"],"args":["-x","A=1","./pi","{n}"]}]}}},
+    "Worker":{"replicas":2,"template":{"spec":{"volumes":[],"containers":[{"name":"w","image":"i","env":[{"name":"B","value":"2"}]}]}}}}}})");
+  ASSERT_TRUE(is_mpijob(document));
+  auto function = function_from_mpijob(document);
+  ASSERT_TRUE(function) << function.error().text();
+  const auto job = lowered(*function, run_of(), site("v2beta1"));
+  const auto& launcher =
+      job.at_pointer("/spec/mpiReplicaSpecs/Launcher/template/spec/containers/0");
+  EXPECT_EQ(dump_json(launcher.at("command")), R"(["mpirun","-n","2","-x","A=1","./pi","{n}"])");
+  EXPECT_EQ(job.at("spec").at("slotsPerWorker"), Json(2));
+  EXPECT_EQ(job.at("spec").at("runLauncherAsWorker"), Json(true));
+  EXPECT_EQ(job.at_pointer("/spec/runPolicy/cleanPodPolicy"), Json("Running"));
+  EXPECT_EQ(job.at_pointer("/spec/mpiReplicaSpecs/Worker/replicas"), Json(2));
+  const auto other = function_from_mpijob(
+      *parse_json(R"({"apiVersion":"kubeflow.org/v1","kind":"MPIJob","spec":{"mpiReplicaSpecs":{
+    "Launcher":{"template":{"spec":{"containers":[{"command":["sh","-c","mpirun x"]}]}}},"Worker":{"template":{"spec":{"containers":[{}]}}}}}})"));
+  ASSERT_FALSE(other);
+  EXPECT_NE(other.error().text().find("'sh' is not mpirun"), std::string::npos)
+      << other.error().text();
+}
+
+// --- observation
+
+ResourceStatus job_status(std::string_view condition, std::int64_t revision = 1) {
+  ResourceStatus out;
+  out.key = {.name_space = "p", .kind = "MPIJob", .name = name_of_job()};
+  out.revision = revision;
+  JsonObject status;
+  if (!condition.empty()) {
+    status["conditions"] = JsonArray{JsonObject{{"type", condition}, {"status", "True"}}};
+    status["completionTime"] = "2026-01-01T00:00:09.000000+00:00";
+  }
+  out.status = std::move(status);
+  return out;
+}
+
+ContainerStatus ended(std::string name, bool rank, int code, int signal, int second) {
+  ContainerStatus out{
+      .name = std::move(name), .rank = rank, .state = ContainerStatus::State::terminated};
+  out.exit_code = signal != 0 ? 128 + signal : code;
+  out.signal = signal;
+  out.reason = signal != 0 ? "Killed(SIGKILL)" : code == 0 ? "Completed" : "Error";
+  out.started = Time{std::chrono::seconds(1)};
+  out.finished = Time{std::chrono::seconds(second)};
+  return out;
+}
+
+ResourceStatus pod(std::string suffix, PodPhase phase, std::vector<ContainerStatus> containers,
+                   std::string reason = "") {
+  ResourceStatus out;
+  out.key = {.name_space = "p", .kind = "Pod", .name = name_of_job() + suffix};
+  out.status = to_json(PodStatus{.phase = phase,
+                                 .reason = std::move(reason),
+                                 .finished = Time{std::chrono::seconds(5)},
+                                 .containers = std::move(containers)});
+  return out;
+}
+
+Observation observed(std::vector<ResourceStatus> resources, std::string_view state = "running") {
+  const auto function = function_of(R"({"command":"a.py"})");
+  const auto run = run_of("{}", state);
+  return make_mpijob_kind()->observe(Subject{function, &run}, resources, Time{});
+}
+
+TEST(MpiJobObservation, TellsPartsAndRanks) {
+  const auto seen =
+      observed({job_status("Succeeded"),
+                pod("-worker-1", PodPhase::succeeded,
+                    {ended("base", false, 0, 0, 4), ended("rank-1", true, 0, 0, 3)}),
+                pod("-launcher", PodPhase::succeeded, {ended("base", false, 0, 0, 3)}),
+                pod("-worker-0", PodPhase::succeeded,
+                    {ended("base", false, 0, 0, 4), ended("rank-0", true, 0, 0, 3)})});
+  EXPECT_EQ(seen.state, RunState::completed);
+  ASSERT_EQ(seen.parts.size(), 5U);
+  EXPECT_EQ(seen.parts[0].role, "launcher");
+  EXPECT_EQ(seen.parts[1].pod, name_of_job() + "-worker-0");
+  EXPECT_EQ(seen.parts[4].role, "rank");
+  EXPECT_EQ(seen.parts[4].container, "rank-1");
+  EXPECT_FALSE(seen.first_failure);
+  EXPECT_TRUE(seen.finished);
+}
+
+TEST(MpiJobObservation, NamesTheRankThatFailedFirst) {
+  const auto seen = observed(
+      {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 3, 0, 4)}),
+       pod("-worker-0", PodPhase::succeeded,
+           {ended("base", false, 0, 0, 4), ended("rank-0", true, 0, 9, 3)}),
+       pod("-worker-1", PodPhase::succeeded,
+           {ended("base", false, 0, 0, 4), ended("rank-1", true, 3, 0, 2)})});
+  EXPECT_EQ(seen.state, RunState::error);
+  ASSERT_TRUE(seen.first_failure);
+  EXPECT_EQ(seen.first_failure->code, "RankFailed");
+  EXPECT_EQ(seen.first_failure->rank, 1);
+  EXPECT_EQ(seen.message, "rank 1 in pod " + name_of_job() + "-worker-1 ended with exit code 3");
+}
+
+TEST(MpiJobObservation, ALostWorkerIsTheCauseAndNotItsRanks) {
+  const auto seen = observed(
+      {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 137, 0, 6)}),
+       pod("-worker-0", PodPhase::failed,
+           {ended("base", false, 0, 15, 6), ended("rank-0", true, 0, 9, 6)}, "JobEnded"),
+       pod("-worker-1", PodPhase::failed,
+           {ended("base", false, 0, 9, 5), ended("rank-1", true, 0, 9, 5)}, "Killed(SIGKILL)")});
+  ASSERT_TRUE(seen.first_failure);
+  EXPECT_EQ(seen.first_failure->code, "NodeLost");
+  EXPECT_EQ(seen.first_failure->part, name_of_job() + "-worker-1");
+}
+
+TEST(MpiJobObservation, DoesNotEndBeforeTheJobDoes) {
+  EXPECT_EQ(observed({job_status(""),
+                      pod("-launcher", PodPhase::failed, {ended("base", false, 1, 0, 1)})})
+                .state,
+            RunState::running);
+  EXPECT_EQ(observed({job_status("")}, "pending").state, RunState::pending);
+  EXPECT_EQ(observed({}, "running").state, RunState::running);
+  const auto lost = observed(
+      {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 0, 9, 1)})});
+  ASSERT_TRUE(lost.first_failure);
+  EXPECT_EQ(lost.message,
+            "the launcher pod " + name_of_job() + "-launcher was lost: it was killed by SIGKILL");
+}
+
+}  // namespace
+}  // namespace metier

@@ -1,0 +1,31 @@
+// The methods of functions of kind mpijob, with MLRun's names (function-kinds reference 2.4). Each refuses other kinds
+// (unsupported).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "model/function.h"
+
+namespace metier {
+
+// The words between `mpirun` and the program; replaces the earlier ones. Errors: invalid (no list of texts).
+Result<void> set_mpi_args(Function& function, const Json& args);
+
+// Horovod's timeline: HOROVOD_TIMELINE (default hvd_logs/trace.log in the run's folder) and HOROVOD_TIMELINE_MARK_CYCLES.
+Result<void> with_tracing(Function& function, std::string_view log_file_path = {},
+                          bool enable_cycle_markers = false);
+
+// Horovod's autotuning, by the variables that Horovod reads (MLRun sets names such as "autotune-warmup-samples", which it
+// does not).
+struct AutotuneArguments {
+  std::string_view log_file_path;  // default hvd_logs/autotune.csv
+  std::optional<std::int64_t> warmup_samples;
+  std::optional<std::int64_t> steps_per_sample;
+  std::optional<std::int64_t> bayes_opt_max_samples;
+  std::optional<double> gaussian_process_noise;
+};
+Result<void> with_autotune(Function& function, const AutotuneArguments& arguments = {});
+
+}  // namespace metier

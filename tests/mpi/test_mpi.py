@@ -1,0 +1,420 @@
+"""Kind mpijob on a real MPI: ranks in their pods, logs and results, the loss of each part, abort, adoption.
+
+The MPI is this machine's Open MPI 4; with METIER_TEST_ALL=1 also Open MPI 5 and MPICH from registry packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.server import Server, kill_tree_of, running
+
+BUILD = Path(__file__).resolve().parents[2] / "build"
+ALL = os.environ.get("METIER_TEST_ALL") == "1"
+ENVIRONMENTS = {"Open MPI 4": "venv-mpi", "Open MPI 5": "venv-mpi5", "MPICH": "venv-mpich"}
+
+CODE = """
+import os, socket, sys, time
+
+def allreduce(context):
+    from mpi4py import MPI
+    import numpy
+    world = MPI.COMM_WORLD
+    total = numpy.zeros(1)
+    world.Allreduce(numpy.array([world.rank + 1.0]), total)
+    shared = sorted({line.split()[-1] for line in open("/proc/self/maps") if "/dev/shm/" in line})
+    print("rank", world.rank, "of", world.size, "on", socket.gethostname(), "total", int(total[0]), flush=True)
+    hosts = world.gather(socket.gethostname())
+    pods = world.gather(os.environ["METIER_POD_NAME"])
+    segments = world.gather(shared)
+    known = world.gather([context.rank, context.size, context.local_rank, context.is_logging_worker])
+    torch = world.gather([os.environ[n] for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")])
+    context.log_result("total", int(total[0]))
+    context.log_result("by", world.rank)
+    context.log_result("seen", {"hosts": hosts, "pods": pods, "segments": segments, "known": known, "torch": torch})
+
+def raises(context):
+    from mpi4py import MPI
+    if MPI.COMM_WORLD.rank == 1:
+        raise ValueError("bad number")
+    MPI.COMM_WORLD.Barrier()
+
+def leaves(context):
+    from mpi4py import MPI
+    MPI.COMM_WORLD.Barrier()
+    if MPI.COMM_WORLD.rank == 1:
+        os._exit(3)
+    MPI.COMM_WORLD.Barrier()
+
+def works(context, seconds: float = 600):
+    from mpi4py import MPI
+    world = MPI.COMM_WORLD
+    print("begun", world.rank, flush=True)
+    until = time.monotonic() + seconds
+    while world.bcast(time.monotonic() < until):
+        time.sleep(0.05)
+    context.log_result("done", world.size)
+
+def terminated(context):
+    import signal
+    from mpi4py import MPI
+    def leave(number, frame):
+        print("asked to end", MPI.COMM_WORLD.rank, flush=True)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, leave)
+    MPI.COMM_WORLD.Barrier()
+    print("begun", MPI.COMM_WORLD.rank, flush=True)
+    time.sleep(600)
+"""
+
+
+def environments() -> list[Any]:
+    out = []
+    for name, folder in ENVIRONMENTS.items():
+        missing = not (BUILD / folder / "bin/python").exists()
+        slow = name != "Open MPI 4" and not ALL
+        reason = "METIER_TEST_ALL=1 tries it" if slow else f"{folder} is missing: scripts/setup"
+        out.append(pytest.param(folder, id=name, marks=[pytest.mark.skipif(slow or missing, reason=reason)]))
+    return out
+
+
+@pytest.fixture(scope="module", params=environments())
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if request.param == "venv-mpi" and shutil.which("mpirun") is None:
+        pytest.skip("no mpirun on this machine: scripts/setup installs openmpi-bin")
+    python = str(BUILD / request.param / "bin/python")
+    with running(tmp_path_factory.mktemp("m") / "data", python=python) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("code")
+    (path / "work.py").write_text(CODE)
+    path.chmod(0o755)
+    return path
+
+
+def run(
+    server: Server, folder: Path, handler: str, *options: str, replicas: int = 2
+) -> tuple[int, dict[str, Any], str]:
+    done = server.metier(
+        "run", f"work.py:{handler}", "--kind", "mpijob", "--replicas", str(replicas), *options, "-o", "json", cwd=folder
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}, done.stderr
+
+
+def started(server: Server, folder: Path, handler: str, *options: str) -> str:
+    """A detached run whose two ranks have begun; its uid."""
+    done = server.metier(
+        "run",
+        f"work.py:{handler}",
+        "--kind",
+        "mpijob",
+        "--replicas",
+        "2",
+        "--detach",
+        "-o",
+        "json",
+        *options,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    uid = str(json.loads(done.stdout)["metadata"]["uid"])
+    until = time.monotonic() + 60
+    while server.metier("logs", uid).stdout.count("begun") < 2:
+        assert time.monotonic() < until, server.metier("logs", uid).stdout
+        time.sleep(0.05)
+    return uid
+
+
+def state(server: Server, uid: str) -> dict[str, Any]:
+    answer = server.call("GET", f"/api/v1/projects/default/runs/{uid}")
+    return dict(answer.json()["data"]["status"])
+
+
+def ended(server: Server, uid: str) -> dict[str, Any]:
+    until = time.monotonic() + 60
+    while True:
+        status = state(server, uid)
+        if status["state"] in ("completed", "error", "aborted"):
+            return status
+        assert time.monotonic() < until, status
+        time.sleep(0.02)
+
+
+def parts(server: Server, uid: str) -> dict[str, dict[str, Any]]:
+    answer = server.call("GET", f"/api/metier/v1/runs/{uid}/parts?project=default")
+    return {one["name"]: one for one in answer.json()["parts"]}
+
+
+def processes(server: Server, word: str) -> list[int]:
+    """Living processes of this server's pods whose command line holds `word`."""
+    out = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if word in words and str(server.data).encode() in (entry / "environ").read_bytes():
+                out.append(int(entry.name))
+        except OSError:
+            pass
+    return sorted(out)
+
+
+def assert_nothing_runs(server: Server) -> None:
+    until = time.monotonic() + 10
+    words = ("metier-mpi", "mpirun", "orterun", "mpiexec", "prterun", "metier_runner.rank")
+    while any(processes(server, word) for word in words):
+        assert time.monotonic() < until, [(word, processes(server, word)) for word in words]
+        time.sleep(0.02)
+    left = [
+        entry.name
+        for entry in Path("/dev/shm").iterdir()
+        if entry.name.startswith(("vader_segment.work-", "sm_segment.work-"))
+    ]
+    assert not left, left
+    gangs = server.data / "gangs"
+    assert not gangs.exists() or not list(gangs.iterdir())
+
+
+def test_ranks_share_memory_in_their_own_pods(server: Server, folder: Path) -> None:
+    code, run_, err = run(server, folder, "allreduce", "--set", "spec.slots_per_worker=2")
+    assert code == 0, err
+    results = run_["status"]["results"]
+    assert results["total"] == 10 and results["by"] == 0
+    job = run_["status"]["host"].removesuffix("-launcher")
+    seen = results["seen"]
+    assert seen["pods"] == [f"{job}-worker-0", f"{job}-worker-0", f"{job}-worker-1", f"{job}-worker-1"]
+    # The last number of the host name is 0 for rank 0 alone: whoever judges by it takes one rank for the one that logs.
+    assert [host.rsplit("-", 1)[1] == "0" for host in seen["hosts"]] == [True, False, False, False]
+    assert seen["known"] == [[0, 4, 0, True], [1, 4, 1, False], [2, 4, 0, False], [3, 4, 1, False]]
+    assert [one[:4] for one in seen["torch"]] == [[str(n), "4", str(n % 2), "127.0.0.1"] for n in range(4)]
+    assert len({one[4] for one in seen["torch"]}) == 1
+    assert all(seen["segments"]), "no shared segment is mapped"
+    assert_nothing_runs(server)
+
+
+def test_logs_are_joined_and_kept_per_rank(server: Server, folder: Path) -> None:
+    code, run_, err = run(server, folder, "allreduce")
+    assert code == 0, err
+    uid = run_["metadata"]["uid"]
+    log = server.metier("logs", uid).stdout
+    for rank in (0, 1):
+        assert f"[rank {rank}] rank {rank} of 2 on " in log
+        own = server.metier("logs", uid, "--part", f"rank-{rank}").stdout
+        assert own.startswith(f"rank {rank} of 2 on ") and own.count("\n") == 1
+    wrong = server.metier("logs", uid, "--part", "rank-9")
+    assert wrong.returncode == 3 and "no part 'rank-9'" in wrong.stderr and "worker-1" in wrong.stderr
+    known = parts(server, uid)
+    assert list(known) == ["launcher", "worker-0", "worker-1", "rank-0", "rank-1"]
+    assert {one["state"] for one in known.values()} == {"completed"}
+    assert known["rank-1"]["pod"].endswith("-worker-1") and known["rank-1"]["peak_memory"] > 1 << 20
+    assert "rank-1" in server.metier("describe", uid).stdout
+    stored = run_["status"]["parts"]
+    assert [one["name"] for one in stored] == list(known)
+
+
+def test_an_exception_in_one_rank_ends_the_job_with_its_error(server: Server, folder: Path) -> None:
+    code, run_, _ = run(server, folder, "raises")
+    assert code == 1
+    status = run_["status"]
+    assert status["state"] == "error" and status["reason"] == "HandlerError"
+    assert status["error"] == "rank 1: ValueError: bad number"
+    assert status["failure"]["rank"] == 1
+    assert_nothing_runs(server)
+
+
+def test_a_rank_that_leaves_ends_the_job_with_its_code(server: Server, folder: Path) -> None:
+    code, run_, _ = run(server, folder, "leaves")
+    assert code == 1
+    status = run_["status"]
+    assert status["reason"] == "RankFailed"
+    assert re.fullmatch(r"rank 1 in pod \S+-worker-1 ended with exit code 3", status["error"])
+    assert status["failure"]["exit_code"] == 3
+    why = server.metier("why", run_["metadata"]["uid"]).stdout
+    assert "one of its ranks failed" in why and "-worker-1" in why
+
+
+@pytest.mark.parametrize("part", ["rank", "worker", "launcher", "mpirun"])
+def test_the_loss_of_a_part_ends_the_job_and_is_named(server: Server, folder: Path, part: str) -> None:
+    uid = started(server, folder, "works")
+    victims = {
+        "rank": processes(server, "metier_runner.rank mlrun"),
+        "worker": processes(server, "metier-mpi wait"),
+        "launcher": processes(server, "metier-mpi launch"),
+        "mpirun": [
+            pid for pid in processes(server, "rank --spread") if pid not in processes(server, "metier-mpi launch")
+        ],
+    }
+    # Of the stand-ins and their mpirun the oldest is mpirun.
+    ranks = [pid for pid in victims["rank"] if "metier-mpi" not in Path(f"/proc/{pid}/cmdline").read_text()]
+    pid = ranks[-1] if part == "rank" else victims[part][0]
+    os.kill(pid, signal.SIGKILL)
+    status = ended(server, uid)
+    assert status["state"] == "error"
+    expected = {
+        "rank": ("RankFailed", r"rank \d in pod \S+ was killed by SIGKILL"),
+        "worker": ("NodeLost", r"worker pod \S+-worker-\d was lost: killed by signal 9"),
+        "launcher": ("NodeLost", r"the launcher pod \S+-launcher was lost: it was killed by SIGKILL"),
+        "mpirun": ("Killed", r"mpirun was killed by signal 9 \(Killed\)"),
+    }[part]
+    assert (status["reason"], bool(re.fullmatch(expected[1], status["error"]))) == (expected[0], True), status["error"]
+    assert_nothing_runs(server)
+
+
+def test_abort_lets_ranks_end_themselves_and_leaves_nothing(server: Server, folder: Path) -> None:
+    uid = started(server, folder, "terminated")
+    done = server.metier("abort", uid)
+    assert done.returncode == 0, done.stderr
+    assert state(server, uid)["state"] == "aborted"
+    log = server.metier("logs", uid, "--part", "rank-0").stdout + server.metier("logs", uid, "--part", "rank-1").stdout
+    assert log.count("asked to end") == 2
+    assert_nothing_runs(server)
+
+
+def test_a_silent_job_tells_where_its_ranks_are(folder: Path, tmp_path: Path) -> None:
+    python = BUILD / "venv-mpi/bin/python"
+    if shutil.which("mpirun") is None or not python.exists():
+        pytest.skip("no Open MPI: scripts/setup")
+    with running(tmp_path / "data", python=str(python), env={"METIER_SILENCE": "1s"}) as own:
+        uid = started(own, folder, "terminated")
+        until = time.monotonic() + 30
+        said = ""
+        while "Silent" not in said:
+            assert time.monotonic() < until, said
+            time.sleep(0.2)
+            said = own.metier("why", uid).stdout
+        for rank in (0, 1):
+            assert re.search(rf"rank {rank} +work.py:\d+ in terminated", said), said
+        assert own.metier("abort", uid).returncode == 0
+
+
+def test_a_killed_server_adopts_a_running_job(server: Server, folder: Path) -> None:
+    uid = started(server, folder, "works", "-p", "seconds=3")
+    server.kill()
+    server.start()
+    status = ended(server, uid)
+    assert status["state"] == "completed", status
+    assert status["results"]["done"] == 2
+    assert parts(server, uid)["rank-1"]["state"] == "completed"
+    assert_nothing_runs(server)
+
+
+def test_the_launcher_runs_ranks_when_asked_and_pods_stay_when_asked(server: Server, folder: Path) -> None:
+    function = {
+        "kind": "mpijob",
+        "metadata": {"name": "work", "project": "default"},
+        "spec": {
+            "command": str(folder / "work.py"),
+            "replicas": 1,
+            "run_launcher_as_worker": True,
+            "launcher_creation_policy": "WaitForWorkersReady",
+            "clean_pod_policy": "None",
+        },
+    }
+    (folder / "function.json").write_text(json.dumps(function))
+    done = server.metier("run", "-f", "function.json", "--handler", "allreduce", "-o", "json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    run_ = json.loads(done.stdout)
+    seen = run_["status"]["results"]["seen"]
+    assert [pod.split("-")[-2:] for pod in seen["pods"]] == [
+        [seen["pods"][0].split("-")[-2], "launcher"],
+        ["worker", "0"],
+    ]
+    assert [host.rsplit("-", 1)[1] == "0" for host in seen["hosts"]] == [True, False]
+    assert parts(server, run_["metadata"]["uid"])["worker-0"]["state"] == "running"
+    assert server.metier("delete", run_["metadata"]["uid"], "--yes").returncode == 0
+    assert_nothing_runs(server)
+
+
+def test_what_cannot_be_is_refused(server: Server, folder: Path) -> None:
+    def refused(*options: str, **spec: Any) -> str:
+        function = {
+            "kind": "mpijob",
+            "metadata": {"name": "w", "project": "default"},
+            "spec": {"command": "work.py", **spec},
+        }
+        (folder / "wrong.json").write_text(json.dumps(function))
+        done = server.metier("run", "-f", "wrong.json", "--handler", "allreduce", *options, cwd=folder)
+        assert done.returncode == 2, (done.returncode, done.stderr)
+        return done.stderr
+
+    assert "--replicas" in refused("--replicas", "0")
+    assert "an MPI job has a fixed number of workers" in refused("--min", "1", "--max", "2")
+    assert "option '--hostfile' has no meaning here" in refused(mpi_args=["--hostfile", "x"])
+    assert "slots_per_worker: 0 is not a whole number" in refused("-p", "slots_per_worker=0")
+    assert "clean_pod_policy: 'Never'" in refused(clean_pod_policy="Never")
+    done = server.metier("run", "work.py:allreduce", "--kind", "mpijob", "--replicas", "2", "--cpu", "5000", cwd=folder)
+    assert done.returncode == 5 and "cpu" in done.stderr
+
+
+def test_without_an_mpi_the_run_says_what_to_install(server: Server, folder: Path) -> None:
+    done = server.metier(
+        "run",
+        "work.py:allreduce",
+        "--kind",
+        "mpijob",
+        "--replicas",
+        "2",
+        "-e",
+        "PATH=/nonexistent",
+        "-o",
+        "json",
+        cwd=folder,
+    )
+    if (Path(server.python).parent / "mpirun").exists():
+        pytest.skip("this environment brings its own mpirun")
+    status = json.loads(done.stdout)["status"]
+    assert status["reason"] == "EngineMissing", status
+    assert "apt-get install openmpi-bin" in status["error"]
+
+
+def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root to become somebody else")
+    python = BUILD / "venv-mpi/bin/python"
+    if shutil.which("mpirun") is None or not python.exists():
+        pytest.skip("no Open MPI: scripts/setup")
+    probe = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--clear-groups", str(python), "-c", "import mpi4py"], capture_output=True
+    )
+    if probe.returncode != 0:
+        pytest.skip("this build folder is not readable for other users")
+    home = Path(
+        subprocess.run(
+            ["mktemp", "-d", "/tmp/metier-mpi-XXXXXX"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
+    shutil.copy(folder / "work.py", home)
+    os.chown(home, 65534, 65534)
+    user = Server(home / "data", python=str(python))
+    try:
+        done = subprocess.run(
+            ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", user_binary(), "run", "work.py:allreduce", "--kind",
+             "mpijob", "--replicas", "2", "--set", "spec.slots_per_worker=2", "-o", "json"],
+            env=user.environment, cwd=home, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        results = json.loads(done.stdout)["status"]["results"]
+        assert results["total"] == 10 and all(results["seen"]["segments"])
+    finally:
+        kill_tree_of(str(home))
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def user_binary() -> str:
+    from support.server import BINARY
+
+    return BINARY
