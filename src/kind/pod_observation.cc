@@ -71,8 +71,7 @@ std::optional<Failure> failure_of(const ObservedPod& pod) {
   if (pod.status.phase != PodPhase::failed) { return std::nullopt; }
   const ContainerStatus* first = nullptr;
   for (const ContainerStatus& container : pod.status.containers) {
-    const bool failed = !container.rank &&
-                        container.state == ContainerStatus::State::terminated &&
+    const bool failed = !container.rank && container.state == ContainerStatus::State::terminated &&
                         (container.exit_code != 0 || container.signal != 0);
     if (failed && (first == nullptr || container.finished < first->finished)) {
       first = &container;
