@@ -68,6 +68,8 @@ def steps() -> list[Step]:
         ),
         Step("delays", "job", str(FLIGHTS / "delays.py") + ":delays", [inputs[0], "--name", "delays"], "worst"),
     ]
+    options = [inputs[0], "--name", "delays-spark", "--replicas", "2", "--python", str(SPARK)]
+    table.append(Step("delays (2 executors)", "spark", str(FLIGHTS / "delays_spark.py") + ":delays", options, "worst"))
     if DASK_PYTHON.exists():
         options = [inputs[0], "--name", "delays-dask", "--replicas", "2", "--python", str(DASK_PYTHON)]
         table.append(Step("delays (2 workers)", "dask", str(FLIGHTS / "delays_dask.py") + ":delays", options, "worst"))
