@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import resource
 import signal
 import socket
+import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +352,61 @@ def test_inherited_and_handed_over_sockets(make: Any, tmp_path: Path) -> None:
     assert other.process.wait(30) == 1 and "the gate has no socket 'other'" in other.log()
     gate.close()
     held.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+    ]
+    subprocess.run([*command, "subjectAltName=IP:127.0.0.1"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_tls(make: Any, certificate: Path) -> None:
+    tls = {"certificate": str(certificate / "cert.pem"), "key": str(certificate / "key.pem")}
+    f = make(ECHO, attributes={"tls": tls, "readHeaderTimeout": "500ms"})
+    context = ssl.create_default_context(cafile=tls["certificate"])
+    silent = f.connect()  # never shakes hands
+    connection = http.client.HTTPSConnection("127.0.0.1", f.port, timeout=30, context=context)
+    for size in (0, 1, 16384, 100_000, 3_000_000):
+        body = os.urandom(size)
+        connection.request("POST", "/", body=body)
+        assert connection.getresponse().read() == body, size
+    connection.close()
+    # Slow to read: the rest leaves when there is room again.
+    with context.wrap_socket(f.connect(), server_hostname="127.0.0.1") as client:
+        client.sendall(post(b"q" * 2_000_000) + post(b"second"))
+        _, _, body, rest = read_answer(client)
+        assert body == b"q" * 2_000_000
+        assert read_answer(client, rest)[2] == b"second"
+    assert b"HTTP/1.1" not in f.raw(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # plain text to a TLS port
+    assert silent.recv(1000) == b""
+    silent.close()
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, OSError)):
+        old.wrap_socket(f.connect())
+    wrong = make.start(ECHO, attributes={"tls": {**tls, "key": tls["certificate"]}})
+    assert wrong.process.wait(30) == 1 and "attributes.tls.key" in wrong.log()
+    half = make.start(ECHO, attributes={"tls": {"certificate": tls["certificate"]}})
+    assert half.process.wait(30) == 2 and "give both" in half.log()
 
 
 def test_a_port_that_is_taken_is_said(make: Any) -> None:

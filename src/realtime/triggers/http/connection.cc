@@ -65,6 +65,7 @@ HttpConnection::HttpConnection(HttpSite& site, Fd socket, std::uint32_t slot)
 HttpConnection::~HttpConnection() { close(); }
 
 bool HttpConnection::start() {
+  if (site_.tls) { tls_ = site_.tls->accept(socket_.get()); }
   const int on = 1;
   ::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (!site_.loop.watch(socket_.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this)) {
@@ -78,6 +79,7 @@ bool HttpConnection::start() {
 void HttpConnection::close() {
   if (!socket_) { return; }
   site_.loop.forget(socket_.get(), *this);
+  tls_.reset();
   socket_.reset();
   site_.closed.push_back(slot_);
   if (state_ == State::delivering) {
@@ -104,7 +106,8 @@ void HttpConnection::sweep(SteadyTime now) {
   }
   if (request_.idle()) {
     if (waited > std::chrono::seconds(1)) { request_.let_go(); }
-    if (waited > site_.options.idle_deadline ||
+    if (waited >
+            (tls_ && !tls_->shaken() ? site_.options.head_deadline : site_.options.idle_deadline) ||
         (site_.stopping && waited > std::chrono::seconds(5))) {
       close();
     }
@@ -121,7 +124,8 @@ void HttpConnection::on_ready(std::uint32_t events) noexcept {
   }
   if ((events & EPOLLRDHUP) != 0) { peer_done_ = true; }
   if ((events & EPOLLOUT) != 0 && out_at_ < out_.size()) { flush_out(); }
-  if ((events & (EPOLLIN | EPOLLRDHUP)) != 0) {
+  // A handshake may wait for room to write before it reads on.
+  if ((events & (EPOLLIN | EPOLLRDHUP)) != 0 || (tls_ && !tls_->shaken())) {
     readable_ = true;
     if (state_ != State::delivering) { read(); }
   }
@@ -133,7 +137,7 @@ void HttpConnection::read() {
         State::
             closing) {  // what still comes is thrown away, so that the answer is not cut off by a reset
       std::array<char, 16384> rest{};
-      const ssize_t n = ::recv(socket_.get(), rest.data(), rest.size(), MSG_DONTWAIT);
+      const ssize_t n = receive(rest.data(), rest.size());
       if (n > 0) { continue; }
       if (n == 0 || (errno != EAGAIN && errno != EINTR)) { return close(); }
       readable_ = false;
@@ -142,7 +146,7 @@ void HttpConnection::read() {
     if (out_at_ < out_.size()) { return; }  // the peer takes its answers first
     const HttpRequest::Room room = request_.room();
     const bool was_idle = !request_.begun();
-    const ssize_t n = ::recv(socket_.get(), room.at, room.size, MSG_DONTWAIT);
+    const ssize_t n = receive(room.at, room.size);
     if (n < 0) {
       if (errno == EINTR) { continue; }
       if (errno == EAGAIN) {
@@ -158,7 +162,7 @@ void HttpConnection::read() {
     }
     if (was_idle) { since_ = site_.loop.now(); }
     site_.bytes_in += static_cast<std::uint64_t>(n);
-    if (static_cast<std::size_t>(n) < room.size && !peer_done_) {
+    if (static_cast<std::size_t>(n) < room.size && !peer_done_ && !tls_) {
       readable_ = false;
     }  // the next bytes make a new edge
     parsed(request_.took(static_cast<std::size_t>(n)));
@@ -427,16 +431,42 @@ void HttpConnection::refuse(int status, std::string_view reason) {
   plain(status, "text/plain", body);
 }
 
+ssize_t HttpConnection::receive(char* at, std::size_t size) {
+  return tls_ ? tls_->receive(at, size) : ::recv(socket_.get(), at, size, MSG_DONTWAIT);
+}
+
+ssize_t HttpConnection::transmit(std::string_view first, std::string_view second) {
+  if (tls_) {
+    if (second.empty()) { return tls_->send(first); }
+    // One record for a small answer; a large body goes behind its head.
+    if (first.size() + second.size() <= 16384) {
+      thread_local std::string joined;
+      joined.assign(first).append(second);
+      return tls_->send(joined);
+    }
+    const ssize_t head = tls_->send(first);
+    if (head < static_cast<ssize_t>(first.size())) { return head; }
+    const ssize_t body = tls_->send(second);
+    return body < 0 ? head : head + body;
+  }
+  std::array<iovec, 2> parts{iovec{const_cast<char*>(first.data()), first.size()},
+                             iovec{const_cast<char*>(second.data()), second.size()}};
+  msghdr message{};
+  message.msg_iov = parts.data();
+  message.msg_iovlen = second.empty() ? 1 : 2;
+  return ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void HttpConnection::shut_output() {
+  if (tls_) { tls_->say_goodbye(); }
+  ::shutdown(socket_.get(), SHUT_WR);
+}
+
 void HttpConnection::write(std::string_view first, std::string_view second) {
   if (!socket_) { return; }
   std::size_t sent = 0;
   if (out_at_ == out_.size()) {
-    std::array<iovec, 2> parts{iovec{const_cast<char*>(first.data()), first.size()},
-                               iovec{const_cast<char*>(second.data()), second.size()}};
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = second.empty() ? 1 : 2;
-    const ssize_t n = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = transmit(first, second);
     if (n > 0) { sent = static_cast<std::size_t>(n); }
     if (n < 0 && errno != EAGAIN && errno != EINTR) {
       close_after_ = true;  // the peer has gone; its hang-up follows
@@ -457,12 +487,21 @@ void HttpConnection::write(std::string_view first, std::string_view second) {
     out_.append(second.substr(sent - first.size()));
   }
   site_.bytes_out += first.size() + second.size();
+  // TLS takes a record at a time: only a socket that is full wakes us again.
+  while (tls_ && out_at_ < out_.size()) {
+    const ssize_t n = transmit(std::string_view(out_).substr(out_at_), {});
+    if (n <= 0) { return; }
+    out_at_ += static_cast<std::size_t>(n);
+  }
+  if (out_at_ == out_.size()) {
+    out_.clear();
+    out_at_ = 0;
+  }
 }
 
 void HttpConnection::flush_out() {
   while (out_at_ < out_.size()) {
-    const ssize_t n = ::send(socket_.get(), out_.data() + out_at_, out_.size() - out_at_,
-                             MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = transmit(std::string_view(out_).substr(out_at_), {});
     if (n < 0) {
       if (errno == EINTR) { continue; }
       if (errno == EAGAIN) { break; }
@@ -486,7 +525,7 @@ void HttpConnection::flush_out() {
   }
   if (out_.empty()) {
     if (state_ == State::closing) {
-      ::shutdown(socket_.get(), SHUT_WR);
+      shut_output();
       if (peer_done_) { return close(); }
     }
     if (state_ != State::delivering) {
@@ -506,7 +545,7 @@ void HttpConnection::finished() {
   if (close_after_) {
     state_ = State::closing;
     if (out_at_ == out_.size()) {
-      ::shutdown(socket_.get(), SHUT_WR);
+      shut_output();
       if (peer_done_) { return close(); }
       if (!in_parse_) { read(); }
     }

@@ -10,6 +10,7 @@
 #include "realtime/event_target.h"
 #include "realtime/loop.h"
 #include "realtime/triggers/http/request.h"
+#include "realtime/triggers/http/tls.h"
 
 namespace metier::realtime {
 
@@ -20,6 +21,7 @@ struct HttpSite {
   Loop& loop;
   HttpOptions options;
   std::string trigger_name;
+  std::unique_ptr<TlsContext> tls;  // null: plain
   EventTarget* target = nullptr;
   bool stopping = false;
   std::uint64_t accepted = 0, refused_requests = 0, health_checks = 0, responses = 0, bytes_in = 0,
@@ -66,10 +68,14 @@ class HttpConnection final : public Watched, public ResponseSink {
   void build_head(std::string& out, const ResponseHead& head, bool chunked);
   void write(std::string_view first, std::string_view second);
   void flush_out();
+  ssize_t receive(char* at, std::size_t size);
+  ssize_t transmit(std::string_view first, std::string_view second);
+  void shut_output();
   void finished();
 
   HttpSite& site_;
   Fd socket_;
+  std::unique_ptr<TlsSession> tls_;
   HttpRequest request_;
   Event event_;
   std::uint32_t slot_, generation_ = 0;

@@ -32,6 +32,10 @@ class HttpTrigger final : public Trigger, public Watched {
 
   Result<void> start(EventTarget& target) override {
     site_.target = &target;
+    if (!site_.options.tls_certificate.empty()) {
+      METIER_TRY(tls, TlsContext::load(site_.options.tls_certificate, site_.options.tls_key));
+      site_.tls = std::move(tls);
+    }
     METIER_TRY(socket, listening_socket(listen_));
     socket_ = std::move(socket);
     METIER_CHECK(site_.loop.watch(socket_.get(), EPOLLIN | EPOLLEXCLUSIVE, *this));

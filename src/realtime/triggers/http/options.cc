@@ -93,6 +93,7 @@ Result<HttpOptions> read_http_options(const TriggerConfig& trigger) {
                                                 "readHeaderTimeout",
                                                 "readBodyTimeout",
                                                 "idleTimeout",
+                                                "tls",
                                                 "annotations"};
   for (const auto& entry : given) {
     if (std::ranges::find(kKnown, std::string_view(entry.key())) == std::end(kKnown)) {
@@ -111,6 +112,14 @@ Result<HttpOptions> read_http_options(const TriggerConfig& trigger) {
   METIER_CHECK(read_time(given, "readHeaderTimeout", path, options.head_deadline));
   METIER_CHECK(read_time(given, "readBodyTimeout", path, options.body_deadline));
   METIER_CHECK(read_time(given, "idleTimeout", path, options.idle_deadline));
+  if (const JsonObject* tls = object_in(given, "tls")) {
+    options.tls_certificate = std::string(string_in(*tls, "certificate"));
+    options.tls_key = std::string(string_in(*tls, "key"));
+    if (options.tls_certificate.empty() || options.tls_key.empty()) {
+      return fail(invalid(path + ".tls", "names only one of certificate and key",
+                          "give both, paths of PEM files"));
+    }
+  }
   if (const JsonObject* cors = object_in(given, "cors")) {
     const std::string at = path + ".cors";
     options.cors.enabled = bool_in(*cors, "enabled");

@@ -34,6 +34,7 @@ struct HttpOptions {
   std::chrono::milliseconds body_deadline{60'000};   // ours: readBodyTimeout
   std::chrono::milliseconds idle_deadline{300'000};  // ours: idleTimeout
   CorsOptions cors;
+  std::string tls_certificate, tls_key;  // ours: tls {certificate, key}, PEM files; both or none
 };
 
 // Errors name attributes.X with value, rule and fix.

@@ -1,0 +1,1 @@
+list(APPEND trigger_links OpenSSL::SSL)
