@@ -119,8 +119,9 @@ PyObject* deep_copy(PyObject* self, PyObject*) {
 
 PyObject* repr(PyObject* self) {
   auto* event = reinterpret_cast<Event*>(self);
-  return PyUnicode_FromFormat("Event(id=%S, body=%R, method=%S, path=%S)", event_id(event),
-                              event->body, event->method, event->path);
+  const auto shown = [](PyObject* value) { return value == nullptr ? Py_None : value; };
+  return PyUnicode_FromFormat("Event(id=%S, body=%R, method=%S, path=%S)", shown(event_id(event)),
+                              shown(event->body), shown(event->method), shown(event->path));
 }
 
 template <auto Member>

@@ -86,10 +86,39 @@ int init(PyObject* self, PyObject* args, PyObject* kwargs) {
   return 0;
 }
 
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  const Flow* flow = flow_of(self);
+  if (flow == nullptr) { return 0; }
+  for (const Handler& handler : flow->handlers) {
+    Py_VISIT(handler.call.get());
+    Py_VISIT(handler.kwargs.get());
+    Py_VISIT(handler.selector.get());
+  }
+  Py_VISIT(flow->on_step_error.get());
+  Py_VISIT(flow->error_text.get());
+  return 0;
+}
+
+int clear(PyObject* self) {
+  Flow* flow = flow_of(self);
+  if (flow == nullptr) { return 0; }
+  for (Handler& handler : flow->handlers) {
+    handler.mode = Mode::pass;
+    handler.call = Ref();
+    handler.kwargs = Ref();
+    handler.selector = Ref();
+  }
+  flow->on_step_error = Ref();
+  flow->error_text = Ref();
+  return 0;
+}
+
 void dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
-  delete reinterpret_cast<FlowObject*>(self)->flow;
-  reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(self);
+  PyObject_GC_UnTrack(self);
+  delete flow_of(self);
+  PyObject_GC_Del(self);
   Py_DECREF(type);
 }
 
@@ -319,10 +348,13 @@ bool make_flow_type(PyObject* module) {
                                PyGetSetDef{}};
   static std::array slots = {PyType_Slot{Py_tp_init, reinterpret_cast<void*>(init)},
                              PyType_Slot{Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
+                             PyType_Slot{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
+                             PyType_Slot{Py_tp_clear, reinterpret_cast<void*>(clear)},
                              PyType_Slot{Py_tp_methods, methods.data()},
-                             PyType_Slot{Py_tp_getset, getters.data()}, PyType_Slot{0, nullptr}};
-  PyType_Spec spec{"metier_serving._engine.Flow", sizeof(FlowObject), 0, Py_TPFLAGS_DEFAULT,
-                   slots.data()};
+                             PyType_Slot{Py_tp_getset, getters.data()},
+                             PyType_Slot{0, nullptr}};
+  PyType_Spec spec{"metier_serving._engine.Flow", sizeof(FlowObject), 0,
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots.data()};
   flow_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
 
   static std::array parked_methods = {

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -115,7 +116,10 @@ class Writer {
     out_ += '"';
     for (Py_ssize_t i = 0; i < size; ++i) {
       const auto byte = static_cast<unsigned char>(data[i]);
-      if (byte >= 0x80U) { return false; }  // json.dumps writes \uXXXX
+      if (byte >= 0x80U) {
+        i = wide(data, i);
+        continue;
+      }
       if (byte >= 0x20U && byte != '"' && byte != '\\' && byte != 0x7F) {
         out_ += static_cast<char>(byte);
       } else {
@@ -124,6 +128,30 @@ class Writer {
     }
     out_ += '"';
     return true;
+  }
+  // A character beyond ASCII as \uXXXX, in a pair beyond 16 bits; Python's UTF-8 is always well formed. Gives its last byte's place.
+  Py_ssize_t wide(const char* data, Py_ssize_t i) {
+    const auto at = [&](Py_ssize_t k) {
+      return static_cast<std::uint32_t>(static_cast<unsigned char>(data[k]));
+    };
+    std::uint32_t code = at(i);
+    const int more = code >= 0xF0U ? 3 : code >= 0xE0U ? 2 : 1;
+    code &= 0x3FU >> static_cast<unsigned>(more);
+    for (int k = 1; k <= more; ++k) { code = code << 6U | (at(i + k) & 0x3FU); }
+    if (code >= 0x10000U) {
+      unit(0xD800U + ((code - 0x10000U) >> 10U));
+      unit(0xDC00U + ((code - 0x10000U) & 0x3FFU));
+    } else {
+      unit(code);
+    }
+    return i + more;
+  }
+  void unit(std::uint32_t code) {
+    constexpr std::string_view kHex = "0123456789abcdef";
+    out_ += "\\u";
+    for (int shift = 12; shift >= 0; shift -= 4) {
+      out_ += kHex[code >> static_cast<unsigned>(shift) & 15U];
+    }
   }
   void escape(unsigned char byte) {
     switch (byte) {

@@ -90,11 +90,13 @@ PyObject* begin(ServerObject* self, Event* event, Request* request) {
 }
 
 PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_body) {
-  if (request->error) {
-    restore(request->error);
+  // Taken out of the request: an exception's frames may hold the event, and the event its request.
+  const Ref error = std::exchange(request->error, Ref());
+  Ref body = std::exchange(request->answer, Ref());
+  if (error) {
+    restore(error);
     return failed(self, event, "_handler");
   }
-  Ref body = request->answer;
   if (!body) {
     const Flow& flow = *flow_of(self->flow);
     body = flow.plan.waits ? Ref(PyObject_CallMethod(self->owner, "_unanswered", "O", event))

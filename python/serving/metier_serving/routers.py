@@ -291,8 +291,7 @@ class ParallelRun(BaseModelRouter):
 
     def _learn(self, seconds: float) -> None:
         # One late call among many (the machine was busy) must not count as what a call takes.
-        seconds = min(seconds, 4 * self._cost + 50e-6)
-        self._cost += (seconds - self._cost) / (4 if seconds < self._cost else 16)
+        self._cost += (min(seconds, 8 * self._cost + 1e-3) - self._cost) / 4
 
     def close(self) -> None:
         """Ends the pool."""

@@ -129,6 +129,7 @@ class GraphServer:
         self.error_stream_object: Any = None
         self.http_trigger = True
         self.streaming = False
+        self.model_endpoint_creation_task_name = None  # what MLRun's own routers ask about
         self._current_function = "*"
         self._driver = Driver()
         self._flow: _engine.Flow | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ class Add:
         return body + self.k
 
 
-class Path:
+class Place:
     def do_event(self, event: Any) -> Any:
         event.body = {"path": event.path, "method": event.method, "id": event.id}
         return event
@@ -206,7 +207,7 @@ def test_unhandled_errors_are_400_with_name_and_cause_and_go_to_the_error_stream
 @pytest.mark.parametrize("engine", ENGINES)
 def test_full_events(serve: Any, engine: str) -> None:
     graph = flow(engine)
-    server = serve(ended(graph, graph.to("Path", "p")), globals())
+    server = serve(ended(graph, graph.to("Place", "p")), globals())
     assert server.test("/a/b", method="PUT", event_id="7") == {"path": "/a/b", "method": "PUT", "id": "7"}
     headers = {"MLRUN-EVENT-ID": "9", "MLRUN-EVENT-PATH": "/z"}
     assert server.test("/a", headers=headers)["id"] == "9"
@@ -651,3 +652,106 @@ def test_too_many_calls_of_a_step_are_refused(serve: Any) -> None:
     first.join()
     assert answer.status_code == 503 and answer.headers == {"Retry-After": "1"}
     assert isinstance(answer, Response) and server.test(body=3) == 3
+
+
+def test_json_text_is_that_of_json_dumps() -> None:
+    from metier_serving import _engine
+
+    values: list[Any] = [
+        "plain",
+        'quote" back\\ \n\r\t\b\f\x00\x1f\x7f',
+        "ü € 𝄞 \ud800",
+        {"a": [1, -2, 2**63 - 1, 2**70, 1.5, 1e16, 1e-5, 1e22, 123456.789, -0.0, True, None], "b": {}, "c": []},
+        {1: "x"},
+        (1, (2,)),
+        [float("inf"), float("-inf")],
+        {"deep": {"er": [[[]]]}},
+    ]
+    for value in values:
+        assert _engine.dumps(value) == json.dumps(value)
+        if "\\ud800" not in json.dumps(value):
+            assert _engine.loads(json.dumps(value)) == json.loads(json.dumps(value))
+    deep: Any = []
+    for _ in range(500):
+        deep = [deep]
+    assert _engine.loads(json.dumps(deep)) == deep and _engine.dumps(deep) == json.dumps(deep)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        _engine.dumps({"x": object()})
+
+
+def test_nothing_is_left_of_failed_requests(serve: Any) -> None:
+    import gc
+    import weakref
+
+    class Kept:
+        pass
+
+    def fails(event: Any) -> Any:
+        event.body = Kept()
+        seen.append(weakref.ref(event.body))
+        raise ValueError("no")
+
+    seen: list[Any] = []
+    for engine in ENGINES:
+        graph = flow(engine)
+        ended(graph, graph.to(name="f", handler="fails", full_event=True))
+        server = serve(graph, {"fails": fails})
+        for _ in range(10):
+            assert server.test(body=1, silent=True).status_code == 400
+    gc.collect()
+    assert [ref for ref in seen if ref() is not None] == []
+
+
+SMOKE = """
+import asyncio, sys
+from metier_serving import Flow, create_graph_server
+
+async def waits(body):
+    await asyncio.sleep(0.001)
+    return body + 1
+
+graph = Flow(engine="async")
+graph.to(name="a", handler="(event * 2)").to(name="w", handler="waits").to(name="e", handler="(1 / event)").error_handler(
+    "c", handler="caught", full_event=True
+).respond()
+
+def caught(event):
+    event.body = str(event.error)
+    return event
+
+server = create_graph_server(graph=graph, current_function="*")
+server.init_states(None, globals(), is_mock=True)
+server.init_object(globals())
+assert server.test(body='1.5') == 0.25, server.test(body='1.5')
+assert server.test(body=-0.5) == "float division by zero", server.test(body=-0.5)
+for _ in range(2000):
+    server.test(body=1)
+print(sys.version_info[:2])
+"""
+
+
+def interpreters() -> list[str]:
+    import shutil
+
+    found = [path for minor in range(9, 15) for path in [shutil.which(f"python3.{minor}")] if path]
+    found += [str(path) for path in Path.home().glob(".pyenv/versions/3.*/bin/python3")]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("interpreter", interpreters())
+def test_one_extension_for_every_interpreter(interpreter: str) -> None:
+    import subprocess
+
+    import metier_serving
+
+    probe = [interpreter, "-c", "import sys; print(sys.version_info[:2] >= (3, 9) and sys.implementation.name)"]
+    if subprocess.run(probe, capture_output=True, text=True).stdout.strip() != "cpython":
+        pytest.skip(f"{interpreter} is older than Python 3.9, or does not start")
+    folder = str(Path(metier_serving.__file__).parent.parent)
+    done = subprocess.run(
+        [interpreter, "-c", SMOKE],
+        env={"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
