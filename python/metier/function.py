@@ -197,6 +197,33 @@ class Function(ServingMethods, Deployable, SparkMethods):
         """dask: requests of the scheduler."""
         self._core.with_requests(mem, cpu, patch, self._role("scheduler", "dask"))
 
+    # --- kind dask ---------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Any:
+        """dask: a ``distributed.Client`` of the function's cluster, started when it does not run."""
+        from . import dask
+
+        return dask.client_of(self)
+
+    @property
+    def initialized(self) -> bool:
+        """dask: whether the function's cluster is known to have been started."""
+        return self.kind == "dask" and bool(self.status.scheduler_address)
+
+    def close(self, running: bool = True) -> None:
+        """dask: end the function's cluster; the next use starts another."""
+        from . import dask
+
+        dask.close(self)
+
+    def get_status(self) -> str:
+        """dask: phase of the scheduler, ``"running"`` when the cluster can be used, ``""`` when there is none."""
+        from . import dask
+
+        dask._check_kind(self)
+        return dask._phase(self)
+
     def _role(self, role: str, kind: str) -> str:
         if self.kind != kind:
             from .errors import make_error

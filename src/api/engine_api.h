@@ -11,6 +11,11 @@
 #include "engine/engine.h"
 #include "engine/objects.h"
 #include "engine/runtime_resources.h"
+#include "net/identity.h"
+
+namespace metier {
+class DaskClusters;
+}
 
 namespace metier::api {
 
@@ -26,12 +31,16 @@ struct EngineApi {
       secrets_changed;             // pods that wait go on; may be empty
   const Router* router = nullptr;  // for /openapi.json
   Time started{};
+  std::string runner;  // folder of the in-pod runner, for Python clients on this machine
 };
 
 void add_submit_routes(Router& router, EngineApi& api);
 void add_log_routes(Router& router, EngineApi& api);
 void add_metier_routes(Router& router, EngineApi& api);
 void add_deployment_routes(Router& router, EngineApi& api);
+using IdentityOf =
+    std::function<Result<net::Identity>(const std::string& project, const std::string& cluster)>;
+void add_dask_routes(Router& router, DaskClusters& clusters, IdentityOf identity_of);
 
 // Everything that is wrong with a submit is 400: MLRun's client hides what other statuses say (reference 1.7).
 net::Response submit_error(const Error& error);

@@ -282,6 +282,7 @@ Async<net::Response> about(EngineApi& api, Call&) {
                                {"pid", ::getpid()},
                                {"cluster", api.engine.ground().cluster.name()},
                                {"data", api.engine.ground().options.data},
+                               {"runner", api.runner},
                                {"started", to_iso(api.started)}});
 }
 

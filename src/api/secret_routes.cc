@@ -152,8 +152,6 @@ void add_missing_routes(Router& router) {
       {"/projects/{project}/runs/{uid}/notifications", "notifications of runs are not built yet"},
       {"/projects/{project}/load",
        "loading a project on the server is not built yet; load it in the client"},
-      {"/start/function", "kind dask is not built yet"},
-      {"/status/function", "kind dask is not built yet"},
   };
   for (const auto& missing : kMissing) {
     for (const auto* method : {"GET", "POST", "PUT", "PATCH", "DELETE"}) {

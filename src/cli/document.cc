@@ -141,11 +141,16 @@ Result<void> add_hyper(const Arguments& arguments, JsonObject& run_spec) {
 
 // -- resources, environment, volumes -----------------------------------------------------------------------------------
 
-Result<void> add_resources(const Arguments& arguments, JsonObject& spec) {
+// Of each worker too, where a kind has its own field for them.
+Result<void> add_resources(const Arguments& arguments, std::string_view kind, JsonObject& spec) {
   const auto set = [&](std::string_view name, std::string value, bool request) {
-    auto& resources = ensure_object(spec, "resources");
-    ensure_object(resources, "limits")[name] = value;
-    if (request) { ensure_object(resources, "requests")[name] = value; }
+    for (const std::string_view field : {"resources", "worker_resources"}) {
+      const bool workers = field == "worker_resources";
+      if ((workers && kind != "dask") || (!workers && kind == "dask" && !request)) { continue; }
+      auto& resources = ensure_object(spec, field);
+      ensure_object(resources, "limits")[name] = value;
+      if (request) { ensure_object(resources, "requests")[name] = value; }
+    }
   };
   if (arguments.has("--cpu")) {
     METIER_TRY(cpu, check_cpu(arguments.value("--cpu")));
@@ -586,7 +591,7 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
   ensure_object(function, "metadata")["project"] = out.project;
   auto& spec = ensure_object(function, "spec");
   const auto& metadata = *object_in(function, "metadata");
-  METIER_CHECK(add_resources(arguments, spec));
+  METIER_CHECK(add_resources(arguments, out.kind, spec));
   METIER_CHECK(add_replicas(arguments, out.kind, spec));
   if (out.kind == "spark") { METIER_CHECK(spread_over_roles(spec)); }
   METIER_CHECK(add_environment(arguments, caller, out.kind, spec));

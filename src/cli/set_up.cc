@@ -411,11 +411,15 @@ Result<int> env_main(Command& command) {
       endpoint.unix_socket ? endpoint.url.substr(0, endpoint.url.size() - 1) : endpoint.url;
   auto url = endpoint.unix_socket ? std::string() : endpoint.url;
   auto token = command.session.token();
+  std::string runner;  // on this machine only
   if (endpoint.unix_socket) {
     // Over its own user's socket the server's files tell: the token is never sent by an API.
     const auto& data = command.session.places().data;
     METIER_TRY(about, command.session.get("/api/metier/v1/version"));
-    if (about.is_object()) { url = string_in(about.as_object(), "url"); }
+    if (about.is_object()) {
+      url = string_in(about.as_object(), "url");
+      runner = string_in(about.as_object(), "runner");
+    }
     if (url.empty()) { url = line_of(data + "/url"); }
     if (!url.empty() && token.empty()) { token = line_of(data + "/token"); }
   }
@@ -426,6 +430,14 @@ Result<int> env_main(Command& command) {
     values["MLRUN_HTTPDB__TOKEN"] = token;
   }
   values["METIER_DATA"] = command.session.places().data;
+  if (!runner.empty()) {
+    // distributed.Client(address) gets the certificate of our Dask clusters from the server.
+    values["DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"] = "metier_runner.dask_security.load";
+    const char* path = std::getenv("PYTHONPATH");
+    const std::string old = path == nullptr ? "" : path;
+    const bool has = (":" + old + ":").contains(":" + runner + ":");
+    values["PYTHONPATH"] = has ? old : old.empty() ? runner : old + ":" + runner;
+  }
   if (command.output == "json") {
     command.screen.json(Json(std::move(values)));
     return 0;

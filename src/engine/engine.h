@@ -124,6 +124,8 @@ class Engine final {
 
  private:
   friend class Deployments;  // what a deploy shares with a submit: site, environment, snapshots
+  friend class
+      DaskClusters;  // what a start shares with a submit: functions, environments, lowering
   struct Live;
   using LivePtr = std::shared_ptr<Live>;
   struct Prepared;
@@ -135,8 +137,13 @@ class Engine final {
                                       const std::string& mpi_api = {}) const;
   Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
   Site site_of(const std::string& project) const;
+  Site site_of(const Plan& plan) const;
+  Result<void> mark(Resource& resource, const Function& function, const Plan& plan) const;
+  // The object that runs of this function share, as a run lowers it.
+  Result<Resource> lower_shared(const Function& function, const Plan& plan) const;
   Async<void> apply(LivePtr live, std::vector<Resource> resources);
   Async<void> hear_shared(LivePtr live);
+  Async<void> stop_rest(Plan plan);
   void add_shared(const Live& live, std::vector<Resource>& resources) const;
   Async<Result<Json>> repeated(std::string project, std::string uid);
 

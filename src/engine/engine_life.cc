@@ -240,6 +240,18 @@ Async<void> Engine::stop_for(LivePtr live, std::string reason, std::string text)
                abort_task(live, live->plan.project, live->plan.uid, "", text));
 }
 
+// A run ends with its first failure: pods of it that still run (a handler whose cluster is gone) end too.
+Async<void> Engine::stop_rest(Plan plan) {
+  StopOptions options;
+  options.reason = "RunEnded";
+  options.message = "the run has ended";
+  auto stopped = co_await ground_.cluster.stop(of_run(plan), options);
+  if (!stopped && stopped.error().kind != ErrorKind::not_found) {
+    ground_.log.warn("pods of an ended run not stopped",
+                     {{"run", Json(plan.uid)}, {"error", Json(stopped.error().text())}});
+  }
+}
+
 // What a run shares is not in its transaction: a crash may have come before it was applied.
 void Engine::add_shared(const Live& live, std::vector<Resource>& resources) const {
   if (live.plan.shared.empty()) { return; }

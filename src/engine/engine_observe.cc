@@ -538,6 +538,12 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
   const std::string project = live->plan.project;
   live_.erase(key);
   events_.wake(key);
+  const bool lives = std::ranges::any_of(live->resources, [](const auto& entry) {
+    const auto phase = pod_phase_from(string_at(entry.second.status, "phase"));
+    return entry.first.kind == "Pod" && !is_shared(entry.second.labels) && phase &&
+           !is_terminal(*phase);
+  });
+  if (lives && !stopping_) { scope_.spawn("end " + key, stop_rest(live->plan)); }
   keep_ended_bounded();
   if (!task.empty()) {
     auto closed = co_await tasks_.end(task, project, "");

@@ -142,58 +142,74 @@ Result<Json> Engine::environment_of(const Function& function, const Run& run,
   return Json(std::move(environment));
 }
 
+// What the engine adds to what a kind lowers to: names, labels of the run, environment, user.
+Result<void> Engine::mark(Resource& resource, const Function& function, const Plan& plan) const {
+  const std::string environment =
+      plan.environment.is_object() ? dump_json(plan.environment) : std::string();
+  const bool shared = is_shared(resource.metadata.labels);
+  resource.metadata.name_space = plan.project;
+  if (resource.metadata.name.empty()) { resource.metadata.name = plan.name(); }
+  if (resource.metadata.uid.empty()) { resource.metadata.uid = new_uid(ground_.random); }
+  if (!shared) { resource.metadata.labels.try_emplace("mlrun/uid", plan.uid); }
+  resource.metadata.labels.try_emplace("mlrun/project", plan.project);
+  const Labels recommended = recommended_labels(function, plan, shared);
+  for (const auto& [key, value] : recommended) { resource.metadata.labels.try_emplace(key, value); }
+  for_each_pod(resource, [&](PodPart& pod) {
+    for (const auto& [key, value] : recommended) { pod.label(key, value); }
+    if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
+    if (!plan.context.empty() && !shared) { pod.annotate("metier.dev/context", plan.context); }
+    if (plan.run_as > 0) {
+      JsonObject& security = ensure_object(pod.spec, "securityContext");
+      if (!security.contains("runAsUser")) {
+        security["runAsUser"] = plan.run_as;
+        security["runAsGroup"] = plan.run_as;
+      }
+    }
+    if (plan.environment_secret.empty()) { return; }
+    pod.annotate("metier.dev/host-process", "true");
+    if (Json* containers = pod.spec.if_contains("containers");
+        containers != nullptr && containers->is_array()) {
+      for (Json& container : containers->get_array()) {
+        JsonObject& into = container.get_object();
+        ensure_array(into, "envFrom")
+            .insert(ensure_array(into, "envFrom").begin(),
+                    JsonObject{{"secretRef", JsonObject{{"name", plan.environment_secret}}}});
+        if (!plan.working_dir.empty() && string_in(into, "workingDir").empty()) {
+          into["workingDir"] = plan.working_dir;
+        }
+      }
+    }
+  });
+  if (resource.kind == "Pod") { METIER_CHECK(pod_from(resource)); }
+  return {};
+}
+
+Site Engine::site_of(const Plan& plan) const {
+  Site site = site_of(plan.project);
+  if (plan.environment.is_object()) { site.environment = dump_json(plan.environment); }
+  if (plan.run_as > 0) { site.environment += " as " + std::to_string(plan.run_as); }
+  return site;
+}
+
 Result<std::vector<Resource>> Engine::lower(const Function& function, const Run& run,
                                             const Plan& plan, const std::string& mpi_api) const {
   METIER_TRY(kind, ground_.kinds.find(function.kind()));
-  const std::string environment =
-      plan.environment.is_object() ? dump_json(plan.environment) : std::string();
-  Site site = site_of(plan.project);
-  site.environment = environment;
+  Site site = site_of(plan);
   if (!mpi_api.empty()) { site.mpi_api = mpi_api; }
-  if (plan.run_as > 0) { site.environment += " as " + std::to_string(plan.run_as); }
   METIER_TRY(resources, kind->lower(Subject{function, &run, plan.attempt}, site));
-  for (Resource& resource : resources) {
-    if (resource.metadata.name_space.empty() || resource.metadata.name_space != plan.project) {
-      resource.metadata.name_space = plan.project;
-    }
-    if (resource.metadata.name.empty()) { resource.metadata.name = plan.name(); }
-    if (resource.metadata.uid.empty()) { resource.metadata.uid = new_uid(ground_.random); }
-    const bool shared = is_shared(resource.metadata.labels);
-    if (!shared) { resource.metadata.labels.try_emplace("mlrun/uid", plan.uid); }
-    resource.metadata.labels.try_emplace("mlrun/project", plan.project);
-    const Labels recommended = recommended_labels(function, plan, shared);
-    for (const auto& [key, value] : recommended) {
-      resource.metadata.labels.try_emplace(key, value);
-    }
-    for_each_pod(resource, [&](PodPart& pod) {
-      for (const auto& [key, value] : recommended) { pod.label(key, value); }
-      if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
-      if (!plan.context.empty() && !shared) { pod.annotate("metier.dev/context", plan.context); }
-      if (plan.run_as > 0) {
-        JsonObject& security = ensure_object(pod.spec, "securityContext");
-        if (!security.contains("runAsUser")) {
-          security["runAsUser"] = plan.run_as;
-          security["runAsGroup"] = plan.run_as;
-        }
-      }
-      if (plan.environment_secret.empty()) { return; }
-      pod.annotate("metier.dev/host-process", "true");
-      if (Json* containers = pod.spec.if_contains("containers");
-          containers != nullptr && containers->is_array()) {
-        for (Json& container : containers->get_array()) {
-          JsonObject& into = container.get_object();
-          ensure_array(into, "envFrom")
-              .insert(ensure_array(into, "envFrom").begin(),
-                      JsonObject{{"secretRef", JsonObject{{"name", plan.environment_secret}}}});
-          if (!plan.working_dir.empty() && string_in(into, "workingDir").empty()) {
-            into["workingDir"] = plan.working_dir;
-          }
-        }
-      }
-    });
-    if (resource.kind == "Pod") { METIER_CHECK(pod_from(resource)); }
-  }
+  for (Resource& resource : resources) { METIER_CHECK(mark(resource, function, plan)); }
   return resources;
+}
+
+Result<Resource> Engine::lower_shared(const Function& function, const Plan& plan) const {
+  METIER_TRY(kind, ground_.kinds.find(function.kind()));
+  METIER_TRY(resources, kind->lower(Subject{function, nullptr}, site_of(plan)));
+  for (Resource& resource : resources) {
+    if (!is_shared(resource.metadata.labels)) { continue; }
+    METIER_CHECK(mark(resource, function, plan));
+    return std::move(resource);
+  }
+  return fail(ErrorKind::internal, "kind " + function.kind() + " has nothing that is shared");
 }
 
 Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std::string& context) {

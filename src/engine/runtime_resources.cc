@@ -55,6 +55,7 @@ Json grouped(const std::vector<ResourceStatus>& all, const std::string& group_by
     for (const ResourceStatus& status : all) {
       const std::string second =
           group_by == "job" ? label(status, "mlrun/uid") : label(status, "mlrun/class");
+      if (second.empty()) { continue; }  // of no run: a Dask cluster
       add(ensure_object(ensure_object(out, status.key.name_space), second), status);
     }
     return out;
@@ -77,12 +78,22 @@ Async<Result<std::vector<ResourceStatus>>> RuntimeResources::find(const Resource
   if (query.project != "*" && !query.project.empty()) { selector.name_space = query.project; }
   selector.labels = parse_selector(query.label_selector);
   if (!query.kind.empty()) { selector.labels["mlrun/class"] = query.kind; }
-  if (!query.object_id.empty()) { selector.labels["mlrun/uid"] = query.object_id; }
+  // A Dask cluster belongs to its function, not to a run.
+  const bool by_function = query.kind == "dask" && !query.object_id.empty();
+  if (!query.object_id.empty() && !by_function) { selector.labels["mlrun/uid"] = query.object_id; }
   auto all = co_await ground_.cluster.list(selector);
   if (!all) { co_return fail(std::move(all.error())); }
-  std::erase_if(*all, [](const ResourceStatus& status) {
+  std::erase_if(*all, [&](const ResourceStatus& status) {
+    if (by_function && label(status, "mlrun/function") != query.object_id &&
+        label(status, "mlrun/uid") != query.object_id) {
+      return true;
+    }
     return label(status, "mlrun/class").empty() || status.key.kind == "Secret" ||
            status.key.kind == "ConfigMap" || status.key.kind == "PodGroup";
+  });
+  // Owners first, so that no controller makes anew what is removed.
+  std::ranges::partition(*all, [](const ResourceStatus& status) {
+    return status.key.kind != "Pod" && status.key.kind != "Service";
   });
   co_return all;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 
 namespace metier {
 namespace {
@@ -82,6 +83,28 @@ std::string default_python(const std::string& given) {
     }
   }
   return on_path("python3");
+}
+
+std::string package_version(const std::string& python, const std::string& package) {
+  namespace fs = std::filesystem;
+  const fs::path lib = fs::path(python).parent_path().parent_path() / "lib";
+  const std::string start = package + "-";
+  std::error_code error;
+  for (fs::directory_iterator folder(lib, error), end; !error && folder != end;
+       folder.increment(error)) {
+    if (!folder->path().filename().string().starts_with("python3")) { continue; }
+    for (const char* packages : {"site-packages", "dist-packages"}) {
+      std::error_code missing;
+      for (fs::directory_iterator one(folder->path() / packages, missing), last;
+           !missing && one != last; one.increment(missing)) {
+        const std::string name = one->path().filename().string();
+        if (name.starts_with(start) && name.ends_with(".dist-info")) {
+          return name.substr(start.size(), name.size() - start.size() - 10);
+        }
+      }
+    }
+  }
+  return {};
 }
 
 Result<EnvironmentSpec> PodEnvironments::spec_of(const BuildAsk& ask) const {

@@ -26,15 +26,18 @@
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/net_probe_client.h"
 #include "cluster/embedded/process_driver.h"
+#include "engine/dask_clusters.h"
 #include "engine/deployments.h"
 #include "engine/records/records.h"
 #include "gate/gate.h"
 #include "kind/builtin.h"
+#include "kind/dask/dask_lowering.h"
 #include "main/bundle.h"
 #include "main/engines.h"
 #include "main/engines_of_host.h"
 #include "main/environments_of_pods.h"
 #include "main/functions_of_node.h"
+#include "net/identity.h"
 
 namespace metier {
 namespace {
@@ -282,7 +285,13 @@ class Server final {
     embedded.data = options_.data;
     embedded.host = std::move(host);
     embedded.ambient = [this](const Resource& pod) { return ambient_of(pod); };
-    embedded.secrets = [this](const std::string& secret_project, const std::string& name) {
+    embedded.secrets = [this](const std::string& secret_project, const std::string& name)
+        -> Result<std::optional<std::map<std::string, std::string>>> {
+      if (name.ends_with(kDaskIdentity)) {
+        METIER_TRY(identity, dask_identity(secret_project, name));
+        return std::map<std::string, std::string>{{"tls.crt", identity.certificate},
+                                                  {"tls.key", identity.key}};
+      }
       return objects_->open_secret(secret_project, name);
     };
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""},
@@ -292,6 +301,15 @@ class Server final {
       for (auto& engine : engines_of_host(python_)) { engines.push_back(std::move(engine)); }
       return engines;
     };
+    const std::string dask = package_version(python_, "distributed");
+    embedded.kinds.push_back(
+        {.kind = "dask",
+         .usable = true,
+         .with = dask.empty() ? "embedded cluster" : "Dask " + dask,
+         .note = dask.empty() ? "the default environment has no Dask: " + python_ +
+                                    " -m pip install dask distributed, or name both in a file "
+                                    "for metier run --requirements FILE"
+                              : ""});
     client_ = net::make_client(executor_);
     make_functions();
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
@@ -353,6 +371,12 @@ class Server final {
     co_return ambient;
   }
 
+  // Of one cluster: made from the server's secret whenever it is asked for.
+  Result<net::Identity> dask_identity(const std::string& project, const std::string& name) const {
+    METIER_TRY(secret, read_file(options_.data + "/secret.key", 4096));
+    return net::derive_identity(secret, project + "/" + name);
+  }
+
   void make_engine(const std::string& run_url) {
     EngineOptions engine;
     engine.data = options_.data;
@@ -375,6 +399,7 @@ class Server final {
     engine_ = std::make_unique<Engine>(*ground_);
     deployments_ = std::make_unique<Deployments>(*ground_, *engine_);
     objects_ = std::make_unique<ProjectObjects>(*ground_);
+    dask_clusters_ = std::make_unique<DaskClusters>(*ground_, *engine_);
     describe_ = std::make_unique<Describe>(*ground_, *engine_);
     resources_ = std::make_unique<RuntimeResources>(*ground_);
     builds_ = std::make_unique<Builds>(*ground_, pod_environments_.get());
@@ -441,6 +466,7 @@ class Server final {
                                                            {},
                                                            router_.get(),
                                                            clock_.now()});
+    api_->runner = lib_;
     api_->environments = [this] {
       JsonArray out;
       for (const EnvironmentInfo& info : environments_->list()) {
@@ -498,6 +524,10 @@ class Server final {
     api::add_log_routes(*router_, *api_);
     api::add_metier_routes(*router_, *api_);
     api::add_deployment_routes(*router_, *api_);
+    api::add_dask_routes(*router_, *dask_clusters_,
+                         [this](const std::string& project, const std::string& cluster) {
+                           return dask_identity(project, cluster + std::string(kDaskIdentity));
+                         });
     api::add_record_routes(*router_, *records_api_);
   }
 
@@ -614,6 +644,7 @@ class Server final {
     }
     if (builds_) { co_await builds_->stop(); }
     if (deployments_) { co_await deployments_->stop(); }
+    if (dask_clusters_) { co_await dask_clusters_->stop(); }
     if (engine_) { co_await engine_->stop(); }
     if (cluster_) {
       auto closed = co_await cluster_->close();
@@ -665,6 +696,7 @@ class Server final {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Deployments> deployments_;
   std::unique_ptr<ProjectObjects> objects_;
+  std::unique_ptr<DaskClusters> dask_clusters_;
   std::unique_ptr<Describe> describe_;
   std::unique_ptr<RuntimeResources> resources_;
   std::unique_ptr<Builds> builds_;

@@ -100,6 +100,7 @@ class DaskKind final : public Kind {
           std::pair<std::string, std::string>("METIER_DASK_CLUSTER", cluster.metadata.name)}) {
       env.push_back(JsonObject{{"name", name}, {"value", value}});
     }
+    if (site.embedded) { add_dask_identity(env, cluster.metadata.name); }
     out.push_back(std::move(cluster));
     out.push_back(std::move(pod));
     return out;

@@ -18,8 +18,10 @@ namespace {
 constexpr std::size_t kLongestFunction = 30;
 // What our controller asks of the scheduler, beside what Dask serves by itself.
 constexpr std::string_view kRoutes =
-    R"(["distributed.http.scheduler.prometheus","distributed.http.scheduler.info","distributed.http.scheduler.json",)"
-    R"("distributed.http.health","distributed.http.proxy","distributed.http.statics","distributed.http.scheduler.api"])";
+    R"("distributed.http.scheduler.prometheus","distributed.http.scheduler.info","distributed.http.scheduler.json",)"
+    R"("distributed.http.health","distributed.http.proxy","distributed.http.statics","distributed.http.scheduler.api")";
+// On this machine the runner is on the path of every pod: all that the controller asks in one answer.
+constexpr std::string_view kOwnRoute = R"(,"metier_runner.dask_http")";
 
 std::string name_of(const Json& entry) {
   return entry.is_object() ? std::string(string_in(entry.get_object(), "name")) : std::string();
@@ -55,9 +57,13 @@ Json role_template(const Subject& subject, const Site& site, std::string_view co
                    PodRole role) {
   JsonObject labels{{"app", "dask"}, {kDaskComponentLabel, component}, {"user", "metier"}};
   JsonObject metadata{{"labels", std::move(labels)}};
-  if (site.embedded) { metadata["annotations"] = JsonObject{{kPreloadAnnotation, "dask"}}; }
-  return JsonObject{{"metadata", std::move(metadata)},
-                    {"spec", role_spec(subject, site, std::move(role))}};
+  JsonObject spec = role_spec(subject, site, std::move(role));
+  if (site.embedded) {
+    metadata["annotations"] = JsonObject{{kPreloadAnnotation, "dask"}};
+    // Who is stopped has been retired or has nothing to lose; a worker in a long call would use up any grace.
+    spec["terminationGracePeriodSeconds"] = 3;
+  }
+  return JsonObject{{"metadata", std::move(metadata)}, {"spec", std::move(spec)}};
 }
 
 void own_address(JsonArray& env) {
@@ -74,7 +80,7 @@ Json scheduler_template(const Subject& subject, const Site& site) {
   if (site.embedded) {
     own_address(role.env);
     role.line.args.insert(role.line.args.end(),
-                          {"--host", "$(METIER_POD_ADDRESS)", "--port", "8786",
+                          {"--host", "$(METIER_POD_ADDRESS)", "--port", "8786", "--protocol", "tls",
                            "--dashboard-address", "$(METIER_POD_ADDRESS):8787", "--no-show"});
   }
   if (const std::string idle = subject.function.text("scheduler_timeout"); !idle.empty()) {
@@ -84,8 +90,10 @@ Json scheduler_template(const Subject& subject, const Site& site) {
     return name_of(entry) == "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES";
   });
   if (!routed) {
-    role.env.push_back(
-        JsonObject{{"name", "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"}, {"value", kRoutes}});
+    role.env.push_back(JsonObject{
+        {"name", "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"},
+        {"value",
+         "[" + std::string(kRoutes) + (site.embedded ? std::string(kOwnRoute) : "") + "]"}});
   }
   return role_template(subject, site, "scheduler", std::move(role));
 }
@@ -171,6 +179,23 @@ bool is_dask_time(std::string_view text) {
   return std::ranges::find(kUnits, unit) != kUnits.end();
 }
 
+void add_dask_identity(JsonArray& env, const std::string& cluster) {
+  const auto from_secret = [&](std::string_view name, std::string_view key) {
+    env.push_back(JsonObject{
+        {"name", "DASK_DISTRIBUTED__COMM__TLS__" + std::string(name)},
+        {"valueFrom",
+         JsonObject{{"secretKeyRef",
+                     JsonObject{{"name", cluster + std::string(kDaskIdentity)}, {"key", key}}}}}});
+  };
+  from_secret("CA_FILE", "tls.crt");
+  for (const std::string_view role : {"SCHEDULER", "WORKER", "CLIENT"}) {
+    from_secret(std::string(role) + "__CERT", "tls.crt");
+    from_secret(std::string(role) + "__KEY", "tls.key");
+  }
+  env.push_back(
+      JsonObject{{"name", "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"}, {"value", "True"}});
+}
+
 std::string dask_address(const Resource& cluster, const Site& site) {
   if (!site.embedded) {
     return "tcp://" + cluster.metadata.name + "." + cluster.metadata.name_space + ":8786";
@@ -179,7 +204,7 @@ std::string dask_address(const Resource& cluster, const Site& site) {
   for (const char c : cluster.metadata.name) {
     variable += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
-  return "tcp://$(" + variable + "_ADDR):8786";
+  return "tls://$(" + variable + "_ADDR):8786";
 }
 
 Result<Resource> dask_cluster(const Subject& subject, const Site& site) {
@@ -198,6 +223,12 @@ Result<Resource> dask_cluster(const Subject& subject, const Site& site) {
                           shorten_name(normalize_name(subject.function.name()), kLongestFunction) +
                           "-" + sha256_hex(identity).substr(0, 10);
   cluster.metadata.labels[std::string(kSharedLabel)] = cluster.metadata.name;
+  if (site.embedded) {  // after the name: it is in there
+    for (JsonObject* role : {&scheduler, &worker}) {
+      JsonObject& container = (*role)["template"].at("spec").at("containers").at(0).get_object();
+      add_dask_identity(container["env"].get_array(), cluster.metadata.name);
+    }
+  }
   JsonObject spec{{"minimum", scale.minimum}, {"maximum", scale.maximum}};
   spec["address"] = dask_address(cluster, site);
   spec["handler"] = subject.run != nullptr;

@@ -30,6 +30,10 @@ bool is_dask_time(std::string_view text);
 // `mlrun-<function>-<10 hex>`: what the workers are made of decides the hex digits (image, environment, variables, volumes,
 // resources, threads), so that a function that changes gets another cluster and a changed number of workers does not.
 Result<Resource> dask_cluster(const Subject& subject, const Site& site);
+// On this machine cluster and clients know each other by a certificate of the cluster's own: the Secret of this name
+// (keys tls.crt, tls.key) as variables that Dask reads.
+inline constexpr std::string_view kDaskIdentity = "-dask-identity";
+void add_dask_identity(JsonArray& env, const std::string& cluster);
 // The address of the scheduler as pods of the project reach it.
 std::string dask_address(const Resource& cluster, const Site& site);
 

@@ -11,7 +11,8 @@
 //  - Adaptive: every second the number of workers that the scheduler asks for, within the bounds: more at once, fewer when
 //    three answers in a row said so. Fewer means: the scheduler retires them (it moves what they hold) and they leave by
 //    themselves; who still is there after the grace is stopped. A worker that the scheduler will not give up stays.
-//  - A worker that ends otherwise is replaced. A scheduler that ends by itself (idle timeout, Client.shutdown) closes the
+//  - A worker that ends otherwise is replaced, and one that executes what nobody wants any more (the handler was aborted in the
+//    middle of a call) is retired and replaced. A scheduler that ends by itself (idle timeout, Client.shutdown) closes the
 //    cluster; one that dies fails it. A new `openedBy` opens it again, as a new incarnation.
 #pragma once
 
@@ -29,7 +30,7 @@ class DaskClusterController final : public Controller {
   DaskClusterController(net::Client* client, const Clock& clock) : client_(client), clock_(clock) {}
   std::string_view api_version() const override { return "metier.dev/v1"; }
   std::string_view kind() const override { return "DaskCluster"; }
-  // Facts: {ready, workers, names: {"0": "tcp://…"}, desired, calm, clients, retired: {id, names: []}}.
+  // Facts: {ready, names: {"0": "tcp://…"}, desired, calm, clients, orphans: [], retired: {id, names: []}}.
   Async<Result<Facts>> gather(const Resource& resource) override;
   Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
                      Time now) const override;
@@ -43,7 +44,9 @@ class DaskClusterController final : public Controller {
     std::string retired_id;
     JsonArray retired;
     JsonObject names;
+    std::map<std::string, int> orphaned;  // worker → looks in a row
   };
+  Async<Result<JsonObject>> look(std::string base) const;
   Async<Result<Json>> ask(std::string method, std::string url, std::string body) const;
 
   net::Client* client_;

@@ -198,6 +198,19 @@ TEST(DaskCluster, AWorkerWithoutAPlaceIsTakenBackFirst) {
   EXPECT_FALSE(world.cluster.status.get_object().contains("retire"));
 }
 
+TEST(DaskCluster, AWorkerThatExecutesWhatNobodyWantsIsReplaced) {
+  World world;
+  world.step();
+  world.all_run();
+  world.step(says({0, 1}, 0, 1));
+  Facts facts = says({0, 1}, 0, 0);
+  facts.get_object()["orphans"] = JsonArray{"1"};
+  const auto decision = world.step(facts);
+  ASSERT_EQ(decision.remove.size(), 1U);
+  EXPECT_EQ(decision.remove[0].name, "mlrun-f-0123456789-worker-1");
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-2"));
+}
+
 TEST(DaskCluster, ClosesWhenTheSchedulerLeavesAndOpensForTheNextRun) {
   World world;
   world.step();

@@ -9,6 +9,7 @@ namespace metier {
 namespace {
 constexpr auto kPatience = std::chrono::milliseconds(2500);
 constexpr std::string_view kHttpPort = "8787";
+constexpr int kOrphanLooks = 2;  // a worker's report may be older than what the scheduler knows
 
 std::string text_of(const Json& value) {
   if (value.is_string()) { return std::string(value.get_string()); }
@@ -18,6 +19,7 @@ std::string text_of(const Json& value) {
 
 Async<Result<Json>> DaskClusterController::ask(std::string method, std::string url,
                                                std::string body) const {
+  const std::string path = url.substr(std::min(url.size(), url.find('/', 8)));
   net::ClientRequest request;
   request.method = std::move(method);
   request.url = std::move(url);
@@ -29,11 +31,45 @@ Async<Result<Json>> DaskClusterController::ask(std::string method, std::string u
   }
   auto answer = co_await client_->send(std::move(request));
   if (!answer) { co_return fail(std::move(answer.error())); }
+  if (answer->status == 404) {
+    co_return fail(ErrorKind::not_found, "the scheduler has no " + path);
+  }
   if (answer->status != 200) {
     co_return fail(ErrorKind::unavailable,
                    fmt::format("the scheduler answered {}", answer->status));
   }
   co_return parse_json(answer->body);
+}
+
+// {workers: {name: {address, orphans}}, desired, clients}, from our own page or from Dask's.
+Async<Result<JsonObject>> DaskClusterController::look(std::string base) const {
+  auto state = co_await ask("GET", base + "/metier/state.json", {});
+  if (state && state->is_object()) { co_return std::move(state->get_object()); }
+  if (!state && state.error().kind != ErrorKind::not_found) {
+    co_return fail(std::move(state.error()));
+  }
+  auto counts = co_await ask("GET", base + "/json/counts.json", {});
+  if (!counts) { co_return fail(std::move(counts.error())); }
+  auto list = co_await ask("GET", base + "/api/v1/get_workers", {});
+  if (!list) { co_return fail(std::move(list.error())); }
+  JsonObject workers;
+  if (const JsonArray* found =
+          list->is_object() ? array_in(list->get_object(), "workers") : nullptr) {
+    for (const Json& worker : *found) {
+      const Json* name = worker.is_object() ? worker.get_object().if_contains("name") : nullptr;
+      if (name != nullptr) {
+        workers[text_of(*name)] =
+            JsonObject{{"address", string_in(worker.get_object(), "address")}};
+      }
+    }
+  }
+  const JsonObject none;
+  const JsonObject& numbers = counts->is_object() ? counts->get_object() : none;
+  co_return JsonObject{
+      {"workers", std::move(workers)},
+      {"desired", int_in(numbers, "desired_workers").value_or(0)},
+      // Dask counts itself as a client.
+      {"clients", std::max<std::int64_t>(0, int_in(numbers, "clients").value_or(0) - 1)}};
 }
 
 Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
@@ -46,20 +82,32 @@ Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
   }
   const std::string base = fmt::format("http://{}:{}", address, kHttpPort);
   JsonObject facts{{"ready", false}};
-  auto counts = co_await ask("GET", base + "/json/counts.json", {});
-  if (!counts || !counts->is_object()) { co_return Facts(std::move(facts)); }
+  auto seen = co_await look(base);
+  if (!seen) { co_return Facts(std::move(facts)); }
   Memory& memory = memory_[resource.metadata.uid];
-  const JsonObject& numbers = counts->get_object();
-  const std::int64_t workers = int_in(numbers, "workers").value_or(0);
-  const std::int64_t desired = int_in(numbers, "desired_workers").value_or(0);
+  const std::int64_t desired = int_in(*seen, "desired").value_or(0);
   facts["ready"] = true;
-  facts["workers"] = workers;
-  facts["clients"] = int_in(numbers, "clients").value_or(0);
+  facts["clients"] = int_in(*seen, "clients").value_or(0);
   facts["desired"] = desired;
+  JsonObject names;
+  std::map<std::string, int> orphaned;
+  for (const auto& worker : ensure_object(*seen, "workers")) {
+    if (!worker.value().is_object()) { continue; }
+    const JsonObject& of = worker.value().get_object();
+    const std::string name(worker.key());
+    names[name] = string_in(of, "address");
+    if (int_in(of, "orphans").value_or(0) > 0) { orphaned[name] = memory.orphaned[name] + 1; }
+  }
+  JsonArray orphans;
+  for (const auto& [name, times] : orphaned) {
+    if (times > kOrphanLooks) { orphans.emplace_back(name); }
+  }
+  if (!orphans.empty()) { facts["orphans"] = std::move(orphans); }
   const auto now = clock_.steady();
   if (memory.desired.empty() ||
       now - memory.desired.back().first >= std::chrono::milliseconds(800)) {
     memory.desired.emplace_back(now, desired);
+    memory.orphaned = std::move(orphaned);
   } else {
     memory.desired.back().second = std::max(memory.desired.back().second, desired);
   }
@@ -69,6 +117,7 @@ Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
     for (const auto& [at, wish] : memory.desired) { calm = std::max(calm, wish); }
     facts["calm"] = calm;
   }
+  memory.names = std::move(names);
   if (const JsonObject* retire = object_in(resource.status.get_object(), "retire")) {
     const std::string id(string_in(*retire, "id"));
     if (!id.empty() && memory.retired_id != id) {
@@ -91,17 +140,6 @@ Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
     if (!id.empty() && again.retired_id == id) {
       facts["retired"] = JsonObject{{"id", id}, {"names", again.retired}};
     }
-  }
-  auto list = co_await ask("GET", base + "/api/v1/get_workers", {});
-  if (list && list->is_object()) {
-    JsonObject names;
-    if (const JsonArray* found = array_in(list->get_object(), "workers")) {
-      for (const Json& worker : *found) {
-        const Json* name = worker.is_object() ? worker.get_object().if_contains("name") : nullptr;
-        if (name != nullptr) { names[text_of(*name)] = string_in(worker.get_object(), "address"); }
-      }
-    }
-    memory_[resource.metadata.uid].names = std::move(names);
   }
   facts["names"] = memory_[resource.metadata.uid].names;
   co_return Facts(std::move(facts));

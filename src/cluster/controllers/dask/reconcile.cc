@@ -373,6 +373,7 @@ class Reconciliation {
     }
     remember_joined();
     follow_leaving(facts);
+    replace_orphaned(facts);
     const JsonObject& leaving = ensure_object(status_, "leaving");
     std::vector<const Resource*> staying;
     std::int64_t joined = 0;
@@ -402,11 +403,19 @@ class Reconciliation {
       status_.erase("failed");
     }
     status_["workers"] = JsonObject{{"wanted", wanted}, {"ready", joined}};
-    const bool settled =
-        minimum_ == maximum_ && joined == have && have == wanted && leaving.empty();
-    out_.requeue = joined < have ? milliseconds(50)
-                   : settled     ? milliseconds(3000)
-                                 : milliseconds(1000);
+    out_.requeue = milliseconds(joined < have ? 50 : 1000);
+  }
+
+  void replace_orphaned(const JsonObject& facts) {
+    const JsonArray* orphans = array_in(facts, "orphans");
+    if (orphans == nullptr) { return; }
+    std::erase_if(live_, [&](const Resource* pod) {
+      const bool orphaned = std::ranges::any_of(*orphans, [&](const Json& name) {
+        return name.is_string() && label(*pod, kIndex) == std::string_view(name.get_string());
+      });
+      if (orphaned) { out_.remove.push_back(key_of(*pod)); }
+      return orphaned;
+    });
   }
 
   void remember_joined() {

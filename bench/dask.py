@@ -1,0 +1,148 @@
+"""Dask started by metier against the same Dask started by hand: cold to the first result, one worker more, CPU per small task.
+
+In one go, interleaved pairs; both sides use the same interpreter and TLS. Wall times in seconds, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import ROOT, median, table
+
+PYTHON = ROOT / "build" / "venv-dask" / "bin" / "python"
+
+CODE = """
+import time
+
+def first(context, began: float):
+    client = context.dask_client
+    client.submit(lambda: 1).result()
+    context.log_result("first", time.time() - began)
+
+def tasks(context, n: int = 4000):
+    client = context.dask_client
+    client.wait_for_workers(2)
+    client.gather(client.map(lambda x: x, range(200), pure=False))
+    cpu = lambda: sum(client.run(time.process_time).values()) + client.run_on_scheduler(time.process_time) + time.process_time()
+    before = cpu()
+    client.gather(client.map(lambda x: x, range(n), pure=False))
+    context.log_result("cpu_per_task_us", (cpu() - before) / n * 1e6)
+
+def grow(context):
+    client = context.dask_client
+    count = lambda: len(client.scheduler_info(n_workers=-1)["workers"])
+    have = count()
+    naps = client.map(lambda i: __import__("time").sleep(1.5), range(40), pure=False)
+    began = time.time()
+    while count() <= have:
+        time.sleep(0.002)
+    context.log_result("need_to_worker", time.time() - began)
+    client.cancel(naps)
+"""
+
+BARE = """
+import sys, time
+import distributed
+began = float(sys.argv[1])
+client = distributed.Client(sys.argv[2], timeout="60s")
+client.submit(lambda: 1).result()
+print("first", time.time() - began, flush=True)
+if sys.argv[3] == "tasks":
+    n = 4000
+    client.wait_for_workers(2)
+    client.gather(client.map(lambda x: x, range(200), pure=False))
+    cpu = lambda: sum(client.run(time.process_time).values()) + client.run_on_scheduler(time.process_time) + time.process_time()
+    before = cpu()
+    client.gather(client.map(lambda x: x, range(n), pure=False))
+    print("cpu", (cpu() - before) / n * 1e6, flush=True)
+"""
+
+
+def certificate(folder: Path) -> dict[str, str]:
+    """A certificate of the same sort as ours, as Dask's variables."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=bench"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    names = {"CA_FILE": cert}
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        names |= {f"{role}__CERT": cert, f"{role}__KEY": key}
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(path) for name, path in names.items()}
+
+
+def bare(what: str, environment: dict[str, str], port: int) -> dict[str, float]:
+    """Scheduler, two workers and a client by hand; seconds from the first fork to the first result."""
+    address = f"tls://127.0.0.1:{port}"
+    program = [str(PYTHON), "-m", "dask"]
+    began = time.time()
+    started = [
+        [*program, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--protocol", "tls", "--no-dashboard"],
+        *[[*program, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"] for _ in range(2)],
+    ]
+    processes = [
+        subprocess.Popen(c, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in started
+    ]
+    try:
+        client = subprocess.run(
+            [str(PYTHON), "-c", BARE, str(began), address, what],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    return {line.split()[0]: float(line.split()[1]) for line in client.stdout.splitlines() if len(line.split()) == 2}
+
+
+def main() -> int:
+    from support.server import running
+
+    parser = argparse.ArgumentParser(prog="scripts/bench dask")
+    parser.add_argument("--pairs", type=int, default=7)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="metier-bench-dask-"))
+    (folder / "bench.py").write_text(CODE)
+    environment = {**os.environ, **certificate(folder)}
+    ours: dict[str, list[float]] = {}
+    peers: dict[str, list[float]] = {}
+
+    def run(server: object, handler: str, *more: str) -> dict[str, float]:
+        done = server.metier("run", f"bench.py:{handler}", "--kind", "dask", "-o", "json", *more, cwd=folder)  # type: ignore[attr-defined]
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout)["status"]["results"])
+
+    with running(folder / "data", python=str(PYTHON)) as server:
+        run(server, "tasks", "--replicas", "2")  # the zygote is up
+        for pair in range(options.pairs):
+            # Another variable, another cluster: nothing is found again.
+            fresh = ["--replicas", "2", "-e", f"PAIR={pair}", "-p", f"began={time.time()}"]
+            ours.setdefault("cold to first result, s", []).append(run(server, "first", *fresh)["first"])
+            peers.setdefault("cold to first result, s", []).append(bare("first", environment, 21000 + pair)["first"])
+        again = ["--replicas", "2"]
+        for pair in range(3):
+            ours.setdefault("CPU per small task, us", []).append(run(server, "tasks", *again)["cpu_per_task_us"])
+            peers.setdefault("CPU per small task, us", []).append(bare("tasks", environment, 21100 + pair)["cpu"])
+        for pair in range(3):
+            grown = run(server, "grow", "--min", "1", "--max", "3", "-e", f"GROW={pair}")
+            ours.setdefault("need to a further worker, s", []).append(grown["need_to_worker"])
+    rows = []
+    for name, values in ours.items():
+        peer = peers.get(name)
+        ratio = f"{median(values) / median(peer):.2f}" if peer else ""
+        rows.append((name, f"{median(values):.3f}", f"{median(peer):.3f}" if peer else "", ratio, str(len(values))))
+    table("kind dask", ("what", "metier", "bare", "ratio", "pairs"), rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""One page more on a Dask scheduler's HTTP port: what its controller asks every second, in one answer.
+
+Loaded by the scheduler itself (``distributed.scheduler.http.routes``), where this package is on its path.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    RequestHandler = Any
+else:
+    from distributed.http.utils import RequestHandler
+
+
+class State(RequestHandler):  # type: ignore[misc]
+    """``{workers: {name: {address, orphans}}, desired, clients}``.
+
+    ``orphans``: tasks that the worker still executes although nobody wants them any more (their client is gone, the call
+    cannot be interrupted); they keep a thread from everybody else's tasks.
+    """
+
+    def get(self) -> None:
+        scheduler: Any = self.server
+        workers = {}
+        for worker in scheduler.workers.values():
+            executing = (worker.metrics.get("task_counts") or {}).get("executing", 0)
+            workers[str(worker.name)] = {"address": worker.address, "orphans": max(0, int(executing) - len(worker.executing))}
+        clients = sum(1 for client in scheduler.clients.values() if client.client_key != "fire-and-forget")
+        self.set_header("Content-Type", "application/json")
+        self.write(json.dumps({"workers": workers, "desired": scheduler.adaptive_target(), "clients": clients}))
+
+
+routes: list[tuple[str, Any, dict[str, Any]]] = [("metier/state.json", State, {})]
