@@ -25,8 +25,8 @@ class State(RequestHandler):  # type: ignore[misc]
         scheduler: Any = self.server
         workers = {}
         for worker in scheduler.workers.values():
-            executing = (worker.metrics.get("task_counts") or {}).get("executing", 0)
-            workers[str(worker.name)] = {"address": worker.address, "orphans": max(0, int(executing) - len(worker.executing))}
+            orphans = int((worker.metrics.get("task_counts") or {}).get("cancelled", 0))
+            workers[str(worker.name)] = {"address": worker.address, "orphans": orphans}
         clients = sum(1 for client in scheduler.clients.values() if client.client_key != "fire-and-forget")
         self.set_header("Content-Type", "application/json")
         self.write(json.dumps({"workers": workers, "desired": scheduler.adaptive_target(), "clients": clients}))
