@@ -29,6 +29,7 @@ Result<DaskClusters::Wanted> DaskClusters::lower(const std::string& url, const C
                         "run it, or make it of kind dask"));
   }
   if (function.project().empty()) { function.set_project(uri.project); }
+  if (!uri.tag.empty() && uri.tag != "latest") { function.set_tag(uri.tag); }
   METIER_TRY(project_body, ground_.store.records().project(function.project()));
   SubmitDefaults defaults;
   if (project_body) {

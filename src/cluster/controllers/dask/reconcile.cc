@@ -17,7 +17,7 @@ using std::chrono::seconds;
 constexpr std::int64_t kMostBroken = 3;  // workers in a row that ended before they had joined
 constexpr std::size_t kKeptEnded = 8;    // ended pods kept for their logs
 constexpr seconds kLeaveGrace{30};       // for a retired worker to leave by itself
-constexpr seconds kFreshOpen{120};  // an opener that has not connected yet keeps the cluster open
+constexpr seconds kFreshOpen{3};  // an opener that has not connected yet keeps the cluster open
 constexpr std::string_view kIncarnation = "metier.dev/incarnation";
 constexpr std::string_view kIndex = "metier.dev/index";
 constexpr std::string_view kComponent = "dask.org/component";
