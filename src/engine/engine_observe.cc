@@ -139,6 +139,7 @@ JsonObject Engine::facts_of_pods(const Live& live) {
   }
   JsonObject out;
   if (live.parts.size() > 1) { out["parts"] = parts_json(live.parts, live.resources, live.usage); }
+  if (!live.progress.is_null()) { out["progress"] = live.progress; }
   if (!conditions.empty()) { out["conditions"] = std::move(conditions); }
   if (peak > 0) {
     out["usage"] =
@@ -245,6 +246,7 @@ Async<bool> Engine::observe_once(LivePtr live) {
     seen.message = "the run's pod was removed from the cluster before it ended";
   }
   live->parts = seen.parts;
+  if (!seen.progress.is_null()) { live->progress = seen.progress; }
   live->reason = seen.reason;
   live->message = seen.message;
   for (const Part& part : seen.parts) {

@@ -233,17 +233,19 @@ Result<void> spread_over_roles(JsonObject& spec) {
     JsonObject& own = ensure_object(spec, field_of(role, "resources"));
     for (const std::string_view part : {"requests", "limits"}) {
       const JsonObject* amounts = object_in(resources, part);
+      JsonObject map;  // replaces the old one, as the methods do: defaults fill what is left out
       for (const auto& amount : amounts == nullptr ? JsonObject{} : *amounts) {
         const std::string_view key = amount.key();
         if (key == "memory") {
           if (part == "limits") { continue; }
           METIER_TRY(bytes, Quantity::parse(python_text(amount.value())));
           const std::int64_t mebi = (bytes.units() + (1 << 20) - 1) >> 20;
-          ensure_object(own, "requests")["memory"] = std::to_string(mebi) + "m";
+          map["memory"] = std::to_string(mebi) + "m";
         } else if (key == "cpu" || role == SparkRole::executor) {
-          ensure_object(own, part)[key] = amount.value();
+          map[key] = amount.value();
         }
       }
+      if (!map.empty()) { own[part] = std::move(map); }
     }
   }
   return {};

@@ -114,13 +114,20 @@ TEST(SparkMethods, TakeTheFlagsOfTheCommandLine) {
   JsonObject spec =
       parse_json(
           R"({"resources":{"limits":{"cpu":"1","memory":"1G","nvidia.com/gpu":"1"},"requests":{"cpu":"1","memory":"1G"}},
-      "min_replicas":1,"max_replicas":4,"replicas":2})")
+      "min_replicas":1,"max_replicas":4,"replicas":2,"driver_resources":{"requests":{"memory":"2g","cpu":"1"}}})")
           ->get_object();
   ASSERT_TRUE(spread_over_roles(spec));
+  JsonObject memory =
+      parse_json(
+          R"({"resources":{"requests":{"memory":"1Gi"}},"driver_resources":{"requests":{"memory":"2g","cpu":"1"}}})")
+          ->get_object();
+  ASSERT_TRUE(spread_over_roles(memory));
+  EXPECT_EQ(dump_json(*find_path(memory, "driver_resources")), R"({"requests":{"memory":"1024m"}})")
+      << "MLRun's own default of processors does not come along";
   EXPECT_EQ(
       dump_json(spec),
-      R"({"replicas":2,"dynamic_allocation":{"enabled":true,"minExecutors":1,"maxExecutors":4,"initialExecutors":2},)"
-      R"("driver_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1"}},)"
+      R"({"replicas":2,"driver_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1"}},)"
+      R"("dynamic_allocation":{"enabled":true,"minExecutors":1,"maxExecutors":4,"initialExecutors":2},)"
       R"("executor_resources":{"requests":{"cpu":"1","memory":"954m"},"limits":{"cpu":"1","nvidia.com/gpu":"1"}}})");
 }
 
