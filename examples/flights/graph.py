@@ -10,6 +10,7 @@ The same file in a notebook: ``metier.code_to_function("graph", kind="serving", 
 import csv
 import os
 import pickle
+from pathlib import Path
 
 from metier_serving import Flow, V2ModelServer
 
@@ -42,10 +43,10 @@ class Enrich:
 
     @staticmethod
     def _rows(folder, name):
-        path = os.path.join(folder, name)
-        if not folder or not os.path.exists(path):
+        path = Path(folder) / name
+        if not folder or not path.exists():
             return []
-        with open(path, newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def do(self, flight):

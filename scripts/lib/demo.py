@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import demo_deploy
+import demo_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 METIER = ROOT / "build" / "release" / "metier"
@@ -128,6 +129,7 @@ def main() -> int:
         rows.append((step.title, step.kind, status.get("state", f"exit {code}"), f"{seconds:.2f}", shown))
         failed += code != 0
     rows.append(demo_deploy.deploy(str(METIER), environment(), FLIGHTS / "predict.py", data_file))
+    rows.append(demo_graph.deploy(str(METIER), environment(), FLIGHTS, data_file))
     failed += rows[-1][2] != "ready"
     header = ("function", "kind", "state", "seconds", "result")
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

@@ -7,8 +7,8 @@
 #include "kind/mpijob/mpijob_kind.h"
 #include "kind/nuclio/nuclio_kind.h"
 #include "kind/remote_spark/remote_spark_kind.h"
+#include "kind/serving/serving_kind.h"
 #include "kind/spark/spark_kind.h"
-#include "kind/unavailable/unavailable_kind.h"
 #include "model/kinds.h"
 
 namespace metier {
@@ -23,7 +23,7 @@ KindRegistry builtin_kinds() {
   all.push_back(make_spark_kind());
   all.push_back(make_remote_spark_kind());
   all.push_back(make_nuclio_kind());
-  for (auto& kind : make_unavailable_kinds()) { all.push_back(std::move(kind)); }
+  all.push_back(make_serving_kind());
   KindRegistry kinds;
   for (const std::string_view name : kind_names()) {
     for (auto& kind : all) {
