@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .runs import RunObject
 
 
-class Function(ServingMethods, Deployable, SparkMethods):
+class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[override]
     """One function. Make one with :func:`new_function`, :func:`code_to_function` or :func:`import_function`.
 
     Examples

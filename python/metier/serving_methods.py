@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from .errors import make_error
 from .live import Section
@@ -222,6 +223,62 @@ class ServingMethods:
         for name, value in given.items():
             if value is not None:
                 self._document.assign(("spec", "parameters", name), value)
+
+    def deploy(self, project: str = "", tag: str = "", watch: bool = True, timeout: float = 300) -> str:
+        """Deploys the function, those that read its durable queues first, and returns its URL.
+
+        Raises
+        ------
+        InvalidError
+            A step's function that ``add_child_function`` does not name, a wrong graph.
+        """
+        graph = self._live_graph() if self._document.kind == "serving" else None
+        if graph is not None and graph.kind == "root" and self.get_env("SERVING_CURRENT_FUNCTION") is None:  # type: ignore[attr-defined]
+            for name, queue in graph.get_queue_links().items():
+                if queue.path:
+                    self._child(name, queue).deploy(project, tag, watch, timeout)
+        url: str = super().deploy(project, tag, watch, timeout)  # type: ignore[misc]
+        return url
+
+    def _child(self, name: str, queue: Any) -> Any:
+        """The function that runs the steps behind a queue: this one's code and graph, unless its reference says otherwise."""
+        references = self._document.copy(("spec", "function_refs")) or {}
+        if name not in references:
+            raise _invalid(
+                f"function '{name}' is used in steps and is not defined",
+                "spec.function_refs",
+                f"fn.add_child_function('{name}', ...)",
+            )
+        reference = references[name]
+        child = self.copy()  # type: ignore[attr-defined]
+        child._document.name = f"{self._document.name}-{name}"
+        child._document.assign(("metadata", "labels", "mlrun/parent-function"), self._document.name)
+        child._document.remove(("spec", "function_refs"))
+        if reference.get("url"):
+            child.with_code(from_file=reference["url"])
+        if reference.get("image"):
+            child.spec.image = reference["image"]
+        if reference.get("requirements"):
+            child.with_requirements(reference["requirements"])
+        child.set_env("SERVING_CURRENT_FUNCTION", name)
+        options = queue.options or {}
+        place = urlsplit(str(queue.path))
+        brokers = options.get("kafka_brokers") or place.netloc
+        if place.scheme != "kafka" and not options.get("kafka_brokers"):
+            raise _invalid(
+                f"queue '{queue.name}' at '{queue.path}' cannot trigger a function here",
+                f"graph.steps.{queue.name}.path",
+                "queues between functions are kafka://BROKER/TOPIC",
+            )
+        topic = place.path.strip("/") if place.scheme == "kafka" else str(queue.path)
+        group = options.get("group") or f"{child._document.name}-consumer-group"
+        child.with_kafka(
+            brokers.split(",") if isinstance(brokers, str) else list(brokers),
+            [topic],
+            group,
+            extra_attributes=queue.trigger_args or None,
+        )
+        return child
 
     def add_child_function(
         self,

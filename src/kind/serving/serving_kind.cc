@@ -25,17 +25,21 @@ constexpr std::string_view kFooter =
 
 const JsonObject* graph_of(const Function& function) { return object_in(function.spec(), "graph"); }
 
-// Steps of a graph that another function runs, with that function's name; empty when there are none.
-std::string foreign_function(const JsonObject& graph) {
-  const JsonObject* steps = object_in(graph, "steps");
-  if (steps == nullptr) { return {}; }
-  for (const auto& member : *steps) {
-    if (!member.value().is_object()) { continue; }
-    const std::string_view function = string_in(member.value().get_object(), "function");
-    if (!function.empty() && function != "*") { return std::string(function); }
+// The functions that read durable queues of the graph. What a queue without a path leads to is served here as well: its edge is in
+// memory, since nobody asked for more.
+Result<std::vector<std::string>> children_of(const JsonObject& graph) {
+  METIER_TRY(links, serving::queue_links(graph));
+  std::vector<std::string> out;
+  for (const auto& [child, queue] : links) {
+    const JsonObject* steps = object_in(graph, "steps");
+    const JsonObject* spec = steps == nullptr ? nullptr : object_in(*steps, queue);
+    if (spec != nullptr && !string_in(*spec, "path").empty()) { out.push_back(child); }
   }
-  return {};
+  return out;
 }
+
+constexpr std::string_view kCurrent = "SERVING_CURRENT_FUNCTION";
+bool is_child(const Function& function) { return get_env(function, kCurrent).has_value(); }
 
 // The code makes a module's `graph` itself.
 bool builds_graph(std::string_view code) {
@@ -50,17 +54,18 @@ Result<void> check_graph(const Function& function) {
   if (graph == nullptr || graph->empty()) {
     METIER_TRY(code, function.code());
     if (builds_graph(code)) { return {}; }  // the worker compiles what it builds
-    return fail(invalid("spec.graph", "the function has no graph",
-                        "fn.set_topology('flow') and graph.to(...), fn.add_model(...), or a module's "
-                        "variable graph = Flow(...) in the code"));
+    return fail(
+        invalid("spec.graph", "the function has no graph",
+                "fn.set_topology('flow') and graph.to(...), fn.add_model(...), or a module's "
+                "variable graph = Flow(...) in the code"));
   }
   const auto plan = serving::compile_graph(*graph, {.current_function = "*"});
   if (!plan && plan.error().code != "NeedsMlrun") { return fail(Error(plan.error()).at("spec")); }
   if (!plan) { return {}; }  // MLRun's own engine serves it where the environment has that
-  METIER_TRY(links, serving::queue_links(*graph));
+  METIER_TRY(readers, children_of(*graph));
   const JsonObject* children = object_in(function.spec(), "function_refs");
-  for (const auto& [child, queue] : links) {
-    if (children != nullptr && children->contains(child)) { continue; }
+  for (const std::string& child : readers) {
+    if (is_child(function) || (children != nullptr && children->contains(child))) { continue; }
     return fail(invalid("spec.function_refs",
                         "function " + quote(child) + " is used in steps and is not defined",
                         "fn.add_child_function(" + quote(child) + ", ...)"));
@@ -99,9 +104,9 @@ Result<Function> as_nuclio(const Subject& subject, const Site& site) {
     made += ", spec=" + dump_json(Json(document)) + ")\n";
   }
   const JsonObject* graph = graph_of(from);
-  if (graph != nullptr && !foreign_function(*graph).empty() &&
-      get_env(out, "SERVING_CURRENT_FUNCTION") == std::nullopt) {
-    set_variable(spec, "SERVING_CURRENT_FUNCTION", "");
+  if (graph != nullptr && !is_child(from)) {
+    METIER_TRY(readers, children_of(*graph));
+    set_variable(spec, kCurrent, readers.empty() ? "*" : "");
   }
   ensure_object(spec, "build")["functionSourceCode"] = base64_encode(made);
   // The entry is always `handler`: the graph is what the function does.

@@ -88,7 +88,7 @@ TEST(ServingKind, RefusesWhatCannotBeServed) {
   EXPECT_THAT(refusal(R"({"graph":{"kind":"router"}})"), HasSubstr("the router has no routes"));
   EXPECT_THAT(
       refusal(
-          R"({"graph":{"steps":{"q":{"kind":"queue"},"b":{"handler":"f","after":["q"],"function":"child"}}}})"),
+          R"({"graph":{"steps":{"q":{"kind":"queue","path":"kafka://h:9092/t"},"b":{"handler":"f","after":["q"],"function":"child"}}}})"),
       HasSubstr("function 'child' is used in steps and is not defined"));
   EXPECT_THAT(refusal(std::string(R"({"load_mode":"later",)") + std::string(kFlow) + "}"),
               HasSubstr("'later' is unknown"));
