@@ -18,7 +18,7 @@ class ZygoteTest : public ProcessFixture {
     const auto package = folder_ + "/runner/metier_runner";
     const auto real = std::string(METIER_SOURCE_DIR) + "/python/runner/metier_runner/";
     fs::create_directories(package);
-    for (const char* name : {"zygote.py", "_confine.py"}) {
+    for (const char* name : {"zygote.py", "_confine.py", "_targets.py"}) {
       fs::create_symlink(real + name, package + "/" + name);
     }
     static_cast<void>(write_file(
@@ -207,6 +207,7 @@ TEST_F(ZygoteTest, Pods_outlive_server_and_zygote) {
 TEST_F(ZygoteTest, A_killed_zygote_is_replaced) {
   EXPECT_EQ(output_of("before", "print('ok')"), "ok\n");
   const int old = driver_->zygotes().pid("env");
+  ASSERT_GT(old, 1);  // -1, no zygote, would be everybody
   ::kill(old, SIGKILL);
   EXPECT_EQ(output_of("after", "print('ok')"), "ok\n");
   EXPECT_EQ(output_of("later", "import os, sys\nprint('metier_runner.zygote' in sys.modules)"),
@@ -221,6 +222,7 @@ TEST_F(ZygoteTest, A_stopped_zygote_that_dies_does_not_lose_the_waiting_pod) {
     loop_.run_one();
   }
   const int pid = driver_->zygotes().pid("env");
+  ASSERT_GT(pid, 1);
   ::kill(pid, SIGSTOP);
   const auto handle = [&] {
     return run(driver_->start(
