@@ -5,12 +5,12 @@
 #include <cctype>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <set>
 
 #include <fmt/format.h>
+
+#include "base/files.h"
 
 namespace metier {
 namespace {
@@ -25,27 +25,29 @@ struct Process {
   std::int64_t rss_pages = 0;
 };
 
+// Empty when the process has gone, in the middle of the reading too (a stream's iterator would throw).
 std::string slurp(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  auto text = read_file(path);
+  return text ? std::move(*text) : std::string();
 }
 
 std::vector<Process> all_processes() {
   std::vector<Process> out;
   std::error_code ec;
-  for (const auto& one : std::filesystem::directory_iterator("/proc", ec)) {
-    const auto name = one.path().filename().string();
+  for (std::filesystem::directory_iterator at("/proc", ec), end; !ec && at != end;
+       at.increment(ec)) {
+    const auto name = at->path().filename().string();
     if (std::isdigit(static_cast<unsigned char>(name[0])) == 0) { continue; }
     const auto text = slurp("/proc/" + name + "/stat");
     const auto close = text.rfind(')');
     if (close == std::string::npos || close + 4 > text.size()) { continue; }
     Process process{.pid = std::atoi(name.c_str()), .state = text[close + 2]};
-    const char* at = text.c_str() + close + 3;
-    char* end = nullptr;
+    const char* rest = text.c_str() + close + 3;
+    char* after = nullptr;
     for (int field = 4; field <= 24; ++field) {
-      const auto value = std::strtoll(at, &end, 10);
-      if (end == at) { break; }
-      at = end;
+      const auto value = std::strtoll(rest, &after, 10);
+      if (after == rest) { break; }
+      rest = after;
       switch (field) {
         case 4: process.parent = static_cast<int>(value); break;
         case 6: process.session = static_cast<int>(value); break;
