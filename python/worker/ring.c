@@ -44,12 +44,32 @@ static int64_t now_ns(void) {
 /* ---- Event ------------------------------------------------------------------------------------------------------------------ */
 
 enum {
-  A_BODY, A_CONTENT_TYPE, A_TRIGGER, A_FIELDS, A_HEADERS, A_ID, A_METHOD, A_PATH, A_SIZE, A_TIMESTAMP, A_URL, A_SHARD_ID, A_NUM_SHARDS,
-  A_TYPE, A_TYPE_VERSION, A_VERSION, A_LAST_IN_BATCH, A_OFFSET, A_TOPIC, A_KEY, A_COUNT
+  A_BODY,
+  A_CONTENT_TYPE,
+  A_TRIGGER,
+  A_FIELDS,
+  A_HEADERS,
+  A_ID,
+  A_METHOD,
+  A_PATH,
+  A_SIZE,
+  A_TIMESTAMP,
+  A_URL,
+  A_SHARD_ID,
+  A_NUM_SHARDS,
+  A_TYPE,
+  A_TYPE_VERSION,
+  A_VERSION,
+  A_LAST_IN_BATCH,
+  A_OFFSET,
+  A_TOPIC,
+  A_KEY,
+  A_COUNT
 };
 static const char* const kAttributes[A_COUNT] = {
-    "body", "content_type", "trigger", "fields", "headers", "id", "method", "path", "size", "timestamp", "url", "shard_id", "num_shards",
-    "type", "type_version", "version", "last_in_batch", "offset", "topic", "key"};
+    "body",         "content_type", "trigger",       "fields", "headers",  "id",         "method",
+    "path",         "size",         "timestamp",     "url",    "shard_id", "num_shards", "type",
+    "type_version", "version",      "last_in_batch", "offset", "topic",    "key"};
 
 /* Helpers written in Python, set once by `configure`. */
 static struct {
@@ -63,8 +83,8 @@ static struct {
 } helpers;
 
 typedef struct {
-  PyObject_HEAD
-  const struct metier_event_record* record; /* in the ring, or `owned`; NULL for an event made by hand */
+  PyObject_HEAD const struct metier_event_record*
+      record; /* in the ring, or `owned`; NULL for an event made by hand */
   void* owned;
   PyObject* body; /* bytes of a large body */
   PyObject* cache[A_COUNT];
@@ -120,7 +140,8 @@ static PyObject* headers_of(const struct metier_event_record* record) {
     if ((uint64_t)lengths[0] + lengths[1] > (uint64_t)left - 8) { break; }
     PyObject* name = header_name(at + 8, lengths[0], !raw);
     const char* bytes = at + 8 + lengths[0];
-    PyObject* value = raw ? PyBytes_FromStringAndSize(bytes, lengths[1]) : text_of(bytes, lengths[1]);
+    PyObject* value =
+        raw ? PyBytes_FromStringAndSize(bytes, lengths[1]) : text_of(bytes, lengths[1]);
     const int failed = name == NULL || value == NULL || PyDict_SetItem(headers, name, value) != 0;
     Py_XDECREF(name);
     Py_XDECREF(value);
@@ -166,7 +187,9 @@ static PyObject* decode(EventBase* self, int which) {
     case A_TRIGGER: {
       PyObject* kind = text_part(r, METIER_PART_TRIGGER_KIND);
       PyObject* name = text_part(r, METIER_PART_TRIGGER_NAME);
-      PyObject* result = kind != NULL && name != NULL ? PyObject_CallFunctionObjArgs(helpers.trigger, kind, name, NULL) : NULL;
+      PyObject* result = kind != NULL && name != NULL
+                             ? PyObject_CallFunctionObjArgs(helpers.trigger, kind, name, NULL)
+                             : NULL;
       Py_XDECREF(kind);
       Py_XDECREF(name);
       return result;
@@ -182,7 +205,9 @@ static PyObject* decode(EventBase* self, int which) {
       return fields;
     }
     case A_HEADERS: return headers_of(r);
-    case A_ID: return r->length[METIER_PART_UID] != 0 ? text_part(r, METIER_PART_UID) : PyObject_CallFunctionObjArgs(helpers.new_id, NULL);
+    case A_ID:
+      return r->length[METIER_PART_UID] != 0 ? text_part(r, METIER_PART_UID)
+                                             : PyObject_CallFunctionObjArgs(helpers.new_id, NULL);
     case A_METHOD: return text_part(r, METIER_PART_METHOD);
     case A_PATH: return text_part(r, METIER_PART_PATH);
     case A_SIZE: return PyLong_FromUnsignedLongLong(r->body_size);
@@ -199,7 +224,8 @@ static PyObject* decode(EventBase* self, int which) {
     case A_TYPE: return text_part(r, METIER_PART_TYPE);
     case A_TYPE_VERSION: return text_part(r, METIER_PART_TYPE_VERSION);
     case A_VERSION: return text_part(r, METIER_PART_VERSION);
-    case A_LAST_IN_BATCH: return PyBool_FromLong((r->record.flags & METIER_EVENT_LAST_IN_BATCH) != 0);
+    case A_LAST_IN_BATCH:
+      return PyBool_FromLong((r->record.flags & METIER_EVENT_LAST_IN_BATCH) != 0);
     case A_OFFSET: return PyLong_FromLongLong(r->offset);
     case A_TOPIC: return text_part(r, METIER_PART_TOPIC);
     case A_KEY: {
@@ -288,14 +314,14 @@ static PyType_Slot event_slots[] = {
     {0, NULL},
 };
 static PyType_Spec event_spec = {"metier_worker._ring.EventBase", sizeof(EventBase), 0,
-                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, event_slots};
+                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                                 event_slots};
 static PyTypeObject* event_base_type;
 
 /* ---- Ring ------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-  PyObject_HEAD
-  struct metier_ring_control* control;
+  PyObject_HEAD struct metier_ring_control* control;
   struct metier_ring_slot* slots;
   const char* in; /* each ring is mapped twice, back to back */
   char* out;
@@ -329,7 +355,8 @@ static bool orphaned(Ring* self) {
 
 static void notify(Ring* self) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  if (RELAXED(&self->control->out_sleeping) != 0 && __atomic_exchange_n(&self->control->out_sleeping, 0, __ATOMIC_SEQ_CST) != 0) {
+  if (RELAXED(&self->control->out_sleeping) != 0 &&
+      __atomic_exchange_n(&self->control->out_sleeping, 0, __ATOMIC_SEQ_CST) != 0) {
     const uint64_t one = 1;
     ssize_t done = write(self->out_eventfd, &one, sizeof one);
     (void)done;
@@ -353,10 +380,8 @@ static char* reserve(Ring* self, uint64_t size) {
     self->out_tail = LOAD(&self->control->out_tail);
     if (METIER_RING_BYTES - (self->out_head - self->out_tail) >= need) { break; }
     notify(self);
-    Py_BEGIN_ALLOW_THREADS
-    futex_wait(&self->control->out_wanted, 1, 1000);
-    Py_END_ALLOW_THREADS
-    if (PyErr_CheckSignals() != 0) { return NULL; }
+    Py_BEGIN_ALLOW_THREADS futex_wait(&self->control->out_wanted, 1, 1000);
+    Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) { return NULL; }
     if (++silent % 2 == 0 && orphaned(self)) {
       PyErr_SetString(PyExc_ConnectionError, "the processor has gone");
       return NULL;
@@ -371,12 +396,14 @@ static void publish(Ring* self, uint64_t size) {
   notify(self);
 }
 
-static void record_at(char* at, uint64_t size, int type, int flags, uint32_t slot, uint32_t generation) {
+static void record_at(char* at, uint64_t size, int type, int flags, uint32_t slot,
+                      uint32_t generation) {
   struct metier_record record = {(uint32_t)size, (uint16_t)type, (uint16_t)flags, slot, generation};
   memcpy(at, &record, sizeof record);
 }
 
-static int send_record(Ring* self, int type, int flags, uint32_t slot, uint32_t generation, const void* bytes, size_t size) {
+static int send_record(Ring* self, int type, int flags, uint32_t slot, uint32_t generation,
+                       const void* bytes, size_t size) {
   char* at = reserve(self, sizeof(struct metier_record) + size);
   if (at == NULL) { return -1; }
   record_at(at, sizeof(struct metier_record) + size, type, flags, slot, generation);
@@ -386,10 +413,13 @@ static int send_record(Ring* self, int type, int flags, uint32_t slot, uint32_t 
 }
 
 /* The answer of known length: one record when it fits, else a head and pieces. */
-static int send_response(Ring* self, uint32_t slot, uint32_t generation, int flags, uint32_t status, const char* type, size_t type_size,
-                         const char* headers, size_t headers_size, const char* body, size_t body_size, int64_t handler_ns) {
+static int send_response(Ring* self, uint32_t slot, uint32_t generation, int flags, uint32_t status,
+                         const char* type, size_t type_size, const char* headers,
+                         size_t headers_size, const char* body, size_t body_size,
+                         int64_t handler_ns) {
   const bool whole = body_size <= METIER_RING_INLINE;
-  const uint64_t size = sizeof(struct metier_head) + type_size + headers_size + (whole ? body_size : 0);
+  const uint64_t size =
+      sizeof(struct metier_head) + type_size + headers_size + (whole ? body_size : 0);
   if (type_size > 4096 || headers_size > 65536) {
     PyErr_SetString(PyExc_ValueError, "the response's headers are larger than 64 KiB");
     return -1;
@@ -417,8 +447,11 @@ static int send_response(Ring* self, uint32_t slot, uint32_t generation, int fla
   publish(self, size);
   if (whole) { return 0; }
   for (size_t sent = 0; sent < body_size;) {
-    const size_t piece = body_size - sent < METIER_RING_INLINE ? body_size - sent : METIER_RING_INLINE;
-    if (send_record(self, METIER_CHUNK, 0, slot, generation, body + sent, piece) != 0) { return -1; }
+    const size_t piece =
+        body_size - sent < METIER_RING_INLINE ? body_size - sent : METIER_RING_INLINE;
+    if (send_record(self, METIER_CHUNK, 0, slot, generation, body + sent, piece) != 0) {
+      return -1;
+    }
     sent += piece;
   }
   const int64_t end[2] = {handler_ns, 0};
@@ -437,9 +470,7 @@ static PyObject* receive_body(Ring* self, uint64_t size) {
   message.msg_control = room;
   message.msg_controllen = sizeof room;
   ssize_t got;
-  do {
-    got = recvmsg(self->socket, &message, MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
+  do { got = recvmsg(self->socket, &message, MSG_CMSG_CLOEXEC); } while (got < 0 && errno == EINTR);
   struct cmsghdr* header = CMSG_FIRSTHDR(&message);
   if (got <= 0 || header == NULL || header->cmsg_type != SCM_RIGHTS) {
     PyErr_SetString(PyExc_ConnectionError, "the processor sent no body");
@@ -470,7 +501,8 @@ static int claim(Ring* self, uint32_t slot, uint32_t generation) {
   uint64_t expected = (uint64_t)generation << 32 | METIER_CLAIM_QUEUED;
   const uint64_t started = (uint64_t)generation << 32 | METIER_CLAIM_STARTED;
   return slot < METIER_RING_SLOTS &&
-         __atomic_compare_exchange_n(&self->slots[slot].claim, &expected, started, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+         __atomic_compare_exchange_n(&self->slots[slot].claim, &expected, started, false,
+                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 static bool is_cloud_event(const struct metier_event_record* record) {
@@ -519,9 +551,15 @@ static int host_from(PyObject* object, Host* host) {
   struct {
     const char* name;
     PyObject** at;
-  } const wanted[] = {{"handler", &host->handler}, {"context", &host->context},        {"encode", &host->encode},
-                      {"failed", &host->failed},   {"coroutine_type", &host->coroutine_type}, {"coroutine", &host->coroutine},
-                      {"batch", &host->batch},     {"begin", &host->begin},            {"done", &host->done}};
+  } const wanted[] = {{"handler", &host->handler},
+                      {"context", &host->context},
+                      {"encode", &host->encode},
+                      {"failed", &host->failed},
+                      {"coroutine_type", &host->coroutine_type},
+                      {"coroutine", &host->coroutine},
+                      {"batch", &host->batch},
+                      {"begin", &host->begin},
+                      {"done", &host->done}};
   memset(host, 0, sizeof *host);
   for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; ++i) {
     *wanted[i].at = PyObject_GetAttrString(object, wanted[i].name);
@@ -543,21 +581,24 @@ static void host_release(Host* host) {
 }
 
 /* (status, content_type bytes, headers bytes, body bytes, flags) as `encode` and `failed` give it; None: it has sent the answer itself. */
-static int send_encoded(Ring* self, uint32_t slot, uint32_t generation, PyObject* encoded, int64_t handler_ns) {
+static int send_encoded(Ring* self, uint32_t slot, uint32_t generation, PyObject* encoded,
+                        int64_t handler_ns) {
   if (encoded == Py_None) { return 0; }
   int status = 0;
   int flags = 0;
   const char *type = NULL, *headers = NULL, *body = NULL;
   Py_ssize_t type_size = 0, headers_size = 0, body_size = 0;
-  if (!PyArg_ParseTuple(encoded, "iy#y#y#i", &status, &type, &type_size, &headers, &headers_size, &body, &body_size, &flags)) {
+  if (!PyArg_ParseTuple(encoded, "iy#y#y#i", &status, &type, &type_size, &headers, &headers_size,
+                        &body, &body_size, &flags)) {
     return -1;
   }
-  return send_response(self, slot, generation, flags, (uint32_t)status, type, (size_t)type_size, headers, (size_t)headers_size, body,
-                       (size_t)body_size, handler_ns);
+  return send_response(self, slot, generation, flags, (uint32_t)status, type, (size_t)type_size,
+                       headers, (size_t)headers_size, body, (size_t)body_size, handler_ns);
 }
 
 /* The pending exception, as `failed(exception, slot, generation)` words it. */
-static int send_failed(Ring* self, Host* host, uint32_t slot, uint32_t generation, int64_t handler_ns) {
+static int send_failed(Ring* self, Host* host, uint32_t slot, uint32_t generation,
+                       int64_t handler_ns) {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
@@ -572,12 +613,14 @@ static int send_failed(Ring* self, Host* host, uint32_t slot, uint32_t generatio
   return result;
 }
 
-static int send_result(Ring* self, Host* host, uint32_t slot, uint32_t generation, PyObject* result, int64_t handler_ns) {
+static int send_result(Ring* self, Host* host, uint32_t slot, uint32_t generation, PyObject* result,
+                       int64_t handler_ns) {
   if (PyBytes_CheckExact(result)) {
     char* bytes = NULL;
     Py_ssize_t size = 0;
     PyBytes_AsStringAndSize(result, &bytes, &size);
-    return send_response(self, slot, generation, 0, 200, "text/plain", 10, NULL, 0, bytes, (size_t)size, handler_ns);
+    return send_response(self, slot, generation, 0, 200, "text/plain", 10, NULL, 0, bytes,
+                         (size_t)size, handler_ns);
   }
   if (PyUnicode_CheckExact(result)) {
     PyObject* encoded = PyUnicode_AsUTF8String(result);
@@ -585,14 +628,16 @@ static int send_result(Ring* self, Host* host, uint32_t slot, uint32_t generatio
       char* bytes = NULL;
       Py_ssize_t size = 0;
       PyBytes_AsStringAndSize(encoded, &bytes, &size);
-      const int sent = send_response(self, slot, generation, 0, 200, "text/plain", 10, NULL, 0, bytes, (size_t)size, handler_ns);
+      const int sent = send_response(self, slot, generation, 0, 200, "text/plain", 10, NULL, 0,
+                                     bytes, (size_t)size, handler_ns);
       Py_DECREF(encoded);
       return sent;
     }
     PyErr_Clear(); /* lone surrogates: encode() says what they become */
   }
   PyObject* ids = Py_BuildValue("(IIL)", slot, generation, (long long)handler_ns);
-  PyObject* encoded = ids == NULL ? NULL : PyObject_CallFunctionObjArgs(host->encode, result, ids, NULL);
+  PyObject* encoded =
+      ids == NULL ? NULL : PyObject_CallFunctionObjArgs(host->encode, result, ids, NULL);
   Py_XDECREF(ids);
   if (encoded == NULL) { return send_failed(self, host, slot, generation, handler_ns); }
   const int sent = send_encoded(self, slot, generation, encoded, handler_ns);
@@ -614,7 +659,8 @@ static int serve_event(Ring* self, Host* host, const struct metier_event_record*
   if (event == NULL) { return -1; }
   const bool logs = (record->record.flags & METIER_EVENT_LOGS) != 0;
   if (logs) {
-    PyObject* began = PyObject_CallFunction(host->begin, "IIi", slot, generation, (int)record->log_level);
+    PyObject* began =
+        PyObject_CallFunction(host->begin, "IIi", slot, generation, (int)record->log_level);
     if (began == NULL) {
       Py_DECREF((PyObject*)event);
       return -1;
@@ -622,10 +668,12 @@ static int serve_event(Ring* self, Host* host, const struct metier_event_record*
     Py_DECREF(began);
   }
   const int64_t start = now_ns();
-  PyObject* result = PyObject_CallFunctionObjArgs(host->handler, host->context, (PyObject*)event, NULL);
+  PyObject* result =
+      PyObject_CallFunctionObjArgs(host->handler, host->context, (PyObject*)event, NULL);
   int sent = 0;
   if (result != NULL && (PyObject*)Py_TYPE(result) == host->coroutine_type) {
-    PyObject* awaited = PyObject_CallFunctionObjArgs(host->coroutine, result, (PyObject*)event, NULL);
+    PyObject* awaited =
+        PyObject_CallFunctionObjArgs(host->coroutine, result, (PyObject*)event, NULL);
     Py_DECREF(result);
     result = awaited;
   }
@@ -669,7 +717,8 @@ static int serve_batch(Ring* self, Host* host, uint32_t count) {
     }
     EventBase* event = new_event(self, record);
     PyObject* id = Py_BuildValue("(II)", record->record.slot, record->record.generation);
-    if (event == NULL || id == NULL || detach(event) != 0 || PyList_Append(events, (PyObject*)event) != 0 || PyList_Append(ids, id) != 0) {
+    if (event == NULL || id == NULL || detach(event) != 0 ||
+        PyList_Append(events, (PyObject*)event) != 0 || PyList_Append(ids, id) != 0) {
       sent = -1;
     }
     Py_XDECREF((PyObject*)event);
@@ -721,17 +770,13 @@ static PyObject* ring_serve(PyObject* object, PyObject* args) {
         /* One event at a time: the processor is about to hand over the next one, often on this very core. Cheaper to step aside once than
          * to sleep; where events come in bunches it would only make the bunches smaller. */
         run = 0;
-        Py_BEGIN_ALLOW_THREADS
-        sched_yield();
-        Py_END_ALLOW_THREADS
-        continue;
+        Py_BEGIN_ALLOW_THREADS sched_yield();
+        Py_END_ALLOW_THREADS continue;
       }
       run = 0;
       if (fall_asleep(self, METIER_SLEEPS_FUTEX)) {
-        Py_BEGIN_ALLOW_THREADS
-        futex_wait(&self->control->in_sleeping, METIER_SLEEPS_FUTEX, 1000);
-        Py_END_ALLOW_THREADS
-        STORE(&self->control->in_sleeping, METIER_AWAKE);
+        Py_BEGIN_ALLOW_THREADS futex_wait(&self->control->in_sleeping, METIER_SLEEPS_FUTEX, 1000);
+        Py_END_ALLOW_THREADS STORE(&self->control->in_sleeping, METIER_AWAKE);
         if (PyErr_CheckSignals() != 0) { break; }
         if (!in_ready(self) && ++quiet % 2 == 0 && orphaned(self)) { reason = "gone"; }
       }
@@ -741,7 +786,9 @@ static PyObject* ring_serve(PyObject* object, PyObject* args) {
     ++run;
     switch (record->type) {
       case METIER_EVENT:
-        if (serve_event(self, &host, (const struct metier_event_record*)record) != 0) { goto failed; }
+        if (serve_event(self, &host, (const struct metier_event_record*)record) != 0) {
+          goto failed;
+        }
         break;
       case METIER_BATCH: {
         const uint32_t count = record->slot;
@@ -749,10 +796,22 @@ static PyObject* ring_serve(PyObject* object, PyObject* args) {
         if (serve_batch(self, &host, count) != 0) { goto failed; }
         break;
       }
-      case METIER_DRAIN: consume(self, record->size); reason = "drain"; break;
-      case METIER_TERMINATE: consume(self, record->size); reason = "terminate"; break;
-      case METIER_CONTINUE: consume(self, record->size); reason = "continue"; break;
-      case METIER_STOP: consume(self, record->size); reason = "stop"; break;
+      case METIER_DRAIN:
+        consume(self, record->size);
+        reason = "drain";
+        break;
+      case METIER_TERMINATE:
+        consume(self, record->size);
+        reason = "terminate";
+        break;
+      case METIER_CONTINUE:
+        consume(self, record->size);
+        reason = "continue";
+        break;
+      case METIER_STOP:
+        consume(self, record->size);
+        reason = "stop";
+        break;
       default: consume(self, record->size); break; /* CANCEL: a sync handler is left alone */
     }
   }
@@ -785,7 +844,9 @@ static PyObject* ring_next(PyObject* object, PyObject* unused) {
         consume(self, size);
         return Py_BuildValue("(sNIIii)", "event", (PyObject*)event, slot, generation, logs, level);
       }
-      case METIER_CANCEL: consume(self, size); return Py_BuildValue("(sII)", "cancel", slot, generation);
+      case METIER_CANCEL:
+        consume(self, size);
+        return Py_BuildValue("(sII)", "cancel", slot, generation);
       case METIER_DRAIN: word = "drain"; break;
       case METIER_TERMINATE: word = "terminate"; break;
       case METIER_CONTINUE: word = "continue"; break;
@@ -841,7 +902,10 @@ static PyObject* ring_head(PyObject* object, PyObject* args) {
   int status, flags;
   const char *type, *headers;
   Py_ssize_t type_size, headers_size;
-  if (!PyArg_ParseTuple(args, "IIiy#y#i", &slot, &generation, &status, &type, &type_size, &headers, &headers_size, &flags)) { return NULL; }
+  if (!PyArg_ParseTuple(args, "IIiy#y#i", &slot, &generation, &status, &type, &type_size, &headers,
+                        &headers_size, &flags)) {
+    return NULL;
+  }
   if (type_size > 4096 || headers_size > 65536) {
     PyErr_SetString(PyExc_ValueError, "the response's headers are larger than 64 KiB");
     return NULL;
@@ -880,7 +944,8 @@ static PyObject* ring_wanted(PyObject* object, PyObject* args) {
   unsigned int slot, generation;
   if (!PyArg_ParseTuple(args, "II", &slot, &generation)) { return NULL; }
   if (slot >= METIER_RING_SLOTS) { Py_RETURN_FALSE; }
-  return PyBool_FromLong(LOAD(&((Ring*)object)->slots[slot].claim) == ((uint64_t)generation << 32 | METIER_CLAIM_STARTED));
+  return PyBool_FromLong(LOAD(&((Ring*)object)->slots[slot].claim) ==
+                         ((uint64_t)generation << 32 | METIER_CLAIM_STARTED));
 }
 
 /* chunk(slot, generation, bytes, sent): waits until at most the window is under way. False: the peer has gone. */
@@ -903,22 +968,27 @@ static PyObject* ring_chunk(PyObject* object, PyObject* args) {
       STORE(&self->control->out_wanted, 1);
       __atomic_thread_fence(__ATOMIC_SEQ_CST);
       if (sent - LOAD(&self->slots[slot].credit) < METIER_RING_WINDOW) { break; }
-      Py_BEGIN_ALLOW_THREADS
-      futex_wait(&self->control->out_wanted, 1, 1000);
-      Py_END_ALLOW_THREADS
-      if (PyErr_CheckSignals() != 0) {
+      Py_BEGIN_ALLOW_THREADS futex_wait(&self->control->out_wanted, 1, 1000);
+      Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) {
         failed = 1;
         break;
       }
-      if (++turns % 2 == 0 && orphaned(self)) { gone = true; break; }
+      if (++turns % 2 == 0 && orphaned(self)) {
+        gone = true;
+        break;
+      }
     }
     if (failed || gone) { break; }
     const Py_ssize_t piece = size - done < METIER_RING_INLINE ? size - done : METIER_RING_INLINE;
-    if (send_record(self, METIER_CHUNK, 0, slot, generation, bytes + done, (size_t)piece) != 0) { failed = 1; }
+    if (send_record(self, METIER_CHUNK, 0, slot, generation, bytes + done, (size_t)piece) != 0) {
+      failed = 1;
+    }
     done += piece;
     sent += (unsigned long long)piece;
   }
-  if (!gone && !failed) { gone = LOAD(&self->slots[slot].claim) != ((uint64_t)generation << 32 | METIER_CLAIM_STARTED); }
+  if (!gone && !failed) {
+    gone = LOAD(&self->slots[slot].claim) != ((uint64_t)generation << 32 | METIER_CLAIM_STARTED);
+  }
   if (failed) {
     if (!PyErr_Occurred()) { PyErr_SetString(PyExc_ValueError, "there is no such slot"); }
     return NULL;
@@ -932,7 +1002,9 @@ static PyObject* ring_end(PyObject* object, PyObject* args) {
   long long spent;
   if (!PyArg_ParseTuple(args, "IIL", &slot, &generation, &spent)) { return NULL; }
   const int64_t end[2] = {spent, 0};
-  if (send_record((Ring*)object, METIER_END, 0, slot, generation, end, sizeof end) != 0) { return NULL; }
+  if (send_record((Ring*)object, METIER_END, 0, slot, generation, end, sizeof end) != 0) {
+    return NULL;
+  }
   Py_RETURN_NONE;
 }
 
@@ -944,7 +1016,9 @@ static PyObject* ring_message(PyObject* object, PyObject* args) {
   Py_ssize_t size;
   if (!PyArg_ParseTuple(args, "iIIy#", &type, &slot, &generation, &bytes, &size)) { return NULL; }
   if (size > METIER_RING_INLINE) { size = METIER_RING_INLINE; }
-  if (send_record((Ring*)object, type, 0, slot, generation, bytes, (size_t)size) != 0) { return NULL; }
+  if (send_record((Ring*)object, type, 0, slot, generation, bytes, (size_t)size) != 0) {
+    return NULL;
+  }
   Py_RETURN_NONE;
 }
 
@@ -986,7 +1060,8 @@ static int map_ring(int fd, off_t at, char** out) {
   char* base = mmap(NULL, 2 * METIER_RING_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (base == MAP_FAILED) { return -1; }
   for (int i = 0; i < 2; ++i) {
-    if (mmap(base + (size_t)i * METIER_RING_BYTES, METIER_RING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, at) == MAP_FAILED) {
+    if (mmap(base + (size_t)i * METIER_RING_BYTES, METIER_RING_BYTES, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED, fd, at) == MAP_FAILED) {
       return -1;
     }
   }
@@ -998,7 +1073,10 @@ static int ring_init(PyObject* object, PyObject* args, PyObject* named) {
   Ring* self = (Ring*)object;
   (void)named;
   int segment;
-  if (!PyArg_ParseTuple(args, "iiii", &segment, &self->out_eventfd, &self->in_eventfd, &self->socket)) { return -1; }
+  if (!PyArg_ParseTuple(args, "iiii", &segment, &self->out_eventfd, &self->in_eventfd,
+                        &self->socket)) {
+    return -1;
+  }
   char *control, *in, *out;
   control = mmap(NULL, METIER_RING_CONTROL, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0);
   if (control == MAP_FAILED || map_ring(segment, METIER_RING_CONTROL, &in) != 0 ||
@@ -1048,12 +1126,16 @@ static PyType_Slot ring_slots[] = {
     {Py_tp_methods, ring_methods},
     {0, NULL},
 };
-static PyType_Spec ring_spec = {"metier_worker._ring.Ring", sizeof(Ring), 0, Py_TPFLAGS_DEFAULT, ring_slots};
+static PyType_Spec ring_spec = {"metier_worker._ring.Ring", sizeof(Ring), 0, Py_TPFLAGS_DEFAULT,
+                                ring_slots};
 
 static PyObject* configure(PyObject* module, PyObject* args) {
   (void)module;
   PyObject *parse_body, *parse_query, *trigger, *timestamp, *new_id, *cloud_event, *event_type;
-  if (!PyArg_ParseTuple(args, "OOOOOOO", &parse_body, &parse_query, &trigger, &timestamp, &new_id, &cloud_event, &event_type)) { return NULL; }
+  if (!PyArg_ParseTuple(args, "OOOOOOO", &parse_body, &parse_query, &trigger, &timestamp, &new_id,
+                        &cloud_event, &event_type)) {
+    return NULL;
+  }
   if (!PyType_Check(event_type) || !PyType_IsSubtype((PyTypeObject*)event_type, event_base_type)) {
     PyErr_SetString(PyExc_TypeError, "the event's type has EventBase as a base");
     return NULL;
@@ -1071,11 +1153,19 @@ static PyObject* configure(PyObject* module, PyObject* args) {
 }
 
 static PyMethodDef module_methods[] = {
-    {"configure", configure, METH_VARARGS, "configure(parse_body, parse_query, trigger, timestamp, new_id, cloud_event, event_type)"},
+    {"configure", configure, METH_VARARGS,
+     "configure(parse_body, parse_query, trigger, timestamp, new_id, cloud_event, event_type)"},
     {NULL, NULL, 0, NULL},
 };
-static struct PyModuleDef module_definition = {PyModuleDef_HEAD_INIT, "_ring", "The worker's end of the ring.", -1, module_methods,
-                                               NULL, NULL, NULL, NULL};
+static struct PyModuleDef module_definition = {PyModuleDef_HEAD_INIT,
+                                               "_ring",
+                                               "The worker's end of the ring.",
+                                               -1,
+                                               module_methods,
+                                               NULL,
+                                               NULL,
+                                               NULL,
+                                               NULL};
 
 PyMODINIT_FUNC PyInit__ring(void) {
   for (int i = 0; i < A_COUNT; ++i) {
@@ -1090,7 +1180,8 @@ PyMODINIT_FUNC PyInit__ring(void) {
   PyObject* ring_type = PyType_FromSpec(&ring_spec);
   if (event_base_type == NULL || ring_type == NULL) { return NULL; }
   Py_INCREF((PyObject*)event_base_type);
-  if (PyModule_AddObject(module, "EventBase", (PyObject*)event_base_type) != 0 || PyModule_AddObject(module, "Ring", ring_type) != 0) {
+  if (PyModule_AddObject(module, "EventBase", (PyObject*)event_base_type) != 0 ||
+      PyModule_AddObject(module, "Ring", ring_type) != 0) {
     return NULL;
   }
   return module;

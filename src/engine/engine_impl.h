@@ -21,7 +21,7 @@ struct Engine::Live {
   Time printed_at{};      // something was printed last
   std::map<std::string, std::uint64_t, std::less<>>
       printed;                  // part → size of its log at the last look
-  Json progress;  // what the engine of its kind says (stages, tasks), or null
+  Json progress;                // what the engine of its kind says (stages, tasks), or null
   std::string reason, message;  // while pending
   bool committed = false;       // its transaction is durable
   bool working = false;

@@ -3,6 +3,19 @@
 namespace metier {
 namespace {
 
+// A pod whose metadata lies in `metadata`, a member of a custom resource.
+template <class Metadata>
+PodPart part_of(JsonObject& spec, Metadata metadata) {
+  return {spec,
+          [metadata](std::string_view key, std::string_view text) {
+            ensure_object(metadata(), "annotations")[key] = text;
+          },
+          [metadata](std::string_view key, std::string_view text) {
+            JsonObject& labels = ensure_object(metadata(), "labels");
+            if (!labels.contains(key)) { labels[key] = text; }
+          }};
+}
+
 void visit_templates(Json& value, const std::function<void(PodPart&)>& visit) {
   if (value.is_array()) {
     for (Json& item : value.get_array()) { visit_templates(item, visit); }
@@ -15,15 +28,8 @@ void visit_templates(Json& value, const std::function<void(PodPart&)>& visit) {
       JsonObject* spec = object_in(inner.get_object(), "spec");
       if (spec != nullptr && spec->contains("containers")) {
         JsonObject& document = inner.get_object();
-        PodPart part{
-            *spec,
-            [&document](std::string_view key, std::string_view text) {
-              ensure_object(ensure_object(document, "metadata"), "annotations")[key] = text;
-            },
-            [&document](std::string_view key, std::string_view text) {
-              JsonObject& labels = ensure_object(ensure_object(document, "metadata"), "labels");
-              if (!labels.contains(key)) { labels[key] = text; }
-            }};
+        PodPart part = part_of(
+            *spec, [&document]() -> JsonObject& { return ensure_object(document, "metadata"); });
         visit(part);
         continue;
       }
@@ -51,9 +57,7 @@ void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit
     JsonObject& spec = ensure_object(resource.body, "spec");
     for (const std::string_view role : {"driver", "executor"}) {
       if (JsonObject* body = object_in(spec, role)) {
-        PodPart part{*body, [body](std::string_view key, std::string_view text) {
-                       ensure_object(*body, "annotations")[key] = text;
-                     }};
+        PodPart part = part_of(*body, [body]() -> JsonObject& { return *body; });
         visit(part);
       }
     }

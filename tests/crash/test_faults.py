@@ -183,7 +183,11 @@ def trial_of_call(folder: Path, fault: str) -> Trial:
         server.wrapper = []
         server.start()
         # strace follows the job's own process too: what happened to it is what is reported.
-        fair = ("ShimLost", "Killed(SIGKILL)") if "SIGKILL" in fault else ("ShimLost", "HandlerError", "ExitCode", "StartFailed")
+        fair = (
+            ("ShimLost", "Killed(SIGKILL)")
+            if "SIGKILL" in fault
+            else ("ShimLost", "HandlerError", "ExitCode", "StartFailed")
+        )
         check(server, trial, uid, marker, 0, fair)
         if server.stop() != 0:
             trial.problems.append("the clean stop failed")

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import Server, has_verb, kill_tree_of, running
-
-pytestmark = pytest.mark.skipif(not has_verb("processor"), reason="this build has no real-time processor")
+from support.server import Server, kill_tree_of, running
 
 HELLO = """
 import os

@@ -126,7 +126,6 @@ def test_killed_for_memory_by_name(server: Server, folder: Path) -> None:
         (["train.py:train", "--kind", "job", "--mem", "2GB"], 2, "2G"),
         (["train.py:train", "--kind", "job", "--mem", "9000Gi"], 5, "GiB"),
         (["train.py:train", "--kind", "job", "--secret", "nothing:key"], 3, "nothing"),
-        (["train.py:train", "--kind", "spark"], 5, "spark"),
         (["train.py:train", "--kind", "mpijob", "--max", "3"], 2, "fixed number of workers"),
         (["train.py:train", "-p", "x"], 2, "-p"),
         (["train.py:train", "--nonsense"], 2, "--nonsense"),

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import Server, has_verb
-
-BUILT = "serving_kind.cc" in (Path(__file__).resolve().parents[2] / "src/kind/CMakeLists.txt").read_text()
-pytestmark = pytest.mark.skipif(not (BUILT and has_verb("processor")), reason="this build cannot deploy kind serving")
+from support.server import Server
 
 GRAPH = """
 import asyncio
@@ -137,7 +134,7 @@ def document(graph: Any, code: str = GRAPH) -> dict[str, Any]:
 def test_a_graph_of_the_document_and_a_router(server: Server, tmp_path: Path) -> None:
     routes = {"m1": {"kind": "task", "class_name": "Model", "class_args": {"model_path": ""}}}
     (tmp_path / "function.yaml").write_text(json.dumps(document({"kind": "router", "routes": routes})))
-    done = server.metier("deploy", "function.yaml", cwd=tmp_path)
+    done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     url = done.stdout.strip().splitlines()[-1]
     status, body, _ = call(url, "/v2/models/m1/infer", {"inputs": [3]})
@@ -167,5 +164,5 @@ def test_no_graph_and_a_cycle_in_the_document_are_refused_at_once(server: Server
     assert done.returncode == 2 and "the function has no graph" in done.stderr
     steps = {"a": {"handler": "boom", "after": ["b"]}, "b": {"handler": "boom", "after": ["a"]}}
     (tmp_path / "function.yaml").write_text(json.dumps(document({"steps": steps})))
-    done = server.metier("deploy", "function.yaml", cwd=tmp_path)
+    done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
     assert done.returncode == 2 and "loop detected" in done.stderr

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import Server, has_verb
-
-pytestmark = pytest.mark.skipif(not has_verb("processor"), reason="this build has no real-time processor")
+from support.server import Server
 
 CODE = """
 import json

@@ -19,12 +19,6 @@ from urllib.parse import urlsplit
 BINARY = os.environ.get("METIER_BINARY", str(Path(__file__).resolve().parents[2] / "build" / "dev" / "metier"))
 
 
-def has_verb(verb: str) -> bool:
-    """Whether this build of the program knows a verb, hidden ones included."""
-    done = subprocess.run([BINARY, verb, "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    return "is not a verb" not in done.stderr
-
-
 class Answer:
     """Status, headers and body of one REST call."""
 

@@ -25,15 +25,15 @@ std::string processor_pod_name(const Resource& function, std::int64_t generation
 
 // What the node adds to the function's own document.
 struct ProcessorPlace {
-  std::string path;     // folder of the code
-  std::string python;   // interpreter
-  std::string lib;      // the unpacked bundle
-  std::string gate;     // path of the gate's socket; empty: the processor binds `address` itself
-  std::string socket;   // its name there
+  std::string path;    // folder of the code
+  std::string python;  // interpreter
+  std::string lib;     // the unpacked bundle
+  std::string gate;    // path of the gate's socket; empty: the processor binds `address` itself
+  std::string socket;  // its name there
   std::string external_socket;  // of the one that other machines reach, may be empty
-  std::string address;  // of the HTTP trigger
-  std::string pod;      // its name
-  std::string pod_ip;   // of health and metrics
+  std::string address;          // of the HTTP trigger
+  std::string pod;              // its name
+  std::string pod_ip;           // of health and metrics
 };
 // The file of `metier processor --config` (realtime/processor_config.h).
 JsonObject processor_config(const Resource& function, const ProcessorPlace& place);
