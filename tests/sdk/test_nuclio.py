@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 import time
 from pathlib import Path
@@ -35,16 +34,6 @@ def train(context, p1: int = 1):
     context.log_result("twice", p1 * 2)
     return p1
 """
-
-
-@pytest.fixture(scope="module")
-def mlrun(server: Server) -> Any:
-    os.environ["MLRUN_DBPATH"] = server.url
-    os.environ["MLRUN_HTTPDB__TOKEN"] = server.token
-    import mlrun
-
-    mlrun.set_environment(api_path=server.url, artifact_path=str(server.data.parent / "artifacts"))
-    return mlrun
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,6 @@ def train(context, lr: float = 0.1, text="x"):
 def fail(context):
     raise ValueError("no such luck")
 """
-
-
-@pytest.fixture(scope="module")
-def mlrun(server: Server) -> Any:
-    os.environ["MLRUN_DBPATH"] = server.url
-    os.environ["MLRUN_HTTPDB__TOKEN"] = server.token
-    os.environ["MLRUN_HTTPDB__HTTP__VERIFY"] = "false"
-    import mlrun
-
-    mlrun.set_environment(api_path=server.url, artifact_path=str(server.data.parent / "artifacts"))
-    return mlrun
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +129,6 @@ def test_what_is_missing_says_so(mlrun: Any, project: Any, code: Path) -> None:
         function.run(handler="train", local=False, schedule="0 * * * *")
 
 
-def test_deletes_runs_functions_and_the_project(mlrun: Any, project: Any) -> None:
-    db = mlrun.get_run_db()
-    newest = db.list_runs(project="sdk")[0]
-    db.del_run(newest["metadata"]["uid"], "sdk")
-    db.del_runs(project="sdk")
-    assert len(db.list_runs(project="sdk")) == 0
-    db.delete_project("sdk", deletion_strategy="cascade")
-    assert "sdk" not in db.list_projects(format_="name_only")
-
-
 SPARK = """
 def total(context, n: int = 100):
     from pyspark.sql import SparkSession, functions as F
@@ -177,3 +155,13 @@ def test_a_spark_function_runs_with_its_executors(mlrun: Any, project: Any, serv
     assert "squares" in run.outputs
     with pytest.raises(ValueError, match="memory"):
         function.with_driver_requests(mem="1Gi")
+
+
+def test_deletes_runs_functions_and_the_project(mlrun: Any, project: Any) -> None:
+    db = mlrun.get_run_db()
+    newest = db.list_runs(project="sdk")[0]
+    db.del_run(newest["metadata"]["uid"], "sdk")
+    db.del_runs(project="sdk")
+    assert len(db.list_runs(project="sdk")) == 0
+    db.delete_project("sdk", deletion_strategy="cascade")
+    assert "sdk" not in db.list_projects(format_="name_only")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,6 @@ class Model(mlrun.serving.V2ModelServer):
     def predict(self, request):
         return [value * self.model for value in request["inputs"]]
 """
-
-
-@pytest.fixture(scope="module")
-def mlrun(server: Server) -> Any:
-    os.environ["MLRUN_DBPATH"] = server.url
-    os.environ["MLRUN_HTTPDB__TOKEN"] = server.token
-    import mlrun
-
-    mlrun.set_environment(api_path=server.url, artifact_path=str(server.data.parent / "artifacts"))
-    return mlrun
 
 
 @pytest.fixture(scope="module")
