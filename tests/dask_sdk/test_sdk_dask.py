@@ -28,8 +28,10 @@ def mlrun(server: Server) -> Iterator[Any]:
             name, _, value = line.removeprefix("export ").partition("=")
             os.environ[name] = value.strip("'\"")
     sys.path.extend(path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path not in sys.path)
+    import dask
     import mlrun
 
+    dask.config.refresh()  # a user's shell has these variables before Python starts
     mlrun.set_environment(api_path=server.url, artifact_path=str(server.data.parent / "artifacts"))
     yield mlrun
 
