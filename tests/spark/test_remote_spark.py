@@ -60,7 +60,7 @@ def master(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     with ended_after(first):
         listening(port)
         url = f"spark://127.0.0.1:{port}"
-        size = ["--cores", "1", "--memory", "600m", "--work-dir", str(folder / "work")]
+        size = ["--cores", "1", "--memory", "1200m", "--work-dir", str(folder / "work")]
         with ended_after(java(python, folder, "256m", "org.apache.spark.deploy.worker.Worker", *place, *size, url)):
             yield url
 
