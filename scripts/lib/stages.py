@@ -158,8 +158,8 @@ STAGES = [
     Stage("asan", ctest("asan")),
     Stage("build tsan", build("tsan", "base_test", "store_test")),
     Stage("tsan", ctest("tsan", "base|store")),
-    Stage("build fuzz", build("fuzz", "fuzz")),
-    Stage("fuzz", fuzz),
+    Stage("build fuzz", build("fuzz", "fuzz"), only_all=True),
+    Stage("fuzz", fuzz, only_all=True),
 ]
 
 
