@@ -105,12 +105,16 @@ def _engine(job: Job) -> Iterator[None]:
     if "METIER_SPARK" not in job.environment and not job.environment.get("METIER_SPARK_SERVICE"):
         yield
         return
+    from .failure import keep_text
     from .spark import Session
 
     job.spark = Session(job.environment)
     try:
         job.spark.begin()
         yield
+    except Exception as error:
+        keep_text(error)  # Py4J asks the JVM for its errors' words, and `end` takes the JVM down
+        raise
     finally:
         job.spark.end()
         if job.context is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import sys
@@ -60,10 +61,20 @@ def describe(error: BaseException, context: Context | None = None, root: str = "
     return body
 
 
+KEPT_TEXT = "_metier_text"
+
+
+def keep_text(error: BaseException) -> None:
+    """Make an exception's text now, for `message_of` at a time when its `__str__` fails."""
+    with contextlib.suppress(Exception):
+        error.__dict__[KEPT_TEXT] = str(error)
+
+
 def message_of(error: BaseException) -> str:
     """The exception's own text, cut and escaped; a text that cannot be made says so."""
     try:
-        text = "" if isinstance(error, SystemExit) and error.code is None else str(error)
+        kept = error.__dict__.get(KEPT_TEXT)
+        text = "" if isinstance(error, SystemExit) and error.code is None else str(error) if kept is None else kept
     except BaseException as inner:  # a user's __str__ may do anything
         return f"<its text cannot be made: {type(inner).__name__}>"
     if type(error).__module__.split(".")[0] in ("py4j", "pyspark"):
