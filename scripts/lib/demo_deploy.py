@@ -96,13 +96,15 @@ def replay(
 def model_file(metier: str, environment: Mapping[str, str]) -> str:
     """Where the model of the demo's `train` lies."""
     text = subprocess.run(
-        [metier, "get", "artifacts", "--name", "train_delay", "-o", "json"],
+        [metier, "get", "artifacts", "-o", "json"],
         env=dict(environment),
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     for item in json.loads(text).get("artifacts", []):
+        if item["kind"] != "model":
+            continue
         path = Path(item["spec"]["target_path"].removeprefix("file://"))
         return str(path / item["spec"]["model_file"] if path.is_dir() else path)
     raise SystemExit("error: the demo's model is not there")
