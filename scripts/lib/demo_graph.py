@@ -29,9 +29,11 @@ def seen_at_the_gate(day: tuple[int, int], data_file: Callable[[str], str]) -> l
 
 def model_file(metier: str, environment: Mapping[str, str], name: str) -> str:
     """Where a model of the demo lies."""
-    command = [metier, "get", "artifacts", "--name", name, "-o", "json"]
+    command = [metier, "get", "artifacts", "-o", "json"]
     text = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=True).stdout
     for item in json.loads(text).get("artifacts", []):
+        if item["spec"].get("db_key") != name:
+            continue
         path = Path(item["spec"]["target_path"].removeprefix("file://"))
         return str(path / item["spec"]["model_file"] if path.is_dir() else path)
     raise SystemExit(f"error: the demo's model {name} is not there")
