@@ -93,21 +93,16 @@ def replay(
     return answers, sorted(latencies), time.monotonic() - began
 
 
-def model_file(metier: str, environment: Mapping[str, str]) -> str:
-    """Where the model of the demo's `train` lies."""
-    text = subprocess.run(
-        [metier, "get", "artifacts", "-o", "json"],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def model_file(metier: str, environment: Mapping[str, str], name: str) -> str:
+    """Where a model of the demo lies."""
+    command = [metier, "get", "artifacts", "-o", "json"]
+    text = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=True).stdout
     for item in json.loads(text).get("artifacts", []):
-        if item["kind"] != "model":
+        if item["spec"].get("db_key") != name:
             continue
         path = Path(item["spec"]["target_path"].removeprefix("file://"))
         return str(path / item["spec"]["model_file"] if path.is_dir() else path)
-    raise SystemExit("error: the demo's model is not there")
+    raise SystemExit(f"error: the demo's model {name} is not there")
 
 
 def deploy(
@@ -117,7 +112,15 @@ def deploy(
     print("── predict.py as kind nuclio", flush=True)
     began = time.monotonic()
     done = subprocess.run(
-        [metier, "deploy", str(example), "--name", "predict", "-e", f"MODEL={model_file(metier, environment)}"],
+        [
+            metier,
+            "deploy",
+            str(example),
+            "--name",
+            "predict",
+            "-e",
+            f"MODEL={model_file(metier, environment, 'train_delay')}",
+        ],
         env=dict(environment),
         stdout=subprocess.PIPE,
         text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import subprocess
 import time
 import zipfile
@@ -27,18 +26,6 @@ def seen_at_the_gate(day: tuple[int, int], data_file: Callable[[str], str]) -> l
     return out
 
 
-def model_file(metier: str, environment: Mapping[str, str], name: str) -> str:
-    """Where a model of the demo lies."""
-    command = [metier, "get", "artifacts", "-o", "json"]
-    text = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=True).stdout
-    for item in json.loads(text).get("artifacts", []):
-        if item["spec"].get("db_key") != name:
-            continue
-        path = Path(item["spec"]["target_path"].removeprefix("file://"))
-        return str(path / item["spec"]["model_file"] if path.is_dir() else path)
-    raise SystemExit(f"error: the demo's model {name} is not there")
-
-
 def deploy(
     metier: str, environment: Mapping[str, str], flights: Path, data_file: Callable[[str], str]
 ) -> tuple[str, str, str, str, str]:
@@ -50,8 +37,8 @@ def deploy(
     quick += ["-p", "iterations=8", "--name", "quick"]
     subprocess.run(quick, env=dict(environment), capture_output=True, check=True)
     command = [metier, "deploy", str(flights / "graph.py"), "--kind", "serving", "--name", "graph"]
-    command += ["-e", f"MODEL={model_file(metier, environment, 'train_delay')}"]
-    command += ["-e", f"MODEL_QUICK={model_file(metier, environment, 'quick_delay')}"]
+    command += ["-e", f"MODEL={demo_deploy.model_file(metier, environment, 'train_delay')}"]
+    command += ["-e", f"MODEL_QUICK={demo_deploy.model_file(metier, environment, 'quick_delay')}"]
     command += ["-e", f"FLIGHTS_DATA={Path(data_file('weather.csv')).parent}"]
     done = subprocess.run(command, env=dict(environment), stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
