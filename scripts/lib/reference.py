@@ -1,4 +1,5 @@
-"""Writes docs/reference from the program itself: the command line's help and the route table (OpenAPI).
+"""Writes docs/reference from the program itself: the command line's help, the route table (OpenAPI) and the
+signatures and docstrings of the Python package.
 
 Usage: reference.py [BINARY]; a test compares what stands in docs/reference with what this prints.
 """
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import reference_python
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -68,6 +71,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command-line.md").write_text(command_line(binary))
     (folder / "rest.md").write_text(rest(binary))
+    (folder / "python.md").write_text(reference_python.page())
 
 
 if __name__ == "__main__":

@@ -19,3 +19,7 @@ def test_the_command_lines_page_is_current() -> None:
 
 def test_the_rest_page_is_current() -> None:
     assert (ROOT / "docs/reference/rest.md").read_text() == reference.rest(BINARY)
+
+
+def test_python() -> None:
+    assert (ROOT / "docs/reference/python.md").read_text() == reference.reference_python.page()

@@ -99,46 +99,57 @@ class Context(logging_of.LoggingMethods):
 
     @property
     def state(self) -> str:
+        """running, completed, error or aborted: what the run is told as now."""
         return self._state
 
     @property
     def error(self) -> str:
+        """The error that the run ends with, empty while there is none."""
         return self._error
 
     @property
     def log_level(self) -> str:
+        """The level of `logger`: debug, info, warning or error."""
         return self.logger.level
 
     @property
     def parameters(self) -> JsonDict:
+        """A copy of the parameters, by name."""
         return _copy(self._parameters)
 
     @property
     def results(self) -> JsonDict:
+        """A copy of the results logged so far, by key."""
         return _copy(self._results)
 
     @property
     def labels(self) -> JsonDict:
+        """A copy of the labels."""
         return _copy(self._labels)
 
     @property
     def annotations(self) -> JsonDict:
+        """A copy of the annotations."""
         return _copy(self._annotations)
 
     @property
     def inputs(self) -> dict[str, str]:
+        """The addresses of the inputs, by name."""
         return dict(self._inputs)
 
     @property
     def artifacts(self) -> list[JsonDict]:
+        """A copy of the records of the artifacts logged so far."""
         return [_copy(item.record) for item in self._artifacts.values()]
 
     @property
     def out_path(self) -> str:
+        """Where artifacts go; the same as `artifact_path`."""
         return self.artifact_path
 
     @property
     def node_selector(self) -> JsonDict:
+        """A copy of the node selector that the run was submitted with."""
         return _copy(self._spec.get("node_selector") or {})
 
     @property
@@ -182,11 +193,13 @@ class Context(logging_of.LoggingMethods):
         return self.get_dataitem(url, key=key)
 
     def get_dataitem(self, url: str, secrets: JsonDict | None = None, *, key: str = "") -> DataItem:
+        """The data item of any address; `secrets` come before those of the run. ValueError for an unknown scheme."""
         from .dataitem import DataItem
 
         return DataItem.of(url, key=key, secrets=lambda name: (secrets or {}).get(name) or self.get_secret(name), project=self.project)
 
     def get_secret(self, key: str, default: str | None = None) -> str | None:
+        """A secret of the run by its key, else `default`."""
         return self._secrets.get(key, default)
 
     def mask(self, text: str) -> str:
@@ -194,6 +207,7 @@ class Context(logging_of.LoggingMethods):
         return self._secrets.mask(text)
 
     def get_project_param(self, key: str, default: Any = None) -> Any:
+        """A parameter of the project, else `default`; also without a server."""
         project = self.get_project_object() or {}
         return ((project.get("spec") or {}).get("params") or {}).get(key, default)
 
@@ -212,25 +226,30 @@ class Context(logging_of.LoggingMethods):
         return self.get_dataitem(url).meta
 
     def get_notifications(self, unmask_secret_params: bool = False) -> list[JsonDict]:
+        """A copy of the notifications that the run was submitted with."""
         return _copy(self._spec.get("notifications") or [])
 
     def artifact_subpath(self, *parts: str) -> str:
+        """A path below `artifact_path`."""
         return os.path.join(self.artifact_path, *parts)
 
     # -- labels, state
 
     def set_label(self, key: str, value: Any, replace: bool = True) -> None:
+        """Set a label; with `replace` off only when there is none of that key. Ranks other than 0 set nothing."""
         if not self.is_logging_worker or (not replace and key in self._labels):
             return
         self._label({check_key(key, "label"): str(value)})
 
     def set_annotation(self, key: str, value: Any, replace: bool = True) -> None:
+        """Set an annotation; with `replace` off only when there is none of that key."""
         if not replace and key in self._annotations:
             return
         self._annotations[check_key(key, "annotation")] = str(value)
         self._patch({"metadata.annotations": self._annotations})
 
     def set_hostname(self, host: str) -> None:
+        """Set the label `host`."""
         self._label({"host": host})
 
     def set_state(self, execution_state: str | None = None, error: str | None = None, commit: bool = True) -> None:
@@ -327,6 +346,7 @@ class Context(logging_of.LoggingMethods):
 
     @property
     def children(self) -> list[Context]:
+        """The child contexts made by `get_child_context`."""
         return list(self._children)
 
     # -- forms

@@ -68,10 +68,12 @@ class DataItem:
 
     @property
     def url(self) -> str:
+        """The address as it was given."""
         return self._url
 
     @property
     def suffix(self) -> str:
+        """The ending of the file name with its dot, empty without one."""
         return files.suffix_of(self._path)
 
     @property
@@ -81,6 +83,7 @@ class DataItem:
 
     @property
     def store(self) -> Store:
+        """The store behind the item: one per scheme."""
         return self._store
 
     @property
@@ -89,6 +92,7 @@ class DataItem:
         return self._meta or {}
 
     def get_artifact_type(self) -> str | None:
+        """The kind of the stored artifact (dataset, model, …), None for other addresses."""
         return str(self._meta["kind"]) if self._meta and self._meta.get("kind") else None
 
     def get(self, size: int | None = None, offset: int = 0, encoding: str | None = None) -> Any:
@@ -97,28 +101,36 @@ class DataItem:
         return body.decode(encoding) if encoding and isinstance(body, (bytes, bytearray)) else body
 
     def put(self, data: str | bytes, append: bool = False) -> None:
+        """Write `data` (text as UTF-8), in place of what is there or behind it."""
         self._store.put(self._path, data.encode("utf-8") if isinstance(data, str) else data, append)
 
     def delete(self) -> None:
+        """Delete what the address names."""
         self._store.delete(self._path)
 
     def upload(self, src_path: str) -> None:
+        """Copy a local file to the address."""
         self._store.upload(self._path, src_path)
 
     def download(self, target_path: str) -> None:
+        """Copy what the address names to a local file; folders on the way are made."""
         os.makedirs(os.path.dirname(os.path.abspath(target_path)), exist_ok=True)
         self._store.download(self._path, target_path)
 
     def stat(self) -> Stat:
+        """Size in bytes, time of the last change and content type."""
         return self._store.stat(self._path)
 
     def open(self, mode: str = "rb") -> IO[Any]:
+        """A file object; close it."""
         return self._store.open(self._path, mode)
 
     def ls(self) -> list[str]:
+        """The same as `listdir`."""
         return self.listdir()
 
     def listdir(self) -> list[str]:
+        """The names below the address."""
         return self._store.listdir(self._path)
 
     def local(self) -> str:
@@ -135,6 +147,7 @@ class DataItem:
         return self._local
 
     def remove_local(self) -> None:
+        """Delete the copy that `local` made, if it made one."""
         if self._local:
             os.unlink(self._local)
             self._local = ""
@@ -181,6 +194,7 @@ class DataItem:
         raise InvalidArgument(f"{short(self._url)} is not known to be a table: give format='csv', 'parquet' or 'json'")
 
     def show(self, format: str | None = None) -> None:
+        """Print the data as text."""
         body = self.get()
         print(body.decode("utf-8", "replace") if isinstance(body, bytes) else body)
 
