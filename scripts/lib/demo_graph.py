@@ -19,8 +19,10 @@ def seen_at_the_gate(day: tuple[int, int], data_file: Callable[[str], str]) -> l
         rows = csv.DictReader(io.StringIO(archive.read(archive.namelist()[0]).decode()))
         out: list[tuple[dict[str, object], float]] = []
         for row in rows:
-            if (int(row["month"]), int(row["day"])) == day and row["dep_delay"]:
-                known: dict[str, object] = {name: row[name] for name in ("origin", "time_hour", "tailnum") if row[name]}
+            left = row["dep_delay"] not in ("", "NA")  # a cancelled flight did not leave
+            if (int(row["month"]), int(row["day"])) == day and left:
+                names = ("origin", "time_hour", "tailnum")
+                known: dict[str, object] = {name: row[name] for name in names if row[name] not in ("", "NA")}
                 known["distance"] = float(row["distance"])
                 out.append((known, float(row["dep_delay"])))
     return out

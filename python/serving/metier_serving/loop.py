@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+_KEPT = 1.0  # seconds that an idle background thread stays
 _set_running = asyncio._set_running_loop
 _get_running = asyncio._get_running_loop
 
@@ -62,6 +63,7 @@ class Driver:
     def __init__(self) -> None:
         self._loop: _Loop | None = None
         self._lead = threading.Lock()
+        self._handing = threading.Lock()  # of work to the background thread
         self._pending: set[asyncio.Task[Any]] = set()
         self._background: threading.Thread | None = None
         self._wake = threading.Event()
@@ -203,14 +205,19 @@ class Driver:
 
     def _hand_over(self) -> None:
         self._idle.clear()
-        if self._background is None or not self._background.is_alive():
-            self._background = threading.Thread(target=self._finish_rest, name="metier-graph", daemon=True)
-            self._background.start()
-        self._wake.set()
+        with self._handing:
+            self._wake.set()
+            if self._background is None or not self._background.is_alive():
+                self._background = threading.Thread(target=self._finish_rest, name="metier-graph", daemon=True)
+                self._background.start()
 
     def _finish_rest(self) -> None:
         while not self._closed:
-            self._wake.wait()
+            if not self._wake.wait(_KEPT):  # nothing for a while: a dropped server must not be held by its thread
+                with self._handing:
+                    if not self._wake.is_set():
+                        self._background = None
+                        return
             self._wake.clear()
             with self._lead:
                 loop: Any = self._loop
@@ -261,8 +268,9 @@ class Driver:
         self.drain(30)
         self._closed = True
         self._wake.set()
-        if self._background is not None and self._background is not threading.current_thread():
-            self._background.join(5)
+        background = self._background
+        if background is not None and background is not threading.current_thread():
+            background.join(5)
         with self._lead:
             if self._loop is not None and not self._loop.is_running():
                 self._loop.close()

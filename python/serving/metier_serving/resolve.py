@@ -48,6 +48,8 @@ _STOREY = [
     "Assert",
     "Complete",
 ]
+for _name in ("CSVTarget", "ParquetTarget"):
+    _OURS[f"storey.{_name}"] = _OURS[f"storey.targets.{_name}"] = f"metier_serving.targets.{_name}"
 _OURS["storey.AggregateByKey"] = "metier_serving.windows.AggregateByKey"
 _OURS.update({f"storey.{name}": f"metier_serving.steps.{name}" for name in _STOREY})
 _OURS.update({f"storey.flow.{name}": f"metier_serving.steps.{name}" for name in _STOREY})

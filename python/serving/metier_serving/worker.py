@@ -24,7 +24,7 @@ def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
     if spec is not None:
         os.environ["SERVING_SPEC_ENV"] = spec  # for user code that reads it, as far as the system lets it through
 
-    def init_context(context: Any) -> None:
+    def init_context(context: Any) -> Any:
         document = load_spec() if spec is None else dict(json.loads(spec))
         try:
             server = build(document, namespace, context)
@@ -45,14 +45,18 @@ def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
     namespace.update(init_context=init_context, handler=handler)
 
 
-def by_mlrun(error: NeedsMlrun, namespace: Any, context: Any) -> None:
+def by_mlrun(error: NeedsMlrun, namespace: Any, context: Any) -> Coroutine[Any, Any, None]:
     """Lets MLRun's own engine serve a graph that ours lacks something for; the refusal where there is no ``mlrun``."""
     try:
         from mlrun.serving.server import v2_serving_init
     except ImportError:
         raise error from None
     context.logger.info(f"engine: mlrun ({error.message})")
-    v2_serving_init(context, namespace)
+
+    async def start() -> None:  # its source takes the running loop, which is the worker's
+        v2_serving_init(context, namespace)
+
+    return start()
 
 
 def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:

@@ -755,3 +755,60 @@ def test_one_extension_for_every_interpreter(interpreter: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+async def _short(body: Any) -> Any:
+    import asyncio
+
+    await asyncio.sleep(0.01)
+    return body
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_dropped_server_is_freed(serve: Any, answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import time
+    import weakref
+
+    from metier_serving import create_graph_server, loop
+
+    monkeypatch.setattr(loop, "_KEPT", 0.05)
+    graph = Flow(engine="async")
+    step = graph.to(name="a", handler="_short")
+    if answers:
+        step.respond()
+    server = create_graph_server(graph=graph, current_function="*")
+    server.init_states(None, globals(), is_mock=True)
+    server.init_object(globals())
+    server.test("/", body={"x": 1})
+    server.wait_for_completion()
+    gone = weakref.ref(server)
+    driver = weakref.ref(server._driver)
+    del server
+    end = time.monotonic() + 10
+    while (gone() is not None or driver() is not None) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.02)
+    assert gone() is None and driver() is None
+
+
+def test_events_through_batch_merge_and_windows_leave_nothing(serve: Any) -> None:
+    import os
+    import resource
+
+    graph = Flow(engine="async")
+    aggregate = {"name": "n", "column": "x", "operations": ["sum"], "windows": ["10s"]}
+    first = graph.to("storey.AggregateByKey", "w", aggregates=[aggregate], key_field="k", time_field="t", max_keys=100)
+    first.to("storey.Rename", "l", mapping={"x": "y"})
+    first.to("storey.DropColumns", "r", columns="x")
+    graph.add_step("mlrun.serving.Merge", "j", after=["l", "r"])
+    graph.add_step("storey.Batch", "b", after="j", max_events=100)
+    server = serve(graph)
+
+    def send(count: int) -> int:
+        for index in range(count):
+            server.test("/", body={"x": 1, "k": index % 1000, "t": index / 1000})
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = send(20_000)
+    assert send(1_000_000 if os.environ.get("METIER_TEST_ALL") else 60_000) - before < 8_192  # KiB

@@ -1,0 +1,47 @@
+"""tests/graphs: what the engine in C++ answers, the mock server answers; what its expressions say, Python says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GRAPHS = Path(__file__).resolve().parents[3] / "tests" / "graphs"
+CASES = json.loads((GRAPHS / "cases.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
+def test_the_mock_server_answers_the_suite(serve: Any, case: dict[str, Any]) -> None:
+    server = serve(case["graph"])
+    for call in case["calls"]:
+        body = call.get("body")
+        answer = server.test(
+            call.get("path", "/"),
+            body,
+            method="GET" if "body" not in call else "POST",
+            content_type=call.get("content_type"),
+            event_id=call.get("id"),
+            silent=True,
+            get_body=False,
+        )
+        status = getattr(answer, "status_code", 200)
+        text = getattr(answer, "body", answer)
+        assert status == call.get("status", 200), (call, text)
+        if "says" in call:
+            assert call["says"] in text, call
+            continue
+        value = call.get("value")
+        assert text == (value if isinstance(value, str) or value is None else json.dumps(value)), call
+
+
+def test_the_corpus_of_expressions_is_what_python_says() -> None:
+    for row in json.loads((GRAPHS / "expressions.json").read_text(encoding="utf-8")):
+        function = eval(f"lambda event: {row['expression']}", {}, {})
+        if "raises" not in row:
+            assert json.dumps(function(row["event"])) == json.dumps(row["value"]), row
+            continue
+        with pytest.raises(Exception) as raised:
+            function(row["event"])
+        assert type(raised.value).__name__ == row["raises"], row
