@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/files.h"
+#include "base/programs.h"
 #include "base/quantity.h"
 #include "cli/outcome.h"
 #include "cli/verbs.h"
@@ -29,17 +30,6 @@ struct Check {
   std::string text;
   std::string fix;
 };
-
-std::string program_on_path(const Environment& environment, std::string_view name) {
-  const auto listed = variable(environment, "PATH");
-  for (std::string_view rest = listed; !rest.empty();) {
-    const auto end = std::min(rest.find(':'), rest.size());
-    const auto candidate = fmt::format("{}/{}", rest.substr(0, end), name);
-    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return {};
-}
 
 // The server, asked without starting one.
 std::optional<Json> ask(const std::string& url, const std::string& token) {
@@ -122,11 +112,12 @@ void check_machine(std::vector<Check>& out) {
 
 void check_environments(Command& command, const std::optional<Json>& listed,
                         std::vector<Check>& out) {
-  const auto uv = program_on_path(command.environment(), "uv");
+  const auto uv = find_uv(variable(command.environment(), "METIER_UV"),
+                          variable(command.environment(), "PATH"));
   out.push_back({"environments", "uv", uv.empty() ? Mark::look : Mark::fine,
-                 uv.empty() ? "uv is not on the PATH: --requirements cannot be installed without it"
+                 uv.empty() ? "there is no uv: --requirements cannot be installed without it"
                             : "requirements are installed by " + uv,
-                 uv.empty() ? "pip install uv" : ""});
+                 uv.empty() ? "pip install uv, or set METIER_UV to it" : ""});
   const auto* all =
       listed && listed->is_object() ? array_in(listed->as_object(), "environments") : nullptr;
   if (all == nullptr) { return; }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/programs.h"
 #include "cli/deploy.h"
 #include "cli/document.h"
 #include "cli/follow.h"
@@ -20,19 +21,6 @@ namespace metier::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string on_path(const Environment& environment, const std::string& program) {
-  const auto listed = variable(environment, "PATH");
-  std::string_view path =
-      listed.empty() ? std::string_view("/usr/bin:/bin") : std::string_view(listed);
-  while (!path.empty()) {
-    const auto end = std::min(path.find(':'), path.size());
-    const auto candidate = std::string(path.substr(0, end)) + "/" + program;
-    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
-    path.remove_prefix(std::min(end + 1, path.size()));
-  }
-  return {};
-}
 
 // The interpreter that the caller uses: what its own python would be.
 std::string active_python(const Environment& environment) {
@@ -45,7 +33,7 @@ std::string active_python(const Environment& environment) {
       return prefix + "/bin/python";
     }
   }
-  const auto found = on_path(environment, "python3");
+  const auto found = find_program(variable(environment, "PATH"), "python3");
   return found.empty() ? "python3" : found;
 }
 
@@ -54,10 +42,10 @@ Result<std::string> handler_python(const Environment& environment, const JsonObj
   const auto* build = object_in(spec, "build");
   const std::string wish(build == nullptr ? "" : string_in(*build, "python"));
   if (wish.empty()) { return active_python(environment); }
-  const auto found =
-      wish.find('/') != std::string::npos
-          ? (::access(wish.c_str(), X_OK) == 0 ? wish : std::string())
-          : on_path(environment, wish.starts_with("python") ? wish : "python" + wish);
+  const auto found = wish.find('/') != std::string::npos
+                         ? (::access(wish.c_str(), X_OK) == 0 ? wish : std::string())
+                         : find_interpreter(variable(environment, "PATH"),
+                                            wish.starts_with("python") ? wish : "python" + wish);
   if (!found.empty()) { return found; }
   return fail(Error{.kind = ErrorKind::exhausted,
                     .message = "no interpreter " + quote(wish) + " on this machine",

@@ -6,21 +6,17 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/programs.h"
+
 namespace metier {
 namespace {
 
-std::string on_path(const std::string& program) {
+std::string path_of_programs() {
   const char* listed = std::getenv("PATH");
-  std::string_view path =
-      listed != nullptr && *listed != '\0' ? listed : "/usr/local/bin:/usr/bin:/bin";
-  while (!path.empty()) {
-    const std::size_t end = std::min(path.find(':'), path.size());
-    const std::string candidate = std::string(path.substr(0, end)) + "/" + program;
-    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
-    path.remove_prefix(std::min(end + 1, path.size()));
-  }
-  return {};
+  return listed != nullptr && *listed != '\0' ? listed : "/usr/local/bin:/usr/bin:/bin";
 }
+
+std::string on_path(std::string_view program) { return find_program(path_of_programs(), program); }
 
 std::vector<std::string> texts(const JsonObject& object, std::string_view key) {
   std::vector<std::string> out;
@@ -52,11 +48,13 @@ Result<std::string> find_python(const std::string& wish, const std::string& fall
                       .code = "EnvironmentFailed"});
   }
   const std::string name = wish.starts_with("python") ? wish : "python" + wish;
-  if (std::string found = on_path(name); !found.empty()) { return found; }
+  if (std::string found = find_interpreter(path_of_programs(), name); !found.empty()) {
+    return found;
+  }
   std::string present;
   for (int minor = 9; minor <= 15; ++minor) {
     const std::string version = "3." + std::to_string(minor);
-    if (!on_path("python" + version).empty()) {
+    if (!find_interpreter(path_of_programs(), "python" + version).empty()) {
       present += (present.empty() ? "" : ", ") + version;
     }
   }
@@ -83,6 +81,11 @@ std::string default_python(const std::string& given) {
     }
   }
   return on_path("python3");
+}
+
+std::string uv_program() {
+  const char* given = std::getenv("METIER_UV");
+  return find_uv(given == nullptr ? "" : given, path_of_programs());
 }
 
 std::string package_version(const std::string& python, const std::string& package) {

@@ -18,6 +18,9 @@ Result<std::string> find_python(const std::string& wish, const std::string& fall
 // METIER_PYTHON, the active virtual environment, else python3 of PATH; empty when there is none.
 std::string default_python(const std::string& given);
 
+// What builds environments: METIER_UV, else uv where `find_uv` looks; empty when there is none.
+std::string uv_program();
+
 // Version of a package beside this interpreter, found by its folder's name; empty when it is not there.
 std::string package_version(const std::string& python, const std::string& package);
 

@@ -256,8 +256,8 @@ class Server final {
     const char* force = std::getenv("METIER_FORCE");
     python_ = default_python(options_.python);
     environments_ = std::make_unique<Environments>(
-        executor_,
-        Environments::Options{.folder = options_.data + "/environments", .uv = "", .log = log_});
+        executor_, Environments::Options{
+                       .folder = options_.data + "/environments", .uv = uv_program(), .log = log_});
     pod_environments_ = std::make_unique<PodEnvironments>(
         executor_, *environments_,
         PodEnvironments::Options{

@@ -144,13 +144,6 @@ Async<Result<Environment>> Environments::resolve(EnvironmentSpec spec) {
 
 std::vector<std::string> Environments::uv_command(const std::string& python) const {
   if (!options_.uv.empty()) { return {options_.uv}; }
-  const char* path = std::getenv("PATH");
-  for (std::string_view rest = path == nullptr ? "" : path; !rest.empty();) {
-    const auto end = rest.find(':');
-    const auto candidate = std::string(rest.substr(0, end)) + "/uv";
-    if (::access(candidate.c_str(), X_OK) == 0) { return {candidate}; }
-    rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end + 1);
-  }
   return {python, "-m", "uv"};
 }
 
@@ -221,7 +214,8 @@ Async<Result<void>> Environments::build(const EnvironmentSpec& spec, const std::
   };
   std::vector<std::string> make{"venv", "--python", spec.python, folder};
   auto made = co_await step(std::move(make));
-  if (!made && made.error().kind == ErrorKind::not_found) {
+  const bool is_module = uv.size() > 1;  // asked of the interpreter because no program was found
+  if ((!made && made.error().kind == ErrorKind::not_found) || (made && *made != 0 && is_module)) {
     co_return fail(Error{.kind = ErrorKind::exhausted,
                          .message = "environments are built by uv, which is not there",
                          .fix = "pip install uv, or set METIER_UV to it",

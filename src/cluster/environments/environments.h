@@ -46,7 +46,7 @@ class Environments final {
  public:
   struct Options {
     std::string folder;
-    std::string uv;  // the program; empty = "uv" on PATH, else `python -m uv` of the interpreter
+    std::string uv;  // the program; empty = `python -m uv` of the interpreter
     Logger log;
   };
   Environments(Executor executor, Options options);
