@@ -152,6 +152,15 @@ Result<void> add_resources(const Arguments& arguments, std::string_view kind, Js
       if (request) { ensure_object(resources, "requests")[name] = value; }
     }
   };
+  if (kind == "handler") {
+    for (const char* flag : {"--cpu", "--mem", "--gpus"}) {
+      if (arguments.has(flag)) {
+        return fail(invalid(flag, "a handler runs in your own interpreter, which has no limits",
+                            "leave it out, or choose --kind local or job"));
+      }
+    }
+    return {};
+  }
   if (arguments.has("--cpu")) {
     METIER_TRY(cpu, check_cpu(arguments.value("--cpu")));
     set("cpu", cpu, true);
@@ -215,6 +224,11 @@ Result<void> add_environment(const Arguments& arguments, const Caller& caller,
     ensure_array(spec, "env").push_back(JsonObject{{"name", pair.name}, {"value", pair.value}});
   }
   for (const auto& text : arguments.values("--secret")) {
+    if (kind == "handler") {
+      return fail(invalid(
+          "--secret", "a handler runs in your own interpreter, and secrets never leave the server",
+          "set the variable yourself, or choose --kind local or job"));
+    }
     const auto colon = text.find(':');
     const auto name = text.substr(0, colon);
     const auto key = colon == std::string::npos ? name : text.substr(colon + 1);

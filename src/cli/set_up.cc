@@ -10,6 +10,8 @@
 #include <filesystem>
 
 #include "base/files.h"
+#include "base/programs.h"
+#include "base/text.h"
 #include "base/yaml.h"
 #include "cli/embedded_header.h"
 #include "cli/outcome.h"
@@ -20,21 +22,6 @@ namespace metier::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string in_path(const Environment& environment, const std::string& program) {
-  if (program.find('/') != std::string::npos) {
-    return ::access(program.c_str(), X_OK) == 0 ? program : std::string();
-  }
-  const auto path = variable(environment, "PATH");
-  std::string_view rest = path;
-  while (!rest.empty()) {
-    const auto end = std::min(rest.find(':'), rest.size());
-    auto candidate = std::string(rest.substr(0, end)) + "/" + program;
-    if (end > 0 && ::access(candidate.c_str(), X_OK) == 0) { return candidate; }
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return {};
-}
 
 // A word as a shell reads it back.
 std::string shell_word(std::string_view word) {
@@ -180,6 +167,34 @@ Result<int> secret_list(Command& command) {
   return 0;
 }
 
+// A name is a key of the project's own secret, a Secret with keys, or both.
+Result<void> delete_secret(Command& command, const std::string& name) {
+  METIER_TRY(own, project_secrets(command));
+  METIER_TRY(known, secret_keys(command));
+  const bool is_own = std::ranges::find(own, name) != own.end();
+  if (!is_own && !known.contains(name)) {
+    return fail(
+        Error{.kind = ErrorKind::not_found,
+              .message = fmt::format("no secret {} in project {}", quote(name), command.project),
+              .fix = "see: metier secret list -P " + command.project});
+  }
+  if (is_own) {
+    METIER_CHECK(command.session.call(
+        "DELETE",
+        fmt::format("/api/v1/projects/{}/secrets?provider=kubernetes&secret={}", command.project,
+                    net::percent_encode(name)),
+        nullptr));
+  }
+  if (known.contains(name)) {
+    METIER_CHECK(command.session.call(
+        "DELETE",
+        fmt::format("/api/metier/v1/objects/Secret/{}?project={}", net::percent_encode(name),
+                    net::percent_encode(command.project)),
+        nullptr));
+  }
+  return {};
+}
+
 Result<int> secret_delete(Command& command, const std::string& name, const std::string& key) {
   if (!command.arguments.has("--yes") && ::isatty(STDIN_FILENO) == 0) {
     return fail(invalid("secret", "a deleted secret cannot be brought back", "give --yes"));
@@ -190,11 +205,7 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
     if (::read(STDIN_FILENO, &answer, 1) != 1 || (answer != 'y' && answer != 'Y')) { return 4; }
   }
   if (key.empty()) {
-    METIER_CHECK(command.session.call(
-        "DELETE",
-        fmt::format("/api/v1/projects/{}/secrets?provider=kubernetes&secret={}", command.project,
-                    net::percent_encode(name)),
-        nullptr));
+    METIER_CHECK(delete_secret(command, name));
   } else {
     METIER_CHECK(patch_secret(command, name, key, nullptr));
   }
@@ -231,6 +242,26 @@ Result<std::map<std::string, std::vector<std::string>>> secret_keys(Command& com
   return out;
 }
 
+// MLRun's own document of a project; what belongs into it can stand behind it in the same file.
+Result<void> apply_projects(Command& command, const JsonArray& projects) {
+  for (const auto& project : projects) {
+    const auto name = std::string(string_at(project, "metadata.name"));
+    if (name.empty()) {
+      return fail(
+          invalid("metadata.name", "the project has no name", "write metadata: {name: NAME}"));
+    }
+    METIER_CHECK(
+        command.session.call("PUT", "/api/v1/projects/" + net::percent_encode(name), project));
+    if (command.output == "name") {
+      command.screen.out("Project/" + printable(name) + "\n");
+    } else if (!command.screen.style().quiet && command.output != "json") {
+      command.screen.say(
+          fmt::format("{} project {} stored", command.screen.glyph(Role::good), printable(name)));
+    }
+  }
+  return {};
+}
+
 Result<int> apply_main(Command& command) {
   const auto file = command.arguments.value("--file");
   if (file.empty()) { return fail(invalid("apply", "no file is given", "metier apply -f FILE")); }
@@ -239,8 +270,11 @@ Result<int> apply_main(Command& command) {
   auto documents = parse_yaml_all(*text);
   if (!documents) { return fail(std::move(documents).error().in(file)); }
   JsonArray objects;
+  JsonArray projects;
   for (auto& document : *documents) {
-    if (document.is_object() && string_in(document.as_object(), "kind") == "List") {
+    if (document.is_object() && lower_case(string_in(document.as_object(), "kind")) == "project") {
+      projects.push_back(std::move(document));
+    } else if (document.is_object() && string_in(document.as_object(), "kind") == "List") {
       if (const auto* items = array_in(document.as_object(), "items")) {
         objects.insert(objects.end(), items->begin(), items->end());
       }
@@ -251,7 +285,11 @@ Result<int> apply_main(Command& command) {
           invalid("-f", fmt::format("{} holds a {}, not objects", file, type_name(document))));
     }
   }
-  if (objects.empty()) { return fail(invalid("-f", file + " holds no object")); }
+  if (objects.empty() && projects.empty()) {
+    return fail(invalid("-f", file + " holds no object"));
+  }
+  METIER_CHECK(apply_projects(command, projects));
+  if (objects.empty()) { return 0; }
   std::vector<std::string> names;
   for (const auto& object : objects) {
     names.push_back(fmt::format("{}/{}", string_in(object.as_object(), "kind", "?"),
@@ -293,7 +331,7 @@ Result<int> build_main(Command& command) {
     candidates.insert(candidates.begin(), given);
   }
   for (const auto& candidate : candidates) {
-    if (!in_path(command.environment(), candidate).empty()) {
+    if (!find_program(variable(command.environment(), "PATH"), candidate).empty()) {
       compiler = candidate;
       break;
     }

@@ -61,9 +61,11 @@ Async<Result<Json>> Builds::begin(Json document, bool skip_deployed, bool force)
   auto known = ground_.store.records().project(project);
   if (!known) { co_return fail(std::move(known.error())); }
   if (!*known) {
-    co_return fail(Error{.kind = ErrorKind::not_found,
-                         .message = "no project " + quote(project),
-                         .fix = "create it first"});
+    co_return fail(Error{
+        .kind = ErrorKind::not_found,
+        .message = "no project " + quote(project),
+        .fix =
+            "create it: metier apply -f FILE with kind: Project, or mlrun.get_or_create_project"});
   }
   if (function->name().empty()) {
     co_return fail(invalid("metadata.name", "the function has no name"));

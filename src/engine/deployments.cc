@@ -98,7 +98,8 @@ Result<Deployments::Prepared> Deployments::prepare(const DeployRequest& request,
     return fail(Error{.kind = ErrorKind::not_found,
                       .message = "no project " + quote(project),
                       .field = "metadata.project",
-                      .fix = "create it first, or use project default"});
+                      .fix = "create it: metier apply -f FILE with kind: Project, or "
+                             "mlrun.get_or_create_project; or use project default"});
   }
   METIER_TRY(project_document, parse_json(*project_body));
   if (function.name().empty()) {

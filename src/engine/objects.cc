@@ -63,7 +63,8 @@ Async<Result<Json>> ProjectObjects::apply(std::string project, Json document) {
   if (!*known) {
     co_return fail(Error{.kind = ErrorKind::not_found,
                          .message = "no project " + quote(project),
-                         .fix = "create it first, or use project default"});
+                         .fix = "create it: metier apply -f FILE with kind: Project, or "
+                                "mlrun.get_or_create_project; or use project default"});
   }
   std::string& name_space = resource->metadata.name_space;
   if (!name_space.empty() && name_space != project) {

@@ -265,7 +265,12 @@ std::vector<std::string> known_spec_fields(std::string_view kind) {
   std::vector<std::string> out;
   append(out, kBaseFields);
   out.emplace_back("clone_target_dir");
-  if (has_pod_spec(kind)) { append(out, kPodFields); }
+  if (has_pod_spec(kind)) {
+    append(out, kPodFields);
+  } else {  // what a process of this machine takes of them
+    out.emplace_back("env");
+    if (kind == "local") { out.emplace_back("resources"); }
+  }
   if (kind == "mpijob") {
     append(out, kMpiFields);
   } else if (kind == "dask") {

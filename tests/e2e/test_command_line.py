@@ -200,6 +200,48 @@ def test_keys_of_a_secret(server: Server, folder: Path) -> None:
     assert server.metier("secret", "delete", "db:password", "--yes").returncode == 3
     secret("delete", "db:user", "--yes")
     assert secret("list").stdout.split() == []
+    for key in ("user", "password"):
+        secret("set", f"db:{key}", "--from-file", str(folder / key))
+    secret("set", "db", "--from-file", str(folder / "user"))  # a key of the project's own secret
+    assert secret("list").stdout.split() == ["db", "db:password", "db:user"]
+    secret("delete", "db", "--yes")
+    assert secret("list").stdout.split() == []
+    gone = server.metier("secret", "delete", "db", "--yes")
+    assert gone.returncode == 3 and "metier secret list" in gone.stderr
+
+
+def test_flags_that_a_kind_has_no_use_for(server: Server, folder: Path) -> None:
+    (folder / "v.py").write_text("import os\n\n\ndef f():\n    return os.environ['LEVEL']\n")
+    for flag, value in (("--mem", "1G"), ("--cpu", "1"), ("--secret", "db:user"), ("-v", "/tmp:/x")):
+        done = server.metier("run", "v.py:f", "--kind", "handler", flag, value, cwd=folder)
+        assert done.returncode == 2 and done.stderr.startswith(f"error: {flag}: "), done.stderr
+    for kind in ("handler", "local"):
+        limits = ("--mem", "500M") if kind == "local" else ()
+        done = server.metier("run", "v.py:f", "--kind", kind, "-e", "LEVEL=high", *limits, cwd=folder)
+        assert done.returncode == 0 and "return\thigh" in done.stdout, done.stderr
+        assert "unknown field" not in done.stderr
+
+
+def test_an_image_that_is_not_known_is_told(server: Server, folder: Path) -> None:
+    (folder / "v.py").write_text("def f():\n    return 1\n")
+    for image, told in (("python:3.11", True), ("mlrun/mlrun", False)):
+        done = server.metier("run", "v.py:f", "--kind", "job", "--image", image, "-o", "name", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        described = server.metier("describe", "@-1").stdout
+        assert ("RuntimeSubstituted" in described) is told, described
+
+
+def test_a_project_comes_from_a_file(server: Server, folder: Path) -> None:
+    (folder / "v.py").write_text("def f():\n    return 1\n")
+    (folder / "project.yaml").write_text("kind: Project\nmetadata: {name: from-file}\nspec: {description: mine}\n")
+    refused = server.metier("run", "v.py:f", "--kind", "job", "-P", "from-file", cwd=folder)
+    assert refused.returncode == 3 and "metier apply -f" in refused.stderr
+    assert server.metier("apply", "-f", "project.yaml", cwd=folder).returncode == 0
+    assert "from-file" in server.metier("get", "projects").stdout
+    done = server.metier("run", "v.py:f", "--kind", "job", "-P", "from-file", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "project.yaml").write_text("kind: Project\nmetadata: {}\n")
+    assert server.metier("apply", "-f", "project.yaml", cwd=folder).returncode == 2
 
 
 def test_a_private_server_keeps_nothing_of_its_caller(folder: Path, tmp_path: Path) -> None:
