@@ -240,19 +240,30 @@ TEST_F(EngineRoutes, EverythingThatIsWrongWithASubmitIs400AndSaysWhat) {
   refused(dump_json(Json(body_of(
               "u1", {{"resources", JsonObject{{"limits", JsonObject{{"memory", "2GB"}}}}}}))),
           "2GB");
-  auto scheduled = body_of();
-  scheduled["schedule"] = "0 * * * *";
-  refused(dump_json(Json(scheduled)), "schedule");
-  auto notified = body_of();
-  notified["task"].as_object()["spec"].as_object()["notifications"] =
-      JsonArray{JsonObject{{"kind", "slack"}, {"name", "n"}}};
-  refused(dump_json(Json(notified)), "notifications");
   cluster_.admission.verdict = Admission::Verdict::never_fits;
   cluster_.admission.code = "NeverFits";
   cluster_.admission.reason = "asks for 9 of cpu; this node has 2";
   refused(dump_json(Json(body_of())), "asks for 9");
   EXPECT_EQ(cluster_.calls(FakeCluster::Op::apply), 0);
   EXPECT_EQ(engine_->live_runs(), 0U);
+}
+
+TEST_F(EngineRoutes, WhatIsNotBuiltYetIs501AndToTheSdk400WhichItDoesNotHide) {
+  auto scheduled = body_of();
+  scheduled["schedule"] = "0 * * * *";
+  auto notified = body_of();
+  notified["task"].as_object()["spec"].as_object()["notifications"] =
+      JsonArray{JsonObject{{"kind", "slack"}, {"name", "n"}}};
+  for (const auto& [body, field] :
+       {std::pair{&scheduled, "schedule"}, {&notified, "spec.notifications"}}) {
+    const auto answer = submit(*body);
+    EXPECT_EQ(answer.status, 501) << answer.body;
+    EXPECT_EQ(string_at(json(answer), "detail.field"), field);
+    EXPECT_EQ(string_at(json(answer), "detail.code"), "NotBuilt");
+    const auto sdk = submit(*body, {{"x-mlrun-client-version", "1.12.1"}});
+    EXPECT_EQ(sdk.status, 400) << sdk.body;
+    EXPECT_EQ(string_at(json(sdk), "detail.field"), field);
+  }
 }
 
 TEST_F(EngineRoutes, ARepeatedIdempotencyKeyGivesTheSameRun) {

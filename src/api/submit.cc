@@ -43,7 +43,10 @@ Result<SubmitRequest> request_of(Call& call) {
 Async<net::Response> submit(EngineApi& api, Call& call) {
   auto request = request_of(call);
   if (!request) { co_return submit_error(request.error()); }
+  const bool is_sdk = !request->caller.client_version.empty();
   auto run = co_await api.engine.submit(std::move(*request));
+  // To any status but 400 MLRun's SDK looks the run up, and its 404 hides the reason.
+  if (!run && !is_sdk && run.error().code == "NotBuilt") { co_return error_response(run.error()); }
   if (!run) { co_return submit_error(run.error()); }
   co_return ok_json(JsonObject{{"data", std::move(*run)}});
 }

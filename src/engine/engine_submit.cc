@@ -147,6 +147,16 @@ Result<void> Engine::mark(Resource& resource, const Function& function, const Pl
   const std::string environment =
       plan.environment.is_object() ? dump_json(plan.environment) : std::string();
   const bool shared = is_shared(resource.metadata.labels);
+  // An image that no build of this server made: the pod says what runs in its place.
+  std::string unknown_image = function.text("image");
+  if (ground_.cluster.name() != "embedded" || unknown_image == "python" ||
+      unknown_image.starts_with("mlrun/")) {
+    unknown_image.clear();
+  }
+  if (!unknown_image.empty()) {
+    METIER_TRY(built, ground_.store.records().setting("image", unknown_image));
+    if (built) { unknown_image.clear(); }
+  }
   resource.metadata.name_space = plan.project;
   if (resource.metadata.name.empty()) { resource.metadata.name = plan.name(); }
   if (resource.metadata.uid.empty()) { resource.metadata.uid = new_uid(ground_.random); }
@@ -157,6 +167,7 @@ Result<void> Engine::mark(Resource& resource, const Function& function, const Pl
   for_each_pod(resource, [&](PodPart& pod) {
     for (const auto& [key, value] : recommended) { pod.label(key, value); }
     if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
+    if (!unknown_image.empty()) { pod.annotate("metier.dev/unknown-image", unknown_image); }
     if (!plan.context.empty() && !shared) { pod.annotate("metier.dev/context", plan.context); }
     if (plan.run_as > 0) {
       JsonObject& security = ensure_object(pod.spec, "securityContext");
@@ -226,7 +237,8 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
     return fail(Error{.kind = ErrorKind::not_found,
                       .message = "no project " + quote(project),
                       .field = "metadata.project",
-                      .fix = "create it first, or use project default"});
+                      .fix = "create it: metier apply -f FILE with kind: Project, or "
+                             "mlrun.get_or_create_project; or use project default"});
   }
   METIER_TRY(project_document, parse_json(*project_body));
   METIER_TRY(function, function_of(request, project));
@@ -273,7 +285,8 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
     return fail(Error{.kind = ErrorKind::unsupported,
                       .message = "notifications are not sent by this server yet",
                       .field = "spec.notifications",
-                      .fix = "submit without notifications"});
+                      .fix = "submit without notifications",
+                      .code = "NotBuilt"});
   }
   const std::string hash = function.compute_hash();
   run.spec()["function"] =
@@ -331,7 +344,8 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     co_return fail(Error{.kind = ErrorKind::unsupported,
                          .message = "schedules are not built yet",
                          .field = "schedule",
-                         .fix = "submit without a schedule"});
+                         .fix = "submit without a schedule",
+                         .code = "NotBuilt"});
   }
   if (stopping_) { co_return fail(ErrorKind::unavailable, "the server is stopping"); }
   const Records& records = ground_.store.records();

@@ -13,6 +13,9 @@
 namespace metier {
 namespace {
 
+constexpr std::string_view kMlrunNamespace =
+    "default";  // what client-spec tells, whatever the project
+
 void put_text(JsonObject& out, std::string_view key, std::string_view value) {
   if (!value.empty()) { out[key] = value; }
 }
@@ -185,7 +188,7 @@ JsonArray container_env(const Subject& subject, const Site& site) {
     if (bool_in(subject.run->spec(), "verbose")) { put_env(env, "MLRUN_LOG_LEVEL", "DEBUG"); }
   }
   if (!site.api_url.empty()) { put_env(env, "MLRUN_DBPATH", site.api_url); }
-  put_env(env, "MLRUN_NAMESPACE", site.name_space);
+  put_env(env, "MLRUN_NAMESPACE", kMlrunNamespace);
   if (const std::string path = subject.function.text("pythonpath"); !path.empty()) {
     put_env(env, "PYTHONPATH", path);
   }

@@ -59,6 +59,7 @@ def test_runs_a_job_and_reads_its_outputs(mlrun: Any, project: Any, code: Path) 
     assert mlrun.get_dataitem(run.output("note")).get() == b"hello job"
     state, log = mlrun.get_run_db().get_log(run.metadata.uid, "sdk")
     assert b"fitting with 0.05" in log
+    assert b"namespace" not in log  # mlrun's warning when server and pod tell it different ones
 
 
 def test_a_failing_job_raises_with_the_users_error(mlrun: Any, project: Any, code: Path) -> None:

@@ -281,6 +281,17 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
       auto ambient = co_await options_.ambient(*object);
       if (ambient) {
         input.ambient = std::move(*ambient);
+        if (const auto image = object->metadata.annotations.find("metier.dev/unknown-image");
+            image != object->metadata.annotations.end()) {
+          set_condition(entry->status, {.type = "RuntimeSubstituted",
+                                        .status = true,
+                                        .reason = "RuntimeSubstituted",
+                                        .message = fmt::format(
+                                            "image {} is not known here: {} runs in its place",
+                                            quote(image->second),
+                                            or_else(input.ambient.python, "what this machine has")),
+                                        .since = clock_.now()});
+        }
         break;
       }
       if (ambient.error().kind != ErrorKind::unavailable || ambient.error().code.empty()) {
