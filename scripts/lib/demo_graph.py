@@ -49,9 +49,13 @@ def deploy(
     day = seen_at_the_gate(demo_deploy.DAY, data_file)
     demo_deploy.replay(url, day[:20])  # type: ignore[arg-type]  # the first calls import what the models need
     answers, latencies, seconds = demo_deploy.replay(url, day)  # type: ignore[arg-type]
+    drawn = Path(environment["METIER_DATA"]) / "graph.svg"
+    draw = "import sys; sys.path[:0] = sys.argv[1:3]; import graph; graph.graph.plot(sys.argv[3])"
+    folders = [str(Path(metier).parent / "serving"), str(flights)]
+    subprocess.run([environment["METIER_PYTHON"], "-c", draw, *folders, str(drawn)], check=True)
     right = sum(said == was for _, said, was in answers) / len(answers)
     p50, p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
     print(
-        f"   parse → enrich → 2 models, vote → answer: {len(answers) / seconds:.0f}/s, p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
+        f"   parse → enrich → 2 models, vote → answer: {len(answers) / seconds:.0f}/s, p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms; drawn: {drawn}"
     )
     return "graph.py", "serving", "ready", f"{time.monotonic() - began:.2f}", f"late or not: {right:.0%} right"

@@ -11,6 +11,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/json_ordered.h"
+
 namespace metier {
 namespace {
 
@@ -257,7 +259,7 @@ void append_python_string(std::string& out, std::string_view text) {
   out += '"';
 }
 
-void append_python(std::string& out, const Json& value) {
+void append_python(std::string& out, const Json& value, bool sorted) {
   switch (value.kind()) {
     case boost::json::kind::double_: {
       const double d = value.get_double();
@@ -277,7 +279,7 @@ void append_python(std::string& out, const Json& value) {
       for (const auto& item : value.get_array()) {
         if (!first) { out += ", "; }
         first = false;
-        append_python(out, item);
+        append_python(out, item, sorted);
       }
       out += ']';
       return;
@@ -286,7 +288,10 @@ void append_python(std::string& out, const Json& value) {
       // UTF-8 byte order is code point order, which is how Python sorts text.
       std::vector<const boost::json::key_value_pair*> pairs;
       for (const auto& pair : value.get_object()) { pairs.push_back(&pair); }
-      std::ranges::sort(pairs, {}, [](const auto* pair) { return std::string_view(pair->key()); });
+      if (sorted) {
+        std::ranges::sort(pairs, {},
+                          [](const auto* pair) { return std::string_view(pair->key()); });
+      }
       out += '{';
       bool first = true;
       for (const auto* pair : pairs) {
@@ -294,7 +299,7 @@ void append_python(std::string& out, const Json& value) {
         first = false;
         append_python_string(out, pair->key());
         out += ": ";
-        append_python(out, pair->value());
+        append_python(out, pair->value(), sorted);
       }
       out += '}';
       return;
@@ -382,7 +387,13 @@ void dump_json_to(std::string& out, const Json& value) { append(out, value, fals
 
 std::string dump_python_json(const Json& value) {
   std::string out;
-  append_python(out, value);
+  append_python(out, value, true);
+  return out;
+}
+
+std::string dump_python_ordered(const Json& value) {
+  std::string out;
+  append_python(out, value, false);
   return out;
 }
 

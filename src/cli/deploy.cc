@@ -211,6 +211,10 @@ Result<Submission> make_deployment(Command& command) {
   }
   if (command.arguments.has("--tag")) { metadata["tag"] = command.arguments.value("--tag"); }
   const auto kind = string_in(out.function, "kind");
+  const auto file = string_in(inside(out.function, "spec"), "command");
+  if (canonical_kind(kind) == "serving" && file.ends_with(".so")) {  // its METIER_GRAPH
+    METIER_CHECK(embed_program(command.arguments, out));
+  }
   if (canonical_kind(kind) == "nuclio") {
     METIER_CHECK(embed_program(command.arguments, out));
     auto& spec = ensure_object(out.function, "spec");

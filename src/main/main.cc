@@ -9,6 +9,7 @@
 #include "main/server.h"
 #include "mpi/rank.h"
 #include "realtime/processor.h"
+#include "serving/host/graph_host.h"
 
 int main(int argc, char** argv) {
   // The gate is started by servers: `metier gate --data FOLDER`.
@@ -19,6 +20,8 @@ int main(int argc, char** argv) {
   if (argc == 4 && std::string_view(argv[1]) == "processor" &&
       std::string_view(argv[2]) == "--config") {
     metier::realtime::ProcessorProgram program;
+    program.hosts = {{"graph", metier::serving::make_graph_host},
+                     {"python", metier::serving::make_segment_host}};
     program.lib = []() -> metier::Result<std::string> {
       METIER_TRY(folder, metier::cache_folder());
       return metier::unpack_bundle(folder, metier::bundle());

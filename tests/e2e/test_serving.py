@@ -166,3 +166,41 @@ def test_no_graph_and_a_cycle_in_the_document_are_refused_at_once(server: Server
     (tmp_path / "function.yaml").write_text(json.dumps(document({"steps": steps})))
     done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
     assert done.returncode == 2 and "loop detected" in done.stderr
+
+
+def test_a_graph_without_code_runs_in_the_processor(server: Server, tmp_path: Path) -> None:
+    steps = {
+        "f": {"class_name": "storey.Filter", "class_args": {"_fn": "(event['x'] > 0)"}},
+        "m": {"handler": "({**event, 'y': event['x'] * 2})", "after": ["f"], "responder": True},
+    }
+    text = json.dumps(document({"engine": "async", "steps": steps}, code=""))
+    (tmp_path / "function.yaml").write_text(text)
+    done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    url = done.stdout.strip().splitlines()[-1]
+    assert json.loads(call(url, body={"x": 2})[1]) == {"x": 2, "y": 4}
+    assert call(url, body={"x": 0})[1] == ""
+    assert call(url, body={})[:2] == (400, "KeyError: 'x'")
+
+
+def test_a_library_with_its_graph_is_deployed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "steps.cc").write_text(
+        """
+#include <metier/graph.h>
+#include <metier/step.h>
+METIER_STEP(scale, [](std::string_view body) { return "[" + std::string(body) + "]"; });
+METIER_GRAPH([](metier::Graph& graph) {
+  graph.set_topology("flow", "async");
+  graph.to("storey.Filter", "late", {{"_fn", "(event['delay'] > 15)"}})
+      .to(metier::handler("steps.so:scale"), "scale").input_path("delay").result_path("scaled")
+      .respond();
+});
+"""
+    )
+    built = server.metier("build", "steps.cc", "-o", "steps.so", cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    done = server.metier("deploy", "steps.so", "--kind", "serving", "--name", "cpp", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    url = done.stdout.strip().splitlines()[-1]
+    assert json.loads(call(url, body={"delay": 20})[1]) == {"delay": 20, "scaled": [20]}
+    assert call(url, body={"delay": 1})[1] == ""

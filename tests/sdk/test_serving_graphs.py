@@ -202,3 +202,54 @@ def clean(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: v for k, v in value.items() if k not in ("timestamp", "background_task_state", "model_version")}
     return value
+
+
+class MyRouter(mlrun.serving.ModelRouter):
+    """An unchanged subclass of MLRun's: its hooks, and a choice of its own."""
+
+    def preprocess(self, event: Any) -> Any:
+        if isinstance(event.body, dict) and "rows" in event.body:
+            event.body = {"inputs": event.body["rows"]}
+        return event
+
+    def postprocess(self, event: Any) -> Any:
+        event.body = {**event.body, "by": self.name} if isinstance(event.body, dict) else event.body
+        return event
+
+
+class Cheapest(mlrun.serving.routers.ParallelRun):
+    """An unchanged subclass of MLRun's that merges in its own way."""
+
+    def merger(self, body: Any, results: Any) -> Any:
+        return {"least": min(result["outputs"][0] for result in results.values())}
+
+
+class MyVote(mlrun.serving.VotingEnsemble):
+    """An unchanged subclass of MLRun's with a vote of its own."""
+
+    def logic(self, predictions: Any, weights: Any) -> Any:
+        return [max(row) for row in predictions]
+
+
+@pytest.mark.parametrize(
+    "class_name, args, calls",
+    [
+        ("MyRouter", {}, [("/v2/models/m1/infer", {"rows": [1]}), ("/v2/models", None, "GET"), ("/", {"inputs": [2]})]),
+        ("Cheapest", {"executor_type": "array"}, [("/", {"inputs": [1]})]),
+        ("Cheapest", {"executor_type": "thread"}, [("/", {"inputs": [1]})]),
+        ("MyVote", {"executor_type": "array", "vote_type": "regression"}, [("/v2/models/infer", {"inputs": [1, 2]})]),
+        (
+            "mlrun.serving.VotingEnsemble",
+            {"executor_type": "array", "vote_type": "regression"},
+            [("/v2/models/infer", {"inputs": [1, 2]}), ("/v2/models/m1/infer", {"inputs": [1]})],
+        ),
+    ],
+)
+def test_subclasses_of_mlruns_routers(class_name: str, args: dict[str, Any], calls: list[Any]) -> None:
+    fn = mlrun.new_function("g", kind="serving", image="x")
+    theirs = fn.set_topology("router", class_name, **args)
+    for name, times in (("m1", 2), ("m2", 4)):
+        theirs.add_route(name, class_name="Model", model_path="", multiplier=times)
+    mock, ours = fn.to_mock_server(namespace=globals()), serve(graph_from_dict(theirs.to_dict()))
+    for call in calls:
+        assert clean(answer(ours, *call, event_id="e")) == clean(answer(mock, *call, event_id="e")), call

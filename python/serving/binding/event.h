@@ -2,6 +2,7 @@
 // attribute that user code sets is kept as well.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "py.h"
@@ -21,6 +22,7 @@ struct Request {
     int step;
     Event* event;  // owned
     Ref awaitable;
+    std::int64_t began = 0;
   };
   std::vector<Parked> parked;
 

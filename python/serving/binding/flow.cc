@@ -46,6 +46,7 @@ struct ParkedObject {
   Event* event;
   Request* request;
   int step;
+  std::int64_t began;
 };
 
 PyTypeObject* parked_type = nullptr;
@@ -216,6 +217,22 @@ PyObject* hooks(PyObject* self, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// measure(path): counts and times of the steps are written to that file.
+PyObject* measure(PyObject* self, PyObject* path) {
+  const char* text = PyUnicode_AsUTF8AndSize(path, nullptr);
+  if (text == nullptr) { return nullptr; }
+  Flow& flow = *flow_of(self);
+  std::vector<std::string> names;
+  for (const PlanStep& step : flow.plan.steps) { names.push_back(step.name); }
+  auto made = StepStats::create(text, names);
+  if (!made) {
+    PyErr_SetString(PyExc_OSError, made.error().message.c_str());
+    return nullptr;
+  }
+  flow.stats = std::move(*made);
+  Py_RETURN_NONE;
+}
+
 PyObject* make_parked(PyObject* flow, Request::Parked&& parked) {
   static const auto alloc = reinterpret_cast<allocfunc>(PyType_GetSlot(parked_type, Py_tp_alloc));
   auto* made = reinterpret_cast<ParkedObject*>(alloc(parked_type, 0));
@@ -226,6 +243,7 @@ PyObject* make_parked(PyObject* flow, Request::Parked&& parked) {
   made->request = parked.event->request;
   hold(made->request);
   made->step = parked.step;
+  made->began = parked.began;
   return reinterpret_cast<PyObject*>(made);
 }
 
@@ -271,7 +289,8 @@ PyObject* go_on(PyObject* self, PyObject* result, bool failed) {
     } else {
       Py_INCREF(result);
     }
-    const Verdict verdict = host.finish(parked->step, event, failed ? nullptr : result);
+    const Verdict verdict =
+        host.finish(parked->step, event, failed ? nullptr : result, parked->began);
     Walk(flow.plan, host).resume(parked->step, {event}, verdict);
   }
   PyObject* out = parked_list(parked->flow, request);
@@ -341,6 +360,7 @@ bool make_flow_type(PyObject* module) {
       PyMethodDef{"steps", steps, METH_NOARGS, "The compiled table as JSON text."},
       PyMethodDef{"bind", bind, METH_VARARGS, "Gives a step its callable."},
       PyMethodDef{"hooks", hooks, METH_VARARGS, "(on_step_error, error_text)"},
+      PyMethodDef{"measure", measure, METH_O, "Counts and times of the steps, into a file."},
       PyMethodDef{"emit", emit, METH_VARARGS, "Sends an event on from behind a step."},
       PyMethodDef{}};
   static std::array getters = {PyGetSetDef{"waits", get_waits, nullptr, nullptr, nullptr},

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "event.h"
+#include "serving/step_stats.h"
 #include "serving/walk.h"
 
 namespace metier::serving::python {
@@ -35,8 +37,9 @@ struct Handler {
 struct Flow {
   Plan plan;
   std::vector<Handler> handlers;
-  Ref on_step_error;  // (event, exception, step name), before the handler runs
-  Ref error_text;     // exception -> text, for a sync flow's event.error
+  std::optional<StepStats> stats;  // what steps cost, for the processor to read
+  Ref on_step_error;               // (event, exception, step name), before the handler runs
+  Ref error_text;                  // exception -> text, for a sync flow's event.error
   PyThread_type_lock lock = nullptr;
   unsigned long owner = 0;  // the thread that holds the lock
   int depth = 0;
@@ -67,9 +70,12 @@ class PythonHost final : public StepHost {
   void fail(int step, Token token) override;
   void respond(Token token) override;
   // The result of what was awaited; null: the pending Python exception.
-  Verdict finish(int step, Event* event, PyObject* result);
+  // `began`: when the step did, nanoseconds of the steady clock.
+  Verdict finish(int step, Event* event, PyObject* result, std::int64_t began);
 
  private:
+  Verdict call(int step, Event* event);
+  void count(int step, std::int64_t began, Verdict verdict);
   Verdict raised(int step);
   Verdict value(Handler& handler, int step, Event* event, PyObject* result);
   Verdict emitted(Event* event, PyObject* result);

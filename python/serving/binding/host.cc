@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <ctime>
 
 #include "flow.h"
 #include "model.h"
@@ -14,6 +15,12 @@ PyTypeObject* coroutine_type() {
                  : nullptr;
   }();
   return type;
+}
+
+std::int64_t steady_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
 Event* event_of(Token token) { return static_cast<Event*>(token.event); }
@@ -101,10 +108,28 @@ Verdict PythonHost::raised(int step) {
 }
 
 Verdict PythonHost::run(int step, Token token, int from) {
-  Handler& handler = flow_.handlers[static_cast<std::size_t>(step)];
   Event* event = event_of(token);
-  ++handler.count;
+  ++flow_.handlers[static_cast<std::size_t>(step)].count;
   event->from = from;
+  if (!flow_.stats) { return call(step, event); }
+  const std::int64_t began = steady_ns();
+  Request* const request = event->request;
+  const Verdict verdict = call(step, event);
+  if (verdict == Verdict::parked) {
+    request->parked.back().began = began;
+  } else {
+    count(step, began, verdict);
+  }
+  return verdict;
+}
+
+void PythonHost::count(int step, std::int64_t began, Verdict verdict) {
+  if (!flow_.stats) { return; }
+  flow_.stats->add(static_cast<std::size_t>(step), steady_ns() - began, verdict == Verdict::failed);
+}
+
+Verdict PythonHost::call(int step, Event* event) {
+  Handler& handler = flow_.handlers[static_cast<std::size_t>(step)];
   if (handler.mode == Mode::pass) { return Verdict::next; }
   PyObject* result = nullptr;
   if (handler.whole) {
@@ -125,10 +150,12 @@ Verdict PythonHost::run(int step, Token token, int from) {
   return verdict;
 }
 
-Verdict PythonHost::finish(int step, Event* event, PyObject* result) {
-  return result == nullptr
-             ? raised(step)
-             : value(flow_.handlers[static_cast<std::size_t>(step)], step, event, result);
+Verdict PythonHost::finish(int step, Event* event, PyObject* result, std::int64_t began) {
+  const Verdict verdict = result == nullptr ? raised(step)
+                                            : value(flow_.handlers[static_cast<std::size_t>(step)],
+                                                    step, event, result);
+  count(step, began, verdict);
+  return verdict;
 }
 
 // Takes over `result`.

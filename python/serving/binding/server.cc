@@ -48,13 +48,21 @@ PyObject* failed(ServerObject* self, Event* event, const char* where) {
   return PyObject_CallMethod(self->owner, "_failed", "OOs", event, error.get(), where);
 }
 
+// A header of the mock server's callers, or of HTTP, where workers see names in canonical case.
+PyObject* header(PyObject* headers, PyObject* name, const char* canonical) {
+  PyObject* value = PyDict_GetItem(headers, name);
+  return value != nullptr ? value : PyDict_GetItemString(headers, canonical);
+}
+
 // Null with an exception, or null without: go on.
 PyObject* prepare(ServerObject* self, Event* event) {
   if (!has_text(event->content_type)) { assign(event->content_type, self->default_type); }
   if (event->headers != nullptr && PyDict_Check(event->headers) &&
       PyDict_Size(event->headers) > 0) {
-    if (PyObject* id = PyDict_GetItem(event->headers, self->id_header)) { assign(event->id, id); }
-    if (PyObject* path = PyDict_GetItem(event->headers, self->path_header)) {
+    if (PyObject* id = header(event->headers, self->id_header, "Mlrun-Event-Id")) {
+      assign(event->id, id);
+    }
+    if (PyObject* path = header(event->headers, self->path_header, "Mlrun-Event-Path")) {
       assign(event->path, path);
     }
   }

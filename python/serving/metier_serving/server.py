@@ -193,6 +193,9 @@ class GraphServer:
             MockTrigger("http" if not self.context.is_mock else ""),
         )
         self.__dict__["test"] = self._engine.test
+        counters = os.environ.get("METIER_GRAPH_STATS")
+        if counters and not self.context.is_mock:
+            flow.measure(f"{counters}/{os.getpid()}")
 
     def _build(self, step: Any, spaces: Any, row: Any) -> Built:
         built = Built(step, self.context)

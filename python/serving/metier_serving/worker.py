@@ -84,7 +84,10 @@ def handle(server: GraphServer, event: Any) -> Any:
 
 
 async def _later(server: GraphServer, parked: list[Any], event: Any) -> Any:
-    await server.finish_in_loop(parked)
+    try:
+        await server.finish_in_loop(parked)
+    except Exception as error:  # the request's time is over
+        return _web(server._failed(event, error, "_handler"))
     return _web(server.engine.answer(event))
 
 

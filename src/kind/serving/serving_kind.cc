@@ -9,6 +9,7 @@
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/names.h"
+#include "serving/native_graph.h"
 #include "serving/plan.h"
 
 namespace metier {
@@ -49,11 +50,19 @@ bool builds_graph(std::string_view code) {
   return false;
 }
 
+bool is_library(std::string_view code) {
+  return code.starts_with(
+      "\x7f"
+      "ELF");
+}
+
 Result<void> check_graph(const Function& function) {
   const JsonObject* graph = graph_of(function);
   if (graph == nullptr || graph->empty()) {
     METIER_TRY(code, function.code());
-    if (builds_graph(code)) { return {}; }  // the worker compiles what it builds
+    if (builds_graph(code) || is_library(code)) {
+      return {};
+    }  // the worker compiles what it builds
     return fail(
         invalid("spec.graph", "the function has no graph",
                 "fn.set_topology('flow') and graph.to(...), fn.add_model(...), or a module's "
@@ -88,15 +97,37 @@ void set_variable(JsonObject& spec, std::string_view name, std::string_view valu
   env.push_back(JsonObject{{"name", name}, {"value", value}});
 }
 
+// No step needs an interpreter, and there is no code that would: the processor itself runs the graph.
+bool runs_natively(const JsonObject* graph, std::string_view code) {
+  if (is_library(code)) { return true; }
+  if (graph == nullptr || !code.empty()) { return false; }
+  return serving::NativeGraph::make(*graph, {.check = true}).has_value();
+}
+
 // The same function as an ordinary one of Nuclio's.
 Result<Function> as_nuclio(const Subject& subject, const Site& site) {
   const Function& from = subject.function;
   Function out = from;
   const std::string project = project_of(subject, site);
   METIER_TRY(code, from.code());
-  std::string made = serving_code(code);
   const std::string document = dump_json(serving_spec(from, project));
   JsonObject& spec = ensure_object(out.document(), "spec");
+  if (runs_natively(graph_of(from), code)) {
+    const std::string file =
+        is_library(code) ? from.text("build.origin_filename") : std::string("graph.json");
+    if (is_library(code) && document.size() <= kVariableBytes) {
+      set_variable(spec, kVariable, document);
+    }
+    if (!is_library(code)) {
+      ensure_object(spec, "build")["functionSourceCode"] = base64_encode(document);
+    }
+    if (!is_child(from)) { set_variable(spec, kCurrent, "*"); }
+    spec["nuclio_runtime"] = "graph";
+    spec["function_handler"] = (file.empty() ? "graph.so" : file) + ":graph";
+    spec.erase("default_handler");
+    return out;
+  }
+  std::string made = serving_code(code);
   if (document.size() <= kVariableBytes) {
     set_variable(spec, kVariable, document);
     made += ")\n";

@@ -12,6 +12,7 @@
 namespace metier {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -77,6 +78,32 @@ TEST(ServingKind, LongSpecsTravelInTheCode) {
   auto resources = kind->lower(Subject{function, nullptr}, site());
   ASSERT_TRUE(resources) << resources.error().text();
   EXPECT_THAT(dump_json(to_json(resources->front())), Not(HasSubstr("SERVING_SPEC_ENV")));
+}
+
+std::string lowered(std::string_view spec) {
+  const auto kind = make_serving_kind();
+  const Function function = function_of(spec);
+  auto resources = kind->lower(Subject{function, nullptr}, site());
+  return resources ? dump_json(to_json(resources->front())) : resources.error().text();
+}
+
+TEST(ServingKind, GraphsThatNeedNoInterpreterRunInTheProcessor) {
+  constexpr std::string_view kNative = R"x("graph":{"steps":{"a":{"handler":"(event['x'])"}}})x";
+  EXPECT_THAT(
+      lowered("{" + std::string(kNative) + "}"),
+      AllOf(HasSubstr(R"("runtime":"graph")"), HasSubstr(R"("handler":"graph.json:graph")")));
+  // code may do anything when it is loaded
+  EXPECT_THAT(lowered(R"({"build":{"functionSourceCode":")" + base64_encode("print(1)\n") +
+                      R"("},)" + std::string(kNative) + "}"),
+              HasSubstr(R"("runtime":"python")"));
+  EXPECT_THAT(lowered(R"x({"graph":{"steps":{"a":{"handler":"(event.upper())"}}}})x"),
+              HasSubstr(R"("runtime":"python")"));
+  // a library brings its graph
+  EXPECT_THAT(lowered(R"({"build":{"origin_filename":"steps.so","functionSourceCode":")" +
+                      base64_encode("\x7f"
+                                    "ELF...") +
+                      R"("}})"),
+              AllOf(HasSubstr(R"("runtime":"graph")"), HasSubstr(R"("handler":"steps.so:graph")")));
 }
 
 TEST(ServingKind, RefusesWhatCannotBeServed) {

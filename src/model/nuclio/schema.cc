@@ -249,7 +249,7 @@ void review_runtime(const JsonObject& spec, std::string_view at, Review& out) {
   const std::string runtime(string_in(spec, "runtime"));
   if (runtime.empty()) { return; }
   const std::string_view name = runtime_name(runtime);
-  static constexpr std::string_view kOurs[] = {"python", "native", "shell"};
+  static constexpr std::string_view kOurs[] = {"python", "native", "shell", "graph"};
   if (std::ranges::find(kOurs, name) != std::end(kOurs)) { return; }
   static constexpr std::pair<std::string_view, std::string_view> kTheirs[] = {
       {"golang", "Go"},   {"go", "Go"},           {"nodejs", "Node.js"}, {"java", "Java"},

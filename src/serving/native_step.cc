@@ -1,0 +1,182 @@
+#include "serving/native_step.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+#include "serving/native_steps.h"
+#include "serving/python_value.h"
+#include "serving/step_library.h"
+
+namespace metier::serving {
+
+const Json& Payload::get() const {
+  static const Json none;
+  return value_ == nullptr ? none : *value_;
+}
+
+Json& Payload::own() {
+  if (value_ == nullptr) {
+    value_ = std::make_shared<Json>();
+  } else if (value_.use_count() > 1) {
+    value_ = std::make_shared<Json>(*value_);
+  }
+  return *value_;
+}
+
+void Payload::set(Json value) {
+  if (value_ != nullptr && value_.use_count() == 1) {
+    *value_ = std::move(value);
+  } else {
+    value_ = std::make_shared<Json>(std::move(value));
+  }
+}
+
+std::string random_event_id() {
+  static thread_local std::mt19937_64 random{std::random_device{}()};
+  std::string out = fmt::format("{:016x}{:016x}", random(), random());
+  out[12] = '4';
+  return out;
+}
+
+Error needs_python(const StepSite& site, std::string why) {
+  return Error{.kind = ErrorKind::unsupported,
+               .message = "step " + quote(site.plan.name) + " runs in Python: " + std::move(why),
+               .field = "graph.steps." + site.plan.name,
+               .code = "NeedsPython"};
+}
+
+Result<Paths> Paths::of(const StepSite& site) {
+  Paths out;
+  const auto split = [&](std::string_view field, std::vector<std::string>& parts) -> Result<void> {
+    std::string_view text = string_in(site.spec, field);
+    while (!text.empty()) {
+      const std::size_t dot = text.find('.');
+      parts.emplace_back(text.substr(0, dot));
+      if (dot == std::string_view::npos) { break; }
+      text.remove_prefix(dot + 1);
+    }
+    return {};
+  };
+  METIER_CHECK(split("input_path", out.input));
+  METIER_CHECK(split("result_path", out.result));
+  return out;
+}
+
+std::expected<const Json*, Raised> Paths::read(const Json& body) const {
+  static const Json none;
+  const Json* at = &body;
+  for (const std::string& part : input) {
+    if (at->is_null()) { return &none; }
+    if (const auto* object = at->if_object()) {
+      at = object->if_contains(part);
+      if (at == nullptr) { return &none; }
+      continue;
+    }
+    if (at->is_array() || at->is_string()) {
+      return std::unexpected(Raised{
+          "TypeError", at->is_string() ? "string indices must be integers, not 'str'"
+                                       : "list indices must be integers or slices, not str"});
+    }
+    return std::unexpected(
+        Raised{"TypeError", fmt::format("'{}' object is not subscriptable", python_type(*at))});
+  }
+  return at;
+}
+
+std::expected<void, Raised> Paths::write(Payload& body, Json value) const {
+  if (result.empty() || !is_true(body.get())) {
+    body.set(std::move(value));
+    return {};
+  }
+  Json* at = &body.own();
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    if (!at->is_object()) {
+      return std::unexpected(
+          Raised{"TypeError",
+                 fmt::format("'{}' object does not support item assignment", python_type(*at))});
+    }
+    Json& next = at->get_object()[result[i]];
+    if (i + 1 == result.size()) {
+      next = std::move(value);
+    } else if (next.is_null()) {
+      next = JsonObject{};
+    }
+    at = &next;
+  }
+  return {};
+}
+
+Result<Expression> expression_of(const StepSite& site, std::string_view text) {
+  if (!text.starts_with('(') || !text.ends_with(')')) {
+    return fail(needs_python(site, quote(text) + " is a name of the user's code"));
+  }
+  auto made = Expression::compile(text);
+  if (!made) { return fail(needs_python(site, made.error().message)); }
+  return made;
+}
+
+namespace {
+
+class MapStep final : public NativeStep {
+ public:
+  MapStep(Paths paths, Expression expression)
+      : paths_(std::move(paths)), expression_(std::move(expression)) {}
+  StepResult run(std::unique_ptr<NativeEvent>& event, StepOutput&) override {
+    const auto input = paths_.read(event->body.get());
+    if (!input) { return std::unexpected(input.error()); }
+    auto value = expression_.evaluate({.event = **input});
+    if (!value) { return std::unexpected(std::move(value.error())); }
+    event->raw = false;
+    if (auto written = paths_.write(event->body, std::move(*value)); !written) {
+      return std::unexpected(std::move(written.error()));
+    }
+    return StepDone::next;
+  }
+
+ private:
+  Paths paths_;
+  Expression expression_;
+};
+
+class PassStep final : public NativeStep {
+ public:
+  StepResult run(std::unique_ptr<NativeEvent>&, StepOutput&) override { return StepDone::next; }
+};
+
+}  // namespace
+
+Result<std::unique_ptr<NativeStep>> make_native_step(const StepSite& site) {
+  for (const char* field : {"timeout", "retries", "max_in_flight", "max_queue"}) {
+    if (site.spec.contains(field)) {
+      return fail(needs_python(site, std::string("it has ") + field));
+    }
+  }
+  const Json* full = site.spec.if_contains("full_event");
+  if (full != nullptr && full->is_bool() && full->get_bool()) {
+    return fail(needs_python(site, "it is given the whole event"));
+  }
+  if (site.plan.kind == StepKind::queue) {
+    if (!string_in(site.spec, "path").empty()) {
+      return fail(needs_python(site, "it writes a stream"));
+    }
+    return std::make_unique<PassStep>();
+  }
+  const std::string_view handler = string_in(site.spec, "handler");
+  const std::string_view class_name = string_in(site.spec, "class_name");
+  if (site.plan.kind == StepKind::router) { return make_native_router(site); }
+  if (class_name.empty()) {
+    if (handler.contains(".so:")) { return make_library_step(site, handler); }
+    METIER_TRY(expression, expression_of(site, handler));
+    METIER_TRY(paths, Paths::of(site));
+    if (expression.is_event() && paths.input.empty() && paths.result.empty()) {
+      return std::make_unique<PassStep>();
+    }
+    return std::make_unique<MapStep>(std::move(paths), std::move(expression));
+  }
+  if (!handler.empty()) { return fail(needs_python(site, "it is a method of a class")); }
+  return make_storey_step(site, class_name);
+}
+
+}  // namespace metier::serving

@@ -1,0 +1,222 @@
+"""Serving graphs in a real processor: natively, in workers, and cut between both."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BINARY, ROOT, Make, Processor, until
+
+CASES = json.loads((ROOT / "tests" / "graphs" / "cases.json").read_text(encoding="utf-8"))
+ATTACH = "\nfrom metier_serving.worker import attach as _attach\n_attach(globals())\n"
+Serve = Callable[..., Processor]
+
+
+@pytest.fixture
+def serve(make: Make) -> Iterator[Serve]:
+    """serve(graph, code): a processor with the graph's workers; without code the processor runs the graph itself."""
+    built = Path(os.environ.get("METIER_SERVING_PATH", str(Path(BINARY).parent / "serving"))) / "metier_serving"
+    shutil.copytree(
+        built, Path(make.lib) / "metier_serving", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+
+    def start(graph: Any, code: str | None = "", **more: Any) -> Processor:
+        spec = {"graph": graph, "parameters": more.pop("parameters", {})}
+        variables = {"SERVING_SPEC_ENV": json.dumps(spec), "SERVING_CURRENT_FUNCTION": "*"}
+        if code is None:
+            more = {"runtime": "graph", "handler": "graph.json:graph", **more}
+        source = None if code is None else code + ATTACH
+        return make.start(source, variables, **more).wait_ready()
+
+    yield start
+
+
+def answers_the_suite(processor: Processor, case: dict[str, Any]) -> None:
+    for call in case["calls"]:
+        body = call.get("body")
+        sent = None if "body" not in call else body if isinstance(body, str) else json.dumps(body)
+        headers = {"Content-Type": call["content_type"]} if "content_type" in call else {}
+        if "id" in call:
+            headers["MLRUN-EVENT-ID"] = call["id"]
+        answer = processor.call(call.get("path", "/"), sent, headers=headers)
+        assert answer.status == call.get("status", 200), (call, answer)
+        if "says" in call:
+            assert call["says"] in answer.text, (call, answer)
+            continue
+        value = call.get("value")
+        text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+        assert answer.text == text, (call, answer)
+
+
+@pytest.mark.parametrize("where", ["processor", "worker"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
+def test_the_suite(serve: Serve, case: dict[str, Any], where: str) -> None:
+    answers_the_suite(serve(case["graph"], None if where == "processor" else ""), case)
+
+
+CUT = {
+    "engine": "async",
+    "steps": {
+        "f": {"class_name": "storey.Filter", "class_args": {"_fn": "(event['x'] > 0)"}},
+        "e": {"handler": "({**event, 'y': event['x'] + 1})", "after": ["f"]},
+        "p": {"handler": "python", "after": ["e"]},
+        "z": {"handler": "([event])", "after": ["p"], "responder": True},
+    },
+}
+
+
+def test_native_steps_run_before_the_hop_to_python(serve: Serve) -> None:
+    processor = serve(CUT, "def python(body):\n    return {**body, 'p': 1}\n")
+    assert processor.call("/", '{"x": 1}').json() == [{"x": 1, "y": 2, "p": 1}]
+    assert processor.call("/", '{"x": 0}').text == ""  # filtered before any worker saw it
+    assert processor.call("/", "{}").text == "KeyError: 'x'"
+    counts = {step: processor.metric("metier_graph_step_events_total", step=step) for step in "fepz"}
+    assert counts == {"f": 3, "e": 1, "p": 1, "z": 1}
+    assert processor.metric("metier_graph_step_failures_total", step="f") == 1
+    assert processor.metric("metier_graph_step_seconds_bucket", step="p", le="+Inf") == 1
+
+
+SLOW = """
+import asyncio, time
+def sleeps(body):
+    time.sleep(body["s"])
+    return body
+async def waits(body):
+    try:
+        await asyncio.sleep(body["s"])
+    except asyncio.CancelledError:
+        open(body["cancelled"], "w").close()
+        raise
+    return body
+"""
+
+
+def flow(handler: str, **step: Any) -> dict[str, Any]:
+    return {"engine": "async", "steps": {"a": {"handler": handler, "responder": True, **step}}}
+
+
+def test_a_sync_step_past_its_time_is_504_and_the_next_request_is_answered(serve: Serve) -> None:
+    processor = serve(flow("sleeps"), SLOW, eventTimeout="400ms")
+    assert processor.call("/", '{"s": 30}').status == 504
+    assert processor.call("/", '{"s": 0}').json() == {"s": 0}
+
+
+def test_a_coroutine_past_its_time_is_504_and_cancelled(serve: Serve, tmp_path: Path) -> None:
+    for number, options in enumerate(
+        ({"parameters": {"request_timeout": 0.2}}, {"eventTimeout": "300ms"}, {"step": {"timeout": 0.2}})
+    ):
+        mark = tmp_path / f"cancelled{number}"
+        processor = serve(flow("waits", **options.pop("step", {})), SLOW, **options)
+        assert processor.call("/", json.dumps({"s": 30, "cancelled": str(mark)})).status == 504, options
+        until(mark.exists, what="the cancellation")
+        assert processor.call("/", '{"s": 0}').json() == {"s": 0}
+
+
+def test_a_full_step_is_503_with_retry_after(serve: Serve) -> None:
+    processor = serve(flow("waits", max_in_flight=1, max_queue=0), SLOW, trigger={"mode": "async"})
+    answers: list[Any] = []
+    callers = [
+        threading.Thread(target=lambda: answers.append(processor.call("/", '{"s": 1, "cancelled": "/dev/null"}')))
+        for _ in range(4)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    refused = [answer for answer in answers if answer.status == 503]
+    assert len(refused) == 3 and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert [answer.status for answer in answers if answer.status != 503] == [200]
+
+
+def test_a_full_function_is_503_with_retry_after(serve: Serve) -> None:
+    processor = serve(flow("sleeps"), SLOW, trigger={"queueSize": 1, "queueDepth": 1})
+    answers: list[Any] = []
+    callers = [threading.Thread(target=lambda: answers.append(processor.call("/", '{"s": 1}'))) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    refused = [answer for answer in answers if answer.status == 503]
+    assert refused and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert any(answer.status == 200 for answer in answers)
+
+
+def test_a_worker_that_is_killed_fails_its_own_events_only(serve: Serve, tmp_path: Path) -> None:
+    code = """
+import os, time
+def marks(body):
+    if "mark" in body:
+        with open(body["mark"], "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(30)
+    return body
+"""
+    processor = serve(flow("marks"), code, workers=2)
+    mark = tmp_path / "pid"
+    answers: list[Any] = []
+    caller = threading.Thread(target=lambda: answers.append(processor.call("/", json.dumps({"mark": str(mark)}))))
+    caller.start()
+    until(lambda: mark.exists() and mark.read_text(), what="the step")
+    assert processor.call("/", '{"x": 1}').json() == {"x": 1}  # by the other worker
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    caller.join(20)
+    assert not caller.is_alive() and answers[0].status in (502, 503), answers
+    assert processor.call("/", '{"x": 2}').json() == {"x": 2}
+
+
+STEPS_CC = """
+#include <metier/graph.h>
+#include <metier/step.h>
+#include <cstdlib>
+#include <stdexcept>
+METIER_STEP(twice, [](std::string_view body) {
+  if (body == "13") { throw std::runtime_error("thirteen"); }
+  return std::to_string(2 * std::atoi(std::string(body).c_str()));
+});
+METIER_GRAPH([](metier::Graph& graph) {
+  graph.set_topology("flow", "async");
+  graph.to("storey.Filter", "f", {{"_fn", "(event['x'] >= 0)"}})
+      .to(metier::handler("steps.so:twice"), "twice").input_path("x").result_path("y")
+      .respond();
+});
+"""
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("steps")
+    (folder / "steps.cc").write_text(STEPS_CC)
+    command = ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{ROOT}/include"]
+    subprocess.run([*command, "steps.cc", "-o", "steps.so"], cwd=folder, check=True)
+    return folder / "steps.so"
+
+
+def test_a_graph_and_steps_in_cpp_need_no_python(make: Make, library: Path) -> None:
+    config = make.config(None, runtime="graph", handler="steps.so:graph", python="/nonexistent")
+    shutil.copy(library, config["path"])
+    processor = Processor(Path(config["readyFile"]).parent, config)
+    make.running.append(processor)
+    processor.wait_ready()
+    assert processor.call("/", '{"x": 4}').json() == {"x": 4, "y": 8}
+    assert processor.call("/", '{"x": -1}').text == ""
+    answer = processor.call("/", '{"x": 13}')
+    assert (answer.status, answer.text) == (400, "StepFailed: thirteen")
+
+
+def test_what_a_processor_cannot_run_ends_it_with_the_reason(serve: Serve, make: Make) -> None:
+    for graph, says in (
+        ({"steps": {"a": {"class_name": "Mine"}}}, "step 'a' runs in Python"),
+        ({"steps": {"a": {"handler": "gone.so:f"}}}, "there is no library 'gone.so'"),
+        ({"steps": {"a": {"handler": "(event)", "after": ["a"]}}}, "loop detected"),
+    ):
+        with pytest.raises(AssertionError, match="the processor ended with"):
+            serve(graph, None)
+        assert says in make.running[-1].log()
