@@ -1,10 +1,10 @@
-"""Real time: CPU per event of ours beside bare uvicorn (uvloop, httptools), FastAPI and nginx, in one go, in interleaved rounds.
+"""Real time: CPU per event of ours beside bare uvicorn (uvloop, httptools), FastAPI, Go's net/http and nginx, in one go, in interleaved rounds.
 
     bench/realtime.py [--rounds 5] [--seconds 2] [--quick]
 
 Server and load generator (`wrk`) run on different cores where there are two. CPU is what all processes of a server used (schedstat), per
-answered request; rates and latencies are wrk's. wrk and nginx come as Debian packages, unpacked below build/bench, nothing is installed;
-uvicorn and FastAPI live in an environment of their own there. Nuclio's own figures (other machine, from the reference) are printed beside.
+answered request; rates and latencies are wrk's, those of "open" our own open-loop generator's at half of the rate that wrk reached. Peers
+and tools: bench/peers.py. Nuclio's own figures (other machine, from the reference) are printed beside.
 """
 
 from __future__ import annotations
@@ -25,108 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import ROOT, median, memory_mib, table
+from peers import ASGI, BUILD, FASTAPI, FOLDER, HANDLER, compile_native, go_server, open_loop, peer_python, tools
 
-BUILD = ROOT / "build"
-FOLDER = BUILD / "bench"
 RELEASE = BUILD / "release"
 PORT = 18970
 NUCLIO = "Nuclio 1.14: Python 242-288 us CPU an event at 16 connections, 1,740-1,870 us for a 64 KiB echo; its Go handler 11.6-12.6 us"
-
-
-def tools() -> tuple[list[str], list[str]]:
-    """(wrk, nginx) as commands: the machine's own, or unpacked from Debian's packages."""
-    wrk, nginx = shutil.which("wrk"), shutil.which("nginx")
-    root = FOLDER / "root"
-    if not (wrk and nginx) and not (root / "usr/bin/wrk").exists():
-        packages = FOLDER / "packages"
-        packages.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["apt-get", "-q", "download", "wrk", "libluajit-5.1-2", "nginx"],
-            cwd=packages,
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
-        for package in packages.glob("*.deb"):
-            subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
-    library = next((str(p.parent) for p in root.rglob("libluajit-5.1.so.2")), "")
-    return (
-        [wrk] if wrk else ["env", f"LD_LIBRARY_PATH={library}", str(root / "usr/bin/wrk")],
-        [nginx] if nginx else [str(root / "usr/sbin/nginx")],
-    )
-
-
-def peer_python() -> str:
-    """The environment of uvicorn and FastAPI."""
-    python = FOLDER / "venv" / "bin" / "python"
-    if not python.exists():
-        uv = str(BUILD / "tools" / "bin" / "uv")
-        subprocess.run([uv, "venv", "-q", "--python", "/usr/bin/python3", str(FOLDER / "venv")], check=True)
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", str(python), "uvicorn", "uvloop", "httptools", "fastapi"],
-            check=True,
-        )
-        subprocess.run(
-            [str(python), "-m", "compileall", "-q", str(FOLDER / "venv" / "lib")],
-            check=False,
-            stdout=subprocess.DEVNULL,
-        )
-    return str(python)
-
-
-HANDLER = """
-def empty(context, event):
-    return ""
-
-def echo(context, event):
-    return event.body
-
-async def coroutine(context, event):
-    return ""
-
-async def waits(context, event):
-    import asyncio
-    await asyncio.sleep(0.001)
-    return ""
-"""
-ASGI = """
-async def empty(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain"), (b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
-
-async def echo(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    body = b""
-    while True:
-        message = await receive()
-        body += message["body"]
-        if not message["more_body"]:
-            break
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]})
-    await send({"type": "http.response.body", "body": body})
-
-async def waits(scope, receive, send):
-    import asyncio
-    if scope["type"] != "http":
-        return
-    await asyncio.sleep(0.001)
-    await empty(scope, receive, send)
-"""
-FASTAPI = """
-from fastapi import FastAPI, Request, Response
-app = FastAPI()
-
-@app.api_route("/", methods=["GET", "POST"])
-async def root(request: Request):
-    return Response(await request.body(), media_type="text/plain")
-"""
-NATIVE = """
-#include <metier/handler.h>
-METIER_EVENT_HANDLER(empty, [](metier::Context&, const metier::Event&) { return metier::Response(""); });
-METIER_EVENT_HANDLER(echo, [](metier::Context&, const metier::Event& event) { return metier::Response(event.body()); });
-"""
 
 
 def lib() -> str:
@@ -158,6 +61,14 @@ def cpu_ns(pids: list[int]) -> int:
             with contextlib.suppress(OSError):
                 total += int(task.read_text().split()[0])
     return total
+
+
+def own_mib(pid: int) -> float:
+    """What would be free if this process ended: its private memory in MiB."""
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", text, re.M)) / 1024
+    return 0.0
 
 
 @dataclass
@@ -313,12 +224,84 @@ def compare(
     )
 
 
+def open_compare(wrk: list[str], servers: list[Server], rounds: int, seconds: float, base: str) -> None:
+    """Latencies at half of each server's peak rate, whatever the server does: requests leave when they are due."""
+    generator = open_loop()
+    pin = ["taskset", "-c", "1"] if (os.cpu_count() or 1) > 1 else []
+    rows = []
+    with running(servers) as ports:
+        half = {}
+        for server in servers:
+            load(wrk, server, ports[server.name], 16, 0, 1)
+            half[server.name] = load(wrk, server, ports[server.name], 64, 0, seconds).rate / 2
+        samples: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
+        for _ in range(rounds):
+            for server in servers:
+                command = [generator, str(ports[server.name]), "64", f"{half[server.name]:.0f}", str(seconds)]
+                done = subprocess.run([*pin, *command], capture_output=True, text=True, check=True)
+                samples[server.name].append(json.loads(done.stdout))
+        tail = {name: median([s["p99"] / max(s["p50"], 0.1) for s in mine]) for name, mine in samples.items()}
+        for server in servers:
+            mine = samples[server.name]
+            rows.append(
+                (
+                    server.name,
+                    f"{half[server.name]:,.0f}",
+                    *(f"{median([s[which] for s in mine]):.0f}" for which in ("p50", "p99", "p999")),
+                    f"{tail[server.name]:.1f}",
+                    f"{tail[server.name] - tail[base]:+.1f}" if server.name != base else "",
+                    f"{sum(s['failed'] for s in mine):.0f}",
+                )
+            )
+    table(
+        f"Open loop at half of the peak rate (target: p99/p50 at most {base}'s + 2)",
+        ("server", "req/s", "p50 us", "p99 us", "p99.9 us", "p99/p50", "against", "failed"),
+        rows,
+    )
+
+
+def from_zero(rounds: int) -> None:
+    """The first request to a function at zero replicas, its environment warm: sent to answered."""
+    if not (RELEASE / "metier").exists():
+        print("from zero: not measured, build/release/metier is missing (scripts/build release)")
+        return
+    from support.server import running as running_server
+
+    times = []
+    folder = FOLDER / "zero"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "main.py").write_text(HANDLER)
+    (folder / "function.yaml").write_text(
+        "apiVersion: nuclio.io/v1beta1\nkind: NuclioFunction\nmetadata: {name: zero}\n"
+        "spec: {handler: 'main:empty', runtime: python, minReplicas: 0, maxReplicas: 1,\n"
+        "       scaleToZero: {scaleResources: [{metricName: events, windowSize: 1s, threshold: 0}]}}\n"
+    )
+    with running_server(folder / "data") as server:
+        done = server.metier("deploy", "-f", "function.yaml", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        url = done.stdout.strip()
+        for _ in range(rounds + 1):
+            while True:
+                answer = server.call("GET", "/api/metier/v1/deployments/zero?project=default").json()
+                if answer["state"] == "scaledToZero":
+                    break
+                time.sleep(0.05)
+            time.sleep(0.5)  # its processor has ended
+            begun = time.monotonic()
+            urllib.request.urlopen(url, timeout=30).read()
+            times.append((time.monotonic() - begun) * 1000)
+    table("From zero replicas (target 50 ms)", ("median ms", "all"), [
+        (f"{median(times[1:]):.0f}", " ".join(f"{t:.0f}" for t in times[1:])),
+    ])  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--quick", action="store_true", help="16 connections only")
-    parser.add_argument("--only", default="", help="empty, echo, native, async, start")
+    parser.add_argument("--only", default="", help="start, zero, empty, echo, native, async, open")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     wrk, nginx = tools()
@@ -329,23 +312,7 @@ def main() -> None:
     (code / "handler.py").write_text(HANDLER)
     (code / "app.py").write_text(ASGI)
     (code / "fast.py").write_text(FASTAPI)
-    (code / "native.cc").write_text(NATIVE)
-    subprocess.run(
-        [
-            "g++",
-            "-std=c++17",
-            "-O2",
-            "-fPIC",
-            "-shared",
-            "-fvisibility=hidden",
-            f"-I{ROOT / 'include'}",
-            "native.cc",
-            "-o",
-            "native.so",
-        ],
-        cwd=code,
-        check=True,
-    )
+    compile_native(code)
     (FOLDER / "nginx").mkdir(exist_ok=True)
     (FOLDER / "nginx.conf").write_text(
         f"daemon off; master_process off; worker_processes 1; pid {FOLDER}/nginx/pid; error_log {FOLDER}/nginx/error.log;\n"
@@ -383,7 +350,7 @@ def main() -> None:
     )
     some = [16] if options.quick else [1, 16, 64]
     folder = str(code)
-    want = options.only.split(",") if options.only else ["start", "empty", "echo", "native", "async"]
+    want = options.only.split(",") if options.only else ["start", "zero", "empty", "echo", "native", "async", "open"]
     print(NUCLIO)
     if "start" in want:
         rows = []
@@ -398,10 +365,12 @@ def main() -> None:
                 server.start(PORT, FOLDER / "servers.log")
                 assert server.process is not None
                 times.append(server.first_answer_ms)
-                memory = " + ".join(f"{memory_mib(pid):.1f}" for pid in tree(server.process.pid))
+                memory = " + ".join(f"{memory_mib(pid):.1f} ({own_mib(pid):.1f})" for pid in tree(server.process.pid))
                 server.stop()
             rows.append((server.name, f"{median(times):.0f}", memory))
-        table("Start to the first 200, and memory (resident MiB of each process)", ("server", "ms", "MiB"), rows)
+        table(
+            "Start to the first 200, and memory (MiB of each process: resident, its own)", ("server", "ms", "MiB"), rows
+        )
     if "empty" in want:
         compare(
             "Empty handler",
@@ -433,11 +402,17 @@ def main() -> None:
             options.seconds,
             "uvicorn",
         )
+    go = go_server()
+    gos = [Server("go net/http", [go, "PORT"], {"GOMAXPROCS": "1"})] if go else []
+    if not gos:
+        print("go net/http: not measured, there is no Go on this machine")
+    if "zero" in want:
+        from_zero(options.rounds)
     if "native" in want:
         compare(
             "Native",
             wrk,
-            [nginx_server, ours("metier native", "native.so:empty", "native", folder)],
+            [nginx_server, ours("metier native", "native.so:empty", "native", folder), *gos],
             [(c, 0) for c in some],
             options.rounds,
             options.seconds,
@@ -452,6 +427,22 @@ def main() -> None:
             options.rounds,
             options.seconds,
             "uvicorn",
+        )
+
+    if "open" in want:
+        open_compare(
+            wrk,
+            [
+                nginx_server,
+                ours("metier python", "handler:empty", "python", folder),
+                ours("metier native", "native.so:empty", "native", folder),
+                uvicorn("uvicorn", "app:empty"),
+                uvicorn("fastapi", "fast:app"),
+                *gos,
+            ],
+            options.rounds,
+            options.seconds,
+            "nginx return",
         )
 
 

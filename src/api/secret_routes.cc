@@ -141,8 +141,12 @@ void add_missing_routes(Router& router) {
        "engine"},
       {"/projects/{project}/workflows/{rest*}",
        "remote workflows are not built yet; run them with the local engine"},
-      {"/projects/{project}/api-gateways", "API gateways are not built yet"},
-      {"/projects/{project}/api-gateways/{rest*}", "API gateways are not built yet"},
+      {"/projects/{project}/api-gateways",
+       "API gateways are not served: a function answers at its own address (fn.get_url(), metier "
+       "describe NAME)"},
+      {"/projects/{project}/api-gateways/{rest*}",
+       "API gateways are not served: a function answers at its own address (fn.get_url(), metier "
+       "describe NAME)"},
       {"/projects/{project}/feature-sets/{rest*}", "the feature store is not built yet"},
       {"/projects/{project}/feature-vectors/{rest*}", "the feature store is not built yet"},
       {"/projects/{project}/model-endpoints", "model endpoints are not built yet"},

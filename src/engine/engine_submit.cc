@@ -7,6 +7,8 @@
 #include "engine/pods_of.h"
 #include "kind/lowering.h"
 #include "kind/mpijob/mpijob_import.h"
+#include "model/kinds.h"
+#include "model/nuclio/inline.h"
 
 namespace metier {
 namespace {
@@ -97,8 +99,14 @@ Result<Function> Engine::function_of(const SubmitRequest& request,
   return function;
 }
 
-Result<Json> Engine::environment_of(const Function& function, const Run& run,
+Result<Json> Engine::environment_of(const Function& given, const Run& run,
                                     const Caller& caller) const {
+  std::optional<Function> configured;
+  if (is_nuclio_kind(given.kind())) {
+    METIER_TRY(found, nuclio::with_inline(given));
+    configured = std::move(found);
+  }
+  const Function& function = configured ? *configured : given;
   JsonObject environment;
   JsonArray requirements;
   JsonArray commands;

@@ -7,6 +7,8 @@
 #include "model/entry_points.h"
 #include "model/kinds.h"
 #include "model/notebook.h"
+#include "model/nuclio/inline.h"
+#include "model/nuclio/schema.h"
 
 namespace metier {
 namespace {
@@ -88,6 +90,24 @@ std::string nuclio_handler(const CodeToFunction& arguments, std::string_view fun
   if (arguments.handler.contains(':')) { return arguments.handler; }
   return stem +
          (arguments.handler.empty() || !function_kind.empty() ? "handler" : arguments.handler);
+}
+
+// What the source says of its own function: refused here by name, applied when the function is deployed.
+Result<void> check_inline(Function& function, const CodeToFunction& arguments,
+                          std::string_view code) {
+  auto document = nuclio::inline_document(code);
+  if (!document) { return fail(std::move(document.error()).in(arguments.filename.string())); }
+  if (!*document) { return {}; }
+  if (auto read = nuclio::review_document(**document).verdict(true); !read) {
+    return fail(std::move(read.error()).in(arguments.filename.string()));
+  }
+  const JsonObject* spec = object_in(**document, "spec");
+  const std::string handler(spec == nullptr ? std::string_view() : string_in(*spec, "handler"));
+  if (arguments.handler.empty() && !handler.empty()) {
+    function.spec()["function_handler"] =
+        arguments.filename.stem().string() + "-nuclio:" + handler.substr(handler.rfind(':') + 1);
+  }
+  return {};
 }
 
 Result<void> write_code_output(const CodeToFunction& arguments, const std::string& name,
@@ -214,6 +234,7 @@ Result<Function> code_to_function(const CodeToFunction& arguments) {
   }
   if (is_nuclio_kind(kind.kind)) {
     function.spec()["function_handler"] = nuclio_handler(arguments, kind.function_kind);
+    METIER_CHECK(check_inline(function, arguments, source.code));
     function.spec()["default_handler"] =
         kind.function_kind == "mlrun" ? arguments.handler : std::string();
     METIER_CHECK(set_env(function, "MLRUN_HTTPDB__NUCLIO__EXPLICIT_ACK", "enabled"));

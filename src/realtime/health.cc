@@ -45,7 +45,8 @@ class Health final : public HealthServer {
   }
   std::uint16_t health_port() const override { return health_port_; }
   std::uint16_t metrics_port() const override { return metrics_port_; }
-  std::uint16_t health_port_ = 0, metrics_port_ = 0;
+  std::uint16_t admin_port() const override { return admin_port_; }
+  std::uint16_t health_port_ = 0, metrics_port_ = 0, admin_port_ = 0;
 
  private:
   static net::Response text(int status, std::string body) {
@@ -54,6 +55,17 @@ class Health final : public HealthServer {
     response.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
     response.body = std::move(body);
     return response;
+  }
+
+  // Nuclio's web admin: "" all of them, "/NAME", "/NAME/stats".
+  net::Response about_triggers(std::string_view rest) {
+    if (rest.starts_with('/')) { rest.remove_prefix(1); }
+    const bool statistics = rest.ends_with("/stats");
+    if (statistics) { rest.remove_suffix(6); }
+    auto found = rest.empty() ? calls_.triggers() : calls_.trigger(std::string(rest), statistics);
+    if (!found) { return text(503, found.error().text() + "\n"); }
+    if (found->empty()) { return text(404, "there is no such trigger, see /triggers\n"); }
+    return net::json_response(200, std::move(*found));
   }
 
   Async<net::Response> answer(net::Request request) {
@@ -69,12 +81,15 @@ class Health final : public HealthServer {
       response.headers[0].second = "text/plain; version=0.0.4; charset=utf-8";
       co_return response;
     }
-    if (request.path == "/triggers") {
-      auto triggers = calls_.triggers();
-      if (!triggers) { co_return text(503, triggers.error().text() + "\n"); }
-      co_return net::json_response(200, std::move(*triggers));
+    if (request.path == "/status") {
+      co_return net::json_response(200, R"({"processor":{"oper_status":"up"}})");
     }
-    co_return text(404, "there are /live, /ready, /metrics and /triggers\n");
+    if (request.path == "/triggers" || request.path.starts_with("/triggers/")) {
+      co_return about_triggers(std::string_view(request.path).substr(9));
+    }
+    co_return text(404,
+                   "there are /live, /ready, /metrics, /status, /triggers, /triggers/NAME and "
+                   "/triggers/NAME/stats\n");
   }
 
   HealthCalls calls_;
@@ -88,10 +103,11 @@ class Health final : public HealthServer {
 
 Result<std::unique_ptr<HealthServer>> start_health(const ProcessorConfig& config, HealthCalls calls,
                                                    Logger log) {
-  if (config.health.none() && config.metrics.none()) { return nullptr; }
+  if (config.health.none() && config.metrics.none() && config.admin.none()) { return nullptr; }
   auto health = std::make_unique<Health>(std::move(calls), std::move(log));
   METIER_CHECK(health->open(config.health, "health", health->health_port_));
   METIER_CHECK(health->open(config.metrics, "metrics", health->metrics_port_));
+  METIER_CHECK(health->open(config.admin, "admin", health->admin_port_));
   health->start();
   return health;
 }

@@ -12,10 +12,12 @@
 namespace metier::realtime {
 
 struct HealthCalls {
-  std::function<bool()> ready;                    // any thread
-  std::function<std::string()> why_not_ready;     // any thread
-  std::function<Result<std::string>()> metrics;   // may wait for the loop, bounded
-  std::function<Result<std::string>()> triggers;  // JSON, may wait for the loop, bounded
+  std::function<bool()> ready;                   // any thread
+  std::function<std::string()> why_not_ready;    // any thread
+  std::function<Result<std::string>()> metrics;  // may wait for the loop, bounded
+  // JSON, may wait for the loop, bounded. Every trigger, or the one of that name ("": there is none), or what it has done.
+  std::function<Result<std::string>()> triggers;
+  std::function<Result<std::string>(std::string name, bool statistics)> trigger;
 };
 
 class HealthServer {
@@ -23,6 +25,7 @@ class HealthServer {
   virtual ~HealthServer() = default;  // ends the thread
   virtual std::uint16_t health_port() const = 0;
   virtual std::uint16_t metrics_port() const = 0;
+  virtual std::uint16_t admin_port() const = 0;
 };
 // Null when neither is configured.
 Result<std::unique_ptr<HealthServer>> start_health(const ProcessorConfig& config, HealthCalls calls,

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "realtime/processor.h"
+#include "realtime/span_exporter.h"
 
 namespace metier::realtime {
 
@@ -16,5 +17,8 @@ Result<std::unique_ptr<Host>> make_shell_host(const HostSite& site);
 // Collects events and delivers them together. Owns nothing but its queue.
 std::unique_ptr<EventTarget> make_batcher(Loop& loop, const BatchConfig& config,
                                           EventTarget& target);
+// Makes a span of each event and gives the handler a traceparent below it.
+std::unique_ptr<EventTarget> make_tracer(std::string function, EventTarget& target,
+                                         SpanExporter& exporter);
 
 }  // namespace metier::realtime

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <future>
 #include <map>
 
@@ -45,6 +46,7 @@ class Processor final : public Watched {
 
   Result<void> build() {
     METIER_CHECK(watch_signals());
+    METIER_CHECK(open_tracing());
     for (const TriggerConfig& trigger : config_.triggers) {
       if (!trigger.disabled) { METIER_CHECK(add_trigger(trigger)); }
     }
@@ -57,7 +59,11 @@ class Processor final : public Watched {
         {.ready = [this] { return ready_ && !draining_; },
          .why_not_ready = [this] { return std::string(draining_ ? "draining" : "starting"); },
          .metrics = [this] { return on_loop([this] { return metrics(); }); },
-         .triggers = [this] { return on_loop([this] { return describe(); }); }},
+         .triggers = [this] { return on_loop([this] { return describe(); }); },
+         .trigger =
+             [this](const std::string& name, bool statistics) {
+               return on_loop([this, name, statistics] { return describe(name, statistics); });
+             }},
         log_);
     if (!health) { return fail(std::move(health.error())); }
     health_ = std::move(*health);
@@ -95,6 +101,14 @@ class Processor final : public Watched {
   }
 
  private:
+  struct Entry {
+    TriggerConfig config;
+    std::string kind;
+    std::unique_ptr<Trigger> trigger;
+    EventTarget* target;
+    Host* host;
+  };
+
   Result<void> watch_signals() {
     sigset_t set;
     ::sigemptyset(&set);
@@ -104,6 +118,22 @@ class Processor final : public Watched {
     ::signal(SIGPIPE, SIG_IGN);
     signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     return loop_.watch(signals_.get(), EPOLLIN, *this);
+  }
+
+  Result<void> open_tracing() {
+    METIER_TRY(tracing, tracing_from_environment([this](const char* name) {
+                 for (const auto& [key, value] : config_.env) {
+                   if (key == name) { return value; }
+                 }
+                 const char* value = std::getenv(name);
+                 return std::string(value == nullptr ? "" : value);
+               }));
+    if (tracing.endpoint.empty()) { return {}; }
+    if (tracing.service.empty()) { tracing.service = config_.name; }
+    tracing.project = config_.project;
+    tracing.instance = config_.instance;
+    exporter_ = std::make_unique<SpanExporter>(std::move(tracing), log_);
+    return {};
   }
 
   Result<void> add_trigger(const TriggerConfig& trigger) {
@@ -135,12 +165,16 @@ class Processor final : public Watched {
     }
     EventTarget* target = host;
     if (trigger.batch.enabled) {
-      batchers_.push_back(make_batcher(loop_, trigger.batch, *host));
-      target = batchers_.back().get();
+      wrappers_.push_back(make_batcher(loop_, trigger.batch, *host));
+      target = wrappers_.back().get();
+    }
+    if (exporter_) {
+      wrappers_.push_back(make_tracer(config_.name, *target, *exporter_));
+      target = wrappers_.back().get();
     }
     METIER_TRY(made,
                kind->make({loop_, config_, trigger, log_.with("trigger", Json(trigger.name))}));
-    triggers_.push_back({trigger.name, std::string(kind->name), std::move(made), target});
+    triggers_.push_back({trigger, std::string(kind->name), std::move(made), target, host});
     return {};
   }
 
@@ -167,7 +201,7 @@ class Processor final : public Watched {
     if (--waiting_for_ > 0 || draining_) { return; }
     for (Entry& entry : triggers_) {
       if (auto started = entry.trigger->start(*entry.target); !started) {
-        code_ = complain(std::move(started.error()).in("trigger " + entry.name), 1);
+        code_ = complain(std::move(started.error()).in("trigger " + entry.config.name), 1);
         loop_.stop();
         return;
       }
@@ -175,12 +209,13 @@ class Processor final : public Watched {
     ready_ = true;
     JsonObject ports;
     for (const Entry& entry : triggers_) {
-      if (entry.trigger->port() != 0) { ports[entry.name] = entry.trigger->port(); }
+      if (entry.trigger->port() != 0) { ports[entry.config.name] = entry.trigger->port(); }
     }
     JsonObject document{{"pid", ::getpid()}, {"ports", ports}};
     if (health_) {
       document["health"] = health_->health_port();
       document["metrics"] = health_->metrics_port();
+      document["admin"] = health_->admin_port();
     }
     log_.info("listening", {{"ports", ports},
                             {"health", health_ ? health_->health_port() : 0},
@@ -238,6 +273,7 @@ class Processor final : public Watched {
     MetricsWriter out(std::move(common));
     for (auto& host : hosts_) { host->metrics(out); }
     for (const Entry& entry : triggers_) { entry.trigger->metrics(out); }
+    if (exporter_) { exporter_->metrics(out); }
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
     out.gauge("metier_processor_cpu_seconds", "CPU time of the processor itself", {},
@@ -246,17 +282,39 @@ class Processor final : public Watched {
     return out.take();
   }
 
+  // What may be shown of a trigger: its attributes may hold passwords.
+  static JsonObject describe(const Entry& entry) {
+    const TriggerConfig& config = entry.config;
+    return JsonObject{
+        {"kind", entry.kind},
+        {"numWorkers", config.num_workers},
+        {"mode", config.mode},
+        {"workerAvailabilityTimeoutMilliseconds", config.worker_availability_timeout.count()},
+        {"ready", entry.trigger->ready()},
+        {"state", entry.trigger->describe()},
+        {"workers", entry.host->describe()}};
+  }
+
+  // Nuclio's form: by the trigger's name.
   std::string describe() {
-    JsonArray list;
+    JsonObject all;
+    for (const Entry& entry : triggers_) { all[entry.config.name] = describe(entry); }
+    return dump_json(all);
+  }
+
+  std::string describe(std::string_view name, bool statistics) {
     for (const Entry& entry : triggers_) {
-      list.push_back(JsonObject{{"name", entry.name},
-                                {"kind", entry.kind},
-                                {"ready", entry.trigger->ready()},
-                                {"state", entry.trigger->describe()}});
+      if (entry.config.name != name) { continue; }
+      if (!statistics) { return dump_json(describe(entry)); }
+      const HostLoad load = entry.host->load();  // of all triggers that share its workers
+      return dump_json(JsonObject{{"handled", load.handled},
+                                  {"inFlight", load.in_flight},
+                                  {"queued", load.queued},
+                                  {"workers", load.workers},
+                                  {"busySeconds", load.busy_seconds},
+                                  {"lastEventMs", load.last_event_ms}});
     }
-    JsonArray hosts;
-    for (auto& host : hosts_) { hosts.push_back(Json(host->describe())); }
-    return dump_json(JsonObject{{"triggers", std::move(list)}, {"workers", std::move(hosts)}});
+    return {};
   }
 
   JsonObject state() {
@@ -283,16 +341,11 @@ class Processor final : public Watched {
 
   int listener_of(std::string_view name) {
     for (const Entry& entry : triggers_) {
-      if (entry.name == name) { return entry.trigger->listener(); }
+      if (entry.config.name == name) { return entry.trigger->listener(); }
     }
     return -1;
   }
 
-  struct Entry {
-    std::string name, kind;
-    std::unique_ptr<Trigger> trigger;
-    EventTarget* target;
-  };
   Loop loop_;
   ProcessorConfig config_;
   const ProcessorProgram& program_;
@@ -301,7 +354,8 @@ class Processor final : public Watched {
   LoopTimer drain_timer_;
   std::vector<std::unique_ptr<Host>> hosts_;
   std::map<std::string, Host*> by_allocator_;
-  std::vector<std::unique_ptr<EventTarget>> batchers_;
+  std::unique_ptr<SpanExporter> exporter_;
+  std::vector<std::unique_ptr<EventTarget>> wrappers_;  // batchers, tracers
   std::vector<Entry> triggers_;
   std::unique_ptr<Control> control_;
   std::unique_ptr<HealthServer> health_;

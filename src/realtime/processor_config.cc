@@ -421,6 +421,7 @@ Result<ProcessorConfig> parse_processor_config(std::string_view json) {
   const Json* triggers = fields.find("triggers");
   read_listen_at(fields, "health", config.health);
   read_listen_at(fields, "metrics", config.metrics);
+  read_listen_at(fields, "admin", config.admin);
   fields.text("control", config.control);
   fields.text("readyFile", config.ready_file);
   fields.text("instance", config.instance);
@@ -494,6 +495,7 @@ std::string dump_processor_config(const ProcessorConfig& config) {
   object["triggers"] = std::move(triggers);
   if (!config.health.none()) { object["health"] = dump_listen(config.health); }
   if (!config.metrics.none()) { object["metrics"] = dump_listen(config.metrics); }
+  if (!config.admin.none()) { object["admin"] = dump_listen(config.admin); }
   put(object, "control", config.control);
   put(object, "readyFile", config.ready_file);
   put(object, "instance", config.instance);

@@ -79,7 +79,8 @@ struct ProcessorConfig {
   std::vector<TriggerConfig> triggers;
 
   ListenConfig health;   // /live /ready; none: not served
-  ListenConfig metrics;  // /metrics /triggers; none: not served
+  ListenConfig metrics;  // /metrics; none: not served
+  ListenConfig admin;    // Nuclio's web admin: /status /triggers; none: not served
   std::string
       control;  // unix socket that the processor listens on: state as JSON lines, `pid`, `drain` (may be empty)
   std::string ready_file;  // written (atomically) with the bound ports once ready; may be empty

@@ -1,5 +1,7 @@
 #include "realtime/worker_pool.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <csignal>
 #include <utility>
@@ -12,6 +14,8 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
+
+constexpr int kHandOvers = 16;  // then sockets have their turn
 
 }  // namespace
 
@@ -39,7 +43,9 @@ WorkerPool::WorkerPool(const HostSite& site)
         [this, i] { spawn(*workers_[static_cast<std::size_t>(i)]); },
         [this, i] {
           Worker& worker = *workers_[static_cast<std::size_t>(i)];
-          if (worker.state != Worker::State::dying) { lost(worker, "it ended", true); }
+          // What it wrote before it ended counts: why it could not start, the answer to its last event.
+          if (worker.state != Worker::State::dying && worker.ring) { read_worker(worker); }
+          lost(worker, "it ended", true);
           loop_.forget(worker.pidfd.get(), worker.end_watch);
           worker.pidfd.reset();
           worker.timeout_timer.cancel();
@@ -55,16 +61,10 @@ WorkerPool::WorkerPool(const HostSite& site)
         }));
   }
   loop_.at_turn_end([this] {
-    for (auto& worker : workers_) {
-      if (worker->ring && worker->state != Worker::State::dying) { read_worker(*worker); }
+    for (int handed = 0;; ++handed) {
+      exchange();
+      if (handed == kHandOvers || !step_aside()) { return false; }
     }
-    for (auto& worker : workers_) {
-      if (worker->dirty && worker->ring) {
-        worker->dirty = false;
-        worker->ring->flush();
-      }
-    }
-    return false;
   });
   loop_.around_sleep(
       [this] {
@@ -81,6 +81,31 @@ WorkerPool::WorkerPool(const HostSite& site)
           if (worker->in_flight > 0 && worker->ring) { worker->ring->awake(); }
         }
       });
+}
+
+void WorkerPool::exchange() {
+  for (auto& worker : workers_) {
+    if (worker->ring && worker->state != Worker::State::dying) { read_worker(*worker); }
+  }
+  for (auto& worker : workers_) {
+    if (worker->dirty && worker->ring) {
+      worker->dirty = false;
+      worker->ring->flush();
+    }
+  }
+}
+
+// While events wait and handlers are as fast as a hand-over, the answer is about to come, often from a worker on this very core: to
+// step aside once costs less than to sleep and be woken. True: there is something to read.
+bool WorkerPool::step_aside() {
+  if (queue_.empty() || async_ || !is_fast()) { return false; }
+  for (auto& worker : workers_) {
+    if (worker->in_flight > 0 && worker->ring) { worker->ring->awake(); }
+  }
+  ::sched_yield();
+  return std::ranges::any_of(workers_, [](const auto& worker) {
+    return worker->ring && worker->state != Worker::State::dying && worker->ring->has_answers();
+  });
 }
 
 WorkerPool::~WorkerPool() {

@@ -30,6 +30,18 @@ def handler(context, event):
 def pid(context, event):
     return str(os.getpid())
 
+def slow(context, event):
+    import time
+    time.sleep(0.2)
+    return str(os.getpid())
+
+def blocks(context, event):
+    import time
+    time.sleep(3600)
+
+def exits(context, event):
+    os._exit(3)
+
 def fail(context, event):
     raise ValueError("no such luck")
 """
@@ -121,6 +133,48 @@ def test_a_function_yaml_of_nuclio(server: Server, folder: Path) -> None:
     assert ("RuntimeSubstituted" in conditions) == (shutil.which("python3.9") is None)
 
 
+INSIDE = """# @nuclio.configure
+#
+# function.yaml:
+#   spec:
+#     handler: main:go
+#     eventTimeout: 30s
+#     env: [{name: WHO, value: inside}]
+#     triggers:
+#       web: {kind: http, numWorkers: 2}
+import os
+
+def go(context, event):
+    return f"{os.environ['WHO']} {context.trigger_name}"
+"""
+
+
+def test_a_source_that_configures_itself(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "self.py").write_text(INSIDE)
+    assert get(deploy(server, tmp_path, "self.py")) == (200, "inside web")
+    assert get(deploy(server, tmp_path, "self.py", "-e", "WHO=request")) == (200, "request web")
+    (tmp_path / "self.py").write_text(INSIDE.replace("numWorkers", "numWorker"))
+    done = server.metier("deploy", "self.py", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean numWorkers?" in done.stderr, done.stderr
+
+
+def test_a_notebook_with_magic(server: Server, tmp_path: Path) -> None:
+    cells = [
+        "# nuclio: ignore\nimport surely_not_installed",
+        "%nuclio config spec.triggers.web = {'kind': 'http', 'numWorkers': 2}\n%nuclio env WHO=notebook",
+        "import os\n%time\n!echo no part of it",
+        "def handler(context, event):\n    return f\"{os.environ['WHO']} {context.trigger_name}\"",
+        "# nuclio: end-code",
+        "handler(None, None)",
+    ]
+    notebook = {
+        "nbformat": 4, "nbformat_minor": 5, "metadata": {},
+        "cells": [{"cell_type": "code", "metadata": {}, "outputs": [], "source": cell} for cell in cells],
+    }  # fmt: skip
+    (tmp_path / "nb.ipynb").write_text(json.dumps(notebook))
+    assert get(deploy(server, tmp_path, "nb.ipynb")) == (200, "notebook web")
+
+
 def test_the_same_again_does_nothing_and_a_change_replaces_it(server: Server, folder: Path) -> None:
     url = deploy(server, folder, "hello.py:pid")
     first = get(url)
@@ -170,6 +224,69 @@ def test_a_function_at_zero_answers_its_first_request(server: Server, folder: Pa
     until(lambda: not processors(server.data), "its processor ends")
     assert get(url) == (200, "hello world")
     until(lambda: view(server, "zero")["state"] == "ready", "it is ready again")
+
+
+def free_processors(seconds: float) -> float:
+    """Processors that nobody used for that long: replicas are added only where there are some."""
+
+    def idle() -> int:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        return int(fields[4]) + int(fields[5])
+
+    before = idle()
+    time.sleep(seconds)
+    return (idle() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def test_load_scales_up_and_down_to_zero_and_fails_no_request(server: Server, folder: Path) -> None:
+    (folder / "busy.yaml").write_text(
+        "apiVersion: nuclio.io/v1beta1\nkind: NuclioFunction\nmetadata: {name: busy}\n"
+        "spec: {handler: 'hello:slow', runtime: python, minReplicas: 0, maxReplicas: 2,\n"
+        "       resources: {requests: {cpu: 50m, memory: 32Mi}},\n"
+        "       scaleToZero: {scaleResources: [{metricName: events, windowSize: 3s, threshold: 0}]}}\n"
+    )
+    url = deploy(server, folder, "-f", "busy.yaml")
+    stop = threading.Event()
+    answers: list[tuple[int, str]] = []
+    errors: list[str] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(get(url, timeout=60))
+            except Exception as error:  # noqa: BLE001 - every failure is one too many
+                errors.append(repr(error))
+
+    def grows_under_load() -> bool:
+        """Whether there are two replicas; False where the machine has no processor for a second one."""
+        stop.clear()
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            end = time.monotonic() + 120
+            room = True
+            while int(view(server, "busy")["status"].get("ready_replicas", 0)) != 2:
+                room = free_processors(3) >= 0.5 and room
+                if not room and len(answers) > 50:
+                    return False
+                assert time.monotonic() < end, "busy workers make a second replica"
+            return True
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    grew = grows_under_load()
+    until(lambda: view(server, "busy")["state"] == "scaledToZero", "without load it goes to zero")
+    until(lambda: not processors(server.data), "its processors end")
+    before = len(answers)
+    grew = grows_under_load() and grew
+    assert errors == []
+    assert {status for status, _ in answers} == {200}
+    assert len(answers) > before, "load at zero brings it back"
+    if not grew:
+        pytest.skip("went to zero and back without a failure; no free processor for a second replica")
 
 
 def test_a_killed_processor_comes_back(server: Server, folder: Path) -> None:
@@ -286,6 +403,29 @@ def test_a_handler_that_raises_answers_500(server: Server, folder: Path) -> None
     done = server.metier("invoke", "fails")
     assert done.returncode == 1
     assert "answered 500" in done.stderr
+
+
+def test_handlers_that_block_or_exit_and_bodies_too_large(server: Server, folder: Path) -> None:
+    trigger = '{"kind":"http","attributes":{"maxRequestBodySize":1000}}'
+    for handler, code, says in [
+        ("blocks", 408, "handler timed out"),
+        ("exits", 502, "the worker died while it handled the event"),
+    ]:
+        url = deploy(
+            server, folder, f"hello.py:{handler}", "--name", "bad",
+            "--set", f'spec.config={{"spec.eventTimeout":"500ms","spec.triggers.http":{trigger}}}',
+        )  # fmt: skip
+        status, text = get(url)
+        assert status == code and says in text
+        done = server.metier("invoke", "bad", "-d", "x" * 2000)
+        assert done.returncode == 1 and "answered 413" in done.stderr, done.stderr
+        until(lambda: view(server, "bad")["state"] == "ready", "its worker is replaced")
+
+
+def test_api_gateways_are_refused_with_the_way_out(server: Server) -> None:
+    answer = server.call("PUT", "/api/v1/projects/default/api-gateways/gw", {"metadata": {"name": "gw"}})
+    assert answer.status == 501
+    assert "API gateways are not served" in answer.body.decode() and "metier describe" in answer.body.decode()
 
 
 def test_a_port_that_is_taken(server: Server, folder: Path) -> None:

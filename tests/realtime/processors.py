@@ -92,6 +92,7 @@ class Processor:
         document = json.loads(ready.read_text())
         self.ports = document["ports"]
         self.health, self.metrics_port = document.get("health", 0), document.get("metrics", 0)
+        self.admin = document.get("admin", 0)
         return self
 
     def log(self) -> str:
@@ -204,6 +205,7 @@ class Make:
             "triggers": [trigger],
             "health": {"address": "127.0.0.1:0"},
             "metrics": {"address": "127.0.0.1:0"},
+            "admin": {"address": "127.0.0.1:0"},
             "readyFile": str(folder / "ready.json"),
             **more,
         }

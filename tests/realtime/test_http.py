@@ -207,8 +207,18 @@ def test_health_and_trace_context(echo: Any) -> None:
     assert echo.call("/", headers={"traceparent": trace}).headers["traceparent"] == trace
     assert echo.get(echo.health, "/live").status == 200 and echo.get(echo.health, "/ready").status == 200
     assert echo.get(echo.health, "/nothing").status == 404
-    triggers = echo.get(echo.metrics_port, "/triggers").json()
-    assert triggers["triggers"][0]["name"] == "web" and triggers["workers"] == ["1 of 1 workers ready"]
+
+
+def test_web_admin(echo: Any) -> None:
+    assert echo.call("/", b"x").status == 200
+    assert echo.get(echo.admin, "/status").json() == {"processor": {"oper_status": "up"}}
+    shown = echo.get(echo.admin, "/triggers").json()["web"]
+    assert (shown["kind"], shown["numWorkers"], shown["workers"]) == ("http", 1, "1 of 1 workers ready")
+    assert "attributes" not in shown, "they may hold passwords"
+    assert echo.get(echo.admin, "/triggers/web").json() == shown
+    assert echo.get(echo.admin, "/triggers/web/stats").json()["handled"] >= 1
+    assert echo.get(echo.admin, "/triggers/none").status == 404
+    assert echo.get(echo.admin, "/triggers/none/stats").status == 404
 
 
 def test_slow_clients_are_ended_and_nobody_waits_for_them(make: Any) -> None:

@@ -10,6 +10,7 @@ It talks to the processor over the SEQPACKET socket at descriptor 3, one JSON me
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
@@ -218,22 +219,29 @@ class Template:
         return run_worker({**self.init, **message}, fds, self.handler, self.module)
 
     def serve(self) -> int:
-        """Fork and reap until the processor has gone."""
-        while True:
+        """Fork and reap until the processor has gone, also in the middle of an answer: what a user reads last is not about that."""
+        with contextlib.suppress(ConnectionError):
+            while self.serve_one():
+                pass
+        return 0
+
+    def serve_one(self) -> bool:
+        """Do what one message asks; False when there are no more."""
+        try:
+            message, fds = self.receive()
+        except OSError:
+            return False
+        if message is None:
+            return False
+        if message["op"] == "fork" and len(fds) == 4:
+            self.fork(message, fds)
+        elif message["op"] == "reap":
             try:
-                message, fds = self.receive()
-            except (ConnectionError, OSError):
-                return 0
-            if message is None:
-                return 0
-            if message["op"] == "fork" and len(fds) == 4:
-                self.fork(message, fds)
-            elif message["op"] == "reap":
-                try:
-                    _, status = os.waitpid(message["pid"], 0)
-                except ChildProcessError:
-                    status = -1
-                self.say(op="exit", pid=message["pid"], status=status)
+                _, status = os.waitpid(message["pid"], 0)
+            except ChildProcessError:
+                status = -1
+            self.say(op="exit", pid=message["pid"], status=status)
+        return True
 
 
 def main() -> int:

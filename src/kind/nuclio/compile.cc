@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "kind/lowering.h"
+#include "model/nuclio/inline.h"
 #include "model/python_text.h"
 
 namespace metier::nuclio {
@@ -245,7 +246,10 @@ std::string function_name(const Function& function, std::string_view project) {
   return shorten_name(name, 63);
 }
 
-Result<Resource> compile(const Subject& subject, const Site& site) {
+Result<Resource> compile(const Subject& given_subject, const Site& site) {
+  METIER_TRY(configured, with_inline(given_subject.function));
+  const Subject subject{configured ? *configured : given_subject.function, given_subject.run,
+                        given_subject.attempt};
   const Function& function = subject.function;
   const std::string project = project_of(subject, site);
   JsonObject document;

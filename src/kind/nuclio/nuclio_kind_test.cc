@@ -83,6 +83,26 @@ TEST(NuclioKind, AFileOfNuclioKeepsItsOwnDefaults) {
   expect_golden("file", f);
 }
 
+TEST(NuclioKind, ReadsTheConfigurationInsideTheSource) {
+  Function f = function_of(R"({"kind":"remote","metadata":{"name":"f","project":"p"},"spec":{
+    "min_replicas":1,"max_replicas":4,"config":{"spec.triggers.web.numWorkers":3}}})");
+  ensure_object(f.spec(), "build")["functionSourceCode"] = base64_encode(
+      "# @nuclio.configure\n# function.yaml:\n#   metadata: {labels: {team: a}}\n#   spec:\n#     "
+      "minReplicas: 0\n#     triggers: {web: {kind: http, numWorkers: 2, "
+      "workerAvailabilityTimeoutMilliseconds: 5}}\n"
+      "def handler(context, event): return 'hi'\n");
+  const auto resources = make_nuclio_kind()->lower(Subject{f, nullptr}, site());
+  ASSERT_TRUE(resources) << resources.error().text();
+  const JsonObject& spec = resources->front().spec();
+  EXPECT_EQ(int_in(spec, "minReplicas"), 0);
+  EXPECT_EQ(int_in(spec, "maxReplicas"), 4);
+  const JsonObject& web = *object_in(*object_in(spec, "triggers"), "web");
+  EXPECT_EQ(int_in(web, "numWorkers"), 3);  // the request wins
+  EXPECT_EQ(int_in(web, "workerAvailabilityTimeoutMilliseconds"), 5);
+  EXPECT_FALSE(object_in(spec, "triggers")->contains("default-http"));
+  EXPECT_EQ(resources->front().metadata.labels.at("team"), "a");
+}
+
 TEST(NuclioKind, RefusesWhatCannotBeDeployed) {
   const auto refusal = [](std::string_view spec) {
     const Function f =

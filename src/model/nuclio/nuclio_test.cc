@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,6 +8,7 @@
 #include "base/yaml.h"
 #include "model/create.h"
 #include "model/nuclio/function.h"
+#include "model/nuclio/inline.h"
 
 namespace metier::nuclio {
 namespace {
@@ -110,6 +112,12 @@ TEST(NuclioSchema, WhatIsNotServedIsRefusedByName) {
   EXPECT_EQ(refusal("{triggers: {q: {kind: rabbit-mq}}}"),
             "spec.triggers.q.kind: triggers of kind rabbit-mq are not served here | kinds of "
             "trigger that are: http, cron, kafka-cluster");
+  for (const std::string_view kind :
+       {"rabbit-mq", "nats", "mqtt", "iotCoreMqtt", "kinesis", "eventhub", "pubsub", "v3ioStream",
+        "v3ioItemPoller", "kickstart"}) {
+    EXPECT_THAT(refusal(fmt::format("{{triggers: {{q: {{kind: {}}}}}}}", kind)),
+                HasSubstr(fmt::format("triggers of kind {} are not served here", kind)));
+  }
   EXPECT_EQ(refusal("{runtime: golang}"),
             "spec.runtime: handlers written in Go do not run here (golang) | runtimes: python, "
             "native (a .so with METIER_EVENT_HANDLER), shell");
@@ -146,6 +154,45 @@ TEST(NuclioSchema, WhatIsNotServedIsRefusedByName) {
             "| give minReplicas 1, or add an HTTP trigger");
 }
 
+TEST(NuclioInline, ABlockOfTheSourceIsItsDocument) {
+  const auto read = [](std::string_view code) {
+    const auto document = inline_document(code);
+    if (!document) { return document.error().text(); }
+    return *document ? dump_json(**document) : std::string("none");
+  };
+  EXPECT_EQ(read("def handler(context, event):\n    return 1\n"), "none");
+  EXPECT_EQ(read("# about @nuclio.configure and such\n"), "none");
+  EXPECT_EQ(read("import os\n\n# @nuclio.configure\n#\n# function.yaml:\n#   spec:\n#     "
+                 "minReplicas: 2\r\n#     triggers:\n#       web: {kind: http}\n\n# something "
+                 "else: 1\ndef handler(c, e): pass\n"),
+            R"({"spec":{"minReplicas":2,"triggers":{"web":{"kind":"http"}}}})");
+  EXPECT_EQ(read("#@nuclio.configure\n#function.yaml:\n#  metadata: {labels: {a: b}}"),
+            R"({"metadata":{"labels":{"a":"b"}}})");
+  EXPECT_THAT(read("\n# @nuclio.configure\n# spec: {}\n"),
+              HasSubstr("line 2: the block has no function.yaml"));
+  EXPECT_THAT(read("# @nuclio.configure\n# function.yaml: {spec: {}}\n# other.yaml: {}\n"),
+              HasSubstr("line 1: 'other.yaml' is no part of the block"));
+  EXPECT_THAT(read("# @nuclio.configure\n# function.yaml: [\n"), HasSubstr("the block is no YAML"));
+  EXPECT_THAT(read("# @nuclio.configure\n# function.yaml: {spec: {}}\n# @nuclio.configure\n# "
+                   "function.yaml: {spec: {}}\n"),
+              HasSubstr("line 3: a source has one such block at most"));
+}
+
+TEST(NuclioInline, ARequestWinsOverTheSource) {
+  auto function = new_function({.name = "f", .kind = "nuclio"}, system_random());
+  ASSERT_TRUE(function);
+  ensure_object(function->spec(), "build")["functionSourceCode"] = base64_encode(
+      "# @nuclio.configure\n# function.yaml:\n#   spec: {eventTimeout: 3s, description: theirs, "
+      "build: {commands: [a, b]}}\n");
+  ensure_object(function->spec(), "build")["commands"] = JsonArray{"a"};
+  ensure_object(ensure_object(function->spec(), "base_spec"), "spec")["description"] = "mine";
+  const auto merged = with_inline(*function);
+  ASSERT_TRUE(merged && *merged);
+  EXPECT_EQ((*merged)->text("base_spec.spec.eventTimeout"), "3s");
+  EXPECT_EQ((*merged)->text("base_spec.spec.description"), "mine");
+  EXPECT_EQ(dump_json(*(*merged)->find("build.commands")), R"(["a","b"])");
+}
+
 class NuclioFile : public testing::Test {
  protected:
   NuclioFile() {
@@ -175,6 +222,22 @@ TEST_F(NuclioFile, ReadsTheFileAndTheCodeBesideIt) {
   EXPECT_EQ(dump_json(*function->find("base_spec.spec")),
             R"({"handler":"main:handler","runtime":"python","minReplicas":0,"maxReplicas":3})");
   EXPECT_EQ(function->text("service_type"), "ClusterIP");
+}
+
+TEST_F(NuclioFile, ASourceWithAWrongBlockIsRefusedByName) {
+  write("app.py",
+        "# @nuclio.configure\n# function.yaml:\n#   spec: {handler: 'main:go', minReplica: 1}\n"
+        "def go(context, event):\n    pass\n");
+  const CodeToFunction arguments{.name = "f", .filename = folder_ / "app.py", .kind = "nuclio"};
+  const auto refused = code_to_function(arguments);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().fix, "did you mean minReplicas?");
+  write("app.py",
+        "# @nuclio.configure\n# function.yaml:\n#   spec: {handler: 'main:go', minReplicas: 1}\n"
+        "def go(context, event):\n    pass\n");
+  const auto made = code_to_function(arguments);
+  ASSERT_TRUE(made) << made.error().text();
+  EXPECT_EQ(made->text("function_handler"), "app-nuclio:go");
 }
 
 TEST_F(NuclioFile, SaysWhichFileShouldHoldTheCode) {

@@ -227,7 +227,8 @@ JsonObject processor_config(const Resource& function, const ProcessorPlace& plac
       {"logLevel", log_level(spec)},
       {"instance", place.pod},
       {"health", JsonObject{{"address", fmt::format("{}:{}", place.pod_ip, kHealthPort)}}},
-      {"metrics", JsonObject{{"address", fmt::format("{}:{}", place.pod_ip, kMetricsPort)}}}};
+      {"metrics", JsonObject{{"address", fmt::format("{}:{}", place.pod_ip, kMetricsPort)}}},
+      {"admin", JsonObject{{"address", fmt::format("{}:{}", place.pod_ip, kAdminPort)}}}};
   if (!place.python.empty()) { out["python"] = place.python; }
   if (const auto text = string_in(spec, "description"); !text.empty()) {
     out["description"] = text;

@@ -6,6 +6,7 @@
 namespace metier {
 
 inline constexpr std::string_view kFunctionAnnotation = "metier.dev/function";  // of the Pods
+inline constexpr int kAdminPort = 8081;
 inline constexpr int kHealthPort = 8082;
 inline constexpr int kMetricsPort = 8090;
 
