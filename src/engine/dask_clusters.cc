@@ -10,7 +10,8 @@ namespace metier {
 namespace {
 
 constexpr std::int64_t kStartSeconds = 600;
-constexpr auto kLook = std::chrono::milliseconds(25);
+constexpr auto kLook = std::chrono::milliseconds(10);
+constexpr auto kHold = std::chrono::seconds(4);  // of the answer to a start
 constexpr std::int64_t kSchedulerPort = 8786;
 constexpr std::int64_t kDashboardPort = 8787;
 
@@ -73,10 +74,61 @@ Async<Result<Json>> DaskClusters::start(std::string url, Caller caller) {
       [&](Records& tx) { return BackgroundTasks::store(tx, task, project); });
   if (!stored) { co_return fail(std::move(stored.error())); }
   Json answer = task.body;
-  if (!scope_.spawn("dask " + task.name, bring_up(std::move(task), std::move(*wanted)))) {
+  const std::string name = task.name;
+  if (!scope_.spawn("dask " + name, bring_up(std::move(task), std::move(*wanted)))) {
     co_return fail(ErrorKind::unavailable, "the server is stopping");
   }
+  const auto until = ground_.clock.steady() + kHold;
+  while (ground_.clock.steady() < until) {
+    co_await sleep_for(ground_.loop, kLook);
+    auto now = engine_.tasks().get(name);
+    if (!now) { co_return fail(std::move(now.error())); }
+    if (*now) { answer = std::move(**now); }
+    if (string_at(answer, "status.state") != "running") { break; }
+  }
   co_return answer;
+}
+
+Result<void> DaskClusters::begin() {
+  METIER_TRY(watch,
+             ground_.cluster.watch(Selector{.kind = "DaskCluster"},
+                                   [this](const ResourceStatus& cluster) { heard(cluster); }));
+  watch_ = std::move(watch);
+  return {};
+}
+
+void DaskClusters::heard(const ResourceStatus& cluster) {
+  const auto state = string_at(cluster.status, "state");
+  if (!cluster.removed && state != "Closed" && state != "Failed") { return; }
+  const auto function = cluster.labels.find("mlrun/function");
+  const auto tag = cluster.labels.find("mlrun/tag");
+  if (function == cluster.labels.end()) { return; }
+  scope_.spawn(
+      "forget " + cluster.key.name,
+      forget_address(cluster.key.name_space, function->second,
+                     tag == cluster.labels.end() ? "latest" : tag->second, cluster.key.name));
+}
+
+Async<void> DaskClusters::forget_address(std::string project, std::string function, std::string tag,
+                                         std::string cluster) {
+  auto done = co_await ground_.store.write([&](Records& tx) -> Result<void> {
+    METIER_TRY(row, tx.function(project, function, tag, ""));
+    if (!row) { return {}; }
+    METIER_TRY(body, parse_json(row->body));
+    JsonObject* status = body.is_object() ? object_in(body.get_object(), "status") : nullptr;
+    if (status == nullptr || string_in(*status, "cluster_name") != cluster ||
+        status->erase("scheduler_address") == 0) {
+      return {};
+    }
+    (*status)["state"] = "closed";
+    status->erase("dashboard");
+    row->body = dump_json(body);
+    return tx.put_function(*row, tag);
+  });
+  if (!done) {
+    ground_.log.warn("address of a Dask cluster not forgotten",
+                     {{"cluster", Json(cluster)}, {"error", Json(done.error().text())}});
+  }
 }
 
 Async<void> DaskClusters::bring_up(BackgroundTasks::Begun task, Wanted wanted) {
@@ -192,6 +244,7 @@ Async<Result<std::optional<std::pair<std::string, std::string>>>> DaskClusters::
 }
 
 Async<void> DaskClusters::stop() {
+  watch_.reset();
   auto closed = co_await scope_.close(std::chrono::seconds(1));
   if (!closed) { ground_.log.warn("starts of Dask clusters did not end in time"); }
 }

@@ -13,8 +13,11 @@ class DaskClusters final {
   DaskClusters(const Ground& ground, Engine& engine)
       : ground_(ground), engine_(engine), scope_(ground.loop) {}
 
-  // Opens the cluster of a stored function ("project/name[:tag]"), new or again; answers at once with MLRun's background
-  // task. When it succeeds, the function's status has scheduler_address, cluster_name, node_ports, dashboard.
+  // Follows clusters until `stop`: the address of one that has closed leaves the function's status, so that no client tries it.
+  Result<void> begin();
+  // Opens the cluster of a stored function ("project/name[:tag]"), new or again; answers with MLRun's background task, ended
+  // when the cluster is there within kHold: MLRun's client looks every five seconds only. When it succeeds, the function's
+  // status has scheduler_address, cluster_name, node_ports, dashboard.
   // Errors: not_found, invalid (another kind, wrong attributes), exhausted (never fits).
   Async<Result<Json>> start(std::string function_url, Caller caller);
   // Phase of the scheduler's pod in MLRun's word ("running" wins); "" when there is no cluster.
@@ -34,10 +37,14 @@ class DaskClusters final {
   Async<void> bring_up(BackgroundTasks::Begun task, Wanted wanted);
   Async<Result<Json>> until_ready(const Wanted& wanted);
   Async<Result<void>> keep_status(const Function& function, Json status);
+  void heard(const ResourceStatus& cluster);
+  Async<void> forget_address(std::string project, std::string function, std::string tag,
+                             std::string cluster);
 
   const Ground& ground_;
   Engine& engine_;
   Scope scope_;
+  std::shared_ptr<void> watch_;
 };
 
 }  // namespace metier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,9 @@ def test_a_run_finds_the_same_cluster(mlrun: Any, function: Any) -> None:
 
 def test_close_ends_the_cluster_and_the_next_client_starts_it_again(function: Any) -> None:
     function.close()
+    until = time.monotonic() + 30  # the scheduler ends by itself
+    while function.get_status() == "running" and time.monotonic() < until:
+        time.sleep(0.05)
     assert function.get_status() != "running"
     function.status.scheduler_address = None
     client = function.client

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import NotFound
+
+if TYPE_CHECKING:
+    from .rest import Client
 
 
 def load(info: dict[str, Any]) -> Any:
@@ -17,15 +20,15 @@ def load(info: dict[str, Any]) -> Any:
     server = os.environ.get("METIER_SERVER") or os.environ.get("MLRUN_DBPATH") or ""
     if not address.startswith("tls://") or not server:
         return None
-    return security_of(address, server, os.environ.get("METIER_TOKEN") or os.environ.get("MLRUN_HTTPDB__TOKEN") or "")
-
-
-def security_of(address: str, server: str, token: str) -> Any:
-    """The ``Security`` that `server` gives for the cluster at `address`, or None when it knows no such cluster."""
     from .rest import Client
 
+    return security_of(address, Client(server, os.environ.get("METIER_TOKEN") or os.environ.get("MLRUN_HTTPDB__TOKEN") or ""))
+
+
+def security_of(address: str, server: Client) -> Any:
+    """The ``Security`` that `server` gives for the cluster at `address`, or None when it knows no such cluster."""
     try:
-        answer = Client(server, token).json("GET", "/api/metier/v1/dask-identity", query={"address": address})
+        answer = server.json("GET", "metier/v1/dask-identity", query={"address": address})
     except NotFound:
         return None
     return security_from(answer["certificate"], answer["key"])

@@ -18,6 +18,7 @@ class FakeServer:
         self.requests: list[tuple[str, str, dict[str, str], Any, str]] = []
         self.log = b""
         self.artifacts: dict[str, dict[str, Any]] = {}
+        self.identities: dict[str, dict[str, str]] = {}  # of Dask clusters, by address
         self.failures: list[int] = []  # statuses to answer before the next good one
         self.lease_state = "running"
         self.abort_after = b""  # text in the log that makes the run aborting
@@ -51,6 +52,9 @@ class FakeServer:
         if parts.path.endswith("/lease"):
             self.leased.set()
             return 200, {"state": self.lease_state}
+        if parts.path == "/api/metier/v1/dask-identity":
+            known = self.identities.get(query["address"])
+            return (200, known) if known else (404, {"detail": "no such cluster"})
         if method == "GET" and "/artifacts/" in parts.path:
             found = self.artifacts.get(parts.path.rsplit("/", 1)[1])
             return (200, found) if found else (404, {"detail": "no such artifact"})

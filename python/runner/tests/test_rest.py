@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import Outcome
 from fake_server import serving
 
 import metier_runner
+from metier_runner import dask_security
 from metier_runner.command import parse
 from metier_runner.dataitem import DataItem
 from metier_runner.errors import NotFound, ServerError
@@ -108,6 +110,27 @@ def test_store_addresses_are_read_through_the_server(server, tmp_path, monkeypat
     assert server.requests[-1][1] == "/api/v2/projects/q/artifacts/k" and server.requests[-1][2] == {"iter": "0", "tree": "t"}
     with pytest.raises(NotFound):
         DataItem.of("store://p/none")
+
+
+def test_a_dask_client_gets_the_certificate_of_our_clusters_only(server, monkeypatch):
+    made = ModuleType("distributed.security")
+    made.Security = dict
+    monkeypatch.setitem(sys.modules, "distributed.security", made)
+    monkeypatch.delenv("MLRUN_DBPATH", raising=False)
+    ours, theirs = "tls://127.70.0.1:8786", "tls://10.0.0.1:8786"
+    server.identities[ours] = {"certificate": "C", "key": "K"}
+    assert dask_security.load({"address": ours}) is None  # no server is set up
+    monkeypatch.setenv("METIER_SERVER", server.url)
+    monkeypatch.setenv("METIER_TOKEN", "secret")
+    assert dask_security.load({"address": ours}) == {
+        "tls_ca_file": "C",
+        "tls_client_cert": "C",
+        "tls_client_key": "K",
+        "require_encryption": True,
+    }
+    assert server.requests[-1][4] == "Bearer secret"
+    assert dask_security.load({"address": theirs}) is None
+    assert dask_security.load({"address": "tcp://127.70.0.1:8786"}) is None
 
 
 def test_the_foreground_kind_tells_results_log_lease_and_state(server, tmp_path, monkeypatch, capsys):
