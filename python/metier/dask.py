@@ -132,7 +132,16 @@ def _connect(distributed: Any, status: dict[str, Any]) -> Any:
             client = distributed.Client(address, security=_security(address))
         except (OSError, TimeoutError) as error:
             raise make_error("unavailable", f"the Dask scheduler at {address} does not answer: {error}") from None
-    refuse_other_versions(client)
+    from metier_runner.dask_cluster import other_versions
+
+    if difference := other_versions(client):
+        client.close()
+        raise make_error(
+            "unavailable",
+            difference,
+            fix="use the interpreter of the function's environment, or give the function this one's version "
+            "(spec.build.requirements)",
+        )
     return client
 
 
@@ -148,24 +157,3 @@ def _security(address: str) -> Any:
     except Error:
         return None
     return security_from(answer["certificate"], answer["key"])
-
-
-def refuse_other_versions(client: Any) -> None:
-    """Raise ``unavailable`` when Python or distributed of client and scheduler differ: their pickles do not go together."""
-    said = client.get_versions(check=False)
-    here, there = said["client"], said["scheduler"]
-
-    def versions(side: dict[str, Any]) -> tuple[str, str]:
-        return ".".join(str(side["host"]["python"]).split(".")[:2]), str(side["packages"]["distributed"])
-
-    if versions(here) == versions(there):
-        return
-    client.close()
-    mine, theirs = (
-        f"Python {python} with distributed {version}" for python, version in (versions(here), versions(there))
-    )
-    raise make_error(
-        "unavailable",
-        f"this process has {mine}, the Dask cluster has {theirs}, and their pickles do not go together",
-        fix="use the interpreter of the function's environment, or give the function this one's version (spec.build.requirements)",
-    )

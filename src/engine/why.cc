@@ -60,6 +60,8 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"HandlerMissing", "the file has no handler of that name",
      "name one that exists: FILE:HANDLER"},
     {"InvalidParameter", "a parameter does not fit the handler", "see the handler's parameters"},
+    {"IterationsFailed", "some of its iterations failed",
+     "see their errors: metier logs; their states: metier describe"},
     {"ExitCode", "its program ended with a non-zero exit code", "see its log: metier logs"},
     {"Killed", "its process was killed by a signal", "see its log: metier logs"},
     {"AbortedByUser", "somebody aborted it", "run it again"},
@@ -288,7 +290,7 @@ Why ended(const WhyFacts& facts) {
   const CauseText* text = find_cause(reason);
   const bool user = reason == "HandlerError" || reason == "HandlerMissing" ||
                     reason == "InvalidParameter" || reason == "PackageMissing" ||
-                    reason == "ExitCode";
+                    reason == "ExitCode" || reason == "IterationsFailed";
   out.sentence = subject(run) +
                  (run.state() == RunState::aborted ? " was aborted: " : " failed: ") +
                  (text != nullptr ? std::string(text->sentence) : reason);

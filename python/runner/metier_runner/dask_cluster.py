@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import RunnerError
+from .errors import NotFound, RunnerError
 
 if TYPE_CHECKING:
     from .context import Context
@@ -18,6 +19,7 @@ ADDRESS = "DASK_SCHEDULER_ADDRESS"
 user_code: tuple[str, str] = ("", "")
 handler = module = ""  # its handler, and the module that the file is on the workers
 MAX_FILE = 16 << 20
+START_SECONDS = 600.0
 
 
 class DaskUnavailable(RunnerError):
@@ -29,23 +31,74 @@ class DaskUnavailable(RunnerError):
 def connect(context: Context, environment: Mapping[str, str]) -> Any:
     """A ``distributed.Client`` of the cluster of this run; its workers can import the run's file and what lies beside it.
 
+    The cluster is the one beside the run, or that of ``hyper_param_options.dask_cluster_uri``.
     Raises DaskUnavailable when the run has no cluster, the environment no ``distributed``, or the scheduler does not answer.
     """
     address = environment.get(ADDRESS, "")
-    if not address:
-        raise DaskUnavailable("this run has no Dask cluster: run it with --kind dask")
+    uri = str((context._spec.get("hyper_param_options") or {}).get("dask_cluster_uri") or "")
+    if not address and not uri:
+        raise DaskUnavailable("this run has no Dask cluster: run it with --kind dask, or name one as dask_cluster_uri")
     try:
         import distributed
     except ImportError as error:
         raise DaskUnavailable(
             f"the function's environment has no 'distributed' ({error}): add the requirements dask and distributed"
         ) from None
+    security = None
+    if not address:
+        address, security = _cluster_of(uri, context.project, environment)
     try:
-        client = distributed.Client(address, name=context.name, timeout="60s", set_as_default=True)
+        client = distributed.Client(address, name=context.name, timeout="60s", set_as_default=True, security=security)
     except (OSError, TimeoutError) as error:
         raise DaskUnavailable(f"the Dask scheduler at {address} does not answer: {error or type(error).__name__}") from None
+    if security is not None and (difference := other_versions(client)):
+        client.close()
+        raise DaskUnavailable(difference)
     share_code(client, environment)
     return client
+
+
+def _cluster_of(uri: str, project: str, environment: Mapping[str, str]) -> tuple[str, Any]:
+    """Address and ``Security`` of the cluster of a stored function (``db://project/name:tag``), which is started when it does not run."""
+    from .dask_security import security_of
+    from .rest import Client
+
+    server = Client.from_environment(environment)
+    if server is None:
+        raise DaskUnavailable(f"dask_cluster_uri '{uri}': no server is set up that knows the function (METIER_SERVER)")
+    path = uri.removeprefix("db://").partition("@")[0]
+    name, _, tag = path.rpartition("/")[2].partition(":")
+    owner = path.rpartition("/")[0] or project
+    tag = tag or "latest"
+    try:
+        task = server.json("POST", "v1/start/function", {"functionUrl": f"{owner}/{name}:{tag}"})
+        until = time.monotonic() + START_SECONDS
+        while task["status"]["state"] == "running" and time.monotonic() < until:
+            time.sleep(0.1)
+            task = server.json("GET", f"v1/projects/{owner}/background-tasks/{task['metadata']['name']}")
+        if task["status"]["state"] != "succeeded":
+            raise DaskUnavailable(
+                f"dask_cluster_uri '{uri}': the cluster did not start: {task['status'].get('error') or 'it took too long'}"
+            )
+        found = server.json("GET", f"v1/projects/{owner}/functions/{name}", query={"tag": tag})
+        address = str(found["func"]["status"]["scheduler_address"])
+        return address, security_of(address, server)
+    except NotFound as error:
+        raise DaskUnavailable(f"dask_cluster_uri '{uri}': {error}") from None
+
+
+def other_versions(client: Any) -> str:
+    """The sentence that says how Python or distributed of client and scheduler differ: their pickles do not go together; else ""."""
+    said = client.get_versions(check=False)
+    mine, theirs = (_versions(said[side]) for side in ("client", "scheduler"))
+    if mine == theirs:
+        return ""
+    return f"this process has {mine}, the Dask cluster has {theirs}, and their pickles do not go together"
+
+
+def _versions(side: dict[str, Any]) -> str:
+    python = ".".join(str(side["host"]["python"]).split(".")[:2])
+    return f"Python {python} with distributed {side['packages']['distributed']}"
 
 
 def share_code(client: Any, environment: Mapping[str, str]) -> None:

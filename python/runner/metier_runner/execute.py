@@ -149,20 +149,18 @@ def _failed(error: BaseException, job: Job, context: Context | None, sink: Sink)
     body = failure.describe(error, context, job.root)
     if job.environment.get("METIER_RANK", "").isdigit():
         body.update(rank=int(job.environment["METIER_RANK"]), at=round(job.clock(), 6))
-    already = context is not None and context.state == "error"
-    if not already or not isinstance(error, _ChildrenFailed):
-        sink.failure(body)
+    if isinstance(error, IterationsFailed):
+        body["type"] = ""  # no exception of the user's: its message is the whole sentence
+    sink.failure(body)
     if context is not None:
-        context.finish(error=context.error if already and isinstance(error, _ChildrenFailed) else failure.summary(body))
+        context.finish(error=context.error if isinstance(error, IterationsFailed) else failure.summary(body))
     return code
 
 
-class _ChildrenFailed(RunnerError):
+class IterationsFailed(RunnerError):
     """Some iterations failed; the run's own error text is set already."""
 
-
-def children_failed(context: Context) -> RunnerError:
-    return _ChildrenFailed(context.error)
+    code = "IterationsFailed"
 
 
 class Task:
@@ -200,12 +198,16 @@ class Task:
         folder = os.path.dirname(os.path.abspath(self._file)) if self._file and "/" in self._file else os.getcwd()
         self._job.root = self._job.root or folder
         _extend_path([folder, os.getcwd(), *self._job.environment.get("PYTHONPATH", "").split(os.pathsep)])
-        if "DASK_SCHEDULER_ADDRESS" in self._job.environment:
+        if "DASK_SCHEDULER_ADDRESS" in self._job.environment or self._names_cluster():
             from . import dask_cluster
 
             dask_cluster.user_code = (os.path.abspath(self._file) if self._file else "", folder)
             dask_cluster.handler = options.handler
         self._choose()
+
+    def _names_cluster(self) -> bool:
+        spec = self._job.run.get("spec") or {}
+        return bool((spec.get("hyper_param_options") or {}).get("dask_cluster_uri"))
 
     def call(self, context: Context) -> None:
         """Run the code for one iteration. Raises what the code raises."""

@@ -43,10 +43,8 @@ class Plan:
         self.parallel = _number(options, "parallel_runs", 0)
         if self.parallel > MAX_PARALLEL:
             raise InvalidArgument(f"parallel_runs {self.parallel} is more than {MAX_PARALLEL}")
-        self.on_dask = "DASK_SCHEDULER_ADDRESS" in os.environ
+        self.on_dask = "DASK_SCHEDULER_ADDRESS" in os.environ or bool(options.get("dask_cluster_uri"))
         self.teardown = self.on_dask and bool(options.get("teardown_dask"))
-        if options.get("dask_cluster_uri") and not self.on_dask:
-            raise InvalidArgument("dask_cluster_uri: iterations run in processes of this pod; use parallel_runs, or kind dask")
         if options.get("dask_cluster_uri") and not self.parallel:
             self.parallel = 4
         self.count = self._counted(iterations)
@@ -174,24 +172,24 @@ def select(runs: list[JsonDict], selector: tuple[str, str]) -> int:
 
 def run(context: Context, plan: Plan, call: Call) -> None:
     """Run every iteration of the plan, then fold them into the run. Raises when iterations failed."""
-    from .execute import children_failed
+    from .execute import IterationsFailed
 
     context.logger.info(f"{plan.count} iterations", strategy=plan.strategy)
     if plan.parallel > 1 and plan.on_dask:
         from .dask_hyper import run_over_dask
 
         runs = run_over_dask(context, plan)
-        if plan.teardown:
-            context.dask_client.shutdown()
     elif plan.parallel > 1:
         from .parallel import run_parallel
 
         runs = run_parallel(context, plan, call)
     else:
         runs = _run_one_by_one(context, plan, call)
+    if plan.teardown:
+        context.dask_client.shutdown()
     summarize(context, runs, selector=plan.selector)
     if context.state == "error":
-        raise children_failed(context)
+        raise IterationsFailed(context.error)
 
 
 def run_child(child: Context, call: Call) -> JsonDict:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -85,12 +87,19 @@ def test_param_files(run, tmp_path):
         ({"hyperparams": {"a": [1]}, "hyper_param_options": {"max_iterations": 3}}, "belongs to strategy random"),
         ({"hyperparams": {"a": [1]}, "hyper_param_options": {"stop_condition": "import os"}}, "stop condition"),
         ({"hyperparams": {"a": [1]}, "hyper_param_options": {"strategy": "magic"}}, "strategies are"),
-        ({"hyperparams": {"a": [1]}, "hyper_param_options": {"dask_cluster_uri": "db://x"}}, "parallel_runs"),
     ],
 )
 def test_wrong_options_end_the_run_before_the_first_iteration(run, spec, rule):
     done = run(CODE, "f", **spec)
     assert done.code == 1 and rule in done.failure["message"] and done.failure["code"] == "InvalidParameter" and list(done.runs) == [0]
+
+
+def test_a_dask_cluster_needs_the_server_that_knows_it(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", ModuleType("distributed"))
+    monkeypatch.setitem(sys.modules, "distributed.security", ModuleType("distributed.security"))
+    done = run(CODE, "f", hyperparams={"a": [1, 2]}, hyper_param_options={"dask_cluster_uri": "db://x"})
+    assert done.code == 1 and done.failure["code"] == "EngineMissing" and list(done.runs) == [0]
+    assert "dask_cluster_uri 'db://x': no server is set up" in done.failure["message"]
 
 
 def test_the_stop_condition_ends_the_iterations(run):
@@ -109,6 +118,7 @@ FAILING = "def f(context, a):\n    if a % 2:\n        raise ValueError(a)\n    c
 def test_failing_children_make_the_run_an_error_that_says_how_many(run):
     done = run(FAILING, "f", hyperparams={"a": [1, 2, 3, 4]}, hyper_param_options={"selector": "min.score"})
     assert done.code == 1 and done.state == "error" and done.run["status"]["error"].startswith("2 of 4 iterations failed")
+    assert done.failure["code"] == "IterationsFailed" and done.failure["message"] == done.run["status"]["error"]
     assert done.results == {"best_iteration": 2, "score": 2} and done.runs[1]["status"]["error"] == "ValueError: 1"
 
 
