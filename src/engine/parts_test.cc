@@ -319,10 +319,10 @@ TEST(Why, SaysWhatAPendingRunWaitsFor) {
 }
 
 TEST(Why, NamesTheCauseOfEveryEnd) {
-  for (const char* code :
-       {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing", "DeadlineExceeded",
-        "ClientLost", "ShimLost", "HostRebooted", "NodeLost", "InvalidParameter",
-        "EnvironmentFailed", "RankFailed", "PortTaken", "Preempted", "ExitCode"}) {
+  for (const char* code : {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing",
+                           "DeadlineExceeded", "ClientLost", "ShimLost", "HostRebooted", "NodeLost",
+                           "InvalidParameter", "EnvironmentFailed", "RankFailed", "PortTaken",
+                           "Preempted", "ExitCode", "IterationsFailed"}) {
     const metier::Run run = run_in("error", {{"reason", code}, {"error", "x"}});
     WhyFacts facts;
     facts.run = &run;

@@ -157,6 +157,7 @@ class Server final {
     if (!engine) { co_return fail(std::move(engine.error())); }
     auto deployments = co_await deployments_->start();
     if (!deployments) { co_return fail(std::move(deployments.error())); }
+    if (auto begun = dask_clusters_->begin(); !begun) { co_return fail(std::move(begun.error())); }
     auto access = make_access();
     if (!access) { co_return fail(std::move(access.error())); }
     make_routes(std::move(*access), *run_url);

@@ -18,6 +18,7 @@ struct Snapshot {
   std::vector<Resource> pods;
   std::vector<Resource> services;
   std::vector<Resource> groups;  // PodGroup (scheduling.metier.dev/v1): spec.minMember
+  bool room_wanted = false;  // of a controller that gives room: others wait for what its pods hold
 };
 
 struct Decision {
@@ -41,6 +42,8 @@ class Controller {
   virtual Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
                              Time now) const = 0;
   virtual Async<Result<void>> before_stop(const Resource& pod) = 0;
+  // Whether its resources may end early when others wait for room: it is told so by Snapshot::room_wanted.
+  virtual bool gives_room() const { return false; }
 };
 
 }  // namespace metier

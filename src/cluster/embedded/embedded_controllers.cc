@@ -60,6 +60,8 @@ Async<void> EmbeddedCluster::reconcile(ResourceKey key) {
         snapshot.groups.push_back(std::move(object));
       }
     }
+    snapshot.room_wanted =
+        controller->gives_room() && scheduler_.others_want_room_of(resource->metadata.uid);
     auto decision = controller->reconcile(*resource, snapshot, facts, clock_.now());
     const auto requeue = decision.requeue;
     auto done = co_await carry_out(*resource, std::move(decision));

@@ -397,6 +397,38 @@ std::vector<std::pair<std::string, Quantity>> Scheduler::holders(std::string_vie
   return out;
 }
 
+bool Scheduler::others_want_room_of(std::string_view owner) const {
+  std::set<std::string_view> wanted;  // resources
+  const auto note = [&](const WaitCause& cause, const auto& pods) {
+    const auto resource = resource_of(cause.code);
+    if (resource.empty()) { return; }
+    for (const auto& [number, id] : pods) {
+      if (waiting_.at(id).request.owner != owner) {
+        wanted.insert(resource);
+        return;
+      }
+    }
+  };
+  for (const auto& [name, bucket] : buckets_) { note(bucket.cause, bucket.pods); }
+  for (const auto& [name, cause] : gang_causes_) {
+    const auto gang = gangs_.find(name);
+    const auto mine = [&](const auto& member) {
+      return waiting_.at(member.second).request.owner == owner;
+    };
+    if (gang != gangs_.end() && std::ranges::none_of(gang->second.members, mine)) {
+      note(cause, gang->second.members);
+    }
+  }
+  if (wanted.empty()) { return false; }
+  return std::ranges::any_of(running_, [&](const auto& entry) {
+    const PodRequest& request = entry.second.request;
+    return request.owner == owner && std::ranges::any_of(wanted, [&](std::string_view resource) {
+             const auto amount = request.requests.find(resource);
+             return amount != request.requests.end() && amount->second.milli() > 0;
+           });
+  });
+}
+
 Amounts Scheduler::free() const {
   Amounts out;
   for (const auto& [resource, amount] : capacity_.allocatable) {

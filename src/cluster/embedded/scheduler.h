@@ -91,6 +91,9 @@ class Scheduler final {
   std::vector<std::pair<std::string, Quantity>> holders(std::string_view resource,
                                                         std::size_t most) const;
 
+  // Whether pods of others wait for a resource that pods of `owner` hold some of.
+  bool others_want_room_of(std::string_view owner) const;
+
   const Amounts& allocatable() const { return capacity_.allocatable; }
   Amounts free() const;
   std::size_t waiting() const { return waiting_.size(); }

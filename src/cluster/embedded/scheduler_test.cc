@@ -133,6 +133,26 @@ TEST(Scheduler, TwoGangsNeverBlockEachOtherHalfPlaced) {
   EXPECT_THAT(ids(scheduler.place()), ElementsAre("b0", "b1", "b2"));
 }
 
+TEST(Scheduler, KnowsWhetherOthersWaitForWhatAnOwnerHolds) {
+  Scheduler scheduler(node(4, 100));
+  scheduler.add(pod("idle", 3000, 0, "", "cluster"));
+  scheduler.place();
+  EXPECT_FALSE(scheduler.others_want_room_of("cluster"));
+  scheduler.add(pod("more", 2000, 0, "", "cluster"));
+  scheduler.place();
+  EXPECT_FALSE(scheduler.others_want_room_of("cluster"));  // it is its own that waits
+  scheduler.set_gang("g", 2);
+  for (const char* member : {"g0", "g1"}) { scheduler.add(pod(member, 1000, 0, "g", "other")); }
+  scheduler.place();
+  EXPECT_TRUE(scheduler.others_want_room_of("cluster"));
+  EXPECT_FALSE(scheduler.others_want_room_of("a third, that holds nothing"));
+  scheduler.remove("g0");
+  scheduler.remove("g1");
+  scheduler.add(pod("huge", 9000));
+  scheduler.place();
+  EXPECT_FALSE(scheduler.others_want_room_of("cluster"));  // never fits, whoever ends
+}
+
 TEST(Scheduler, AGangThatCanNeverFitKeepsNobodyWaiting) {
   Scheduler scheduler(node(2, 100));
   scheduler.set_gang("g", 3);

@@ -91,6 +91,25 @@ TEST(Dask, LowersEveryAttributeForKubernetes) {
   expect_golden("kubernetes", as_json(lowered(f, nullptr, site)));
 }
 
+TEST(Dask, RolesAskForALittleOnThisMachineUnlessTheUserSaysOtherwise) {
+  const auto asks = [](std::string_view spec, const char* role) {
+    const auto cluster = lowered(function_of(spec), nullptr).front();
+    const JsonObject& container =
+        cluster.spec().at(role).at("template").at("spec").at("containers").at(0).as_object();
+    const Json* resources = container.if_contains("resources");
+    return resources == nullptr ? std::string() : dump_json(*resources);
+  };
+  const std::string little = R"({"requests":{"cpu":"250m","memory":"512Mi"}})";
+  EXPECT_EQ(asks(R"({"command":"a.py"})", "scheduler"), little);
+  EXPECT_EQ(asks(R"({"command":"a.py","worker_resources":{"requests":{},"limits":{}}})", "worker"),
+            little);
+  EXPECT_EQ(asks(R"({"command":"a.py","worker_resources":{"requests":{"cpu":"2"}}})", "worker"),
+            R"({"requests":{"cpu":"2","memory":"512Mi"}})");
+  EXPECT_EQ(asks(R"({"command":"a.py","worker_resources":{"limits":{"memory":"1Gi"}}})", "worker"),
+            R"({"limits":{"memory":"1Gi"},"requests":{"cpu":"250m"}})");
+  EXPECT_EQ(asks(R"({"command":"a.py","worker_resources":{}})", "worker"), "");
+}
+
 TEST(Dask, TheClusterIsFoundAgainUntilWhatItsWorkersAreMadeOfChanges) {
   const metier::Run run = run_of();
   const metier::Run other = run_of("f-other");

@@ -66,6 +66,20 @@ Json role_template(const Subject& subject, const Site& site, std::string_view co
   return JsonObject{{"metadata", std::move(metadata)}, {"spec", std::move(spec)}};
 }
 
+// What a role asks for. On this machine one that says nothing asks for a little, so that more than fits is refused.
+JsonObject resources_of(const Function& function, std::string_view field, const Site& site) {
+  JsonObject out = role_resources(function, field, site);
+  const JsonObject* given = object_in(function.spec(), field);
+  if (!site.embedded || (given != nullptr && given->empty())) { return out; }
+  for (const auto& [name, amount] :
+       {std::pair("cpu", kEmbeddedDaskCpu), std::pair("memory", kEmbeddedDaskMemory)}) {
+    const JsonObject* limits = object_in(out, "limits");
+    if (limits != nullptr && limits->contains(name)) { continue; }  // Kubernetes asks for it then
+    ensure_object(out, "requests").emplace(name, amount);
+  }
+  return out;
+}
+
 void own_address(JsonArray& env) {
   env.push_back(JsonObject{
       {"name", "METIER_POD_ADDRESS"},
@@ -75,7 +89,7 @@ void own_address(JsonArray& env) {
 Json scheduler_template(const Subject& subject, const Site& site) {
   PodRole role{.line = {.command = {}, .args = {"dask", "scheduler"}},
                .env = cluster_env(subject, site),
-               .resources = role_resources(subject.function, "scheduler_resources", site),
+               .resources = resources_of(subject.function, "scheduler_resources", site),
                .working_dir = {}};
   if (site.embedded) {
     own_address(role.env);
@@ -104,7 +118,7 @@ Json worker_template(const Subject& subject, const Site& site) {
                         .args = {"dask", "worker", "--nthreads",
                                  std::to_string(int_in(function.spec(), "nthreads").value_or(1))}},
                .env = cluster_env(subject, site),
-               .resources = role_resources(function, "worker_resources", site),
+               .resources = resources_of(function, "worker_resources", site),
                .working_dir = {}};
   if (const JsonObject* limits = object_in(role.resources, "limits")) {
     if (const Json* memory = limits->if_contains("memory")) {

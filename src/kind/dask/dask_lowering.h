@@ -13,6 +13,10 @@
 
 namespace metier {
 
+// What scheduler and workers ask for on this machine unless the user says otherwise ({} = nothing).
+inline constexpr std::string_view kEmbeddedDaskCpu = "250m";
+inline constexpr std::string_view kEmbeddedDaskMemory = "512Mi";
+
 // Pods of a DaskCluster have these labels (dask-kubernetes' own names).
 inline constexpr std::string_view kDaskClusterLabel = "dask.org/cluster-name";
 inline constexpr std::string_view kDaskComponentLabel = "dask.org/component";

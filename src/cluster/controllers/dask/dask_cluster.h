@@ -14,6 +14,7 @@
 //  - A worker that ends otherwise is replaced, and one that executes what nobody wants any more (the handler was aborted in the
 //    middle of a call) is retired and replaced. A scheduler that ends by itself (idle timeout, Client.shutdown) closes the
 //    cluster; one that dies fails it. A new `openedBy` opens it again, as a new incarnation.
+//  - A cluster without clients, tasks and data closes at once when others wait for the room that it holds.
 #pragma once
 
 #include <map>
@@ -37,6 +38,7 @@ class DaskClusterController final : public Controller {
   // Retires the worker, so that what it holds is moved before it is stopped. Errors: conflict, when the scheduler
   // does not give the worker up.
   Async<Result<void>> before_stop(const Resource& pod) override;
+  bool gives_room() const override { return true; }
 
  private:
   struct Memory {  // of one cluster, lost with the process without harm

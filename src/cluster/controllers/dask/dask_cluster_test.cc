@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "cluster/controllers/pod_group.h"
 #include "resource/pod.h"
 
@@ -243,6 +245,27 @@ TEST(DaskCluster, AnOpenerThatCameAsTheSchedulerLeftFindsANewOne) {
   EXPECT_THAT(world.pods(), Contains("scheduler-2"));
 }
 
+TEST(DaskCluster, GivesItsRoomToOthersOnlyWhenNobodyUsesIt) {
+  World world;
+  world.step();
+  world.all_run();
+  world.around.room_wanted = true;
+  world.step(says({0, 1}));  // its first client is on its way
+  EXPECT_EQ(world.state(), "Running");
+  world.step(says({0, 1}, 0, 1));
+  EXPECT_EQ(world.state(), "Running");
+  world.step(says({0, 1}, 1, 0));  // data without a client: a published dataset
+  EXPECT_EQ(world.state(), "Running");
+  world.step(says({0, 1}));
+  EXPECT_EQ(world.state(), "Closed");
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "GaveRoom");
+  EXPECT_THAT(world.pods(), IsEmpty());
+  world.spec()["openedBy"] = "run-2";
+  world.step();
+  world.step();
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler-2", "worker-2", "worker-3"));
+}
+
 TEST(DaskCluster, FailsWithItsScheduler) {
   World world;
   world.step();
@@ -255,6 +278,120 @@ TEST(DaskCluster, FailsWithItsScheduler) {
   EXPECT_THAT(std::string(string_at(world.cluster.status, "message")),
               HasSubstr("killed by signal 9"));
   EXPECT_THAT(world.pods(), ElementsAre("scheduler"));
+}
+
+// The loss of each part at each step of a cluster's life.
+enum class Step { created, placed, answering, joined, growing, retiring };
+constexpr std::array kSteps{Step::created, Step::placed,  Step::answering,
+                            Step::joined,  Step::growing, Step::retiring};
+
+Facts of_live_workers(const World& world, int desired, std::optional<int> calm = {}) {
+  std::vector<int> names;
+  for (const auto& pod : world.around.pods) {
+    if (pod.metadata.labels.at("dask.org/component") == "worker" &&
+        pod_status_from_json(pod.status).phase == PodPhase::running) {
+      names.push_back(std::stoi(pod.metadata.labels.at("metier.dev/index")));
+    }
+  }
+  return says(names, desired, 1, calm);
+}
+
+World lived_to(Step step) {
+  World world(1, 4);
+  world.step();
+  if (step == Step::created) { return world; }
+  world.all_run();
+  world.step();
+  if (step == Step::placed) { return world; }
+  world.step(says({}, 0, 0));
+  if (step == Step::answering) { return world; }
+  world.step(says({0}, 0, 1));
+  if (step == Step::joined) { return world; }
+  world.step(says({0}, 3, 1));
+  if (step == Step::growing) { return world; }
+  world.all_run();
+  world.step(of_live_workers(world, 3));
+  world.step(of_live_workers(world, 1, 1));
+  EXPECT_TRUE(world.cluster.status.get_object().contains("retire"));
+  return world;
+}
+
+TEST(DaskCluster, TheLossOfTheSchedulerFailsItAtEveryStepAndItOpensAgain) {
+  for (const Step step : kSteps) {
+    SCOPED_TRACE(static_cast<int>(step));
+    for (const bool removed : {false, true}) {
+      World world = lived_to(step);
+      if (removed) {
+        std::erase_if(world.around.pods, [](const Resource& pod) {
+          return pod.metadata.labels.at("dask.org/component") == "scheduler";
+        });
+      } else {
+        world.set("scheduler", PodPhase::failed, 0, 9);
+      }
+      world.step(of_live_workers(world, 1));
+      EXPECT_EQ(world.state(), "Failed");
+      EXPECT_EQ(string_at(world.cluster.status, "reason"), "SchedulerLost");
+      world.step();
+      for (const auto& pod : world.around.pods) {
+        EXPECT_TRUE(is_terminal(pod_status_from_json(pod.status).phase)) << pod.metadata.name;
+      }
+      world.spec()["openedBy"] = "run-2";
+      world.step();
+      world.step();
+      EXPECT_EQ(world.state(), "Starting");
+      EXPECT_THAT(world.pods(), Contains("scheduler-2"));
+      world.all_run();
+      world.step();
+      world.step(of_live_workers(world, 1));
+      EXPECT_EQ(world.state(), "Running");
+    }
+  }
+}
+
+TEST(DaskCluster, TheLossOfAWorkerIsMadeGoodAtEveryStep) {
+  for (const Step step : kSteps) {
+    SCOPED_TRACE(static_cast<int>(step));
+    for (const bool removed : {false, true}) {
+      World world = lived_to(step);
+      if (removed) {
+        std::erase_if(world.around.pods, [](const Resource& pod) {
+          return pod.metadata.name == "mlrun-f-0123456789-worker-0";
+        });
+      } else {
+        world.set("worker-0", PodPhase::failed, 0, 9);
+      }
+      const int wanted = step == Step::growing ? 3 : 1;
+      for (int i = 0; i < 4; ++i) {
+        world.all_run();
+        world.step(of_live_workers(world, wanted, wanted));
+      }
+      EXPECT_EQ(world.state(), "Running");
+      int live = 0;
+      for (const auto& pod : world.around.pods) {
+        live += pod.metadata.labels.at("dask.org/component") == "worker" &&
+                !is_terminal(pod_status_from_json(pod.status).phase);
+      }
+      EXPECT_GE(live, wanted);
+      EXPECT_LE(live, 4);
+    }
+  }
+}
+
+// A scheduler that answers nothing for a while (a long garbage collection, a stopped process) is no reason to do anything.
+TEST(DaskCluster, ASchedulerThatDoesNotAnswerKeepsItsWorkers) {
+  World world(1, 4);
+  world.step();
+  world.all_run();
+  world.step(says({0}, 3, 1));
+  world.all_run();
+  world.step(of_live_workers(world, 3));
+  const auto before = world.pods();
+  for (int i = 0; i < 5; ++i) {
+    world.step(JsonObject{{"ready", false}});
+    world.step();
+  }
+  EXPECT_EQ(world.pods(), before);
+  EXPECT_EQ(world.state(), "Running");
 }
 
 TEST(DaskCluster, FailsWhenWorkersNeverJoin) {

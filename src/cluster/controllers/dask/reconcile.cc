@@ -242,16 +242,20 @@ class Reconciliation {
         out_.requeue = milliseconds(1);
         return;
       }
-      status_["state"] = "Closed";
-      status_["reason"] = "Closed";
-      status_["message"] = "the scheduler has ended: idle for scheduler_timeout, or shut down";
-      status_.erase("ready");
-      stop_all();
+      close("Closed", "the scheduler has ended: idle for scheduler_timeout, or shut down");
       return;
     }
     std::string message = end_text(*scheduler_, status);
     fail_with(status.reason == "OOMKilled" ? "OOMKilled" : "SchedulerLost",
               "the scheduler of the Dask cluster is gone: " + message, scheduler_->metadata.name);
+  }
+
+  void close(std::string_view reason, std::string_view message) {
+    status_["state"] = "Closed";
+    status_["reason"] = reason;
+    status_["message"] = message;
+    status_.erase("ready");
+    stop_all();
   }
 
   // The gang's group, with the right number of members; pods come after it.
@@ -370,6 +374,11 @@ class Reconciliation {
     status_["state"] = "Running";
     if (int_in(facts, "clients").value_or(0) > 0 && !bool_in(status_, "used")) {
       status_["used"] = true;
+    }
+    if (snapshot_.room_wanted && bool_in(status_, "used") &&
+        int_in(facts, "clients").value_or(1) == 0 && int_in(facts, "desired").value_or(1) == 0) {
+      close("GaveRoom", "it was idle, and others waited for its room");
+      return;
     }
     remember_joined();
     follow_leaving(facts);
