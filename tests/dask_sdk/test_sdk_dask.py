@@ -87,5 +87,12 @@ def test_its_resources_are_listed_and_deleted_by_the_functions_name(mlrun: Any, 
     listed = db.list_runtime_resources(project="sdk", kind="dask", object_id="squares")
     assert any(pod.name.endswith("-scheduler-2") for one in listed for pod in one.resources.pod_resources)
     db.delete_runtime_resources(project="sdk", kind="dask", object_id="squares", force=True)
-    left = db.list_runtime_resources(project="sdk", kind="dask", object_id="squares")
-    assert not any(pod.status.get("phase") == "Running" for one in left for pod in one.resources.pod_resources)
+
+    def running() -> bool:
+        left = db.list_runtime_resources(project="sdk", kind="dask", object_id="squares")
+        return any(pod.status.get("phase") == "Running" for one in left for pod in one.resources.pod_resources)
+
+    until = time.monotonic() + 30
+    while running() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not running()

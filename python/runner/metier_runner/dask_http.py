@@ -15,7 +15,9 @@ else:
 
 
 class State(RequestHandler):  # type: ignore[misc]
-    """``{workers: {name: {address, orphans}}, desired, clients}``.
+    """``{workers: {name: {address, orphans}}, desired, clients, served}``.
+
+    ``served`` grows with every step of a task: a client that came and left between two looks is seen by it.
 
     ``orphans``: tasks that the worker still executes although nobody wants them any more (their client is gone, the call
     cannot be interrupted); they keep a thread from everybody else's tasks.
@@ -29,7 +31,16 @@ class State(RequestHandler):  # type: ignore[misc]
             workers[str(worker.name)] = {"address": worker.address, "orphans": orphans}
         clients = sum(1 for client in scheduler.clients.values() if client.client_key != "fire-and-forget")
         self.set_header("Content-Type", "application/json")
-        self.write(json.dumps({"workers": workers, "desired": scheduler.adaptive_target(), "clients": clients}))
+        self.write(
+            json.dumps(
+                {
+                    "workers": workers,
+                    "desired": scheduler.adaptive_target(),
+                    "clients": clients,
+                    "served": scheduler.transition_counter,
+                }
+            )
+        )
 
 
 routes: list[tuple[str, Any, dict[str, Any]]] = [("metier/state.json", State, {})]

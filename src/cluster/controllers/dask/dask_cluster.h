@@ -31,7 +31,7 @@ class DaskClusterController final : public Controller {
   DaskClusterController(net::Client* client, const Clock& clock) : client_(client), clock_(clock) {}
   std::string_view api_version() const override { return "metier.dev/v1"; }
   std::string_view kind() const override { return "DaskCluster"; }
-  // Facts: {ready, names: {"0": "tcp://…"}, desired, calm, clients, orphans: [], retired: {id, names: []}}.
+  // Facts: {ready, names: {"0": "tcp://…"}, desired, calm, clients, served, orphans: [], retired: {id, names: []}}.
   Async<Result<Facts>> gather(const Resource& resource) override;
   Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
                      Time now) const override;

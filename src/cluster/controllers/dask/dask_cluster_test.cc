@@ -266,6 +266,22 @@ TEST(DaskCluster, GivesItsRoomToOthersOnlyWhenNobodyUsesIt) {
   EXPECT_THAT(world.pods(), ElementsAre("scheduler-2", "worker-2", "worker-3"));
 }
 
+TEST(DaskCluster, AClientThatLeftBetweenTwoLooksHasUsedIt) {
+  World world;
+  world.step();
+  world.all_run();
+  world.around.room_wanted = true;
+  Facts facts = says({0, 1});
+  facts.get_object()["served"] = 12;
+  world.spec()["openedBy"] = "run-2";
+  world.step(facts);  // what was served before run-2 says nothing of it
+  world.step(facts);
+  EXPECT_EQ(world.state(), "Running");
+  facts.get_object()["served"] = 20;
+  world.step(facts);
+  EXPECT_EQ(world.state(), "Closed");
+}
+
 TEST(DaskCluster, FailsWithItsScheduler) {
   World world;
   world.step();

@@ -41,7 +41,7 @@ Async<Result<Json>> DaskClusterController::ask(std::string method, std::string u
   co_return parse_json(answer->body);
 }
 
-// {workers: {name: {address, orphans}}, desired, clients}, from our own page or from Dask's.
+// {workers: {name: {address, orphans}}, desired, clients, served}, from our own page or from Dask's.
 Async<Result<JsonObject>> DaskClusterController::look(std::string base) const {
   auto state = co_await ask("GET", base + "/metier/state.json", {});
   if (state && state->is_object()) { co_return std::move(state->get_object()); }
@@ -89,6 +89,7 @@ Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
   facts["ready"] = true;
   facts["clients"] = int_in(*seen, "clients").value_or(0);
   facts["desired"] = desired;
+  facts["served"] = int_in(*seen, "served").value_or(0);
   JsonObject names;
   std::map<std::string, int> orphaned;
   for (const auto& worker : ensure_object(*seen, "workers")) {

@@ -47,6 +47,9 @@ class Reconciliation {
       status_["openedAt"] = to_iso(now_);
       status_["used"] = false;
       status_["opens"] = number("opens") + 1;
+      if (facts_.is_object()) {
+        status_["servedBefore"] = int_in(facts_.get_object(), "served").value_or(0);
+      }
     }
     if (text("state") == "Closed" || text("state") == "Failed") {
       stop_all();
@@ -372,7 +375,9 @@ class Reconciliation {
     const JsonObject& facts = facts_.get_object();
     status_["ready"] = true;
     status_["state"] = "Running";
-    if (int_in(facts, "clients").value_or(0) > 0 && !bool_in(status_, "used")) {
+    if (!bool_in(status_, "used") &&
+        (int_in(facts, "clients").value_or(0) > 0 ||
+         int_in(facts, "served").value_or(0) > number("servedBefore"))) {
       status_["used"] = true;
     }
     if (snapshot_.room_wanted && bool_in(status_, "used") &&
