@@ -16,6 +16,7 @@ import subprocess
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -217,9 +218,16 @@ def test_durable_system_calls(tmp_path: Path) -> None:
         for n in range(1, counts[call] + 1)
     ]
     chosen = faults if ALL else random.Random(SEED).sample(faults, min(8, len(faults)))
-    trials = [trial_of_call(tmp_path / f"trial{i}", fault) for i, fault in enumerate(chosen)]
-    for trial in trials:
-        print(f"{trial.point}: reached {trial.reached}, acknowledged {trial.acknowledged}, {trial.problems}")
+
+    def one(numbered: tuple[int, str]) -> Trial:
+        trial = trial_of_call(tmp_path / f"trial{numbered[0]}", numbered[1])
+        print(
+            f"{trial.point}: reached {trial.reached}, acknowledged {trial.acknowledged}, {trial.problems}", flush=True
+        )
+        return trial
+
+    with ThreadPoolExecutor(3) as pool:  # most of a trial is waiting
+        trials = list(pool.map(one, enumerate(chosen)))
     print(f"{len(trials)} of {len(faults)} faults, {sum(t.reached for t in trials)} reached")
     assert not [t for t in trials if t.problems]
     assert any(t.reached for t in trials)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -77,7 +78,14 @@ class Server:
         os.close(write)
         said = b""
         with open(read, "rb", buffering=0) as ready:
-            while b"ready" not in said and (more := ready.read(64)):  # a wrapper keeps the other end open
+            while b"ready" not in said:
+                # A wrapper keeps the other end open, for as long as a gate lives that the dead server has left.
+                if not select.select([ready], [], [], 0.2)[0]:
+                    if self.wrapper and self.died():
+                        raise AssertionError(f"server died: {self.errors()[-2000:]}")
+                    continue
+                if not (more := ready.read(64)):
+                    break
                 said += more
         self.ready_seconds = time.monotonic() - began
         if b"ready" not in said:
@@ -99,6 +107,13 @@ class Server:
         if not text:  # it has stopped by itself, or has not begun
             raise ProcessLookupError(str(self.data))
         return int(text)
+
+    def died(self) -> bool:
+        """It had begun, and its process is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            text = (self.data / "lock").read_text()
+            return text != "" and not Path(f"/proc/{int(text)}").exists()
+        return False
 
     def kill(self) -> None:
         assert self.process is not None
