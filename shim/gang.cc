@@ -263,6 +263,7 @@ void Pod::start_rank(int connection, int number, std::size_t count, int payload,
   char log[40];
   std::snprintf(log, sizeof log, "log.%s", rank->name);
   const int file = open_log(log);
+  run.times.begin(log, run.started_ms);
   const int folder = ::open(spec_.gang, O_PATH | O_DIRECTORY | O_CLOEXEC);
   // Whoever joins the ranks' logs finds it there.
   if (folder >= 0) {

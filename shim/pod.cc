@@ -88,11 +88,17 @@ void Pod::start(std::size_t i) {
     std::snprintf(log, sizeof log, "%s", container.log);
   } else {
     std::snprintf(log, sizeof log, "%s@%d", container.log, run.starts - kKeptLogs);
-    if (run.starts - kKeptLogs > 1) { ::unlink(log); }
+    if (run.starts - kKeptLogs > 1) {
+      ::unlink(log);
+      char times[sizeof log + 8];
+      std::snprintf(times, sizeof times, "%s@times", log);
+      ::unlink(times);
+    }
     std::snprintf(log, sizeof log, "%s@%d", container.log, run.starts);
   }
   if (run.log >= 0) { ::close(run.log); }
   run.log = open_log(log);
+  run.times.begin(log, steady_ms());
   run.phase = Phase::running;
   run.restart_at = 0;
   run.code = run.signal = 0;
@@ -152,6 +158,7 @@ void Pod::adopt(int pid, int hold) {
   run.started_ms = steady_ms();
   run.ticks = start_ticks(pid);
   run.log = open_log(spec_.containers[0].log);
+  run.times.begin(spec_.containers[0].log, steady_ms());
   char digits[16];
   std::snprintf(digits, sizeof digits, "%d", pid);
   for (const char* file : spec_.cgroups) {
@@ -551,6 +558,17 @@ void Pod::finish(int held) {
   ::_exit(0);
 }
 
+// Notes when the logs have grown.
+void Pod::watch_logs() {
+  const auto now = steady_ms();
+  for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
+    if (runs_[i].phase == Phase::running) { runs_[i].times.look(now); }
+  }
+  for (auto& rank : ranks_) {
+    if (rank.run.phase == Phase::running) { rank.run.times.look(now); }
+  }
+}
+
 int Pod::timeout() const {
   std::int64_t at = 0;
   const auto earlier = [&at](std::int64_t other) {
@@ -561,6 +579,12 @@ int Pod::timeout() const {
   } else {
     if (spec_.deadline_ms > 0) { earlier(started_ms_ + spec_.deadline_ms); }
     for (std::size_t i = 0; i < spec_.containers.size(); ++i) { earlier(runs_[i].restart_at); }
+  }
+  for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
+    if (runs_[i].phase == Phase::running) { earlier(runs_[i].times.due()); }
+  }
+  for (const auto& rank : ranks_) {
+    if (rank.run.phase == Phase::running) { earlier(rank.run.times.due()); }
   }
   if (at == 0) { return -1; }
   const auto rest = at - steady_ms();
@@ -600,6 +624,7 @@ void Pod::live(int listener, int control, int adopted, int hold) {
   while (true) {
     children();
     timers();
+    watch_logs();
     advance();
     List<pollfd> polled;
     polled.push() = pollfd{signals, POLLIN, 0};

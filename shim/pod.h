@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include "log_times.h"
 #include "setup.h"
 #include "spec.h"
 
@@ -28,6 +29,7 @@ struct Run {  // one container
   long long cpu_us = 0;
   long long max_rss_kib = 0;
   int log = -1;
+  LogTimes times;   // of that log
   Failure failure;  // of the start, error != 0
 };
 
@@ -89,6 +91,7 @@ class Pod {
   void render(Text& out, const char* type);
   void record_state();
   void notify(const Text& text);
+  void watch_logs();
   int timeout() const;
   void timers();
 

@@ -180,6 +180,13 @@ Async<net::Response> log(EngineApi& api, Call& call) {
   co_return response;
 }
 
+Async<net::Response> log_times(EngineApi& api, Call& call) {
+  METIER_API_TRY(marks, co_await api.deployments.log_times(project_of(call), call.at("name"),
+                                                           call.query("tag"), call.query("pod")));
+  METIER_API_TRY(body, log_times_body(call, marks));
+  co_return ok_json(std::move(body));
+}
+
 Async<net::Response> remove(EngineApi& api, Call& call) {
   const std::string project = project_of(call);
   if (!api.deployments.find(project, call.at("name"), call.query("tag"))) {
@@ -214,6 +221,8 @@ void add_deployment_routes(Router& router, EngineApi& api) {
              bind(one));
   router.add(Api::metier, "GET", "/deployments/{name}/log", "bytes of a processor's log",
              bind(log));
+  router.add(Api::metier, "GET", "/deployments/{name}/log-times",
+             "when the bytes of a processor's log were written", bind(log_times));
   router.add(Api::metier, "DELETE", "/deployments/{name}", "delete a function and its pods",
              bind(remove));
 }

@@ -42,6 +42,9 @@ using IdentityOf =
     std::function<Result<net::Identity>(const std::string& project, const std::string& cluster)>;
 void add_dask_routes(Router& router, DaskClusters& clusters, IdentityOf identity_of);
 
+// {"offset", "times": [[end, time], …]} of a log: from ?offset on, and from where ?since begins.
+Result<Json> log_times_body(const Call& call, const std::vector<LogMark>& marks);
+
 // Everything that is wrong with a submit is 400: MLRun's client hides what other statuses say (reference 1.7).
 net::Response submit_error(const Error& error);
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "api/engine_api.h"
 #include "cluster/fake/fake_cluster.h"
@@ -327,6 +328,41 @@ TEST_F(EngineRoutes, TheLogOfAnAttemptIsNoOtherRunsLog) {
   EXPECT_EQ(ask("POST", "/api/v1/projects/default/logs/u1.2", "other\n").status, 200);
   EXPECT_EQ(ask("GET", "/api/v1/projects/default/logs/u1").body, "one\ntwo\n");
   EXPECT_EQ(ask("GET", "/api/v1/projects/default/logs/u1.2").body, "other\n");
+}
+
+TEST_F(EngineRoutes, TheTimesOfALog) {
+  ASSERT_EQ(submit(body_of("abc1")).status, 200);
+  cluster_.run("default", pod("abc1"));
+  cluster_.append_log("default", pod("abc1"), "one\ntwo\nthree\n");
+  drain();
+  // As the shim keeps it beside the log.
+  const auto log = std::filesystem::path(data_) / "pod" / "log";
+  std::filesystem::create_directories(log.parent_path());
+  cluster_.work_folders["default/" + pod("abc1")] = (log.parent_path() / "work").string();
+  std::ofstream(log) << "one\ntwo\nthree\n";
+  const auto start = clock_.now();
+  const auto times = [this](const std::string& query) {
+    return json(ask("GET", "/api/metier/v1/runs/abc1/log-times" + query));
+  };
+  const auto second = start + std::chrono::seconds(60);
+  ASSERT_TRUE(append_log_time(log.string(), {.end = 4, .at = start}));
+  ASSERT_TRUE(append_log_time(log.string(), {.end = 14, .at = second}));
+  EXPECT_EQ(times(""), (JsonObject{{"offset", 0},
+                                   {"times", JsonArray{JsonArray{4, to_iso(start)},
+                                                       JsonArray{14, to_iso(second)}}}}));
+  EXPECT_EQ(times("?offset=4"),
+            (JsonObject{{"offset", 0}, {"times", JsonArray{JsonArray{14, to_iso(second)}}}}));
+  const auto since = net::percent_encode(to_iso(start + std::chrono::seconds(30)));
+  EXPECT_EQ(times("?limit=0&since=" + since), (JsonObject{{"offset", 4}, {"times", JsonArray{}}}));
+  EXPECT_EQ(ask("GET", "/api/metier/v1/runs/abc1/log-times?since=yesterday").status, 400);
+  EXPECT_EQ(ask("GET", "/api/metier/v1/runs/none/log-times").status, 404);
+  // What a client appends to the log of a run that it holds has the time of the request.
+  RunRow held = *store_.records().run("default", "abc1", 0).value();
+  held.uid = "held1";
+  ASSERT_TRUE(store_.records_.put_run(held));
+  EXPECT_EQ(ask("POST", "/api/v1/projects/default/logs/held1", "other\n").status, 200);
+  EXPECT_EQ(json(ask("GET", "/api/metier/v1/runs/held1/log-times")).at("times"),
+            (JsonArray{JsonArray{6, to_iso(clock_.now())}}));
 }
 
 TEST_F(EngineRoutes, WhyAndTimelineOfARunByPrefixAndName) {

@@ -71,38 +71,15 @@ void show_conditions(Command& command, const JsonObject& status) {
 }
 
 // The last lines of a pod's log, and how much there is of it.
-Result<std::string> log_end(Command& command, const std::string& path, std::int64_t lines,
-                            std::uint64_t& size) {
-  METIER_TRY(first, command.session.send("GET", path + "&size=0"));
-  size = std::strtoull(std::string(net::header(first.headers, "x-metier-log-size")).c_str(),
-                       nullptr, 10);
-  std::uint64_t from = size > (1U << 20U) ? size - (1U << 20U) : 0;
-  std::string kept;
-  while (from < size) {
-    METIER_TRY(answer, command.session.send("GET", fmt::format("{}&offset={}", path, from)));
-    if (answer.body.empty()) { break; }
-    from += answer.body.size();
-    kept += answer.body;
-  }
-  size = from;
-  std::size_t at = kept.ends_with('\n') ? kept.size() - 1 : kept.size();
-  for (std::int64_t i = 0; i < lines && at != std::string::npos && at > 0; ++i) {
-    at = kept.rfind('\n', at - 1);
-  }
-  if (lines == 0) { return std::string(); }
-  return at == std::string::npos || at == 0 ? kept : kept.substr(at + 1);
-}
-
 // The end of what the first pod printed: where the cause of a failed start is.
 void show_log_end(Command& command, const std::string& name) {
-  std::uint64_t size = 0;
-  auto text = log_end(command,
-                      fmt::format("/api/metier/v1/deployments/{}/log?project={}",
-                                  net::percent_encode(name), net::percent_encode(command.project)),
-                      12, size);
-  if (!text || text->empty()) { return; }
-  while (text->ends_with('\n')) { text->pop_back(); }
-  command.screen.say(printable_lines(*text));
+  const auto place = log_of_function(command, name);
+  const auto begin = log_begin(command, place, {.tail = 12});
+  if (!begin) { return; }
+  auto answer = command.session.send("GET", fmt::format("{}&offset={}", place.bytes, *begin));
+  if (!answer || answer->body.empty()) { return; }
+  while (answer->body.ends_with('\n')) { answer->body.pop_back(); }
+  command.screen.say(printable_lines(answer->body));
 }
 
 Result<int> follow_deploy(Command& command, const std::string& name, Json first,
@@ -312,44 +289,53 @@ int why_deployment(Command& command, const JsonObject& view) {
 }
 
 Result<int> function_logs(Command& command, const std::string& name, bool follow,
-                          std::int64_t tail) {
+                          const LogView& view) {
   const InterruptCounter counter;
   command.session.interrupted = [&] { return counter.count() > 0; };
   struct Reset {
     Session& session;
     ~Reset() { session.interrupted = nullptr; }
   } const reset{command.session};
-  std::map<std::string, std::uint64_t> offsets;
-  std::string last;  // pod whose lines were written last
+  struct Read {
+    LogPlace place;
+    LogText text;
+    std::uint64_t offset = 0;
+  };
+  std::map<std::string, Read> reads;  // by pod
+  std::string last;                   // pod whose lines were written last
   bool first = true;
   while (counter.count() == 0) {
-    auto view = deployment(command, name);
-    if (!view) {
-      if (view.error().kind == ErrorKind::cancelled) { break; }
-      if (!first && view.error().kind == ErrorKind::not_found) { return 0; }  // deleted meanwhile
-      return fail(std::move(view).error());
+    auto deployed = deployment(command, name);
+    if (!deployed) {
+      if (deployed.error().kind == ErrorKind::cancelled) { break; }
+      if (!first && deployed.error().kind == ErrorKind::not_found) {
+        return 0;  // deleted meanwhile
+      }
+      return fail(std::move(deployed).error());
     }
     std::vector<std::string> pods;
-    const auto* parts = array_in(*view, "parts");
+    const auto* parts = array_in(*deployed, "parts");
     for (const auto& part : parts == nullptr ? JsonArray{} : *parts) {
       if (part.is_object()) { pods.emplace_back(string_in(part.as_object(), "pod")); }
     }
     bool any = false;
     for (const auto& pod : pods) {
-      const auto path = fmt::format("/api/metier/v1/deployments/{}/log?project={}&pod={}",
-                                    net::percent_encode(name), net::percent_encode(command.project),
-                                    net::percent_encode(pod));
-      if (first && tail >= 0) {
-        METIER_TRY(text, log_end(command, path, tail, offsets[pod]));
-        command.screen.out(text);
-        continue;
+      auto entry = reads.find(pod);
+      if (entry == reads.end()) {
+        const auto place = log_of_function(command, name, pod);
+        entry = reads.emplace(pod, Read{place, LogText(command, place, view.timestamps)}).first;
+        if (first && (view.since || view.tail >= 0)) {
+          METIER_TRY(begin, log_begin(command, place, view));
+          entry->second.offset = begin;
+        }
       }
+      auto& read = entry->second;
       while (true) {
         // One pod is followed by long poll; several are asked in turn.
         const bool wait = follow && pods.size() == 1 && !first;
-        auto answer = command.session.send(
-            "GET",
-            fmt::format("{}&offset={}&wait={}", path, offsets[pod], wait ? "true" : "false"));
+        auto answer =
+            command.session.send("GET", fmt::format("{}&offset={}&wait={}", read.place.bytes,
+                                                    read.offset, wait ? "true" : "false"));
         if (!answer) {
           if (answer.error().kind == ErrorKind::cancelled) { return follow ? 130 : 0; }
           if (answer.error().kind == ErrorKind::not_found) { break; }  // the pod has gone
@@ -360,12 +346,13 @@ Result<int> function_logs(Command& command, const std::string& name, bool follow
           break;
         }
         any = true;
-        offsets[pod] += answer->body.size();
+        METIER_TRY(shown, read.text.of(answer->body, read.offset));
+        read.offset += answer->body.size();
         if (pods.size() > 1 && last != pod) {
           command.screen.say(command.screen.paint(Role::aside, "── " + pod));
         }
         last = pod;
-        command.screen.out(answer->body);
+        command.screen.out(shown);
       }
     }
     first = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cli/document.h"
+#include "cli/log_reader.h"
 #include "cli/verbs.h"
 
 namespace metier::cli {
@@ -21,6 +22,6 @@ void show_deployment(Command& command, const JsonObject& view);
 int why_deployment(Command& command, const JsonObject& view);
 // Logs of all its pods; with `follow` until interrupted or deleted.
 Result<int> function_logs(Command& command, const std::string& name, bool follow,
-                          std::int64_t tail);
+                          const LogView& view);
 
 }  // namespace metier::cli

@@ -117,6 +117,7 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
   const InterruptCounter counter;
   LogOutput log(command.screen, options.to, options.holds);
   LiveLine live(command.screen);
+  const auto place = log_of_run(command, uid, options.part);
   auto offset = options.offset;
   bool ask_state = false;
   std::string state = "pending";
@@ -162,11 +163,17 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       }
       if (detach) { return Followed{Ending::detached, {}}; }
     }
-    auto answer = command.session.send(
-        "GET",
-        fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}{}{}", project, uid, offset,
-                    kPiece, log.holding() ? "&wait=false" : "",
-                    options.part.empty() ? "" : "&part=" + net::percent_encode(options.part)));
+    auto answer =
+        command.session.send("GET", fmt::format("{}&offset={}&size={}{}", place.bytes, offset,
+                                                kPiece, log.holding() ? "&wait=false" : ""));
+    std::string shown;
+    if (answer && options.text != nullptr && !answer->body.empty()) {
+      if (auto text = options.text->of(answer->body, offset)) {
+        shown = std::move(*text);
+      } else {
+        answer = fail(std::move(text).error());  // asked for again, from the same byte
+      }
+    }
     if (!answer) {
       if (answer.error().kind == ErrorKind::cancelled) { continue; }
       const bool away = answer.error().kind == ErrorKind::unavailable ||
@@ -182,7 +189,7 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
     if (!answer->body.empty()) {
       offset += answer->body.size();
       live.rest(false);
-      log.add(answer->body);
+      log.add(options.text == nullptr ? answer->body : shown);
       live.rest(log.at_line_start());
       continue;
     }

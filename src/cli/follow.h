@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cli/log_output.h"
+#include "cli/log_reader.h"
 #include "cli/verbs.h"
 
 namespace metier::cli {
@@ -17,7 +18,8 @@ struct FollowOptions {
   LogOutput::To to = LogOutput::To::out;  // err: stdout is one JSON document
   // The traceback at the end is left out: the caller shows its short form, and where the whole one is.
   LogOutput::Holds holds = LogOutput::Holds::no;
-  std::string part;  // the log of that pod or rank alone
+  std::string part;         // the log of that pod or rank alone
+  LogText* text = nullptr;  // how its bytes are shown; as they are
 };
 // Streams the log until the run has ended and its log was read to the end; a live line on a terminal while it is silent.
 // Ctrl-C once asks whether to abort (no terminal: a second one within 10 s detaches).

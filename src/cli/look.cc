@@ -1,4 +1,4 @@
-// Verbs that look: get, describe, logs, why, kinds; and those that end things: abort, delete.
+// Verbs that look: get, describe, why, kinds; and those that end things: abort, delete.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -487,17 +487,6 @@ bool ask(Command& command, const std::string& question) {
   return n > 0 && (line[0] == 'y' || line[0] == 'Y');
 }
 
-std::string last_lines_of(std::string_view text, std::int64_t count) {
-  auto at = text.size();
-  if (at > 0 && text[at - 1] == '\n') { --at; }
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto newline = at == 0 ? std::string_view::npos : text.rfind('\n', at - 1);
-    if (newline == std::string_view::npos) { return std::string(text); }
-    at = newline;
-  }
-  return std::string(text.substr(at + 1));
-}
-
 }  // namespace
 
 Result<int> get_main(Command& command) {
@@ -532,50 +521,6 @@ Result<int> describe_main(Command& command) {
   }
   if (!show_document(command, *function)) { describe_function(command, *function); }
   return 0;
-}
-
-Result<int> logs_main(Command& command) {
-  std::int64_t tail = -1;
-  if (command.arguments.has("--tail")) {
-    METIER_TRY(count, parse_count("--tail", command.arguments.value("--tail"), 0, 1'000'000));
-    tail = count;
-  }
-  const auto& word = command.arguments.words()[0];
-  auto found = resolve_run(command, word);
-  if (!found && found.error().kind == ErrorKind::not_found) {
-    auto logged = function_logs(command, word, command.arguments.has("--follow"), tail);
-    if (logged || logged.error().kind != ErrorKind::not_found) { return logged; }
-  }
-  METIER_TRY(run, std::move(found));
-  const auto& metadata = part(run, "metadata");
-  const std::string uid(string_in(metadata, "uid"));
-  if (command.arguments.has("--part")) {
-    return logs_of_parts(command, uid, std::string(command.arguments.value("--part")));
-  }
-  std::uint64_t offset = 0;
-  std::string kept;  // with --tail: what may be among the last lines
-  const auto path = fmt::format("/api/v1/projects/{}/logs/{}", command.project, uid);
-  auto size_answer = command.session.get(path + "/size");
-  const auto size =
-      size_answer && size_answer->is_object()
-          ? static_cast<std::uint64_t>(int_in(size_answer->as_object(), "size").value_or(0))
-          : 0U;
-  if (tail >= 0 && size > (4U << 20U)) { offset = size - (4U << 20U); }
-  while (offset < size) {
-    METIER_TRY(answer, command.session.send(
-                           "GET", fmt::format("{}?offset={}&size={}", path, offset, 1 << 20)));
-    if (answer.body.empty()) { break; }
-    offset += answer.body.size();
-    if (tail < 0) {
-      command.screen.out(answer.body);
-    } else {
-      kept += answer.body;
-    }
-  }
-  if (tail > 0) { command.screen.out(last_lines_of(kept, tail)); }
-  if (!command.arguments.has("--follow")) { return 0; }
-  METIER_TRY(followed, follow_run(command, command.project, uid, {.offset = offset}));
-  return followed.ending == Ending::detached ? 130 : 0;
 }
 
 Result<int> why_main(Command& command) {

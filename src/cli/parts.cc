@@ -4,8 +4,6 @@
 
 #include "base/clock.h"
 #include "base/quantity.h"
-#include "cli/follow.h"
-#include "net/url.h"
 
 namespace metier::cli {
 namespace {
@@ -39,32 +37,6 @@ std::string ended(const JsonObject& part) {
   return out;
 }
 
-Result<void> print_part(Command& command, const std::string& uid, const std::string& name,
-                        bool prefix) {
-  std::uint64_t offset = 0;
-  std::string rest;
-  while (true) {
-    METIER_TRY(
-        answer,
-        command.session.send(
-            "GET", fmt::format("/api/v1/projects/{}/logs/{}?offset={}&size={}&wait=false&part={}",
-                               command.project, uid, offset, 1 << 20, net::percent_encode(name))));
-    if (answer.body.empty()) { break; }
-    offset += answer.body.size();
-    if (!prefix) {
-      command.screen.out(answer.body);
-      continue;
-    }
-    rest += answer.body;
-    for (std::size_t end = 0; (end = rest.find('\n')) != std::string::npos;
-         rest.erase(0, end + 1)) {
-      command.screen.out(fmt::format("[{}] {}\n", name, rest.substr(0, end)));
-    }
-  }
-  if (!rest.empty()) { command.screen.out(fmt::format("[{}] {}\n", name, rest)); }
-  return {};
-}
-
 }  // namespace
 
 void show_parts(Command& command, const std::string& uid) {
@@ -92,21 +64,18 @@ void show_parts(Command& command, const std::string& uid) {
   }
 }
 
-Result<int> logs_of_parts(Command& command, const std::string& uid, const std::string& name) {
-  if (name != "all") {
-    if (command.arguments.has("--follow")) {
-      METIER_TRY(followed, follow_run(command, command.project, uid, {.part = name}));
-      return followed.ending == Ending::detached ? 130 : 0;
-    }
-    METIER_CHECK(print_part(command, uid, name, false));
-    return 0;
-  }
+Result<int> logs_of_parts(Command& command, const std::string& uid, const LogView& view) {
   METIER_TRY(parts, parts_of(command, uid));
   if (parts.empty()) {
     return fail(invalid("--part", "the run has one pod, and so one log", "leave --part out"));
   }
   for (const auto& part : parts) {
-    METIER_CHECK(print_part(command, uid, std::string(string_at(part, "name")), true));
+    const std::string name(string_at(part, "name"));
+    const auto place = log_of_run(command, uid, name);
+    LogText text(command, place, view.timestamps, name);
+    METIER_TRY(begin, log_begin(command, place, view));
+    METIER_CHECK(print_log(command, place, text, begin));
+    text.end_line();
   }
   return 0;
 }

@@ -1,6 +1,7 @@
 // Runs of several pods: the table of their parts, and the log of one.
 #pragma once
 
+#include "cli/log_reader.h"
 #include "cli/outcome.h"
 
 namespace metier::cli {
@@ -8,7 +9,7 @@ namespace metier::cli {
 // The pods and ranks of a run, as a table; nothing for a run of one pod.
 void show_parts(Command& command, const std::string& uid);
 
-// `logs --part NAME`, or "all": each line with the name of its part in front.
-Result<int> logs_of_parts(Command& command, const std::string& uid, const std::string& name);
+// `logs --part all`: each line with the name of its part in front.
+Result<int> logs_of_parts(Command& command, const std::string& uid, const LogView& view);
 
 }  // namespace metier::cli

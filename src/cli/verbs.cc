@@ -116,6 +116,8 @@ constexpr std::array kLogsFlags{
     kQuiet,
     Flag{"--follow", 'f', "", "go on until the run has ended"},
     Flag{"--tail", 0, "N", "only the last N lines"},
+    Flag{"--since", 0, "DURATION|TIME", "only lines of the last 30s, 5m, 1h, or since that time"},
+    Flag{"--timestamps", 0, "", "when each line was written, in front of it"},
     Flag{"--part", 0, "PART", "one pod or rank of it (worker-1, rank-3), or all"},
 };
 constexpr std::array kWaitFlags{
@@ -182,8 +184,9 @@ constexpr std::array<Words, 4> kGetExamples{"metier get runs --state error --sin
                                             "metier get runs -w", "metier get artifacts -o wide",
                                             "metier get runs -o json"};
 constexpr std::array<Words, 2> kDescribeExamples{"metier describe train", "metier describe @-1"};
-constexpr std::array<Words, 2> kLogsExamples{"metier logs -f train",
-                                             "metier logs 4f9a12c7 --tail 20"};
+constexpr std::array<Words, 3> kLogsExamples{"metier logs -f train",
+                                             "metier logs 4f9a12c7 --tail 20",
+                                             "metier logs train --since 5m --timestamps"};
 constexpr std::array<Words, 1> kWhyExamples{"metier why train-big"};
 constexpr std::array<Words, 1> kAbortExamples{"metier abort train-big"};
 constexpr std::array<Words, 1> kDeleteExamples{"metier delete 4f9a12c7"};
@@ -224,7 +227,7 @@ constexpr std::array kVerbs{
                kDescribeExamples, 1, 1},
               &describe_main,
               "look"},
-    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N] [--part PART]",
+    VerbEntry{{"logs", "NAME-OR-UID [-f] [--tail N] [--since 5m] [--part PART]",
                "what a run or a deployed function printed", kLogsFlags, kLogsExamples, 1, 1},
               &logs_main,
               "look"},

@@ -331,6 +331,29 @@ TEST_F(Verbs, WhyPrintsCauseFactsAndFixes) {
             "reason InsufficientMemory · metier help InsufficientMemory\n");
 }
 
+TEST_F(Verbs, LogsSinceATimeBeginWithALineAndShowWhenEachBegan) {
+  const std::string uid = "4f9a12c70000000000000000000000aa";
+  answer("GET /api/v1/projects/default/runs", 200,
+         R"({"runs":[{"metadata":{"name":"train","uid":")" + uid + R"("}}]})");
+  const auto times = "GET /api/metier/v1/runs/" + uid + "/log-times";
+  answer(times, 200, R"({"offset":6,"times":[]})");
+  const auto logs = "GET /api/v1/projects/default/logs/" + uid;
+  answer(logs, 200, "lf a line\ntwo\nthr");  // from the byte before
+  answer(logs, 200, "two\nthr");
+  answer(times, 200, R"({"offset":0,"times":[[20,"T1"],[22,"T2"]]})");
+  answer(logs, 200, "ee\nfour\n");
+  answer(times, 200, R"({"offset":0,"times":[[31,"T3"]]})");
+  answer(logs, 200, "");
+  const auto said = metier({"logs", "train", "--since", "5m", "--timestamps"});
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out, "T1 two\nT2 three\nT3 four\n");
+  const auto wrong = metier({"logs", "train", "--since", "yesterday"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_EQ(wrong.err,
+            "error: --since: 'yesterday' is no duration and no time\n"
+            "       write 30s, 5m, 1h, or 2026-11-25T16:20:28\n");
+}
+
 TEST_F(Verbs, NothingOfThatNameIsExit3) {
   answer("GET /api/v1/projects/default/runs", 200, R"({"runs":[]})");
   const auto said = metier({"logs", "nothing"});

@@ -72,6 +72,9 @@ class Deployments final {
   // the log has ended, or log_wait has passed. `state` is the function's. Errors: not_found.
   Async<Result<LogSlice>> log(std::string project, std::string name, std::string tag,
                               std::string pod, std::uint64_t offset, std::int64_t size, bool wait);
+  // When the bytes of that log were written.
+  Async<Result<std::vector<LogMark>>> log_times(std::string project, std::string name,
+                                                std::string tag, std::string pod);
   // By the value of label metier.dev/deployment.
   bool lives(const std::string& project, const std::string& label) const {
     return keys_.contains(project + "/" + label);
@@ -109,6 +112,9 @@ class Deployments final {
   Async<Json> status_from(LivePtr live, const Observation& seen);
   Async<Result<void>> set_status(LivePtr live, Json status, bool ready);
   Async<void> tear_down(LivePtr live);
+  Result<ResourceStatus> log_pod(const std::string& project, const std::string& name,
+                                 const std::string& tag, const std::string& pod) const;
+  static int starts_of(const ResourceStatus& pod);
   DeploymentView view_of(const Live& live) const;
 
   Ground ground_;

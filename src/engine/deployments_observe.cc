@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "engine/deployments_impl.h"
+#include "engine/pod_log.h"
 #include "model/function.h"
 
 namespace metier {
@@ -321,17 +322,16 @@ std::vector<ResourceStatus> Deployments::resources_of(const std::string& project
   return out;
 }
 
-Async<Result<LogSlice>> Deployments::log(std::string project, std::string name, std::string tag,
-                                         std::string pod, std::uint64_t offset, std::int64_t size,
-                                         bool wait) {
+// The pod whose log is read. Errors: not_found. Without a key when the function has no pods.
+Result<ResourceStatus> Deployments::log_pod(const std::string& project, const std::string& name,
+                                            const std::string& tag, const std::string& pod) const {
   const auto view = find(project, name, tag);
   if (!view) {
-    co_return fail(Error{
+    return fail(Error{
         .kind = ErrorKind::not_found,
         .message = "function " + quote(name) + " is not deployed in project " + quote(project),
         .fix = "see: metier get functions -P " + project});
   }
-  LogSlice out{.bytes = {}, .size = 0, .state = view->state};
   const auto resources = resources_of(project, view->name, tag);
   // Unnamed: a pod of this generation before one that is only left of an earlier one.
   const std::string generation = std::to_string(view->generation);
@@ -343,17 +343,49 @@ Async<Result<LogSlice>> Deployments::log(std::string project, std::string name, 
     return is_pod(status) && label != status.labels.end() && label->second == generation;
   });
   if (found == resources.end()) { found = std::ranges::find_if(resources, is_pod); }
-  if (found == resources.end()) {
-    if (pod.empty()) { co_return out; }  // at zero replicas nobody writes
-    co_return fail(Error{.kind = ErrorKind::not_found,
-                         .message = "function " + quote(name) + " has no pod " + quote(pod)});
-  }
-  // The logs of all starts of the container, one after the other.
-  const PodStatus status = pod_status_from_json(found->status);
+  if (found != resources.end()) { return *found; }
+  if (pod.empty()) { return ResourceStatus{}; }  // at zero replicas nobody writes
+  return fail(Error{.kind = ErrorKind::not_found,
+                    .message = "function " + quote(name) + " has no pod " + quote(pod)});
+}
+
+// How often the pod's container was started: each start has a log of its own.
+int Deployments::starts_of(const ResourceStatus& pod) {
   int last = 1;
-  for (const ContainerStatus& container : status.containers) {
+  for (const ContainerStatus& container : pod_status_from_json(pod.status).containers) {
     if (!container.init) { last = std::max(last, container.restarts + 1); }
   }
+  return last;
+}
+
+Async<Result<std::vector<LogMark>>> Deployments::log_times(std::string project, std::string name,
+                                                           std::string tag, std::string pod) {
+  const auto found = log_pod(project, name, tag, pod);
+  if (!found) { co_return fail(found.error()); }
+  std::vector<LogMark> out;
+  if (found->key.name.empty()) { co_return out; }
+  std::uint64_t begin = 0;
+  for (int attempt = 1; attempt <= starts_of(*found); ++attempt) {
+    const ContainerRef place{project, found->key.name, {}, attempt};
+    auto chunk = co_await ground_.cluster.logs(place, 0, 0, std::chrono::milliseconds(0));
+    const auto file = log_file_of_pod(ground_.cluster, place);
+    if (!chunk || !file) { break; }
+    append_log_times(out, read_log_times(*file), begin);
+    begin += chunk->size;
+  }
+  co_return out;
+}
+
+Async<Result<LogSlice>> Deployments::log(std::string project, std::string name, std::string tag,
+                                         std::string pod, std::uint64_t offset, std::int64_t size,
+                                         bool wait) {
+  const auto found = log_pod(project, name, tag, pod);
+  if (!found) { co_return fail(found.error()); }
+  const auto view = find(project, name, tag);
+  LogSlice out{.bytes = {}, .size = 0, .state = view ? view->state : std::string()};
+  if (found->key.name.empty()) { co_return out; }
+  // The logs of all starts of the container, one after the other.
+  const int last = starts_of(*found);
   ContainerRef place{.name_space = project, .pod = found->key.name, .container = {}, .attempt = 0};
   std::uint64_t begin = 0;  // of this start's log within all of them
   for (int attempt = 1; attempt <= last; ++attempt) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log_times.h"
 #include "engine/background.h"
 #include "engine/deadlines.h"
 #include "engine/events.h"
@@ -54,6 +55,14 @@ struct LogSlice {
   std::string state;       // of the run
 };
 
+// One whole log as the pieces that it is made of: files first, at most one pod at the end.
+struct LogPiece {
+  std::string file;  // or
+  std::string pod;
+  std::uint64_t size = 0;
+  std::string container;
+};
+
 class Engine final {
  public:
   explicit Engine(Ground ground);
@@ -86,6 +95,9 @@ class Engine final {
   Async<Result<LogSlice>> log(std::string project, std::string uid, std::uint64_t offset,
                               std::int64_t size, std::int64_t attempt, bool wait,
                               std::string part = {});
+  // When the bytes of that log were written.
+  Async<Result<std::vector<LogMark>>> log_times(std::string project, std::string uid,
+                                                std::int64_t attempt, std::string part);
   // What parts_json gives of a run, live or as it ended; empty for a run of one pod.
   Result<JsonArray> parts(const std::string& project, const std::string& uid) const;
   Async<Result<std::uint64_t>> log_size(std::string project, std::string uid);
@@ -187,6 +199,13 @@ class Engine final {
   std::string log_file(const std::string& project, const std::string& uid,
                        std::int64_t attempt) const;
   std::string log_pod(const Plan& plan, std::int64_t attempt) const;
+  struct LogParts {
+    std::vector<LogPiece> pieces;
+    std::string live_pod;  // where the log goes on
+    std::string live_container;
+  };
+  Async<Result<LogParts>> log_parts(const std::string& project, const std::string& uid,
+                                    std::int64_t attempt, const std::string& part);
   std::string state_of(const std::string& project, const std::string& uid) const;
 
   Ground ground_;

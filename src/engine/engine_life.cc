@@ -8,6 +8,7 @@
 
 #include "base/failpoint.h"
 #include "base/files.h"
+#include "base/log_times.h"
 #include "engine/engine_impl.h"
 #include "engine/pods_of.h"
 
@@ -470,11 +471,13 @@ Async<Result<void>> Engine::forget(std::string project, std::string uid) {
     if (!stored) { co_return fail(std::move(stored.error())); }
     for (std::int64_t attempt = 1; attempt <= known.attempt; ++attempt) {
       ::unlink(log_file(project, uid, attempt).c_str());
+      ::unlink(log_times_path(log_file(project, uid, attempt)).c_str());
     }
     std::error_code ignored;
     std::filesystem::remove_all(part_logs(project, uid), ignored);
   }
   ::unlink(log_file(project, uid, 1).c_str());
+  ::unlink(log_times_path(log_file(project, uid, 1)).c_str());
   co_return Result<void>{};
 }
 

@@ -8,7 +8,9 @@
 #include <filesystem>
 
 #include "base/files.h"
+#include "base/log_times.h"
 #include "engine/engine_impl.h"
+#include "engine/pod_log.h"
 
 namespace metier {
 namespace {
@@ -68,15 +70,13 @@ std::string Engine::state_of(const std::string& project, const std::string& uid)
   return row && *row ? (*row)->state : std::string();
 }
 
-// One whole log as the pieces that it is made of: files first, at most one pod at the end.
-struct LogPiece {
-  std::string file;  // or
-  std::string pod;
-  std::uint64_t size = 0;
-  std::string container;
-};
-
 namespace {
+
+Error no_run(const std::string& project, const std::string& uid) {
+  return {.kind = ErrorKind::not_found,
+          .message = "no run " + quote(uid) + " in project " + quote(project),
+          .fix = "see: metier get runs -P " + project};
+}
 
 // Reads [offset, offset + size) over the pieces.
 Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project,
@@ -109,6 +109,65 @@ Async<Result<std::string>> read_pieces(Cluster& cluster, std::string project,
 
 }  // namespace
 
+// What a run's log is made of now.
+Async<Result<Engine::LogParts>> Engine::log_parts(const std::string& project,
+                                                  const std::string& uid, std::int64_t attempt,
+                                                  const std::string& part) {
+  LogParts out;
+  auto plan = read_plan(ground_.store.records(), project, uid);
+  if (!plan) { co_return fail(std::move(plan.error())); }
+  if (!part.empty()) {
+    auto wanted = part_of(project, uid, part);
+    if (!wanted) { co_return fail(std::move(wanted.error())); }
+    const auto& [ref, file] = *wanted;
+    if (const auto bytes = size_of(file)) {
+      out.pieces.push_back({file, "", *bytes, {}});
+    } else if (auto chunk =
+                   co_await ground_.cluster.logs(ref, 0, 0, std::chrono::milliseconds(0))) {
+      out.pieces.push_back({"", ref.pod, chunk->size, ref.container});
+      out.live_pod = ref.pod;
+      out.live_container = ref.container;
+    }
+  } else if (*plan) {
+    for (std::int64_t n = 1; n <= (*plan)->attempt; ++n) {
+      if (attempt > 0 && n != attempt) { continue; }
+      const std::string file = log_file(project, uid, n);
+      if (const auto bytes = size_of(file)) {
+        out.pieces.push_back({file, "", *bytes, {}});
+        continue;
+      }
+      const std::string pod = log_pod(**plan, n);
+      auto chunk =
+          co_await ground_.cluster.logs({project, pod, "", 0}, 0, 0, std::chrono::milliseconds(0));
+      if (chunk) {
+        out.pieces.push_back({"", pod, chunk->size, {}});
+        if (n == (*plan)->attempt) { out.live_pod = pod; }
+      }
+    }
+  } else if (const auto bytes = size_of(log_file(project, uid, 1))) {
+    out.pieces.push_back({log_file(project, uid, 1), "", *bytes, {}});
+  }
+  co_return out;
+}
+
+Async<Result<std::vector<LogMark>>> Engine::log_times(std::string project, std::string uid,
+                                                      std::int64_t attempt, std::string part) {
+  if (state_of(project, uid).empty()) { co_return fail(no_run(project, uid)); }
+  auto parts = co_await log_parts(project, uid, attempt, part);
+  if (!parts) { co_return fail(std::move(parts.error())); }
+  std::vector<LogMark> out;
+  std::uint64_t begin = 0;
+  for (const LogPiece& piece : parts->pieces) {
+    const auto file = piece.file.empty() ? log_file_of_pod(ground_.cluster,
+                                                           {project, piece.pod, piece.container, 0})
+                                         : piece.file;
+    const auto marks = file ? read_log_times(*file) : std::vector<LogMark>{};
+    append_log_times(out, marks, begin);
+    begin += piece.size;
+  }
+  co_return out;
+}
+
 Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::uint64_t offset,
                                     std::int64_t size, std::int64_t attempt, bool wait,
                                     std::string part) {
@@ -133,50 +192,13 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     auto signal = events_.of_run(key);
     const std::uint64_t seen = signal->generation();
     slice.state = state_of(project, uid);
-    if (slice.state.empty()) {
-      co_return fail(Error{.kind = ErrorKind::not_found,
-                           .message = "no run " + quote(uid) + " in project " + quote(project),
-                           .fix = "see: metier get runs -P " + project});
-    }
+    if (slice.state.empty()) { co_return fail(no_run(project, uid)); }
     const auto state = run_state_from(slice.state).value_or(RunState::unknown);
     const bool over = is_terminal(state);
-    auto plan = read_plan(ground_.store.records(), project, uid);
-    if (!plan) { co_return fail(std::move(plan.error())); }
-    std::vector<LogPiece> pieces;
-    std::string live_pod;
-    bool ended = over;
-    std::string live_container;
-    if (!part.empty()) {
-      auto wanted = part_of(project, uid, part);
-      if (!wanted) { co_return fail(std::move(wanted.error())); }
-      const auto& [ref, file] = *wanted;
-      if (const auto bytes = size_of(file)) {
-        pieces.push_back({file, "", *bytes, {}});
-      } else if (auto chunk =
-                     co_await ground_.cluster.logs(ref, 0, 0, std::chrono::milliseconds(0))) {
-        pieces.push_back({"", ref.pod, chunk->size, ref.container});
-        live_pod = ref.pod;
-        live_container = ref.container;
-      }
-    } else if (*plan) {
-      for (std::int64_t n = 1; n <= (*plan)->attempt; ++n) {
-        if (attempt > 0 && n != attempt) { continue; }
-        const std::string file = log_file(project, uid, n);
-        if (const auto bytes = size_of(file)) {
-          pieces.push_back({file, "", *bytes, {}});
-          continue;
-        }
-        const std::string pod = log_pod(**plan, n);
-        auto chunk = co_await ground_.cluster.logs({project, pod, "", 0}, 0, 0,
-                                                   std::chrono::milliseconds(0));
-        if (chunk) {
-          pieces.push_back({"", pod, chunk->size, {}});
-          if (n == (*plan)->attempt) { live_pod = pod; }
-        }
-      }
-    } else if (const auto bytes = size_of(log_file(project, uid, 1))) {
-      pieces.push_back({log_file(project, uid, 1), "", *bytes, {}});
-    }
+    auto parts = co_await log_parts(project, uid, attempt, part);
+    if (!parts) { co_return fail(std::move(parts.error())); }
+    const std::vector<LogPiece>& pieces = parts->pieces;
+    const bool ended = over;
     for (const LogPiece& piece : pieces) { slice.size += piece.size; }
     if (want == 0) { co_return slice; }
     if (offset < slice.size) {
@@ -201,7 +223,7 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
       co_return slice;
     }
     // Nothing new: wait for bytes of the pod, or for a change of the run.
-    if (live_pod.empty()) {
+    if (parts->live_pod.empty()) {
       co_await signal->wait(seen, deadline);
       continue;
     }
@@ -209,8 +231,9 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     const std::uint64_t inside = std::max(offset, slice.size) - before;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
-    auto more = co_await ground_.cluster.logs({project, live_pod, live_container, 0}, inside, 1,
-                                              std::max(left, std::chrono::milliseconds(1)));
+    auto more =
+        co_await ground_.cluster.logs({project, parts->live_pod, parts->live_container, 0}, inside,
+                                      1, std::max(left, std::chrono::milliseconds(1)));
     if (!more || (more->bytes.empty() && more->ended)) {
       // The pod has ended (or has not begun): the state will follow.
       if (state_of(project, uid) == slice.state) { co_await signal->wait(seen, deadline); }
@@ -244,12 +267,16 @@ Result<void> Engine::append_log(const std::string& project, const std::string& u
                        O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (append ? O_APPEND : O_TRUNC),
                        0600));
   if (!file) { return fail(errno_error(path, errno)); }
+  if (!append) { ::unlink(log_times_path(path).c_str()); }
   for (std::size_t done = 0; done < bytes.size();) {
     const ssize_t n = ::write(file.get(), bytes.data() + done, bytes.size() - done);
     if (n < 0 && errno == EINTR) { continue; }
     if (n < 0) { return fail(errno_error(path, errno)); }
     done += static_cast<std::size_t>(n);
   }
+  const auto size = size_of(path);
+  METIER_CHECK(
+      append_log_time(path, {.end = size.value_or(bytes.size()), .at = ground_.clock.now()}));
   events_.wake(plan_key(project, uid));
   return {};
 }

@@ -9,8 +9,10 @@
 #include <utility>
 
 #include "base/files.h"
+#include "base/log_times.h"
 #include "base/text.h"
 #include "engine/engine_impl.h"
+#include "engine/pod_log.h"
 
 namespace metier {
 
@@ -176,12 +178,11 @@ Async<Result<void>> Engine::archive(ContainerRef from, std::string target) {
   if (::lstat(target.c_str(), &facts) == 0) { co_return Result<void>{}; }
   auto folders = make_folders(std::filesystem::path(target).parent_path(), 0700);
   if (!folders) { co_return fail(std::move(folders.error())); }
-  if (const auto work = ground_.cluster.work_folder(from.name_space, from.pod)) {
+  if (const auto source = log_file_of_pod(ground_.cluster, from)) {
     // The pod's folder is on this disk: its log gets a second name and costs nothing.
-    const std::string source = (std::filesystem::path(*work).parent_path() /
-                                (from.container.empty() ? "log" : "log." + from.container))
-                                   .string();
-    if (::link(source.c_str(), target.c_str()) == 0 || errno == EEXIST) {
+    // The times first: a log that is there is complete.
+    (void)::link(log_times_path(*source).c_str(), log_times_path(target).c_str());
+    if (::link(source->c_str(), target.c_str()) == 0 || errno == EEXIST) {
       co_return Result<void>{};
     }
   }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -216,3 +218,42 @@ def test_render_is_pure(server: Server, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "kind: Pod" in done.stdout
     assert server.metier("render", "train.py:train", "--kind", "handler", cwd=folder).returncode == 2
+
+
+def test_logs_since_a_time_and_with_timestamps(server: Server, folder: Path, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    (folder / "steps.py").write_text(
+        "import os, time\n"
+        "def steps(context, go: str):\n"
+        "    print('one', flush=True)\n"
+        "    while not os.path.exists(go):\n"
+        "        time.sleep(0.01)\n"
+        "    print('two\\nthree', flush=True)\n"
+    )
+    done = server.metier("run", "steps.py:steps", "--kind", "job", "-p", f"go={go}", "--detach", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    stamped = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?\+00:00) (.*)$")
+
+    def lines(*options: str) -> list[tuple[datetime, str]]:
+        out = server.metier("logs", "@-1", "--timestamps", *options)
+        assert out.returncode == 0, out.stderr
+        found = [stamped.match(line) for line in out.stdout.splitlines()]
+        assert all(found), out.stdout
+        return [(datetime.fromisoformat(m[1]), m[2]) for m in found if m]
+
+    while not (first := lines()):
+        time.sleep(0.05)
+    assert [text for _, text in first] == ["one"]
+    between = datetime.now(timezone.utc)
+    assert first[0][0] < between
+    go.touch()
+    followed = lines("-f")
+    assert [text for _, text in followed] == ["one", "two", "three"]
+    assert followed[1][0] >= between
+    for options in [["--since", between.isoformat()], ["--since", between.isoformat(), "-f"]]:
+        assert [text for _, text in lines(*options)] == ["two", "three"]
+    assert server.metier("logs", "@-1", "--since", "1h", "--tail", "1").stdout == "three\n"
+    assert server.metier("logs", "@-1", "--since", (between + timedelta(hours=1)).isoformat()).stdout == ""
+    wrong = server.metier("logs", "@-1", "--since", "noon")
+    assert wrong.returncode == 2
+    assert "'noon'" in wrong.stderr and "30s" in wrong.stderr

@@ -344,6 +344,27 @@ TEST_F(ProcessDriverTest, Logs_are_byte_exact) {
   EXPECT_EQ(log("bytes"), whole);
 }
 
+TEST_F(ProcessDriverTest, The_time_of_what_is_written_is_kept) {
+  const auto go = folder_ + "/go";
+  ASSERT_TRUE(run(driver_->start(shell(
+      "times", "echo one; while [ ! -e " + go + " ]; do sleep 0.01; done; echo two; echo three"))));
+  const auto path = driver_->log_path("times", "", 0).value();
+  await_file(log_times_path(path));
+  const auto first = read_log_times(path);
+  ASSERT_EQ(first.size(), 1U);
+  EXPECT_EQ(first[0].end, 4U);
+  std::ofstream(go) << "go";
+  const auto status = run(driver_->wait("times")).value();
+  const auto all = read_log_times(path);
+  ASSERT_GE(all.size(), 2U);
+  EXPECT_EQ(all[0], first[0]);
+  EXPECT_EQ(all.back().end, 14U);
+  EXPECT_GE(all[0].at, status.started);
+  EXPECT_GT(all.back().at, all[0].at);
+  EXPECT_LE(all.back().at, status.finished);
+  EXPECT_EQ(log("times"), "one\ntwo\nthree\n");
+}
+
 TEST_F(ProcessDriverTest, Two_hundred_pods_leave_nothing) {
   end_of(shell("warm", "exit 0"));
   const auto before = open_descriptors();
