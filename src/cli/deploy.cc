@@ -276,9 +276,10 @@ int why_deployment(Command& command, const JsonObject& view) {
   screen.out(fmt::format("function {} is {}{}\n", quote(name), state,
                          message.empty() ? "" : ": " + printable(message)));
   if (state == "error" || state == "unhealthy") {
+    const auto fix = topic_fix(string_in(status, "reason"));
     screen.out(fmt::format("\n  {:<22} {}\n  {:<22} {}\n", "what it printed",
                            fmt::format("metier logs {}", name), "once more",
-                           "metier deploy, with what is mended"));
+                           fix.empty() ? "metier deploy, with what is mended" : fix));
   }
   if (const auto code = string_in(status, "reason"); !code.empty()) {
     screen.out(screen.paint_out(Role::aside,

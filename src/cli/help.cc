@@ -230,6 +230,11 @@ std::string topic_help(std::string_view topic) {
   return {};
 }
 
+std::string_view topic_fix(std::string_view code) {
+  const auto* row = std::ranges::find(kTopics, code, &Topic::code);
+  return row == kTopics.end() ? std::string_view() : row->fix;
+}
+
 Result<int> help_main(Command& command) {
   if (command.arguments.words().empty()) {
     command.screen.out(short_help(command.screen));

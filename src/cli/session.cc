@@ -338,7 +338,9 @@ int exit_code_of_run(std::string_view state, std::string_view reason) {
 
 int exit_code_of_error(const Error& error) {
   if (error.kind == ErrorKind::not_found) { return 3; }
-  if (error.code != "PortTaken" && cluster_codes().contains(error.code)) { return 5; }
+  // The server's own port is a setting of it (2), a function's is the cluster's.
+  const bool own_port = error.code == "PortTaken" && error.kind != ErrorKind::user_code;
+  if (!own_port && cluster_codes().contains(error.code)) { return 5; }
   return exit_code_of(error.kind);
 }
 

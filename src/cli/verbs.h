@@ -63,5 +63,7 @@ Result<int> help_main(Command& command);
 std::string short_help(const Screen& screen);
 std::string verb_help(const VerbEntry& entry, const Screen& screen);
 std::string topic_help(std::string_view topic);
+// What to do about a reason code; empty = unknown.
+std::string_view topic_fix(std::string_view code);
 
 }  // namespace metier::cli

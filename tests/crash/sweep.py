@@ -115,6 +115,8 @@ def check(
         if reason not in fair:
             trial.problems.append(f"state {state} ({reason}), expected {wanted}")
             return
+        if reason == "StartFailed" and starts:
+            trial.problems.append("said not to have been started, but was")
     if len(starts) != 1 and state == wanted:
         trial.problems.append(f"started {len(starts)} times")
     log = server.call("GET", f"/api/v1/projects/default/logs/{uid}?offset=0&size=-1").body.decode()
@@ -217,10 +219,11 @@ def run_trial(
     term: str = "kill",
     env: dict[str, str] | None = None,
     between: Callable[[], None] | None = None,
+    fair: tuple[str, ...] = ("ShimLost",),
 ) -> Trial:
     """One sweep step: the server dies at `point`, a new one finds what is left.
 
-    `env` arms a second program's death, `between` kills one while no server runs.
+    `env` arms a second program's death, `between` kills one while no server runs; `fair` is what that explains.
     """
     trial = Trial(point)
     server = Server(folder / "data")
@@ -255,7 +258,7 @@ def run_trial(
         if between:
             between()
         server.start()
-        check(server, trial, uid, marker, code)
+        check(server, trial, uid, marker, code, fair)
         if server.stop() != 0:
             trial.problems.append(f"clean stop exited {server.process.returncode}")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -80,6 +81,55 @@ def test_server_killed_with_many_runs_in_flight(tmp_path: Path) -> None:
             trial = Trial("in flight", acknowledged=True)
             check(server, trial, uid, marker, code)
             assert not trial.problems, (uid, trial.problems)
+        assert server.stop() == 0
+    finally:
+        kill_tree_of(str(tmp_path))
+
+
+def test_live_pods_are_adopted_by_the_next_server(tmp_path: Path) -> None:
+    """Pods that read from a pipe without a writer; the server dies, the next one has each of them, and sees its end."""
+    count = 1000 if os.environ.get("METIER_TEST_ALL") else 40
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    server = Server(tmp_path / "data").start()
+
+    def submit(index: int) -> None:
+        metadata = {"name": "reader", "project": "default"}
+        spec = {"image": "none", "command": "cat", "args": [str(pipe)], "mode": "pass"}
+        body = {
+            "function": {"kind": "job", "metadata": metadata, "spec": spec},
+            "task": {"metadata": {**metadata, "uid": f"{index:032x}"}, "spec": {}},
+        }
+        assert server.call("POST", "/api/v1/submit_job", body, timeout=60).status == 200
+
+    def pods() -> dict[str, str]:
+        """Those that run: when they started, by name."""
+        listed = server.call("GET", "/api/metier/v1/pods?project=default").json()["pods"]
+        return {
+            p["metadata"]["name"]: p["status"]["startTime"] for p in listed if p["status"].get("phase") == "Running"
+        }
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(submit, range(count)))
+        deadline = time.monotonic() + 300
+        while len(before := pods()) < count:
+            assert time.monotonic() < deadline, f"{len(before)} of {count} pods run"
+            time.sleep(0.1)
+        server.kill()
+        server.start()
+        while len(after := pods()) < count:
+            assert time.monotonic() < deadline, f"{len(after)} of {count} pods are adopted"
+            time.sleep(0.1)
+        assert after == before
+        while pods():
+            assert time.monotonic() < deadline, "pods that do not end"
+            with contextlib.suppress(OSError):  # nobody reads at the moment
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            time.sleep(0.05)
+        for index in range(count):
+            run = wait_for_terminal(server, f"{index:032x}")
+            assert run is not None and run["status"]["state"] == "completed", run
         assert server.stop() == 0
     finally:
         kill_tree_of(str(tmp_path))

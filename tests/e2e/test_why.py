@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.causes import ENDED, SOURCE, Place, causes_place, processes, processors, refusal, until, write_wheel
-from support.server import BINARY, running
+from support.server import BINARY, kill_tree_of, running
 
 ROOT = os.geteuid() == 0
 
@@ -161,6 +164,62 @@ def test_shim_lost(place: Place) -> None:
     assert "run it again" in cause.fixes
 
 
+def test_a_program_that_cannot_start(place: Place) -> None:
+    code, _, errors = place.run("no-such-program", "--kind", "local")
+    assert code == 3, errors
+    uid = place.submit({"command": "/no/such/program", "build": {}, "mode": "pass"}, handler="", name="nothing")[
+        "metadata"
+    ]["uid"]
+    assert place.ended(uid) == "error"
+    cause = place.why(uid)
+    assert cause.code == "StartFailed"
+    assert any("/no/such/program" in value for value in cause.facts.values()), cause
+
+
+def record(body: bytes) -> bytes:
+    """A small file in the form that shim and server share (docs/formats/pod-folder.md)."""
+    crc = 0xFFFFFFFF
+    for byte in body:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return b"METIER1 %d %08x\n" % (len(body), crc ^ 0xFFFFFFFF) + body
+
+
+@pytest.fixture
+def interrupted(place: Place, tmp_path: Path) -> Iterator[tuple[Place, str, Path]]:
+    """A run that prints, and a server, a shim and a process of it that are dead: as a power cut leaves them."""
+    with running(tmp_path / "data") as server:
+        own = Place(server, place.folder)
+        uid = own.detach("f.py:slow", "--kind", "job")
+        until(lambda: "sleeping" in server.metier("logs", uid).stdout or None, "the first line")
+        server.kill()
+        kill_tree_of(str(tmp_path))
+        yield own, uid, next((server.data / "pods").glob("*/state")).parent
+
+
+def test_host_rebooted(interrupted: tuple[Place, str, Path]) -> None:
+    own, uid, pod = interrupted
+    state = (pod / "state").read_bytes().split(b"\n", 1)[1]
+    other = re.sub(rb'"boot":"[^"]*"', b'"boot":"00000000-0000-4000-8000-000000000000"', state)
+    (pod / "state").write_bytes(record(other))
+    own.server.start()
+    assert own.ended(uid) == "error"
+    cause = own.why(uid)
+    assert cause.code == "HostRebooted"
+    assert "run it again" in cause.fixes
+
+
+def test_a_pod_that_is_gone_without_a_trace(interrupted: tuple[Place, str, Path]) -> None:
+    own, uid, pod = interrupted
+    shutil.rmtree(pod)
+    own.server.start()
+    assert own.ended(uid) == "error"
+    cause = own.why(uid)
+    assert cause.code == "ShimLost"
+    assert "could not be found again" in cause.facts["the cluster says"]
+
+
 # What it waits for.
 
 
@@ -177,6 +236,50 @@ def test_insufficient_cpu_and_the_fix_followed(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert place.ended(waiting) == "completed"
     assert place.ended(holder) == "aborted"
+
+
+def test_queue_order(place: Place) -> None:
+    """What would fit waits when a larger run has been passed too often."""
+    cores = processors(place)
+    holder = place.detach("f.py:slow", "--kind", "job", "--cpu", "0.2", "--name", "holder")
+    large = place.detach("f.py:slow", "--kind", "job", "--cpu", str(cores), "--name", "large")
+    place.waits_for(large, "InsufficientCpu")
+    passed = 0
+    while True:
+        small = place.detach("f.py:ok", "--kind", "job", "--cpu", "0.1", "--name", f"small{passed}")
+        code = until(partial(settled, place, small), f"small run {passed}")
+        if code == "QueueOrder":
+            break
+        passed += 1
+        assert passed < 100, "nothing keeps the large run from waiting for ever"
+    place.abort(holder)
+    place.abort(large)
+    assert place.ended(small) == "completed"
+
+
+def settled(place: Place, uid: str) -> str | None:
+    code = place.why(uid).code
+    return code if code in ("QueueOrder", "Completed") else None
+
+
+def test_a_gang_waits_as_a_whole(place: Place) -> None:
+    cores = str(processors(place))
+    holder = place.detach("f.py:slow", "--kind", "job", "--cpu", cores, "--name", "holder")
+    done = place.server.metier(
+        "run", "f.py:ok", "--kind", "mpijob", "--replicas", "2", "--cpu", "0.5", "--detach", "-o", "name",
+        cwd=place.folder,
+    )  # fmt: skip
+    if done.returncode == 5:
+        place.abort(holder)
+        pytest.skip(f"kind mpijob is not usable here: {done.stderr.splitlines()[0]}")
+    uid = done.stdout.strip()
+    cause = place.waits_for(uid, "InsufficientCpu")
+    assert re.match(r"the gang of 3 asks for 1 of cpu; 0 of \d+ is free", cause.facts["the cluster says"]), cause
+    done = place.server.metier(*cause.command("metier abort")[1:])
+    assert done.returncode == 0, done.stderr
+    until(lambda: place.why(uid).code not in ("InsufficientCpu", "GangIncomplete") or None, "the gang's start")
+    place.server.metier("abort", uid)
+    assert place.ended(uid) in ENDED
 
 
 def test_insufficient_memory_and_the_fix_followed(place: Place) -> None:
@@ -280,6 +383,41 @@ def test_environment_failed_and_the_fix_followed(place: Place) -> None:
     (place.folder / "bad.txt").write_text("surely-not-installed==1.0\n")
     code, _, errors = place.run("f.py:ok", "--kind", "job", "--requirements", "bad.txt")
     assert code == 0, errors
+
+
+# Functions that stay.
+
+
+def test_a_port_in_use_and_the_fix_followed(place: Place) -> None:
+    (place.folder / "event.py").write_text("def handler(context, event):\n    return 'hello'\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        trigger = {"spec.triggers.http": {"kind": "http", "attributes": {"port": taken.getsockname()[1]}}}
+        port = f"spec.config={json.dumps(trigger)}"
+        done = place.server.metier("deploy", "event.py", "--set", port, cwd=place.folder)
+        assert done.returncode == 5
+        why = place.server.metier("why", "event")
+        assert f"127.0.0.1:{taken.getsockname()[1]} is taken by another program" in why.stdout
+        assert "PortTaken" in why.stdout
+        assert "another port" in why.stdout
+    done = place.server.metier("deploy", "event.py", "--set", port, cwd=place.folder)
+    assert done.returncode == 0, done.stderr
+    assert place.server.metier("why", "event").stdout == "function 'event' is ready\n"
+    assert place.server.metier("invoke", "event").stdout == "hello"
+    assert place.server.metier("delete", "event", "--yes").returncode == 0
+
+
+def test_a_processor_that_ends_again_and_again(place: Place) -> None:
+    (place.folder / "broken.py").write_text(
+        "def init_context(context):\n    raise RuntimeError('no model')\ndef handler(context, event):\n    pass\n"
+    )
+    done = place.server.metier("deploy", "broken.py", cwd=place.folder)
+    assert done.returncode == 1
+    assert "no model" in done.stderr
+    why = place.server.metier("why", "broken")
+    assert "ProcessorFailed" in why.stdout
+    assert place.server.metier("help", "ProcessorFailed").returncode == 0
+    assert "no model" in place.server.metier("logs", "broken", "--tail", "5").stdout
+    assert place.server.metier("delete", "broken", "--yes").returncode == 0
 
 
 # What is refused before it is a run.

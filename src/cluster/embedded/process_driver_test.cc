@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "base/log_times.h"
 #include "cluster/embedded/testing/process_fixture.h"
 
 namespace metier {
