@@ -11,6 +11,7 @@
 #include "cluster/fake/fake_cluster.h"
 #include "engine/testing/memory_store.h"
 #include "kind/builtin.h"
+#include "net/url.h"
 
 namespace metier::api {
 namespace {

@@ -161,10 +161,10 @@ def causes_place(base: Path) -> Iterator[Place]:
     (code / "three.sh").write_text("#!/bin/sh\nexit 3\n")
     (code / "three.sh").chmod(0o755)
     write_wheel(wheels, "surely_not_installed")
+    (base / "uv.toml").write_text(f"no-index = true\nfind-links = [{json.dumps(str(wheels))}]\n")
     variables = {
         "PATH": f"{TOOLS}:{os.environ['PATH']}",
-        "UV_FIND_LINKS": str(wheels),
-        "UV_NO_INDEX": "1",
+        "UV_CONFIG_FILE": str(base / "uv.toml"),
         "UV_CACHE_DIR": str(base / "uv"),
     }
     with running(base / "data", env=variables) as server:
