@@ -335,6 +335,8 @@ TEST_F(Verbs, LogsSinceATimeBeginWithALineAndShowWhenEachBegan) {
   const std::string uid = "4f9a12c70000000000000000000000aa";
   answer("GET /api/v1/projects/default/runs", 200,
          R"({"runs":[{"metadata":{"name":"train","uid":")" + uid + R"("}}]})");
+  answer("GET /api/v1/projects/default/runs/" + uid, 200,
+         R"({"data":{"metadata":{"name":"train","uid":")" + uid + R"("}}})");
   const auto times = "GET /api/metier/v1/runs/" + uid + "/log-times";
   answer(times, 200, R"({"offset":6,"times":[]})");
   const auto logs = "GET /api/v1/projects/default/logs/" + uid;
