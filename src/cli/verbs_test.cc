@@ -342,9 +342,9 @@ TEST_F(Verbs, LogsSinceATimeBeginWithALineAndShowWhenEachBegan) {
   const auto logs = "GET /api/v1/projects/default/logs/" + uid;
   answer(logs, 200, "lf a line\ntwo\nthr");  // from the byte before
   answer(logs, 200, "two\nthr");
-  answer(times, 200, R"({"offset":0,"times":[[20,"T1"],[22,"T2"]]})");
+  answer(times, 200, R"({"offset":0,"times":[[19,"T1"],[22,"T2"]]})");
   answer(logs, 200, "ee\nfour\n");
-  answer(times, 200, R"({"offset":0,"times":[[31,"T3"]]})");
+  answer(times, 200, R"({"offset":0,"times":[[30,"T3"]]})");
   answer(logs, 200, "");
   const auto said = metier({"logs", "train", "--since", "5m", "--timestamps"});
   EXPECT_EQ(said.code, 0) << said.err;
