@@ -21,6 +21,7 @@
 #include "cluster/controllers/nuclio/processor_pod.h"
 #include "main/environments_of_pods.h"
 #include "main/held_sockets.h"
+#include "net/url.h"
 #include "resource/pod.h"
 
 namespace metier {
@@ -97,7 +98,15 @@ std::string external_before(const Resource& function) {
 
 FunctionsOfNode::FunctionsOfNode(Executor loop, const ObjectStore& objects, net::Client& client,
                                  Options options)
-    : loop_(loop), objects_(objects), client_(client), options_(std::move(options)), scope_(loop) {}
+    : loop_(loop),
+      objects_(objects),
+      client_(client),
+      options_(std::move(options)),
+      scope_(loop),
+      cron_ticks_(loop, system_clock(), system_random(), options_.data + "/functions", cron_calls(),
+                  options_.log) {
+  cron_ticks_.start();
+}
 FunctionsOfNode::~FunctionsOfNode() = default;
 
 std::string FunctionsOfNode::socket_name(const ResourceKey& function, bool outside) const {
@@ -229,7 +238,7 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
 }
 
 void FunctionsOfNode::release(const ResourceKey& function) {
-  if (options_.crons) { options_.crons(function, "", {}); }
+  cron_ticks_.set(function, {});
   const auto known = held_.find(function);
   if (known == held_.end()) { return; }
   tell_when_waiting(function, false);
@@ -240,12 +249,64 @@ void FunctionsOfNode::release(const ResourceKey& function) {
   held_.erase(known);
 }
 
-void FunctionsOfNode::crons(const ResourceKey& function, const std::string& address,
+void FunctionsOfNode::crons(const ResourceKey& function,
                             std::map<std::string, JsonObject> triggers) {
-  if (options_.crons) { options_.crons(function, address, std::move(triggers)); }
+  if (!triggers.empty()) {
+    if (auto made = make_folders(options_.data + "/functions", 0711); !made) {
+      options_.log.error("no cron trigger can be kept", {{"error", Json(made.error().text())}});
+    }
+  }
+  cron_ticks_.set(function, std::move(triggers));
+}
+
+CronTicks::Calls FunctionsOfNode::cron_calls() {
+  return {.processors =
+              [this](const ResourceKey& function) {
+                std::vector<CronTicks::Processor> out;
+                const auto object = objects_.get(function);
+                if (!object) { return out; }
+                for (const Resource& pod :
+                     objects_.list({.kind = "Pod", .owner_uid = object->metadata.uid})) {
+                  const PodStatus status = pod_status_from_json(pod.status);
+                  if (status.phase != PodPhase::running) { continue; }
+                  const bool ready = !pod.metadata.other.contains("deletionTimestamp") &&
+                                     std::ranges::any_of(status.conditions, [](const Condition& c) {
+                                       return c.type == "Ready" && c.status;
+                                     });
+                  out.push_back({pod.metadata.name, ready});
+                }
+                return out;
+              },
+          .fire = [this](const std::string& name_space, const std::string& pod,
+                         const std::string& trigger, const std::string& id,
+                         bool replace) { return fire(name_space, pod, trigger, id, replace); },
+          .wake = [this](const ResourceKey& function) { options_.look_again(function); }};
+}
+
+Result<std::string> FunctionsOfNode::metrics_url(const std::string& name_space,
+                                                 const std::string& pod) const {
+  const auto object = objects_.get({name_space, "Pod", pod});
+  const std::string address(object ? string_at(object->status, "podIP") : std::string_view());
+  if (address.empty()) { return fail(ErrorKind::unavailable, "the pod has no address yet"); }
+  return fmt::format("http://{}:{}", address, kMetricsPort);
+}
+
+Async<Result<int>> FunctionsOfNode::fire(std::string name_space, std::string pod,
+                                         std::string trigger, std::string id, bool replace) {
+  const auto url = metrics_url(name_space, pod);
+  if (!url) { co_return fail(url.error()); }
+  net::ClientRequest request;
+  request.method = "POST";
+  request.url = fmt::format("{}/triggers/{}?id={}{}", *url, net::percent_encode(trigger), id,
+                            replace ? "&replace=true" : "");
+  request.timeout = std::chrono::seconds(45);  // then it is asked again: the processor knows the id
+  auto answer = co_await client_.send(std::move(request));
+  if (!answer) { co_return fail(std::move(answer.error())); }
+  co_return answer->status;
 }
 
 bool FunctionsOfNode::waiting(const ResourceKey& function) {
+  if (cron_ticks_.waiting(function)) { return true; }
   const auto known = held_.find(function);
   if (known == held_.end()) { return false; }
   std::array<pollfd, 2> waits{
@@ -301,11 +362,10 @@ Async<void> FunctionsOfNode::watch(ResourceKey function, std::uint64_t number) {
 
 Async<Result<ProcessorSample>> FunctionsOfNode::sample(const std::string& name_space,
                                                        const std::string& pod) {
-  const auto object = objects_.get({name_space, "Pod", pod});
-  const std::string address(object ? string_at(object->status, "podIP") : std::string_view());
-  if (address.empty()) { co_return fail(ErrorKind::unavailable, "the pod has no address yet"); }
+  const auto url = metrics_url(name_space, pod);
+  if (!url) { co_return fail(url.error()); }
   net::ClientRequest request;
-  request.url = fmt::format("http://{}:{}/metrics", address, kMetricsPort);
+  request.url = *url + "/metrics";
   request.timeout = std::chrono::milliseconds(1000);
   request.body_limit = 4U << 20U;
   auto answer = co_await client_.send(std::move(request));
@@ -449,6 +509,7 @@ Async<void> FunctionsOfNode::close() {
     held.watch = ++watches_;
     if (held.stop) { held.stop->notify(); }
   }
+  co_await cron_ticks_.close();
   auto closed = co_await scope_.close(std::chrono::seconds(1));
   static_cast<void>(closed);
 }

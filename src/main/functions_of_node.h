@@ -1,5 +1,5 @@
 // What this node does for real-time functions: holds their listening sockets (with the gate), lays out their code
-// and the file of their processor when a Pod of theirs starts, and asks processors for their counters.
+// and the file of their processor when a Pod of theirs starts, fires their cron triggers, and asks processors for their counters.
 #pragma once
 
 #include <functional>
@@ -10,6 +10,7 @@
 #include "base/async.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "cluster/controllers/nuclio/cron_ticks.h"
 #include "cluster/controllers/nuclio/function_site.h"
 #include "cluster/embedded/launch.h"
 #include "gate/gate.h"
@@ -31,10 +32,6 @@ class FunctionsOfNode final : public FunctionSite {
         reach;
     std::function<std::string(const std::string& name)> secret;  // a MAC over a socket's name
     std::function<void(const ResourceKey& function)> look_again;
-    // Who fires cron triggers hears of them here; may be empty. No triggers: the function has none (any more).
-    std::function<void(const ResourceKey& function, const std::string& address,
-                       std::map<std::string, JsonObject> triggers)>
-        crons;
     Logger log;
   };
   FunctionsOfNode(Executor loop, const ObjectStore& objects, net::Client& client, Options options);
@@ -53,8 +50,7 @@ class FunctionsOfNode final : public FunctionSite {
   Result<FunctionSocket> hold(const Resource& function, const std::string& service,
                               int node_port) override;
   void release(const ResourceKey& function) override;
-  void crons(const ResourceKey& function, const std::string& address,
-             std::map<std::string, JsonObject> triggers) override;
+  void crons(const ResourceKey& function, std::map<std::string, JsonObject> triggers) override;
   bool waiting(const ResourceKey& function) override;
   void tell_when_waiting(const ResourceKey& function, bool wanted) override;
   Async<Result<ProcessorSample>> sample(const std::string& name_space,
@@ -77,11 +73,16 @@ class FunctionsOfNode final : public FunctionSite {
     std::uint64_t watch = 0;  // grows: whoever waits for an older one stops
     std::shared_ptr<Signal> stop;
   };
+  CronTicks::Calls cron_calls();
+  Async<Result<int>> fire(std::string name_space, std::string pod, std::string trigger,
+                          std::string id, bool replace);
   Async<void> watch(ResourceKey function, std::uint64_t number);
   std::string socket_name(const ResourceKey& function, bool outside) const;
   // Listens on host:port ("0": any), or goes on with a socket that the gate or a processor has.
   Result<Socket> keep(const Resource& function, bool outside, const std::string& host,
                       const std::string& port);
+  // Of a pod's processor: "http://127.64.0.5:8090".
+  Result<std::string> metrics_url(const std::string& name_space, const std::string& pod) const;
   std::string control_path(const std::string& name_space, const std::string& pod) const;
 
   Executor loop_;
@@ -89,6 +90,7 @@ class FunctionsOfNode final : public FunctionSite {
   net::Client& client_;
   Options options_;
   Scope scope_;
+  CronTicks cron_ticks_;
   std::map<ResourceKey, Held> held_;
   std::map<std::string, Fd> adopted_;  // by name, not asked for yet
   std::uint64_t watches_ = 0;

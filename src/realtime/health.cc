@@ -68,7 +68,34 @@ class Health final : public HealthServer {
     return net::json_response(200, std::move(*found));
   }
 
+  // POST /triggers/NAME?id=ID[&replace=true]: fires a cron trigger and answers with the handler's status.
+  Async<net::Response> fire(net::Request request) {
+    struct Answer {
+      explicit Answer(Executor executor) : signal(executor) {}
+      Signal signal;
+      int status = 0;
+    };
+    const std::string trigger = request.path.substr(kTriggers.size());
+    const std::string id(request.query_value("id"));
+    if (trigger.empty() || id.empty() || id.size() > 128) {
+      co_return text(400, "POST /triggers/NAME?id=ID\n");
+    }
+    auto answer = std::make_shared<Answer>(loop_.get_executor());
+    const std::uint64_t seen = answer->signal.generation();
+    calls_.fire(trigger, id, request.query_value("replace") == "true", [this, answer](int status) {
+      asio::post(loop_, [answer, status] {
+        answer->status = status;
+        answer->signal.notify();
+      });
+    });
+    co_await answer->signal.wait(seen);
+    co_return text(answer->status == 0 ? 503 : answer->status, "");
+  }
+
   Async<net::Response> answer(net::Request request) {
+    if (request.method == "POST" && request.path.starts_with(kTriggers)) {
+      co_return co_await fire(std::move(request));
+    }
     if (request.method != "GET") { co_return text(405, "only GET is answered here\n"); }
     if (request.path == "/live") { co_return text(200, "ok\n"); }
     if (request.path == "/ready") {
@@ -92,6 +119,7 @@ class Health final : public HealthServer {
                    "/triggers/NAME/stats\n");
   }
 
+  static constexpr std::string_view kTriggers = "/triggers/";
   HealthCalls calls_;
   asio::io_context loop_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;

@@ -18,6 +18,10 @@ struct HealthCalls {
   // JSON, may wait for the loop, bounded. Every trigger, or the one of that name ("": there is none), or what it has done.
   std::function<Result<std::string>()> triggers;
   std::function<Result<std::string>(std::string name, bool statistics)> trigger;
+  // A tick of a trigger (Trigger::fire); `done` comes on the loop's thread.
+  std::function<void(const std::string& trigger, const std::string& id, bool replace,
+                     std::function<void(int status)> done)>
+      fire;
 };
 
 class HealthServer {

@@ -5,6 +5,8 @@
 
 namespace metier::realtime {
 
+void Trigger::fire(const std::string&, bool, std::function<void(int)> done) { done(404); }
+
 const TriggerKind* find_trigger_kind(std::string_view name) {
   for (const TriggerKind* kind : trigger_kinds()) {
     if (kind->name == name || std::ranges::find(kind->aliases, name) != kind->aliases.end()) {

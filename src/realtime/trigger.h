@@ -31,10 +31,13 @@ class Trigger {
   virtual void stop(std::function<void()> done) = 0;
   // Counters of its own; the processor adds Nuclio's (events handled, worker allocation). On the loop's thread.
   virtual void metrics(MetricsWriter& out) const = 0;
-  // Ready to take events: the processor's /ready needs it of all triggers.
+  // Ready to take events: the processor's /ready needs it of all triggers. From any thread.
   virtual bool ready() const { return true; }
   // State in words for /triggers: "reading orders/3 at 1200", "broker b:9092 does not answer".
   virtual std::string describe() const { return {}; }
+  // Of a trigger that is fired from outside (cron): one event of its own. `id` is the event's, given again when the caller does not
+  // know how it ended; `replace`: what runs is cancelled. `done` (once, here or later) has the status of the answer.
+  virtual void fire(const std::string& id, bool replace, std::function<void(int status)> done);
   // Of a trigger that listens: its port (0 none) and its socket (-1 none).
   virtual std::uint16_t port() const { return 0; }
   virtual int listener() const { return -1; }

@@ -34,11 +34,10 @@ class FunctionSite {
   virtual Result<FunctionSocket> hold(const Resource& function, const std::string& service,
                                       int node_port) = 0;
   virtual void release(const ResourceKey& function) = 0;
-  // The function's cron triggers by name, at every reconciliation; they are fired here, once per function whatever its
-  // replicas, by a request to its address, which also wakes it at zero.
-  virtual void crons(const ResourceKey& function, const std::string& address,
-                     std::map<std::string, JsonObject> triggers) = 0;
-  // A connection waits and nobody takes it: asks whether one does, and to be told (reconcile) when one comes.
+  // The function's enabled cron triggers by name, at every reconciliation: they are fired here, once per function whatever
+  // its replicas, at one of its processors.
+  virtual void crons(const ResourceKey& function, std::map<std::string, JsonObject> triggers) = 0;
+  // A connection (or a tick) waits and nobody takes it: asks whether one does, and to be told (reconcile) when one comes.
   virtual bool waiting(const ResourceKey& function) = 0;
   virtual void tell_when_waiting(const ResourceKey& function, bool wanted) = 0;
   virtual Async<Result<ProcessorSample>> sample(const std::string& name_space,

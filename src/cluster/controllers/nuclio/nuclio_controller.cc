@@ -126,7 +126,6 @@ Async<Result<Facts>> NuclioController::gather(const Resource& resource) {
       facts["error"] = socket.error().text();
       facts["code"] = socket.error().code.empty() ? std::string("PortTaken") : socket.error().code;
     }
-    facts["waiting"] = site_.waiting(key);
   }
   std::map<std::string, JsonObject> crons;
   if (const JsonObject* triggers = object_in(resource.spec(), "triggers")) {
@@ -139,7 +138,8 @@ Async<Result<Facts>> NuclioController::gather(const Resource& resource) {
     }
   }
   if (bool_in(resource.spec(), "disable")) { crons.clear(); }
-  site_.crons(key, std::string(string_in(facts, "address")), std::move(crons));
+  site_.crons(key, std::move(crons));
+  facts["waiting"] = site_.waiting(key);
   if (auto used = site_.substitute(std::string(string_in(resource.spec(), "runtime")))) {
     facts["substitute"] = *used;
   }

@@ -19,7 +19,7 @@ class NoSite final : public FunctionSite {
     return FunctionSocket{};
   }
   void release(const ResourceKey&) override {}
-  void crons(const ResourceKey&, const std::string&, std::map<std::string, JsonObject>) override {}
+  void crons(const ResourceKey&, std::map<std::string, JsonObject>) override {}
   bool waiting(const ResourceKey&) override { return false; }
   void tell_when_waiting(const ResourceKey&, bool) override {}
   Async<Result<ProcessorSample>> sample(const std::string&, const std::string&) override {

@@ -244,8 +244,6 @@ JsonObject processor_config(const Resource& function, const ProcessorPlace& plac
   for (const auto& member : given == nullptr ? JsonObject{} : *given) {
     if (!member.value().is_object()) { continue; }
     const JsonObject& trigger = member.value().get_object();
-    // Cron is fired once per function, by the gate, whatever the replicas.
-    if (string_in(trigger, "kind") == "cron") { continue; }
     JsonObject inside = trigger_config(member.key(), trigger, place);
     if (!place.external_socket.empty() && string_in(trigger, "kind") == "http") {
       // The same workers behind a second socket: the one that other machines reach.
