@@ -148,6 +148,7 @@ STAGES = [
     Stage("end to end", pytest("tests/e2e", "venv-test")),
     Stage("dask", pytest("tests/dask", "venv-dask")),
     Stage("real time", pytest("tests/realtime", "venv-test")),
+    Stage("kafka", pytest("tests/kafka", "venv-kafka")),
     Stage("dask sdk", pytest("tests/dask_sdk", "venv-sdk-dask")),
     Stage("sdk 1.12.1", pytest("tests/sdk", "venv-sdk")),
     Stage("sdk 1.7.2", pytest("tests/sdk", "venv-sdk17"), only_all=True),

@@ -27,6 +27,13 @@ class Batcher final : public EventTarget {
     deliver(event, sink);
   }
 
+  // A batch that its trigger made.
+  void deliver_batch(std::span<const Event* const> events,
+                     std::span<ResponseSink* const> sinks) noexcept override {
+    target_.deliver_batch(events, sinks);
+  }
+  int room_in(int lane) const noexcept override { return target_.room_in(lane); }
+
   void cancel(EventId id, ResponseSink& sink) noexcept override {
     const auto found = std::ranges::find(waiting_, &sink, &Waiting::sink);
     if (found == waiting_.end()) { return target_.cancel(id, sink); }

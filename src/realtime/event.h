@@ -40,6 +40,8 @@ struct Event {
   std::string_view type, type_version, version;  // CloudEvents
   bool header_values_are_bytes = false;          // Kafka: Python sees bytes
   bool last_in_batch = false;
+  // Of an ordered stream: this worker's. It never moves to another one: when the worker ends it fails, begun or not.
+  std::int32_t lane = -1;
   bool wants_logs = false;       // X-Nuclio-Log-Level: records of this event come to the sink
   std::uint8_t log_level = 0;    // 0 debug … 3 error
   std::int64_t deadline_us = 0;  // steady clock: not started by then means 503; 0: the pool's own

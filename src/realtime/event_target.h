@@ -2,6 +2,7 @@
 // batching and metrics are targets that wrap one. Everything here happens on the processor's event loop thread; nothing blocks.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -99,6 +100,8 @@ class EventTarget {
   // The number of workers, for static partition → worker allocation. `deliver` goes to worker `lane % lanes()` when
   // pinned; a graph or native handler has one lane and ignores it.
   virtual int lanes() const noexcept { return 1; }
+  // The lane that an event can go to now without waiting: `lane` itself, or any one for -1; -1 when there is none.
+  virtual int room_in(int lane) const noexcept { return has_room() ? std::max(lane, 0) : -1; }
   virtual void deliver_to(int lane, const Event& event, ResponseSink& sink) noexcept;
 };
 

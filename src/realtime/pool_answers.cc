@@ -66,6 +66,7 @@ void WorkerPool::steal_for_idle() {
     while (!idle_.empty() && other->in_flight > 1) {
       const std::uint32_t slot = other->order.back();
       const Flight flight = other->flights[slot];
+      if (flight.sink != nullptr && flight.event->lane >= 0) { break; }
       if (!other->ring->revoke({slot, flight.generation})) { break; }
       finish(*other, slot);
       stolen_.add();

@@ -142,14 +142,14 @@ void WorkerPool::lost(Worker& worker, std::string_view why, bool trust_claims) {
   std::ranges::sort(
       left, [](const Left& a, const Left& b) { return a.flight.pushed_ns > b.flight.pushed_ns; });
   for (const Left& entry : left) {  // the oldest ends at the front of the queue
-    if (!entry.started && !shutting_) {
+    if (!entry.started && !shutting_ && entry.flight.event->lane < 0) {
       redispatched_.add();
       enqueue(*entry.flight.event, *entry.flight.sink, -1,
               static_cast<std::uint8_t>(entry.flight.redispatches + 1), true);
     }
   }
   for (const Left& entry : left) {
-    if (entry.started || shutting_) {
+    if (entry.started || shutting_ || entry.flight.event->lane >= 0) {
       entry.flight.stats->failure.add();
       entry.flight.sink->fail({.reason = FailReason::worker_died,
                                .status = 502,

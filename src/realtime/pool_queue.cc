@@ -41,10 +41,7 @@ int WorkerPool::depth() const {
 WorkerPool::Worker* WorkerPool::pick(int lane) {
   if (lane >= 0) {
     Worker& worker = *workers_[static_cast<std::size_t>(lane) % workers_.size()];
-    return worker.state == Worker::State::ready &&
-                   worker.in_flight < (async_ ? trigger_.max_connections : 1)
-               ? &worker
-               : nullptr;
+    return worker.state == Worker::State::ready && worker.in_flight < depth() ? &worker : nullptr;
   }
   if (!async_ && !idle_.empty()) { return idle_.back(); }
   const int allowed = depth();
@@ -147,7 +144,8 @@ void WorkerPool::deliver_to(int lane, const Event& event, ResponseSink& sink) no
 
 void WorkerPool::deliver_batch(std::span<const Event* const> events,
                                std::span<ResponseSink* const> sinks) noexcept {
-  Worker* worker = shutting_ ? nullptr : pick(-1);
+  const int lane = events.empty() ? -1 : events.front()->lane;
+  Worker* worker = shutting_ ? nullptr : pick(lane);
   std::size_t bytes = sizeof(metier_record);
   const std::size_t limit = std::min<std::size_t>(
       METIER_RING_INLINE, METIER_RING_BYTES / 2 / std::max<std::size_t>(1, events.size()));
@@ -155,7 +153,7 @@ void WorkerPool::deliver_batch(std::span<const Event* const> events,
   if (worker == nullptr || worker->free_slots.size() < events.size() ||
       !worker->ring->has_room(bytes) ||
       worker->ring->push(METIER_BATCH, static_cast<std::uint32_t>(events.size())) != Pushed::yes) {
-    for (std::size_t i = 0; i < events.size(); ++i) { deliver(*events[i], *sinks[i]); }
+    for (std::size_t i = 0; i < events.size(); ++i) { deliver_to(lane, *events[i], *sinks[i]); }
     return;
   }
   for (std::size_t i = 0; i < events.size(); ++i) {

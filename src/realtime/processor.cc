@@ -56,13 +56,20 @@ class Processor final : public Watched {
     }
     auto health = start_health(
         config_,
-        {.ready = [this] { return ready_ && !draining_; },
-         .why_not_ready = [this] { return std::string(draining_ ? "draining" : "starting"); },
+        {.ready = [this] { return ready_ && !draining_ && sleeping_trigger() == nullptr; },
+         .why_not_ready = [this] { return why_not_ready(); },
          .metrics = [this] { return on_loop([this] { return metrics(); }); },
          .triggers = [this] { return on_loop([this] { return describe(); }); },
          .trigger =
              [this](const std::string& name, bool statistics) {
                return on_loop([this, name, statistics] { return describe(name, statistics); });
+             },
+         .fire =
+             [this](const std::string& name, const std::string& id, bool replace,
+                    std::function<void(int)> done) {
+               loop_.post([this, name, id, replace, done = std::move(done)]() mutable {
+                 fire(name, id, replace, std::move(done));
+               });
              }},
         log_);
     if (!health) { return fail(std::move(health.error())); }
@@ -255,6 +262,20 @@ class Processor final : public Watched {
     }
   }
 
+  // The first trigger that cannot take events yet.
+  const Entry* sleeping_trigger() const {
+    const auto found =
+        std::ranges::find_if(triggers_, [](const Entry& entry) { return !entry.trigger->ready(); });
+    return found == triggers_.end() ? nullptr : &*found;
+  }
+  std::string why_not_ready() {
+    if (draining_ || !ready_) { return draining_ ? "draining" : "starting"; }
+    const Entry* entry = sleeping_trigger();
+    if (entry == nullptr) { return "starting"; }
+    auto why = on_loop([entry] { return entry->trigger->describe(); });
+    return fmt::format("trigger {}: {}", entry->config.name, why ? *why : why.error().text());
+  }
+
   Result<std::string> on_loop(std::function<std::string()> call) {
     auto answer = std::make_shared<std::promise<std::string>>();
     auto future = answer->get_future();
@@ -337,6 +358,15 @@ class Processor final : public Watched {
                       {"workers", all.workers},
                       {"handled", all.handled},
                       {"lastEventMs", all.last_event_ms}};
+  }
+
+  void fire(const std::string& name, const std::string& id, bool replace,
+            std::function<void(int)> done) {
+    for (const Entry& entry : triggers_) {
+      if (entry.config.name != name) { continue; }
+      return ready_ ? entry.trigger->fire(id, replace, std::move(done)) : done(503);
+    }
+    done(404);
   }
 
   int listener_of(std::string_view name) {

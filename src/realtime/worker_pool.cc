@@ -215,6 +215,23 @@ bool WorkerPool::has_room() const noexcept {
          });
 }
 
+int WorkerPool::room_in(int lane) const noexcept {
+  if (shutting_ || !queue_.empty()) { return -1; }
+  const int allowed = depth();
+  if (lane >= 0) {
+    const Worker& worker = *workers_[static_cast<std::size_t>(lane) % workers_.size()];
+    return worker.state == Worker::State::ready && worker.in_flight < allowed ? lane : -1;
+  }
+  const Worker* best = nullptr;
+  for (const auto& worker : workers_) {
+    if (worker->state == Worker::State::ready && worker->in_flight < allowed &&
+        (best == nullptr || worker->in_flight < best->in_flight)) {
+      best = worker.get();
+    }
+  }
+  return best == nullptr ? -1 : best->index;
+}
+
 void WorkerPool::when_room(std::function<void()> call) noexcept {
   room_calls_.push_back(std::move(call));
   if (has_room()) {

@@ -68,7 +68,7 @@ TEST(NuclioKind, LowersEverything) {
     "min_replicas":"2","max_replicas":5,"readiness_timeout":30,"service_account":"sa","security_context":{"runAsUser":1000},
     "priority_class_name":"high","service_type":"ClusterIP",
     "config":{"spec.triggers.http":{"kind":"http","maxWorkers":8,"annotations":{},"attributes":{"port":30080,"ingresses":{}}},
-              "spec.triggers.q":{"kind":"kafka-cluster","numWorkers":2,"attributes":{"topics":["t"],"worker_allocation_mode":"static"}},
+              "spec.triggers.q":{"kind":"kafka-cluster","numWorkers":2,"attributes":{"brokers":["b"],"topics":["t"],"consumerGroup":"g","worker_allocation_mode":"static"}},
               "spec.eventTimeout":"30s","metadata.labels.\\a.b\\":"c"},
     "base_spec":{"apiVersion":"nuclio.io/v1","kind":"Function","metadata":{"annotations":{"n":"m"}},
                  "spec":{"env":[{"name":"A","value":"0"},{"name":"OLD","value":"1"}],"sidecars":[],"volumes":null}}}})");
@@ -123,7 +123,7 @@ TEST(NuclioKind, RefusesWhatCannotBeDeployed) {
   EXPECT_THAT(refusal(R"({"nuclio_runtime":"golang",)" + code + "}"), HasSubstr("written in Go"));
   EXPECT_THAT(
       refusal(
-          R"({"config":{"spec.triggers.k":{"kind":"kafka-cluster"}},"min_replicas":0,"max_replicas":1,)" +
+          R"({"config":{"spec.triggers.k":{"kind":"kafka-cluster","attributes":{"brokers":["b"],"topics":["t"],"consumerGroup":"g"}}},"min_replicas":0,"max_replicas":1,)" +
           code + "}"),
       HasSubstr("0 with a stream trigger"));
   EXPECT_THAT(refusal(R"({"volumes":[{"name":"v"}],)" + code + "}"),

@@ -240,4 +240,52 @@ inline constexpr Field kCron[] = {
     {"worker_allocation_mode"},
     {"event", Type::object, Use::used, "", kCronEvent}};
 
+// Attributes of the Kafka trigger (docs/reference/kafka-attributes.md); commitInterval and onFailure are ours.
+inline constexpr const char* kKafkaRetries = "librdkafka tries on until the brokers answer";
+inline constexpr Field kKafkaOauth[] = {
+    {"clientID"}, {"clientSecret"}, {"tokenURL"}, {"scopes", Type::texts}};
+inline constexpr Field kKafkaSasl[] = {
+    {"enable", Type::boolean},
+    {"handshake", Type::boolean, Use::ignored, "the handshake is always made"},
+    {"user"},
+    {"password"},
+    {"mechanism"},
+    {"oauth", Type::object, Use::refused, "OAUTHBEARER is not in this build", kKafkaOauth}};
+inline constexpr Field kKafkaTls[] = {
+    {"enable", Type::boolean}, {"insecureSkipVerify", Type::boolean}, {"minimumVersion"}};
+inline constexpr Field kKafka[] = {
+    {"brokers", Type::texts},
+    {"topics", Type::texts},
+    {"consumerGroup"},
+    {"initialOffset"},
+    {"balanceStrategy"},
+    {"sessionTimeout", Type::duration},
+    {"heartbeatInterval", Type::duration},
+    {"maxProcessingTime", Type::duration, Use::ignored,
+     "a partition is not read while its worker is busy, however long; eventTimeout bounds a "
+     "handler"},
+    {"rebalanceTimeout", Type::duration},
+    {"rebalanceRetryMax", Type::integer, Use::ignored, kKafkaRetries},
+    {"rebalanceRetryBackoff", Type::duration, Use::ignored, kKafkaRetries},
+    {"retryBackoff", Type::duration},
+    {"maxWaitTime", Type::duration},
+    {"maxWaitHandlerDuringRebalance", Type::duration},
+    {"fetchMin", Type::integer},
+    {"fetchDefault", Type::integer},
+    {"fetchMax", Type::integer},
+    {"channelBufferSize", Type::integer},
+    {"workerAllocationMode"},
+    {"worker_allocation_mode"},
+    {"ackWindowSize", Type::integer},
+    {"sasl", Type::object, Use::used, "", kKafkaSasl},
+    {"tls", Type::object, Use::used, "", kKafkaTls},
+    {"caCert"},
+    {"accessKey"},
+    {"accessCertificate"},
+    {"secretPath"},
+    {"logLevel", Type::any, Use::ignored, "librdkafka's warnings are in the function's log"},
+    {"version", Type::any, Use::ignored, "the brokers are asked for what they can do"},
+    {"commitInterval", Type::duration},
+    {"onFailure"}};
+
 }  // namespace metier::nuclio

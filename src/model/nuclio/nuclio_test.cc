@@ -102,9 +102,50 @@ TEST(NuclioSchema, WrongTypesAndRangesAreNamed) {
   EXPECT_EQ(
       refusal("{triggers: {t: {kind: cron}}}"),
       "spec.triggers.t.attributes: neither schedule nor interval is given | give exactly one");
+  EXPECT_EQ(
+      refusal("{triggers: {t: {kind: cron, attributes: {schedule: '61 * * * *'}}}}"),
+      "spec.triggers.t.attributes.schedule: '61' is no minute: it goes from 0 to 59 | give *, "
+      "0-59, lists, ranges and steps");
+  EXPECT_THAT(refusal("{triggers: {t: {kind: cron, attributes: {interval: 0s}}}}"),
+              HasSubstr("spec.triggers.t.attributes.interval: is no time"));
   EXPECT_EQ(refusal("{triggers: {t: {kind: http, explicitAckMode: enable}}}"),
             "spec.triggers.t.explicitAckMode: a trigger of kind http has nothing to acknowledge | "
             "leave it out");
+}
+
+std::string kafka(std::string_view attributes) {
+  return refusal(
+      "{triggers: {k: {kind: kafka, attributes: {brokers: ['b:9092'], topics: [t], consumerGroup: "
+      "g, " +
+      std::string(attributes) + "}}}}");
+}
+
+TEST(NuclioSchema, KafkasAttributesAreChecked) {
+  EXPECT_EQ(kafka("initialOffset: latest, balanceStrategy: sticky, ackWindowSize: 5"), "");
+  EXPECT_THAT(refusal("{triggers: {k: {kind: kafka-cluster, attributes: {topics: [t]}}}}"),
+              HasSubstr("attributes.brokers: is not given"));
+  EXPECT_EQ(refusal("{triggers: {k: {kind: kafka-cluster, url: 'b:9092', attributes: {topics: [t], "
+                    "consumerGroup: g}}}}"),
+            "");
+  EXPECT_EQ(
+      kafka("initialOffset: middle"),
+      "spec.triggers.k.attributes.initialOffset: 'middle' is not one of its values | give one "
+      "of: earliest, latest");
+  EXPECT_THAT(kafka("balanceStrategy: fair"), HasSubstr("range, roundrobin, sticky"));
+  EXPECT_THAT(kafka("consumergroup: x"), HasSubstr("did you mean consumerGroup?"));
+  EXPECT_THAT(kafka("sessionTimeout: soon"), HasSubstr("attributes.sessionTimeout"));
+  EXPECT_THAT(kafka("sasl: {enable: true, user: a}"), HasSubstr("sasl.password: is not given"));
+  EXPECT_THAT(kafka("sasl: {enable: true, user: a, password: b, mechanism: GSSAPI}"),
+              HasSubstr("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"));
+  EXPECT_THAT(kafka("sasl: {enable: true, oauth: {clientID: x}}"),
+              HasSubstr("OAUTHBEARER is not in this build"));
+  EXPECT_THAT(kafka("tls: {enable: true, minimumVersion: '1.3'}"),
+              HasSubstr("TLS 1.2 is the least"));
+  const Review seen = review(
+      "{triggers: {k: {kind: kafka-cluster, attributes: {brokers: [b], topics: [t], consumerGroup: "
+      "g, maxProcessingTime: 5m, version: 2.0.0, logLevel: 3}}}}");
+  EXPECT_TRUE(seen.verdict(true));
+  EXPECT_EQ(seen.ignored.size(), 3U);
 }
 
 // docs/how-to/nuclio.md lists these with the same words.
@@ -146,9 +187,11 @@ TEST(NuclioSchema, WhatIsNotServedIsRefusedByName) {
   EXPECT_EQ(refusal("{build: {codeEntryType: git, path: 'https://h/r.git'}}"),
             "spec.build.codeEntryType: sources of type git are not fetched for functions yet | "
             "fetch it and deploy the file: metier deploy FILE");
-  EXPECT_EQ(refusal("{minReplicas: 0, maxReplicas: 2, triggers: {k: {kind: kafka-cluster}}}"),
-            "spec.minReplicas: 0 with a stream trigger: nobody reads the stream while there is no "
-            "replica | give minReplicas 1");
+  EXPECT_EQ(
+      refusal("{minReplicas: 0, maxReplicas: 2, triggers: {k: {kind: kafka-cluster, attributes: "
+              "{brokers: ['b:9092'], topics: [t], consumerGroup: g}}}}"),
+      "spec.minReplicas: 0 with a stream trigger: nobody reads the stream while there is no "
+      "replica | give minReplicas 1");
   EXPECT_EQ(refusal("{minReplicas: 0, maxReplicas: 2, disableDefaultHTTPTrigger: true}"),
             "spec.minReplicas: 0 without an HTTP or cron trigger: nothing could wake the function "
             "| give minReplicas 1, or add an HTTP trigger");

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/clock.h"
+#include "base/cron.h"
 #include "base/text.h"
 #include "model/nuclio/fields.h"
 
@@ -22,6 +23,11 @@ bool absent(const Json& value) {
 bool is_duration(const Json& value) {
   if (value.is_int64()) { return value.get_int64() >= 0; }
   return value.is_string() && parse_duration(std::string_view(value.get_string())).has_value();
+}
+
+Duration duration_of(const Json& value) {
+  if (value.is_int64()) { return Duration(value.get_int64() / 1000); }
+  return parse_duration(std::string_view(value.get_string())).value_or(Duration(0));
 }
 
 bool is_integer(const Json& value) { return value.is_int64() || value.is_uint64(); }
@@ -140,6 +146,49 @@ constexpr std::string_view kModes[] = {"sync", "async"};
 constexpr std::string_view kPolicies[] = {"Allow", "Forbid", "Replace"};
 constexpr std::string_view kAllocation[] = {"pool", "static"};
 
+void review_kafka(const JsonObject& trigger, const JsonObject& attributes, std::string_view inside,
+                  Review& out) {
+  walk(attributes, kKafka, inside, out);
+  static constexpr std::string_view kOffsets[] = {"earliest", "latest"};
+  static constexpr std::string_view kStrategies[] = {"range", "roundrobin", "sticky"};
+  static constexpr std::string_view kFailures[] = {"commit", "retry", "stop"};
+  static constexpr std::string_view kMechanisms[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
+  one_of(attributes, "initialOffset", kOffsets, inside, out);
+  one_of(attributes, "balanceStrategy", kStrategies, inside, out);
+  one_of(attributes, "onFailure", kFailures, inside, out);
+  const auto missing = [&](std::string_view key) {
+    const Json* value = attributes.if_contains(key);
+    const std::string annotation = std::string("nuclio.io/kafka-") +
+                                   (key == "consumerGroup" ? "consumer-group" : std::string(key));
+    const JsonObject* annotations = object_in(trigger, "annotations");
+    return (value == nullptr || absent(*value)) &&
+           (annotations == nullptr || !annotations->contains(annotation));
+  };
+  for (const std::string_view key : {"brokers", "topics", "consumerGroup"}) {
+    if (!missing(key) || (key == "brokers" && !string_in(trigger, "url").empty())) { continue; }
+    out.wrong.push_back(invalid(fmt::format("{}.{}", inside, key), "is not given",
+                                "a Kafka trigger needs brokers, topics and a consumerGroup"));
+  }
+  const JsonObject* sasl = object_in(attributes, "sasl");
+  if (sasl != nullptr && bool_in(*sasl, "enable")) {
+    const std::string at = fmt::format("{}.sasl", inside);
+    one_of(*sasl, "mechanism", kMechanisms, at, out);
+    for (const char* key : {"user", "password"}) {
+      if (!string_in(*sasl, key).empty() || !string_in(attributes, "secretPath").empty()) {
+        continue;
+      }
+      out.wrong.push_back(invalid(fmt::format("{}.{}", at, key), "is not given",
+                                  "sasl.enable needs user and password"));
+    }
+  }
+  const JsonObject* tls = object_in(attributes, "tls");
+  const auto least = tls == nullptr ? std::string_view() : string_in(*tls, "minimumVersion");
+  if (!least.empty() && least != "1.2") {
+    refuse(out, fmt::format("{}.tls.minimumVersion", inside),
+           quote(least) + " cannot be asked for: TLS 1.2 is the least", "leave it out");
+  }
+}
+
 void review_trigger(std::string_view name, const JsonObject& trigger, std::string_view at,
                     std::string_view runtime, Review& out) {
   walk(trigger, kTrigger, at, out);
@@ -155,7 +204,7 @@ void review_trigger(std::string_view name, const JsonObject& trigger, std::strin
                 fmt::format("{} is not the trigger's key {}", quote(own), quote(name)),
                 "give the same name in both, or leave it out"));
   }
-  if (std::ranges::find(trigger_kinds(), kind) == trigger_kinds().end()) {
+  if (kind != "kafka" && std::ranges::find(trigger_kinds(), kind) == trigger_kinds().end()) {
     refuse(out, fmt::format("{}.kind", at),
            fmt::format("triggers of kind {} are not served here", kind),
            "kinds of trigger that are: " + join(trigger_kinds()));
@@ -200,7 +249,16 @@ void review_trigger(std::string_view name, const JsonObject& trigger, std::strin
                                   schedule ? "both schedule and interval are given"
                                            : "neither schedule nor interval is given",
                                   "give exactly one"));
+    } else if (schedule) {
+      if (auto parsed = CronSchedule::parse(string_in(attributes, "schedule")); !parsed) {
+        out.wrong.push_back(std::move(parsed.error()).at(inside + ".schedule"));
+      }
+    } else if (is_duration(*interval) && duration_of(*interval).count() <= 0) {
+      out.wrong.push_back(invalid(inside + ".interval", "is no time", "give more than 0"));
     }
+  }
+  if (kind == "kafka-cluster" || kind == "kafka") {
+    review_kafka(trigger, attributes, inside, out);
   }
   const bool acks = string_in(trigger, "explicitAckMode") == "enable" ||
                     string_in(trigger, "explicitAckMode") == "explicitOnly";

@@ -1,0 +1,448 @@
+// Records of topics become events, partition by partition in order; what handlers finished is committed. A partition whose worker is
+// busy is not read: its records wait at the broker.
+#include "realtime/triggers/kafka/kafka.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <map>
+
+#include "base/failpoint.h"
+#include "base/text.h"
+#include "realtime/triggers/kafka/consumer.h"
+#include "realtime/triggers/kafka/options.h"
+#include "realtime/triggers/kafka/partition.h"
+
+namespace metier::realtime {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr auto kStoreEvery = milliseconds(100);
+constexpr auto kCloseWithin = std::chrono::seconds(5);
+
+class KafkaTrigger final : public Trigger, public AckListener, public PartitionOwner {
+ public:
+  KafkaTrigger(const TriggerSite& site, KafkaOptions options)
+      : loop_(site.loop),
+        config_(site.trigger),
+        options_(std::move(options)),
+        log_(site.log),
+        single_(site.trigger.mode == "async" || options_.on_failure != OnFailure::commit),
+        store_timer_(site.loop, [this] { tick(); }),
+        pump_timer_(site.loop, [this] { pump(); }),
+        leave_timer_(site.loop, [this] { leave_late(); }),
+        close_timer_(site.loop, [this] { closed(); }) {}
+
+  Result<void> start(EventTarget& target) override {
+    target_ = &target;
+    target.listen_acks(this);
+    auto consumer = KafkaConsumer::open(
+        loop_, options_,
+        {.ready =
+             [this] {
+               consumer_->serve();
+               look_everywhere();
+               if (closing_ && consumer_->closed()) {
+                 loop_.post([this] { closed(); });
+               }
+             },
+         .assigned = [this](std::vector<TopicPartition> names) { assigned(std::move(names)); },
+         .revoked = [this](std::vector<TopicPartition> names,
+                           bool lost) { revoked(std::move(names), lost); },
+         .connection = [this](bool up, const std::string& why) { connection(up, why); }},
+        log_);
+    if (!consumer) {
+      return fail(std::move(consumer.error()).at("triggers." + config_.name + ".attributes"));
+    }
+    consumer_ = std::move(*consumer);
+    store_timer_.after(kStoreEvery);
+    return {};
+  }
+
+  void stop(std::function<void()> done) override {
+    done_ = std::move(done);
+    stopping_ = true;
+    if (!consumer_) { return std::exchange(done_, nullptr)(); }
+    for (auto& [where, partition] : partitions_) { partition->leaving = true; }
+    close_timer_.after(options_.handler_wait + kCloseWithin);
+    settle();
+  }
+
+  bool ready() const override { return joined_.load(std::memory_order_relaxed); }
+  std::string describe() const override {
+    std::string out;
+    if (!why_away_.empty()) { out = why_away_; }
+    if (!joined_) { return out.empty() ? fmt::format("joining group {}", options_.group) : out; }
+    for (const auto& [where, partition] : partitions_) {
+      out += fmt::format("{}{} {}/{} at {}{}", out.empty() ? "" : ", ",
+                         partition->stopped ? "stopped:" : "reading", where.topic, where.partition,
+                         std::max<std::int64_t>(0, partition->position()),
+                         partition->has_unacked() ? " (waits for explicit acks)" : "");
+    }
+    return out.empty() ? "in the group, without a partition" : out;
+  }
+  void metrics(MetricsWriter& out) const override {
+    const Labels id{{"trigger_kind", "kafka-cluster"}, {"trigger_id", config_.name}};
+    out.gauge("metier_kafka_partitions", "Partitions claimed", id,
+              static_cast<double>(partitions_.size()));
+    out.counter("metier_kafka_records_total", "Records finished", id, finished_);
+    out.counter("metier_kafka_rebalances_total", "Rebalances", id, rebalances_);
+    out.counter("metier_kafka_redelivered_total", "Records delivered again", id, again_);
+    out.gauge("metier_kafka_lag", "Records that are not finished", id, static_cast<double>(lag()));
+  }
+
+  // ---- explicit acknowledgement
+  void acknowledge(std::string_view topic, std::int32_t partition,
+                   std::int64_t offset) noexcept override {
+    const auto found = partitions_.find({std::string(topic), partition});
+    if (found == partitions_.end() || !found->second->acknowledge(offset)) {
+      ++unknown_acks_;
+      return;
+    }
+    if (found->second->leaving) { settle(); }
+  }
+
+  // ---- of its partitions
+  void record_ended(Partition& partition) override {
+    if (partition.leaving) { return settle_soon(); }
+    // Who waits for room is asked in turn as soon as this worker is free.
+    if (!pumping_ && !waits_for_room_) { feed(partition); }
+  }
+  std::string_view trigger_name() const override { return config_.name; }
+  ExplicitAck acks() const override { return config_.explicit_ack; }
+  OnFailure on_failure() const override { return options_.on_failure; }
+  void say(std::string_view message, const Partition& partition, std::int64_t offset) override {
+    log_.error(message, {{"topic", Json(partition.where().topic)},
+                         {"partition", Json(partition.where().partition)},
+                         {"offset", Json(offset)}});
+  }
+
+ private:
+  // ---- records to handlers
+  void look_everywhere() {
+    for (auto& [where, partition] : partitions_) { partition->maybe = true; }
+    pump();
+  }
+  void pump() {
+    if (pumping_ || stopping_) { return; }
+    // In turn, so that no partition starves another.
+    std::size_t left = partitions_.size();
+    auto at = partitions_.lower_bound(next_);
+    for (; left > 0; --left, ++at) {
+      if (at == partitions_.end()) { at = partitions_.begin(); }
+      feed(*at->second);
+    }
+    if (!partitions_.empty()) {
+      if (at == partitions_.end()) { at = partitions_.begin(); }
+      at = std::next(at) == partitions_.end() ? partitions_.begin() : std::next(at);
+      next_ = at->first;
+    }
+  }
+
+  // As much of one partition as its worker takes.
+  void feed(Partition& partition) {
+    if (pumping_ || stopping_ || partition.leaving || partition.stopped) { return; }
+    if (partition.not_before > loop_.now()) { return wake_at(partition.not_before); }
+    pumping_ = true;
+    if (config_.batch.enabled) {
+      feed_batch(partition);
+    } else {
+      while (partition.in_flight() == 0 || !single_) {
+        Record* record = partition.next(*consumer_);
+        if (record == nullptr) { break; }
+        const int lane = lane_for(partition);
+        if (lane < 0) {
+          wait_for_room();
+          break;
+        }
+        partition.lane = lane;
+        if (record->deliveries > 0) { ++again_; }
+        partition.sent(*record);
+        target_->deliver_to(lane, record->event, *record);
+        if (partition.not_before > loop_.now() || partition.stopped) { break; }
+        if (record->state == Record::State::waiting) {  // it came back at once
+          wake_at(loop_.now() + milliseconds(50));
+          break;
+        }
+      }
+    }
+    pumping_ = false;
+  }
+
+  // One batch of one partition at a time: full, or as old as `batch.timeout` says.
+  void feed_batch(Partition& partition) {
+    if (partition.in_flight() > 0) { return; }
+    if (partition.next(*consumer_) == nullptr) {
+      partition.batch_since = {};
+      return;
+    }
+    const auto size = static_cast<std::size_t>(std::min(config_.batch.size, 1000));
+    partition.read_more(*consumer_, size);
+    if (partition.batch_since == SteadyTime{}) { partition.batch_since = loop_.now(); }
+    const SteadyTime due = partition.batch_since + config_.batch.timeout;
+    if (partition.waiting() < size && loop_.now() < due) { return wake_at(due); }
+    const int lane = lane_for(partition);
+    if (lane < 0) { return wait_for_room(); }
+    partition.lane = lane;
+    partition.batch_since = {};
+    std::vector<const Event*> events;
+    std::vector<ResponseSink*> sinks;
+    while (events.size() < size && partition.waiting() > 0) {
+      Record* record = partition.next(*consumer_);
+      if (record->deliveries > 0) { ++again_; }
+      partition.sent(*record);
+      events.push_back(&record->event);
+      sinks.push_back(record);
+    }
+    target_->deliver_batch(events, sinks);
+  }
+
+  int lane_for(const Partition& partition) const {
+    if (options_.static_lanes || partition.in_flight() > 0) {
+      return target_->room_in(std::max(0, partition.lane));
+    }
+    return target_->room_in(-1);
+  }
+  void wait_for_room() {
+    if (waits_for_room_) { return; }
+    waits_for_room_ = true;
+    target_->when_room([this] {
+      waits_for_room_ = false;
+      pump();
+    });
+  }
+  void wake_at(SteadyTime when) {
+    if (pump_timer_.armed() && wakes_at_ <= when) { return; }
+    wakes_at_ = when;
+    pump_timer_.at(when);
+  }
+
+  // ---- the group
+  void assigned(std::vector<TopicPartition> names) {
+    METIER_FAILPOINT("kafka/assigned");
+    joined_ = true;
+    ++rebalances_;
+    if (stopping_) { return consumer_->assign({}); }
+    for (const TopicPartition& where : names) {
+      partitions_[where] = std::make_unique<Partition>(*this, where, consumer_->queue_of(where));
+    }
+    if (options_.static_lanes) {
+      // A partition's place in its topic's list: always the same worker during a session.
+      std::map<std::string, int> index;
+      for (auto& [where, partition] : partitions_) {
+        if (partition->in_flight() == 0) {
+          partition->lane = index[where.topic] % std::max(1, target_->lanes());
+        }
+        ++index[where.topic];
+      }
+    }
+    log_.info("partitions taken", {{"partitions", Json(words(names))}});
+    consumer_->assign(names);
+    pump();
+  }
+
+  void revoked(std::vector<TopicPartition> names, bool lost) {
+    ++rebalances_;
+    leaving_ = std::move(names);
+    lost_ = lost;
+    drained_ = false;
+    waited_ = false;
+    draining_ = false;
+    for (const TopicPartition& where : leaving_) {
+      if (const auto found = partitions_.find(where); found != partitions_.end()) {
+        found->second->leaving = true;
+      }
+    }
+    revoking_ = true;
+    leave_timer_.after(lost ? milliseconds(0) : options_.handler_wait);
+    settle();
+  }
+
+  bool any_of_leaving(bool (*what)(const Partition&)) const {
+    return std::ranges::any_of(partitions_, [&](const auto& entry) {
+      return entry.second->leaving && what(*entry.second);
+    });
+  }
+
+  void settle_soon() {
+    if (settling_) { return; }
+    settling_ = true;
+    loop_.post([this] {
+      settling_ = false;
+      settle();
+    });
+  }
+  // Goes on with a rebalance, or the end, as far as handlers let it.
+  void settle() {
+    if (any_of_leaving([](const Partition& p) { return p.in_flight() > 0; })) { return; }
+    if (revoking_) {
+      if (config_.explicit_ack != ExplicitAck::disable && !lost_) {
+        if (!draining_) {
+          draining_ = true;
+          const std::uint64_t turn = rebalances_;
+          target_->drain([this, turn] {
+            if (turn == rebalances_) { drained_ = true; }
+            settle_soon();
+          });
+        }
+        if (!drained_) { return; }
+        if (!waited_ && any_of_leaving([](const Partition& p) { return p.has_unacked(); })) {
+          waited_ = true;
+          leave_timer_.after(config_.wait_explicit_ack_during_rebalance);
+          return;
+        }
+        if (waited_ && leave_timer_.armed() &&
+            any_of_leaving([](const Partition& p) { return p.has_unacked(); })) {
+          return;
+        }
+      }
+      return leave();
+    }
+    if (stopping_ && !closing_) {
+      closing_ = true;
+      store();
+      consumer_->close();
+    }
+  }
+  void leave_late() {
+    if (!revoking_) { return; }
+    if (any_of_leaving([](const Partition& p) { return p.in_flight() > 0; })) {
+      log_.warn(lost_ ? "partitions were lost, what runs of them is delivered again elsewhere"
+                      : "handlers did not end within maxWaitHandlerDuringRebalance, what they "
+                        "do is delivered again elsewhere");
+    }
+    leave();
+  }
+  void leave() {
+    if (!lost_) { store(); }
+    METIER_FAILPOINT("kafka/leave");
+    leave_timer_.cancel();
+    revoking_ = false;
+    for (const TopicPartition& where : leaving_) {
+      const auto found = partitions_.find(where);
+      if (found == partitions_.end()) { continue; }
+      drop(*found->second);
+      partitions_.erase(found);
+    }
+    log_.info("partitions given back", {{"partitions", Json(words(leaving_))}});
+    consumer_->unassign(std::exchange(leaving_, {}));
+    if (stopping_) { settle(); }
+  }
+  // What is with a handler is nobody's any more.
+  void drop(Partition& partition) {
+    partition.leaving = true;
+    std::vector<Record*> running;
+    for (const auto& record : partition.records()) {
+      if (record->state == Record::State::in_flight) { running.push_back(record.get()); }
+    }
+    for (Record* record : running) { target_->cancel(record->event.id, *record); }
+  }
+  void closed() {
+    if (!done_) { return; }
+    closing_ = true;
+    for (auto& [where, partition] : partitions_) { drop(*partition); }
+    close_timer_.cancel();
+    store_timer_.cancel();
+    pump_timer_.cancel();
+    leave_timer_.cancel();
+    partitions_.clear();
+    consumer_.reset();
+    std::exchange(done_, nullptr)();
+  }
+
+  void tick() {
+    store_timer_.after(kStoreEvery);
+    store();
+    consumer_->serve();  // also tells the group that we live
+    if (closing_ && consumer_->closed()) {
+      return loop_.post([this] { closed(); });
+    }
+    pump();
+  }
+  void store() {
+    std::vector<std::pair<TopicPartition, std::int64_t>> offsets;
+    for (auto& [where, partition] : partitions_) {
+      finished_ += std::exchange(partition->finished, 0);
+      if (const auto offset = partition->to_commit(options_.ack_window)) {
+        offsets.emplace_back(where, *offset);
+      }
+    }
+    consumer_->store(offsets);
+  }
+
+  void connection(bool up, const std::string& why) {
+    if (up) {
+      if (!why_away_.empty()) { log_.info("the brokers answer again"); }
+      why_away_.clear();
+    } else if (why_away_.empty() || !why.starts_with("no broker")) {
+      if (why_away_.empty()) {
+        log_.warn("the brokers do not answer, it is tried on", {{"why", Json(why)}});
+      }
+      why_away_ = fmt::format("{}: {}", join(options_.brokers), why);
+    }
+  }
+  static std::string words(const std::vector<TopicPartition>& names) {
+    std::string out;
+    for (const auto& [topic, partition] : names) {
+      out += fmt::format("{}{}/{}", out.empty() ? "" : " ", topic, partition);
+    }
+    return out;
+  }
+  std::int64_t lag() const {
+    std::int64_t out = 0;
+    for (const auto& [where, partition] : partitions_) {
+      const std::int64_t end = consumer_ ? consumer_->end_of(where) : -1;
+      if (end >= 0 && partition->position() >= 0) {
+        out += std::max<std::int64_t>(0, end - partition->position());
+      }
+    }
+    return out;
+  }
+
+  Loop& loop_;
+  const TriggerConfig& config_;
+  KafkaOptions options_;
+  Logger log_;
+  bool single_;  // one record of a partition with a handler, not several in its worker's ring
+  EventTarget* target_ = nullptr;
+  std::unique_ptr<KafkaConsumer> consumer_;
+  std::map<TopicPartition, std::unique_ptr<Partition>> partitions_;
+  TopicPartition next_;
+  LoopTimer store_timer_, pump_timer_, leave_timer_, close_timer_;
+  SteadyTime wakes_at_{};
+  std::vector<TopicPartition> leaving_;
+  std::function<void()> done_;
+  std::string why_away_;
+  std::atomic<bool> joined_{false};
+  bool pumping_ = false, waits_for_room_ = false, settling_ = false;
+  bool revoking_ = false, lost_ = false, draining_ = false, drained_ = false, waited_ = false;
+  bool stopping_ = false, closing_ = false;
+  std::uint64_t finished_ = 0, rebalances_ = 0, again_ = 0, unknown_acks_ = 0;
+};
+
+Result<void> check(const TriggerConfig& trigger) {
+  METIER_TRY(options, read_kafka_options(trigger));
+  static_cast<void>(options);
+  return {};
+}
+
+}  // namespace
+
+const TriggerKind& kafka_trigger_kind() {
+  static constexpr std::array<std::string_view, 1> kAliases{"kafka"};
+  static const TriggerKind kKind{
+      .name = "kafka-cluster",
+      .aliases = kAliases,
+      .is_stream = true,
+      .check = check,
+      .make = [](const TriggerSite& site) -> Result<std::unique_ptr<Trigger>> {
+        METIER_TRY(options, read_kafka_options(site.trigger));
+        return std::make_unique<KafkaTrigger>(site, std::move(options));
+      }};
+  return kKind;
+}
+
+}  // namespace metier::realtime

@@ -1,0 +1,189 @@
+#include "realtime/triggers/kafka/partition.h"
+
+#include <algorithm>
+
+namespace metier::realtime {
+namespace {
+
+constexpr std::size_t kReadAtOnce = 64;
+
+}  // namespace
+
+void Record::head(const ResponseHead& head) noexcept {
+  outcome = head.outcome;
+  no_ack = head.no_ack;
+}
+void Record::end() noexcept { partition->ended(*this, Partition::How::answered); }
+void Record::fail(const Failure& failure) noexcept {
+  // Those that waited behind it in the worker did not begin: only the first of them was delivered.
+  if (failure.reason == FailReason::refused) {
+    return partition->ended(*this, Partition::How::exhausted);
+  }
+  const bool began = failure.reason == FailReason::timed_out ||
+                     failure.reason == FailReason::internal ||
+                     (failure.reason == FailReason::worker_died && partition->is_first(*this));
+  const bool exhausted = began && ++deliveries >= Partition::kDeliveries;
+  partition->ended(*this, exhausted ? Partition::How::exhausted : Partition::How::again);
+}
+
+Partition::Partition(PartitionOwner& owner, TopicPartition where, KafkaQueue queue)
+    : owner_(owner), where_(std::move(where)), queue_(std::move(queue)) {}
+
+std::unique_ptr<Record> Partition::fresh(KafkaMessage message) {
+  std::unique_ptr<Record> record;
+  if (spare_.empty()) {
+    record = std::make_unique<Record>();
+  } else {
+    record = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  record->partition = this;
+  record->message = std::move(message);
+  record->state = Record::State::waiting;
+  record->deliveries = 0;
+  record->headers.clear();
+  const rd_kafka_message_t& from = *record->message;
+  rd_kafka_headers_t* headers = nullptr;
+  if (rd_kafka_message_headers(&from, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+    const char* name = nullptr;
+    const void* value = nullptr;
+    std::size_t size = 0;
+    for (std::size_t i = 0;
+         rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR;
+         ++i) {
+      record->headers.push_back({name, {static_cast<const char*>(value), size}});
+    }
+  }
+  Event event;
+  event.id = {0, 1};
+  event.trigger_kind = "kafka-cluster";
+  event.trigger_name = owner_.trigger_name();
+  event.path = where_.topic;
+  event.topic = where_.topic;
+  event.headers = record->headers;
+  event.header_values_are_bytes = true;
+  event.body = {static_cast<const char*>(from.payload), from.len};
+  event.key = {static_cast<const char*>(from.key), from.key_len};
+  event.offset = from.offset;
+  event.shard = where_.partition;
+  rd_kafka_timestamp_type_t type{};
+  event.timestamp_us = std::max<std::int64_t>(0, rd_kafka_message_timestamp(&from, &type)) * 1000;
+  record->event = event;
+  return record;
+}
+
+Record* Partition::next(KafkaConsumer& consumer) {
+  if (leaving || stopped || records_.size() >= kUnacked) { return nullptr; }
+  if (waiting() == 0 && maybe) { read_more(consumer, 1); }
+  return next_ < static_cast<int>(records_.size()) ? records_[static_cast<std::size_t>(next_)].get()
+                                                   : nullptr;
+}
+
+void Partition::read_more(KafkaConsumer& consumer, std::size_t until) {
+  while (waiting() < until) {
+    read_.clear();
+    consumer.read(queue_.get(), read_, std::max<std::size_t>(kReadAtOnce, until - waiting()));
+    if (read_.empty()) {
+      maybe = false;
+      return;
+    }
+    for (KafkaMessage& message : read_) {
+      if (position_ < 0) { position_ = committed_ = message->offset; }
+      records_.push_back(fresh(std::move(message)));
+    }
+  }
+}
+
+void Partition::sent(Record& record) {
+  record.state = Record::State::in_flight;
+  record.outcome = Outcome::answered;
+  record.no_ack = false;
+  record.event.lane = lane;
+  ++in_flight_;
+  ++next_;
+}
+
+void Partition::again(Record& record) {
+  record.state = Record::State::waiting;
+  const auto at = std::ranges::find(records_, &record, [](const auto& r) { return r.get(); });
+  next_ = std::min(next_, static_cast<int>(at - records_.begin()));
+}
+
+void Partition::ended(Record& record, How how) {
+  --in_flight_;
+  const std::int64_t offset = record.event.offset;
+  const bool acked = offset <= acked_through_;
+  const bool failed = record.outcome == Outcome::raised || how == How::exhausted;
+  if (how == How::again && !acked) {
+    // In order: what was sent behind it failed as well, or waits already.
+    again(record);
+  } else if (failed && !acked && owner_.on_failure() != OnFailure::commit) {
+    again(record);
+    if (owner_.on_failure() == OnFailure::stop) {
+      stopped = true;
+      owner_.say("a handler failed, the partition is not read on (onFailure: stop)", *this, offset);
+    } else {
+      ++tries_;
+      not_before = SteadyTime::clock::now() +
+                   std::chrono::milliseconds(std::min(30'000, 100 << std::min(tries_, 9)));
+    }
+  } else {
+    tries_ = 0;
+    ++finished;
+    if (how == How::exhausted) {
+      owner_.say("a record is passed over: no handler finished it", *this, offset);
+    }
+    const bool waits = owner_.acks() == ExplicitAck::explicit_only ||
+                       (owner_.acks() == ExplicitAck::enable && record.no_ack);
+    if (waits && !acked && how == How::answered) {
+      record.state = Record::State::unacked;
+      record.message.reset();
+      ++unacked_;
+    } else {
+      record.state = Record::State::done;
+    }
+    trim();
+  }
+  owner_.record_ended(*this);
+}
+
+bool Partition::acknowledge(std::int64_t offset) {
+  bool any = offset < position_;
+  for (int i = 0; i < next_; ++i) {
+    Record& record = *records_[static_cast<std::size_t>(i)];
+    if (record.event.offset > offset) { break; }
+    any = true;
+    acked_through_ = record.event.offset;  // one that still runs is finished when it ends
+    if (record.state == Record::State::unacked) {
+      --unacked_;
+      record.state = Record::State::done;
+    }
+  }
+  trim();
+  return any;
+}
+
+void Partition::trim() {
+  while (!records_.empty() && records_.front()->state == Record::State::done) {
+    position_ = records_.front()->event.offset + 1;
+    records_.front()->message.reset();
+    if (spare_.size() < kReadAtOnce) { spare_.push_back(std::move(records_.front())); }
+    records_.pop_front();
+    --next_;
+  }
+}
+
+bool Partition::is_first(const Record& record) const {
+  const auto first =
+      std::ranges::find(records_, Record::State::in_flight, [](const auto& r) { return r->state; });
+  return first != records_.end() && first->get() == &record;
+}
+
+std::optional<std::int64_t> Partition::to_commit(std::int64_t window) {
+  const std::int64_t offset = position_ - window;
+  if (position_ < 0 || offset <= committed_) { return std::nullopt; }
+  committed_ = offset;
+  return offset;
+}
+
+}  // namespace metier::realtime

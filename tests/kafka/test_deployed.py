@@ -1,0 +1,126 @@
+"""Kafka functions of the embedded cluster: replicas share partitions; server, gate and processors are killed under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Broker, until
+from conftest import HANDLER, Seen
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from support.server import Server, running  # noqa: E402
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running(tmp_path / "data") as started:
+        yield started
+
+
+def deploy(server: Server, folder: Path, seen: Seen, attributes: dict[str, Any], **spec: Any) -> Any:
+    (folder / "f.py").write_text(HANDLER.replace("SLEEP = 0", "SLEEP = 0.003"))
+    document = {
+        "apiVersion": "nuclio.io/v1beta1",
+        "kind": "NuclioFunction",
+        "metadata": {"name": "f"},
+        "spec": {
+            "handler": "f:handler",
+            "runtime": "python",
+            "env": [{"name": "OUT", "value": str(seen.path)}],
+            "triggers": {"k": {"kind": "kafka-cluster", "attributes": attributes}},
+            **spec,
+        },
+    }
+    (folder / "function.yaml").write_text(json.dumps(document))
+    return server.metier("deploy", "-f", "function.yaml", cwd=folder)
+
+
+def processors(data: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            words = b""
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"\0processor\0" in words and str(data).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def gates(data: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"\0gate\0" in words and str(data).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def test_kills_under_load(broker: Broker, server: Server, seen: Seen, group: str, tmp_path: Path) -> None:
+    topic = broker.topic(4)
+    attributes = {
+        "brokers": [broker.address],
+        "topics": [topic],
+        "consumerGroup": group,
+        "sessionTimeout": "3s",
+        "heartbeatInterval": "500ms",
+        "commitInterval": "200ms",
+    }
+    done = deploy(server, tmp_path, seen, attributes, replicas=2)
+    assert done.returncode == 0, done.stderr
+    broker.produce(topic, 1500, 4)
+    until(lambda: len({pid for _, _, _, pid in seen.rows()[-100:]}) == 2, what="both replicas to have partitions")
+
+    def more() -> None:
+        before = len(seen.rows())
+        until(lambda: len(seen.rows()) > before + 100, what="records go on")
+
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    more()  # without a server
+    server.start()
+    for gate in gates(server.data):
+        os.kill(gate, signal.SIGKILL)
+    more()
+    os.kill(processors(server.data)[0], signal.SIGKILL)
+    more()
+    seen.wait(1500, 4, 240)
+    until(lambda: broker.committed(topic, group, 4) == [1500] * 4, what="the commits")
+    repeated = seen.duplicates()
+    assert repeated < 600, f"{repeated} records were repeated"
+
+
+def test_no_replica_and_a_stream_is_refused(broker: Broker, server: Server, seen: Seen, tmp_path: Path) -> None:
+    attributes = {"brokers": [broker.address], "topics": ["t"], "consumerGroup": "g"}
+    done = deploy(server, tmp_path, seen, attributes, minReplicas=0, maxReplicas=2)
+    assert done.returncode != 0
+    assert "0 with a stream trigger: nobody reads the stream while there is no replica" in done.stderr
+    done = deploy(server, tmp_path, seen, {**attributes, "initialOffset": "middle"})
+    assert done.returncode == 2
+    assert "spec.triggers.k.attributes.initialOffset" in done.stderr
+    del attributes["consumerGroup"]
+    done = deploy(server, tmp_path, seen, attributes)
+    assert "spec.triggers.k.attributes.consumerGroup" in done.stderr
+
+
+def test_a_broker_that_is_away_is_told(server: Server, seen: Seen, tmp_path: Path) -> None:
+    attributes = {"brokers": ["127.0.0.1:1"], "topics": ["t"], "consumerGroup": "g"}
+    begun = time.monotonic()
+    done = deploy(server, tmp_path, seen, attributes, readinessTimeoutSeconds=3)
+    assert done.returncode != 0 and time.monotonic() - begun < 60
+    assert "not ready within 3 s" in done.stderr, done.stderr

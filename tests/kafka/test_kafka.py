@@ -1,0 +1,280 @@
+"""Kafka to handler to commit with a real broker: nothing lost, nothing skipped, order per partition kept, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Broker, until
+from confluent_kafka import Producer
+from conftest import HANDLER, Seen
+
+
+def test_an_event_has_what_nuclio_gives_it(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic()
+    source = """
+import os, json
+OUT = os.open(os.environ["OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def handler(context, event):
+    os.write(OUT, json.dumps({
+        "kind": event.trigger.kind, "name": event.trigger.name, "topic": event.topic, "path": event.path,
+        "shard": event.shard_id, "offset": event.offset, "body": event.body.decode(), "key": getattr(event, "key", b"").decode(),
+        "headers": {k: v.decode() for k, v in event.headers.items()}, "year": event.timestamp.year, "method": event.method,
+    }).encode() + b"\\n")
+"""
+    producer = Producer({"bootstrap.servers": broker.address})
+    producer.produce(topic, b"hello", key=b"k1", headers=[("Trace", b"abc")], timestamp=1_600_000_000_000)
+    producer.flush(30)
+    processor = consume(broker.address, topic, group, source)
+    event = json.loads(until(lambda: seen.path.exists() and seen.path.read_text(), what="the event"))
+    assert event == {
+        "kind": "kafka-cluster",
+        "name": "k",
+        "topic": topic,
+        "path": topic,
+        "shard": 0,
+        "offset": 0,
+        "body": "hello",
+        "key": "k1",
+        "headers": {"Trace": "abc"},
+        "year": 2020,
+        "method": "",
+    }
+    until(lambda: broker.committed(topic, group) == [1], what="the commit")
+    assert f"reading {topic}/0 at 1" in processor.get(processor.metrics_port, "/triggers").text
+    assert processor.metric("metier_kafka_records_total") == 1
+    assert (
+        processor.metric("nuclio_processor_handled_events_total", trigger_kind="kafka-cluster", result="success") == 1
+    )
+
+
+def test_all_is_handled_in_order_and_committed(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic(4)
+    broker.produce(topic, 500, 4)
+    processor = consume(broker.address, topic, group, numWorkers=3)
+    seen.wait(500, 4)
+    for offsets in seen.offsets().values():
+        assert offsets == list(range(500))
+    until(lambda: broker.committed(topic, group, 4) == [500] * 4, what="the commits")
+    assert processor.stop() == 0
+    consume(broker.address, topic, group)
+    broker.produce(topic, 5, 4, first=500)
+    seen.wait(505, 4)
+    assert seen.duplicates() == 0
+
+
+def test_a_worker_that_is_killed_loses_nothing(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic(2)
+    broker.produce(topic, 600, 2)
+    consume(broker.address, topic, group, HANDLER.replace("SLEEP = 0", "SLEEP = 0.002"), numWorkers=2)
+    for _ in range(3):
+        before = len(seen.rows())
+        until(lambda before=before: len(seen.rows()) > before + 50, what="records")
+        os.kill(seen.rows()[-1][3], signal.SIGKILL)
+    seen.wait(600, 2)
+    seen.check_order()
+    assert seen.duplicates() <= 3  # only what ran when its worker was killed
+    until(lambda: broker.committed(topic, group, 2) == [600] * 2, what="the commits")
+
+
+def test_a_processor_that_is_killed_repeats_only_what_was_not_committed(
+    broker: Broker, consume: Any, seen: Seen, group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = broker.topic(2)
+    broker.produce(topic, 2000, 2)
+    slow = HANDLER.replace("SLEEP = 0", "SLEEP = 0.001")
+    attributes = {"commitInterval": "200ms"}
+    first = consume(broker.address, topic, group, slow, attributes=attributes)
+    until(lambda: sum(broker.committed(topic, group, 2)) > 300, what="commits")
+    first.stop(kill=True)
+    handled = len(seen.rows())
+    committed = sum(broker.committed(topic, group, 2))
+    assert 0 < committed <= handled < 4000
+    consume(broker.address, topic, group, slow, attributes=attributes)
+    seen.wait(2000, 2)
+    seen.check_order()
+    with capsys.disabled():
+        print(f"\n   duplicate window: {seen.duplicates()} of {handled} records, {handled - committed} not committed")
+    assert seen.duplicates() <= handled - committed
+
+
+@pytest.mark.parametrize("strategy", ["range", "sticky"])
+def test_rebalances_under_load(broker: Broker, consume: Any, seen: Seen, group: str, strategy: str) -> None:
+    topic = broker.topic(4)
+    slow = HANDLER.replace("SLEEP = 0", "SLEEP = 0.002")
+    attributes = {"balanceStrategy": strategy, "maxWaitHandlerDuringRebalance": "10s"}
+    first = consume(broker.address, topic, group, slow, attributes=attributes)
+    broker.produce(topic, 500, 4)
+    until(lambda: len(seen.rows()) > 200, what="records")
+    second = consume(broker.address, topic, group, slow, attributes=attributes)
+    until(lambda: len({pid for _, _, _, pid in seen.rows()[-50:]}) == 2, what="both to have partitions")
+    assert first.stop() == 0
+    seen.wait(500, 4)
+    # Partitions were handed over after their handlers had ended and their offsets were committed.
+    for offsets in seen.offsets().values():
+        assert offsets == list(range(500))
+    until(lambda: broker.committed(topic, group, 4) == [500] * 4, what="the commits")
+    assert second.metric("metier_kafka_partitions") == 4
+
+
+def test_a_broker_that_is_away_at_start_and_later(
+    tmp_path: Path, consume: Any, seen: Seen, group: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    broker = Broker(tmp_path_factory.mktemp("late"))
+    processor = consume(broker.address, "t", group)
+    assert processor.get(processor.health, "/ready").status == 503
+    until(lambda: "refused" in processor.get(processor.metrics_port, "/triggers").text, what="the reason")
+    try:
+        broker.start()
+        topic = broker.topic(name="t")
+        until(lambda: processor.get(processor.health, "/ready").status == 200, 120, "the group")
+        broker.produce(topic, 100)
+        seen.wait(100)
+        broker.stop(kill=True)
+        broker.start()
+        broker.produce(topic, 100, first=100)
+        seen.wait(200)
+        seen.check_order()
+        until(lambda: broker.committed(topic, group) == [200], what="the commit")
+    finally:
+        broker.stop()
+
+
+def test_batches_are_of_one_partition(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic(3)
+    broker.produce(topic, 95, 3)
+    source = """
+import os
+OUT = os.open(os.environ["OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def handler(context, events):
+    assert isinstance(events, list) and len({e.shard_id for e in events}) == 1 and len(events) <= 10
+    text = "".join(f"{e.shard_id} {e.offset} {len(events)} {os.getpid()}\\n" for e in events)
+    os.write(OUT, text.encode())
+    return [context.Response(body="ok", event_id=e.id) for e in events]
+"""
+    batch = {"mode": "enable", "batchSize": 10, "timeout": "200ms"}
+    consume(broker.address, topic, group, source, batch=batch, numWorkers=2)
+    seen.wait(95, 3)
+    for offsets in seen.offsets().values():
+        assert offsets == list(range(95))
+    sizes = [int(size) for _, _, size, _ in seen.rows()]
+    assert sizes.count(10) >= 3 * 80 and 5 in sizes  # full ones, and the rest when the time was over
+    until(lambda: broker.committed(topic, group, 3) == [95] * 3, what="the commits")
+
+
+def test_explicit_acknowledgement(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 100)
+    source = """
+import os
+import nuclio_sdk
+OUT = os.open(os.environ["OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+async def handler(context, event):
+    os.write(OUT, f"{event.shard_id} {event.offset} x {os.getpid()}\\n".encode())
+    if event.offset in (9, 59):
+        await context.platform.explicit_ack(nuclio_sdk.QualifiedOffset.from_event(event))
+"""
+    processor = consume(broker.address, topic, group, source, explicitAckMode="explicitOnly")
+    seen.wait(100)
+    until(lambda: broker.committed(topic, group) == [60], what="the commit of what was acknowledged")
+    time.sleep(0.3)
+    assert broker.committed(topic, group) == [60]
+    processor.stop(kill=True)
+    again = consume(broker.address, topic, group, source.replace("in (9, 59)", "== 99"), explicitAckMode="explicitOnly")
+    until(lambda: broker.committed(topic, group) == [100], what="the last acknowledgement")
+    assert seen.offsets()[0] == [*range(100), *range(60, 100)]
+    assert again.stop() == 0
+
+
+def test_no_ack_in_a_response(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 10)
+    source = HANDLER.replace(
+        'return "ok"',
+        'r = context.Response(body="ok")\n    if event.offset == 7:\n        r.ensure_no_ack()\n    return r',
+    )
+    consume(broker.address, topic, group, source, explicitAckMode="enable")
+    seen.wait(10)
+    until(lambda: broker.committed(topic, group) == [7], what="the commit up to the one without")
+
+
+def test_a_handler_that_raises(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    raising = HANDLER.replace('return "ok"', "if event.offset == 3: raise ValueError(3)")
+    topic = broker.topic()
+    broker.produce(topic, 10)
+    processor = consume(broker.address, topic, group, raising)
+    seen.wait(10)
+    processor.stop()
+    assert broker.committed(topic, group) == [10]  # as Nuclio: it has answered
+    other = broker.topic()
+    broker.produce(other, 10)
+    seen.path.unlink()
+    consume(broker.address, other, group + "r", raising, attributes={"onFailure": "retry"})
+    until(lambda: seen.offsets()[0].count(3) >= 3, what="tries")
+    assert max(seen.offsets()[0]) == 3
+    until(lambda: broker.committed(other, group + "r") == [3], what="the commit up to it")
+
+
+def test_a_handler_that_hangs_is_delivered_three_times(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    hanging = HANDLER.replace('return "ok"', "if event.offset == 3: time.sleep(60)")
+    topic = broker.topic()
+    broker.produce(topic, 10)
+    consume(broker.address, topic, group, hanging, timeout="300ms")
+    seen.wait(10)
+    seen.check_order()
+    assert seen.offsets()[0].count(3) == 3
+    until(lambda: broker.committed(topic, group) == [10], what="the commit")
+
+
+def test_busy_workers_leave_records_at_the_broker(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic(2)
+    payload = os.urandom(50_000).hex().encode()
+    producer = Producer({"bootstrap.servers": broker.address, "message.max.bytes": 900_000})
+    for number in range(2000):
+        producer.produce(topic, payload, partition=number % 2)
+        producer.poll(0)
+        if number % 100 == 0:
+            producer.flush(60)
+    assert producer.flush(60) == 0
+    source = HANDLER.replace("{event.body.decode()}", "x").replace("SLEEP = 0", "SLEEP = 0.5")
+    processor = consume(broker.address, topic, group, source, attributes={"channelBufferSize": 16})
+    until(lambda: len(seen.rows()) > 4, what="some records")
+    status = Path(f"/proc/{processor.process.pid}/status").read_text()
+    resident = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    assert resident < 120, f"{resident} MiB of 200 MB are in memory"
+    assert processor.metric("metier_kafka_lag") > 1900
+    assert processor.stop() == 0
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+def test_sasl(broker: Broker, consume: Any, seen: Seen, group: str, mechanism: str) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 5)
+    sasl = {"enable": True, "user": "alice", "password": "secret", "mechanism": mechanism}
+    consume(f"127.0.0.1:{broker.sasl_port}", topic, group, attributes={"sasl": sasl})
+    seen.wait(5)
+    sasl["password"] = "wrong"
+    refused = consume(f"127.0.0.1:{broker.sasl_port}", topic, group + "w", attributes={"sasl": sasl})
+    until(lambda: "uthentication" in refused.get(refused.metrics_port, "/triggers").text, what="the reason")
+    assert refused.get(refused.health, "/ready").status == 503
+
+
+def test_tls(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 5)
+    address = f"127.0.0.1:{broker.tls_port}"
+    consume(address, topic, group, attributes={"tls": {"enable": True}, "caCert": broker.ca})
+    seen.wait(5)
+    refused = consume(address, topic, group + "w", attributes={"tls": {"enable": True}})
+    until(lambda: "certificate" in refused.get(refused.metrics_port, "/triggers").text.lower(), what="the reason")
+
+
+def test_a_wrong_attribute_is_refused(broker: Broker, consume: Any, group: str) -> None:
+    processor = consume(broker.address, "t", group, wait=False, attributes={"initialOffset": "middle"})
+    assert processor.process.wait(30) == 2
+    assert "triggers.k.attributes.initialOffset: 'middle' is not one of its values" in processor.log()
