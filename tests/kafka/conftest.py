@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+REALTIME = Path(__file__).parents[1] / "realtime"
+sys.path[:0] = [str(Path(__file__).parent), str(REALTIME)]
 
 from broker import Broker, until  # noqa: E402
 
-_spec = spec_from_file_location("realtime_conftest", Path(__file__).parents[1] / "realtime" / "conftest.py")
+_spec = spec_from_file_location("realtime_conftest", REALTIME / "conftest.py")
 assert _spec is not None and _spec.loader is not None
 _realtime = module_from_spec(_spec)
 sys.modules[_spec.name] = _realtime
 _spec.loader.exec_module(_realtime)
-lib, make, Make = _realtime.lib, _realtime.make, _realtime.Make
+lib, make = _realtime.lib, _realtime.make
 
 HANDLER = """
 import os, time, pathlib
