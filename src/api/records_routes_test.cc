@@ -144,6 +144,15 @@ TEST_F(RoutesTest, WhatIsMissingSaysSo) {
   const auto response = ask("GET", "/api/v1/projects/p/schedules");
   EXPECT_EQ(response.status, 501);
   EXPECT_NE(response.body.find("schedules"), std::string::npos);
+  for (const char* path :
+       {"/api/v1/hub/sources", "/api/v1/projects/p/alerts", "/api/v1/projects/p/pipelines",
+        "/api/v1/pipelines", "/api/v1/projects/p/feature-sets",
+        "/api/v1/projects/p/feature-vectors", "/api/v1/projects/p/datastore-profiles",
+        "/api/v1/projects/p/model-endpoints"}) {
+    const auto missing = ask("GET", path);
+    EXPECT_EQ(missing.status, 501) << path;
+    EXPECT_NE(missing.body.find("not built yet"), std::string::npos) << missing.body;
+  }
 }
 
 }  // namespace

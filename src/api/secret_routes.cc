@@ -139,6 +139,12 @@ void add_missing_routes(Router& router) {
       {"/projects/{project}/pipelines/{rest*}",
        "pipelines need Kubeflow Pipelines, which is not built yet; run workflows with the local "
        "engine"},
+      {"/pipelines",
+       "pipelines need Kubeflow Pipelines, which is not built yet; run workflows with the local "
+       "engine"},
+      {"/pipelines/{rest*}",
+       "pipelines need Kubeflow Pipelines, which is not built yet; run workflows with the local "
+       "engine"},
       {"/projects/{project}/workflows/{rest*}",
        "remote workflows are not built yet; run them with the local engine"},
       {"/projects/{project}/api-gateways",
@@ -147,6 +153,9 @@ void add_missing_routes(Router& router) {
       {"/projects/{project}/api-gateways/{rest*}",
        "API gateways are not served: a function answers at its own address (fn.get_url(), metier "
        "describe NAME)"},
+      {"/projects/{project}/feature-sets", "the feature store is not built yet"},
+      {"/projects/{project}/feature-vectors", "the feature store is not built yet"},
+      {"/projects/{project}/datastore-profiles", "datastore profiles are not built yet"},
       {"/projects/{project}/feature-sets/{rest*}", "the feature store is not built yet"},
       {"/projects/{project}/feature-vectors/{rest*}", "the feature store is not built yet"},
       {"/projects/{project}/model-endpoints", "model endpoints are not built yet"},
