@@ -27,15 +27,11 @@ TriggerStats& WorkerPool::stats_of(const Event& event) {
   return *stats_.back();
 }
 
-bool WorkerPool::is_fast() const {
-  return native_ && handler_ewma_ns_ >= 0 && handler_ewma_ns_ < kFastHandler;
-}
-
 int WorkerPool::depth() const {
   if (async_) { return trigger_.max_connections; }
   if (trigger_.batch.enabled) { return 1; }
   if (trigger_.queue_depth > 0) { return trigger_.queue_depth; }
-  return is_fast() ? kFastDepth : 1;
+  return native_ && handler_ewma_ns_ >= 0 && handler_ewma_ns_ < kFastHandler ? kFastDepth : 1;
 }
 
 WorkerPool::Worker* WorkerPool::pick(int lane) {

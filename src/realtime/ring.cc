@@ -317,8 +317,6 @@ bool Ring::read_head(Incoming& out, const char* at, std::uint32_t size, int type
   return true;
 }
 
-bool Ring::has_answers() const { return load(&control_->out_head) != out_tail_; }
-
 Read Ring::next(Incoming& out) {
   if (out_tail_ == out_head_) {
     const std::uint64_t head = load(&control_->out_head);

@@ -67,7 +67,6 @@ class Ring final {
   void add_credit(std::uint32_t slot, std::uint64_t bytes);
   bool can_revoke() const;
 
-  bool has_answers() const;
   Read next(Incoming& out);
   void release();      // of what `next` gave
   void wake_writer();  // when the worker waits for room or credit

@@ -1,7 +1,5 @@
 #include "realtime/worker_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <csignal>
 #include <utility>
@@ -14,8 +12,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
-
-constexpr int kHandOvers = 16;  // then sockets have their turn
 
 }  // namespace
 
@@ -61,10 +57,16 @@ WorkerPool::WorkerPool(const HostSite& site)
         }));
   }
   loop_.at_turn_end([this] {
-    for (int handed = 0;; ++handed) {
-      exchange();
-      if (handed == kHandOvers || !step_aside()) { return false; }
+    for (auto& worker : workers_) {
+      if (worker->ring && worker->state != Worker::State::dying) { read_worker(*worker); }
     }
+    for (auto& worker : workers_) {
+      if (worker->dirty && worker->ring) {
+        worker->dirty = false;
+        worker->ring->flush();
+      }
+    }
+    return false;
   });
   loop_.around_sleep(
       [this] {
@@ -81,31 +83,6 @@ WorkerPool::WorkerPool(const HostSite& site)
           if (worker->in_flight > 0 && worker->ring) { worker->ring->awake(); }
         }
       });
-}
-
-void WorkerPool::exchange() {
-  for (auto& worker : workers_) {
-    if (worker->ring && worker->state != Worker::State::dying) { read_worker(*worker); }
-  }
-  for (auto& worker : workers_) {
-    if (worker->dirty && worker->ring) {
-      worker->dirty = false;
-      worker->ring->flush();
-    }
-  }
-}
-
-// While events wait and handlers are as fast as a hand-over, the answer is about to come, often from a worker on this very core: to
-// step aside once costs less than to sleep and be woken. True: there is something to read.
-bool WorkerPool::step_aside() {
-  if (queue_.empty() || async_ || !is_fast()) { return false; }
-  for (auto& worker : workers_) {
-    if (worker->in_flight > 0 && worker->ring) { worker->ring->awake(); }
-  }
-  ::sched_yield();
-  return std::ranges::any_of(workers_, [](const auto& worker) {
-    return worker->ring && worker->state != Worker::State::dying && worker->ring->has_answers();
-  });
 }
 
 WorkerPool::~WorkerPool() {

@@ -80,9 +80,6 @@ class WorkerPool final : public Host {
 
   std::int64_t now_ns() const;
   TriggerStats& stats_of(const Event& event);
-  void exchange();
-  bool step_aside();
-  bool is_fast() const;
   int depth() const;
   Worker* pick(int lane);
   bool give(Worker& worker, const Event& event, ResponseSink& sink, std::int64_t since_ns,
