@@ -1,20 +1,26 @@
-"""The first small Spark job with two executors, submit to result, beside the same JVMs started by hand and spark-submit local[2].
+"""The first small Spark job, submit to result, beside the same without us: interleaved, one of each in every round.
 
-Interleaved: one of each in every round (BENCH_REPEAT, default 7). Seconds, medians; CPU is the whole machine's, less what it uses idle.
+- cold: driver and two executors as pods, the same JVMs started by hand, and spark-submit local[2];
+- warm: a run on a warm Spark, and a fresh bare client of that same Connect server; remote-spark on it likewise.
+
+Seconds and CPU seconds, medians of BENCH_REPEAT rounds (default 7). CPU is of the processes of that way alone; the JVM of the warm
+Spark is in none of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from common import ROOT, machine_cpu, median, table
+from common import ROOT, median, table
 
 sys.path.insert(0, str(ROOT / "python" / "runner"))
 from metier_runner import spark  # noqa: E402
@@ -23,17 +29,23 @@ from support.server import Server, running  # noqa: E402
 PYTHON = ROOT / "build" / "venv-spark" / "bin" / "python"
 REPEAT = int(os.environ.get("BENCH_REPEAT", "7"))
 JOB = """
+import sys
 import time
-from pyspark.sql import SparkSession
 
 def job(context=None):
-    spark = SparkSession.builder.getOrCreate()
-    words = spark.sparkContext.parallelize(["a b", "b c", "c a b"] * 1000, 4).flatMap(str.split)
-    counts = words.map(lambda w: (w, 1)).reduceByKey(lambda a, b: a + b).collectAsMap()
+    if context is None and len(sys.argv) > 1:
+        from metier_runner.spark_connect import session_of
+        spark = session_of(sys.argv[1])
+    else:
+        from pyspark.sql import SparkSession
+        spark = SparkSession.builder.getOrCreate()
+    rows = spark.range(0, 30000, 1, 4).selectExpr("id % 3 as word").groupBy("word").count().collect()
     at = time.time()
-    assert counts["b"] == 3000, counts
+    assert sorted(row["count"] for row in rows) == [10000, 10000, 10000], rows
     if context:
+        import os
         context.log_result("at", at)
+        context.log_result("remote", os.environ.get("SPARK_REMOTE", ""))
     else:
         print("AT", at, flush=True)
         spark.stop()
@@ -41,15 +53,28 @@ def job(context=None):
 if __name__ == "__main__":
     job()
 """
+Measure = tuple[float, float]
 
 
-def ours(server: Server, folder: Path) -> float:
-    started = time.time()
-    done = server.metier(
-        "run", "words.py:job", "--kind", "spark", "--replicas", "2", "-o", "json", cwd=folder, timeout=300
-    )
+def submit(server: Server, folder: Path, *options: str) -> dict[str, Any]:
+    done = server.metier("run", "words.py:job", *options, "-o", "json", cwd=folder, timeout=300)
     assert done.returncode == 0, done.stderr
-    return float(json.loads(done.stdout)["status"]["results"]["at"]) - started
+    return dict(json.loads(done.stdout)["status"])
+
+
+def ours(server: Server, folder: Path, *options: str) -> Measure:
+    started = time.time()
+    before = children_cpu()
+    status = submit(server, folder, *options)
+    parts = status.get("parts") or []
+    own = [float(part.get("cpu_seconds") or 0) for part in parts if part["role"] != "server"]
+    used = sum(own) if parts else float((status.get("usage") or {}).get("cpu_seconds") or 0)
+    return float(status["results"]["at"]) - started, used + children_cpu() - before
+
+
+def children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def environment_by_hand(folder: Path, address: str) -> dict[str, str]:
@@ -63,9 +88,9 @@ def environment_by_hand(folder: Path, address: str) -> dict[str, str]:
     return {**clean, **own, "METIER_SPARK_JAR": str(jar)}
 
 
-def by_hand(folder: Path) -> float:
+def by_hand(folder: Path) -> Measure:
     """The driver's JVM and two executors' as a person would start them."""
-    started = time.time()
+    started, before = time.time(), children_cpu()
     executors = []
     for i in (1, 2):
         environment = environment_by_hand(folder / f"e{i}", f"127.77.0.1{i}")
@@ -81,17 +106,41 @@ def by_hand(folder: Path) -> float:
     jvm = {**environment, **spark.jvm_environment(environment)}
     done = subprocess.run([*command, str(folder / "words.py")], env=jvm, capture_output=True, text=True, timeout=300)
     for executor in executors:
-        executor.wait(30)
-    return when(done) - started
+        executor.wait(60)
+    return when(done) - started, children_cpu() - before
 
 
-def local(folder: Path) -> float:
-    started = time.time()
+def local(folder: Path) -> Measure:
+    started, before = time.time(), children_cpu()
     environment = environment_by_hand(folder / "local", "127.0.0.1")
     submit = Path(environment["SPARK_HOME"]) / "bin" / "spark-submit"
     words = [str(submit), "--master", "local[2]", "--driver-memory", "512m", str(folder / "words.py")]
     environment["SPARK_LOCAL_IP"] = "127.0.0.1"
-    return when(subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)) - started
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    return when(done) - started, children_cpu() - before
+
+
+def client(folder: Path, remote: str, token: str) -> Measure:
+    """A fresh process with PySpark alone."""
+    started, before = time.time(), children_cpu()
+    environment = environment_by_hand(folder / "client", "127.0.0.1") | {"SPARK_CONNECT_AUTHENTICATE_TOKEN": token}
+    words = [str(PYTHON), str(folder / "words.py"), remote]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    return when(done) - started, children_cpu() - before
+
+
+def token_of(server: Server) -> str:
+    """The token of the warm Spark, from its server's environment."""
+    for entry in Path("/proc").iterdir():
+        try:
+            environment = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        values = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
+        name = values.get(b"METIER_POD_NAME", b"").decode()
+        if name.startswith("warm-spark-") and str(server.data).encode() in environment:
+            return values[b"SPARK_CONNECT_AUTHENTICATE_TOKEN"].decode()
+    raise AssertionError("no warm Spark runs")
 
 
 def when(done: subprocess.CompletedProcess[str]) -> float:
@@ -100,34 +149,50 @@ def when(done: subprocess.CompletedProcess[str]) -> float:
     return float(found[0])
 
 
-def measured(call: Callable[[], float]) -> tuple[float, float]:
-    before = machine_cpu()
-    seconds = call()
-    return seconds, machine_cpu() - before
+def interleaved(ways: dict[str, Callable[[], Measure]]) -> dict[str, list[Measure]]:
+    out: dict[str, list[Measure]] = {name: [] for name in ways}
+    for i in range(REPEAT + 1):
+        for name, call in ways.items():
+            value = call()
+            if i > 0:  # the first round fills caches: pages, and the archives of classes
+                out[name].append(value)
+    return out
+
+
+def show(title: str, measured: dict[str, list[Measure]], peer: str) -> None:
+    bare = median(seconds for seconds, _ in measured[peer])
+    rows = []
+    for name, values in measured.items():
+        seconds, cpu = median(v[0] for v in values), median(v[1] for v in values)
+        rows.append((name, f"{seconds:.2f}", f"{cpu:.1f}", f"{seconds - bare:+.2f}", f"{seconds / bare:.2f}"))
+    table(f"{title}, s ({REPEAT} rounds)", ("way", "median", "cpu", "- bare", "/ bare"), rows)
 
 
 def main() -> None:
-    ways: dict[str, list[tuple[float, float]]] = {"metier, 2 executors": [], "by hand, 2 executors": [], "local[2]": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "words.py").write_text(JOB)
         with running(folder / "data", python=str(PYTHON)) as server:
-            calls: list[Callable[[], float]] = [
-                lambda: ours(server, folder),
-                lambda: by_hand(folder),
-                lambda: local(folder),
-            ]
-            for i in range(REPEAT + 1):
-                for name, call in zip(ways, calls):
-                    value = measured(call)
-                    if i > 0:  # the first round warms the page cache
-                        ways[name].append(value)
-    hand = median(seconds for seconds, _ in ways["by hand, 2 executors"])
-    rows = []
-    for name, values in ways.items():
-        seconds, cpu = median(v[0] for v in values), median(v[1] for v in values)
-        rows.append((name, f"{seconds:.2f}", f"{cpu:.1f}", f"{seconds - hand:+.2f}"))
-    table(f"spark, submit to result, s ({REPEAT} rounds)", ("way", "median", "cpu", "against by hand"), rows)
+            cold = ["--kind", "spark", "--replicas", "2"]
+            ways: dict[str, Callable[[], Measure]] = {
+                "metier, 2 executors": lambda: ours(server, folder, *cold),
+                "by hand, 2 executors": lambda: by_hand(folder),
+                "spark-submit local[2]": lambda: local(folder),
+            }
+            first = interleaved(ways)
+            show("spark, submit to result", first, "by hand, 2 executors")
+            warm = ["--kind", "spark", "--replicas", "2", "--set", "spec.warm=true"]
+            remote = submit(server, folder, *warm)["results"]["remote"]
+            token = token_of(server)
+            service = ["--kind", "remote-spark", "-e", f"METIER_SPARK_SERVICE={remote}"]
+            service += ["-e", f"SPARK_CONNECT_AUTHENTICATE_TOKEN={token}"]
+            ways = {
+                "metier, warm": lambda: ours(server, folder, *warm),
+                "metier, remote-spark": lambda: ours(server, folder, *service),
+                "bare client": lambda: client(folder, remote, token),
+                "spark-submit local[2]": lambda: local(folder),
+            }
+            show("warm spark, submit to result", interleaved(ways), "bare client")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "api/engine_api.h"
+#include "resource/labels.h"
 
 namespace metier::api {
 namespace {
@@ -20,11 +21,25 @@ Async<net::Response> why(EngineApi& api, Call& call) {
   co_return ok_json(to_json(cause));
 }
 
+// What the engine of a live run's kind says of its work ({jobs, stages, tasks, executors} of Spark), or null.
+Json progress_of(EngineApi& api, const std::string& project, const std::string& uid) {
+  for (const ResourceStatus& status : api.engine.resources_of(project, uid)) {
+    const Json* progress = find_path(status.status, "progress");
+    if (progress != nullptr && !status.labels.contains(std::string(kSharedLabel))) {
+      return *progress;
+    }
+  }
+  return nullptr;
+}
+
 Async<net::Response> parts(EngineApi& api, Call& call) {
   const std::string project = project_of(call);
   METIER_API_TRY(uid, api.describe.find_run(project, call.at("uid")));
   METIER_API_TRY(all, api.engine.parts(project, uid));
-  Json out = JsonObject{{"uid", uid}, {"project", project}, {"parts", std::move(all)}};
+  Json out = JsonObject{{"uid", uid},
+                        {"project", project},
+                        {"parts", std::move(all)},
+                        {"progress", progress_of(api, project, uid)}};
   api.engine.masker_of(project, uid).mask(out);
   co_return ok_json(std::move(out));
 }

@@ -60,9 +60,18 @@ bool ask_abort(Command& command, const InterruptCounter& counter, int before, st
   return false;
 }
 
-// What the live line says of a run in `state`: why it waits, or that it runs.
+// What the live line says of a run in `state`: why it waits, or how far it is.
 std::string live_text(Command& command, const std::string& project, const std::string& uid,
                       std::string_view state) {
+  if (state == "running") {
+    auto parts =
+        command.session.get(fmt::format("/api/metier/v1/runs/{}/parts?project={}", uid, project));
+    const auto* progress =
+        parts && parts->is_object() ? parts->as_object().if_contains("progress") : nullptr;
+    const auto text = progress == nullptr ? std::string()
+                                          : progress_text(*progress, command.screen.style().glyphs);
+    return text.empty() ? std::string(state) : text;
+  }
   if (state != "pending" && state != "created" && state != "pendingRetry") {
     return std::string(state);
   }

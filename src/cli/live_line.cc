@@ -4,6 +4,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -27,7 +28,40 @@ void set_timer(suseconds_t every) {
   ::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
+std::int64_t count(const Json& progress, const char* what, const char* which) {
+  const Json* found = find_path(progress, fmt::format("{}.{}", what, which));
+  return found != nullptr && found->is_int64() ? std::max<std::int64_t>(0, found->get_int64()) : 0;
+}
+
 }  // namespace
+
+std::string progress_text(const Json& progress, bool glyphs) {
+  const auto total = count(progress, "tasks", "total");
+  if (total == 0) { return {}; }
+  const auto done = std::min(count(progress, "tasks", "done"), total);
+  constexpr std::int64_t kCells = 20;
+  std::string bar(glyphs ? "▕" : "[");
+  for (std::int64_t cell = 0; cell < kCells; ++cell) {
+    const bool full = cell < done * kCells / total;
+    bar += glyphs ? (full ? "█" : "░") : (full ? "#" : ".");
+  }
+  bar += glyphs ? "▏" : "]";
+  const char* dot = glyphs ? "·" : "-";
+  std::string out = fmt::format("{} {}/{} tasks", bar, done, total);
+  if (const auto failed = count(progress, "tasks", "failed"); failed > 0) {
+    out += fmt::format(" ({} failed)", failed);
+  }
+  const auto stages = count(progress, "stages", "done") + count(progress, "stages", "running");
+  if (stages > 0) {
+    out += fmt::format(" {} {}/{} stages", dot, count(progress, "stages", "done"), stages);
+  }
+  if (const Json* executors = find_path(progress, "executors");
+      executors != nullptr && executors->is_int64()) {
+    out += fmt::format(" {} {} executor{}", dot, executors->get_int64(),
+                       executors->get_int64() == 1 ? "" : "s");
+  }
+  return out;
+}
 
 LiveLine::LiveLine(const Screen& screen)
     : screen_(screen),

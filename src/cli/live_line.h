@@ -12,6 +12,9 @@
 
 namespace metier::cli {
 
+// "▕███░░░░░▏ 7/12 tasks · 2/5 stages · 2 executors" of what an engine says of its work; empty when it says no tasks.
+std::string progress_text(const Json& progress, bool glyphs);
+
 class LiveLine final {
  public:
   explicit LiveLine(const Screen& screen);

@@ -4,14 +4,18 @@
 
 #include "base/clock.h"
 #include "base/quantity.h"
+#include "cli/live_line.h"
 
 namespace metier::cli {
 namespace {
 
-Result<JsonArray> parts_of(Command& command, const std::string& uid) {
-  METIER_TRY(answer, command.session.get(fmt::format("/api/metier/v1/runs/{}/parts?project={}", uid,
-                                                     command.project)));
-  const auto* list = answer.is_object() ? array_in(answer.as_object(), "parts") : nullptr;
+Result<Json> answer_of(Command& command, const std::string& uid) {
+  return command.session.get(
+      fmt::format("/api/metier/v1/runs/{}/parts?project={}", uid, command.project));
+}
+
+JsonArray parts_in(const Json& answer) {
+  const auto* list = answer.is_object() ? array_in(answer.get_object(), "parts") : nullptr;
   return list == nullptr ? JsonArray{} : *list;
 }
 
@@ -40,13 +44,14 @@ std::string ended(const JsonObject& part) {
 }  // namespace
 
 void show_parts(Command& command, const std::string& uid) {
-  const auto parts = parts_of(command, uid);
-  if (!parts || parts->empty()) { return; }
+  const auto answer = answer_of(command, uid);
+  const auto parts = answer ? parts_in(*answer) : JsonArray{};
+  if (parts.empty()) { return; }
   auto& screen = command.screen;
   screen.out("parts\n");
   std::size_t widest = 4;
-  for (const auto& part : *parts) { widest = std::max(widest, string_at(part, "name").size()); }
-  for (const auto& entry : *parts) {
+  for (const auto& part : parts) { widest = std::max(widest, string_at(part, "name").size()); }
+  for (const auto& entry : parts) {
     const auto* part = entry.if_object();
     if (part == nullptr) { continue; }
     const auto state = string_in(*part, "state");
@@ -62,10 +67,15 @@ void show_parts(Command& command, const std::string& uid) {
     if (const auto why = ended(*part); !why.empty()) { line += "  " + why; }
     screen.out(line + "\n");
   }
+  if (const auto* progress = answer->as_object().if_contains("progress")) {
+    const auto text = progress_text(*progress, screen.style().glyphs);
+    if (!text.empty()) { screen.out(fmt::format("progress  {}\n", text)); }
+  }
 }
 
 Result<int> logs_of_parts(Command& command, const std::string& uid, const LogView& view) {
-  METIER_TRY(parts, parts_of(command, uid));
+  METIER_TRY(answer, answer_of(command, uid));
+  const auto parts = parts_in(answer);
   if (parts.empty()) {
     return fail(invalid("--part", "the run has one pod, and so one log", "leave --part out"));
   }

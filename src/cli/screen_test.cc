@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "cli/live_line.h"
 #include "cli/outcome.h"
 
 namespace metier::cli {
@@ -29,6 +30,20 @@ std::string written(const Table& table, int width, bool colour = false) {
   }
   ::close(ends[0]);
   return out;
+}
+
+TEST(Progress, IsABarWithItsNumbers) {
+  const auto progress = *parse_json(
+      R"({"tasks":{"done":6,"total":12,"failed":1},"stages":{"done":2,"running":1},"executors":1})");
+  EXPECT_EQ(progress_text(progress, false),
+            "[##########..........] 6/12 tasks (1 failed) - 2/3 stages - 1 executor");
+  EXPECT_EQ(progress_text(progress, true),
+            "▕██████████░░░░░░░░░░▏ 6/12 tasks (1 failed) · 2/3 stages · 1 executor");
+  EXPECT_EQ(progress_text(*parse_json(R"({"workers":{"ready":2}})"), true), "")
+      << "another engine's";
+  EXPECT_EQ(progress_text(Json(), true), "");
+  EXPECT_EQ(progress_text(*parse_json(R"({"tasks":{"done":9,"total":4}})"), false),
+            "[####################] 4/4 tasks");
 }
 
 const Table kTable{{{"NAME"}, {"AGE", 2}, {"RESULT", 1}},

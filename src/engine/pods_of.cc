@@ -53,8 +53,11 @@ void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit
     visit(part);
     return;
   }
-  if (resource.kind == "SparkApplication") {  // its roles are not written as pod templates
-    JsonObject& spec = ensure_object(resource.body, "spec");
+  if (resource.kind == "SparkApplication" ||
+      resource.kind == "SparkConnect") {  // their roles are not written as pod templates
+    JsonObject& own = ensure_object(resource.body, "spec");
+    JsonObject* application = object_in(own, "application");  // of a warm Spark
+    JsonObject& spec = application == nullptr ? own : *application;
     for (const std::string_view role : {"driver", "executor"}) {
       if (JsonObject* body = object_in(spec, role)) {
         PodPart part = part_of(*body, [body]() -> JsonObject& { return *body; });

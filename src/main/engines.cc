@@ -80,4 +80,17 @@ std::vector<KindHealth> spark_health() {
   return {std::move(spark), std::move(remote)};
 }
 
+std::map<std::string, std::string> spark_services() {
+  constexpr std::string_view kStart = "METIER_SPARK_SERVICE_";
+  std::map<std::string, std::string> out;
+  for (char** one = environ; *one != nullptr; ++one) {
+    const std::string_view text(*one);
+    const std::size_t equals = text.find('=');
+    if (text.starts_with(kStart) && equals > kStart.size()) {
+      out.emplace(text.substr(0, equals), text.substr(equals + 1));
+    }
+  }
+  return out;
+}
+
 }  // namespace metier

@@ -1,6 +1,7 @@
 // What engines of kinds are installed on this machine, for `metier kinds --check`.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,5 +19,7 @@ Java find_java(const std::string& home, const std::string& path);
 
 // spark and remote-spark.
 std::vector<KindHealth> spark_health();
+// Spark services that this server's environment names: METIER_SPARK_SERVICE_<NAME> with their addresses.
+std::map<std::string, std::string> spark_services();
 
 }  // namespace metier

@@ -122,6 +122,7 @@ Result<EnvironmentSpec> PodEnvironments::spec_of(const BuildAsk& ask) const {
 
 Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
   Ambient out;
+  for (const auto& [name, value] : options_.variables) { out.env.emplace_back(name, value); }
   const auto uid = pod.metadata.labels.find("mlrun/uid");
   if (uid != pod.metadata.labels.end() && options_.token) {
     out.env.emplace_back("MLRUN_HTTPDB__TOKEN",

@@ -30,6 +30,7 @@ class PodEnvironments final : public EnvironmentBuilder {
     std::string python;  // the default interpreter
     std::string lib;     // the unpacked bundle
     std::function<std::string(const std::string& project, const std::string& uid)> token;
+    std::map<std::string, std::string> variables = {};  // of every pod; its own win
   };
   PodEnvironments(Executor loop, Environments& environments, Options options)
       : environments_(environments), options_(std::move(options)), scope_(loop) {}

@@ -22,6 +22,7 @@
 #include "cluster/controllers/dask/dask_cluster.h"
 #include "cluster/controllers/mpi/mpi_job.h"
 #include "cluster/controllers/nuclio/nuclio_controller.h"
+#include "cluster/controllers/spark/connect_controller.h"
 #include "cluster/controllers/spark/spark_controller.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/net_probe_client.h"
@@ -32,6 +33,7 @@
 #include "gate/gate.h"
 #include "kind/builtin.h"
 #include "kind/dask/dask_lowering.h"
+#include "kind/spark/spark_warm.h"
 #include "main/bundle.h"
 #include "main/engines.h"
 #include "main/engines_of_host.h"
@@ -261,12 +263,13 @@ class Server final {
                        .folder = options_.data + "/environments", .uv = uv_program(), .log = log_});
     pod_environments_ = std::make_unique<PodEnvironments>(
         executor_, *environments_,
-        PodEnvironments::Options{
-            .python = python_,
-            .lib = lib_,
-            .token = [this](const std::string& project, const std::string& uid) {
-              return engine_->tokens().token(project, uid);
-            }});
+        PodEnvironments::Options{.python = python_,
+                                 .lib = lib_,
+                                 .token =
+                                     [this](const std::string& project, const std::string& uid) {
+                                       return engine_->tokens().token(project, uid);
+                                     },
+                                 .variables = spark_services()});
     ProcessDriver::Options driver;
     driver.data = options_.data;
     driver.shim = lib_ + "/metier-shim";
@@ -293,6 +296,11 @@ class Server final {
         return std::map<std::string, std::string>{{"tls.crt", identity.certificate},
                                                   {"tls.key", identity.key}};
       }
+      if (name.ends_with(kSparkToken)) {
+        METIER_TRY(secret, read_file(options_.data + "/secret.key", 4096));
+        return std::map<std::string, std::string>{
+            {"token", sha256_hex(secret + "\n" + secret_project + "/" + name)}};
+      }
       return objects_->open_secret(secret_project, name);
     };
     embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""},
@@ -314,9 +322,11 @@ class Server final {
     client_ = net::make_client(executor_);
     make_functions();
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);
+    METIER_TRY(archives, archive_folder());
     embedded.controllers = {std::make_shared<DaskClusterController>(client_.get(), clock_),
                             std::make_shared<NuclioController>(*functions_),
-                            std::make_shared<SparkController>(client_.get()),
+                            std::make_shared<SparkController>(client_.get(), archives),
+                            std::make_shared<SparkConnectController>(client_.get(), archives),
                             std::make_shared<MpiJobController>(lib_ + "/metier-mpi")};
     embedded.probe_client = probe_client_.get();
     embedded.clock = &clock_;
@@ -325,6 +335,16 @@ class Server final {
     cluster_ = std::make_unique<EmbeddedCluster>(executor_, store_->objects(), *driver_,
                                                  std::move(embedded));
     return {};
+  }
+
+  // Class-data archives of Spark's JVMs. Pods of every user keep theirs in a folder of their own here, as in /tmp.
+  Result<std::string> archive_folder() const {
+    std::string folder = options_.data + "/spark";
+    METIER_CHECK(make_folders(folder, 0755));
+    if (::geteuid() == 0 && ::chmod(folder.c_str(), 01777) != 0) {
+      return fail(errno_error(folder, errno));
+    }
+    return folder;
   }
 
   void make_functions() {

@@ -46,6 +46,54 @@ def fail(context):
         raise ValueError("no such luck")
     spark.sparkContext.parallelize(range(2), 2).map(broken).collect()
 
+def waves(context, pause: float = 8):
+    from pyspark.sql import SparkSession
+    sc = SparkSession.builder.getOrCreate().sparkContext
+    def executors():
+        return sc._jsc.sc().getExecutorMemoryStatus().size() - 1
+    seen = [executors()]
+    def wait(x):
+        time.sleep(1.5)
+        return x % 3, 1
+    print("begin", flush=True)
+    import threading
+    most = []
+    done = threading.Event()
+    def look():
+        while not done.wait(0.2):
+            most.append(executors())
+    threading.Thread(target=look, daemon=True).start()
+    counts = dict(sc.parallelize(range(24), 24).map(wait).reduceByKey(lambda a, b: a + b).collect())
+    done.set()
+    context.log_result("most", max(most))
+    context.log_result("counts", [counts[k] for k in sorted(counts)])
+    ends = time.monotonic() + 120
+    while executors() > 1 and time.monotonic() < ends:
+        time.sleep(0.2)
+    context.log_result("least", executors())
+    context.log_result("again", sc.parallelize(range(4), 4).sum())
+
+def once(context, marker: str):
+    total = __import__("pyspark").SparkContext.getOrCreate().parallelize(range(10), 2).sum()
+    first = not os.path.exists(marker)
+    open(marker, "a").close()
+    context.log_result("total", total)
+    if first:
+        print("first attempt", flush=True)
+        os._exit(3)
+
+def warm(context, n: int = 1000):
+    from pyspark.sql import SparkSession, functions as F
+    spark = SparkSession.builder.appName("mine").getOrCreate()
+    twice = F.udf(lambda x: helpers.twice(x) + one(x), "long")
+    context.log_result("sum", spark.range(n).agg(F.sum(twice("id"))).first()[0])
+    context.log_result("session", type(spark).__module__)
+    context.log_result("server", os.environ["SPARK_REMOTE"])
+
+def classic(context):
+    from pyspark.sql import SparkSession
+    SparkSession.builder.getOrCreate().sparkContext.parallelize(range(3)).sum()
+
 def connected(context):
     from pyspark.sql import SparkSession, functions as F
     spark = SparkSession.builder.getOrCreate()

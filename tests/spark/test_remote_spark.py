@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from metier_runner import spark
-from support.server import Server, free_port
-from test_spark import run
+from support.server import BINARY, Server, free_port, running
+from test_spark import only_all, run
 
 
 def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Popen[bytes]:
@@ -23,6 +23,7 @@ def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Pop
     environment |= {"SPARK_HOME": str(home), "METIER_JOURNAL": str(folder / "journal"), "TMPDIR": str(folder)}
     environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SCALA_VERSION": spark.spark_version(str(home))[1]}
     environment |= {"PYSPARK_PYTHON": str(python), "PYTHONPATH": str(home.parent)}
+    environment["METIER_SPARK_JAR"] = str(Path(BINARY).parent / "src" / "main" / "metier-spark.jar")
     command = [*spark.java_command(environment, "warn", memory), *words]
     with open(folder / "log", "ab") as log:
         return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
@@ -90,6 +91,7 @@ def yaml_for(folder: Path, service: str) -> str:
     return str(path)
 
 
+@only_all
 def test_a_session_goes_to_the_standalone_master(server: Server, folder: Path, master: str) -> None:
     function = yaml_for(folder, master)
     code, done, errors = run(server, folder, "-f", function, "--handler", "connected")
@@ -102,6 +104,17 @@ def test_a_session_goes_to_the_connect_server(server: Server, folder: Path, conn
     code, done, errors = run(server, folder, "-f", function, "--handler", "connected")
     assert code == 0, errors
     assert done["status"]["results"] == {"sum": 499500, "session": "pyspark.sql.connect.session"}
+
+
+def test_a_name_is_looked_up_in_the_servers_settings(tmp_path: Path, folder: Path, python: Path) -> None:
+    sites = {"METIER_SPARK_SERVICE_BIG_DATA": "mesos://127.0.0.1:1"}
+    with running(tmp_path / "data", python=str(python), env=sites) as server:
+        function = yaml_for(folder, "big-data")
+        done = server.metier("run", "-f", function, "--handler", "connected", cwd=folder, timeout=120)
+        assert "'mesos://127.0.0.1:1' is no address of a Spark service" in done.stderr, done.stderr
+        function = yaml_for(folder, "nobody")
+        done = server.metier("run", "-f", function, "--handler", "connected", cwd=folder, timeout=120)
+        assert "METIER_SPARK_SERVICE_NOBODY is not set" in done.stderr, done.stderr
 
 
 def test_livy_is_refused(server: Server, folder: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from support.server import Server
 
+only_all = pytest.mark.skipif(not os.environ.get("METIER_TEST_ALL"), reason="tested under --all")
+
 
 def run(server: Server, folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     done = server.metier("run", *arguments, "-o", "json", cwd=folder, timeout=300)
@@ -77,10 +79,11 @@ def test_a_job_uses_both_executors_and_leaves_nothing(server: Server, folder: Pa
     name = done["metadata"]["name"]
     assert len(results["places"]) == 2
     assert all(place.startswith(name) and "-exec-" in place for place in results["places"])
-    assert sorted(a["kind"] for a in done["status"]["artifacts"]) == [
-        "artifact",
-        "dataset",
-    ]  # Spark's event log is kept
+    kept = {a["metadata"]["key"]: a["spec"]["target_path"] for a in done["status"]["artifacts"]}
+    assert set(kept) == {"spark-events", "squares"}
+    assert '"Event":"SparkListenerApplicationEnd"' in Path(kept["spark-events"]).read_text()
+    driver = next(p for n, p in pods_of(server, done["metadata"]["uid"]).items() if n.endswith("-driver"))
+    assert driver["status"]["phase"] == "Succeeded"
     wait_for("processes end", lambda: not processes_of(server), 30)
 
 
@@ -91,28 +94,76 @@ def test_an_exception_in_a_task_fails_the_run_with_its_words(server: Server, fol
     assert "no such luck" in done["status"]["error"]
 
 
-def test_a_lost_executor_is_replaced_and_the_job_ends_well(server: Server, folder: Path) -> None:
+def ended(server: Server, uid: str) -> dict[str, Any]:
+    return dict(wait_for("the end", lambda: (s := state_of(server, uid))["state"] in ("completed", "error") and s, 300))
+
+
+def test_a_lost_executor_and_a_lost_server_cost_the_job_nothing(server: Server, folder: Path) -> None:
     uid = begin(server, folder, "count.py:slow", "--kind", "spark", "--replicas", "2", "-p", "seconds=16")
     victim = wait_for(
         "an executor", lambda: java_of(server, next((n for n in pods_of(server, uid) if n.endswith("exec-2")), "none"))
     )
     wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
     os.kill(victim, signal.SIGKILL)
-    status = wait_for("the end", lambda: (s := state_of(server, uid))["state"] in ("completed", "error") and s, 240)
+    progress = wait_for("progress", lambda: progress_of(server, uid))
+    assert progress["tasks"]["total"] == 16
+    assert "/16 tasks" in server.metier("describe", uid).stdout
+    before = set(processes_of(server))
+    server.kill()
+    server.start()
+    assert before & set(processes_of(server)), "its processes live on"
+    status = ended(server, uid)
     assert status["state"] == "completed", status
     assert status["results"]["tasks"] == 16
     assert any(n.endswith("exec-3") for n in pods_of(server, uid)), "its place was taken"
 
 
-def test_a_lost_driver_ends_the_run_with_its_cause(server: Server, folder: Path) -> None:
-    uid = begin(server, folder, "count.py:slow", "--kind", "spark", "-p", "seconds=100")
-    wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
+def progress_of(server: Server, uid: str) -> dict[str, Any]:
+    answer = server.call("GET", f"/api/metier/v1/runs/{uid}/parts?project=default").json()
+    progress = answer["progress"] or {}
+    return progress if progress.get("tasks", {}).get("total") else {}
+
+
+def kill_driver(server: Server, uid: str) -> None:
     driver = next(n for n in pods_of(server, uid) if n.endswith("-driver"))
     jvm = Path(f"/proc/{java_of(server, driver)}/stat").read_text()
     os.kill(int(jvm.rpartition(")")[2].split()[1]), signal.SIGKILL)  # its parent, the user's Python
-    status = wait_for("the end", lambda: (s := state_of(server, uid))["state"] in ("completed", "error") and s)
-    assert status["state"] == "error"
+
+
+@only_all
+def test_a_lost_driver_ends_the_run_with_its_cause(server: Server, folder: Path) -> None:
+    uid = begin(server, folder, "count.py:slow", "--kind", "spark", "-p", "seconds=100")
+    wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
+    kill_driver(server, uid)
+    assert ended(server, uid)["state"] == "error"
     wait_for("processes end", lambda: not processes_of(server), 60)
+
+
+@only_all
+def test_a_driver_starts_again_by_its_policy(server: Server, folder: Path, tmp_path: Path) -> None:
+    policy = {"type": "OnFailure", "retries": 1, "retry_interval": 1}
+    wish = ["--kind", "spark", "--set", f"spec.restart_policy={json.dumps(policy)}", "-p", f"marker={tmp_path / 'm'}"]
+    code, done, errors = run(server, folder, "count.py:once", *wish)
+    assert code == 0, errors
+    assert done["status"]["results"]["total"] == 45
+    drivers = [n for n in pods_of(server, done["metadata"]["uid"]) if n.endswith("-driver")]
+    assert len(drivers) == 2
+    assert "first attempt" in server.metier("logs", done["metadata"]["uid"], "--part", "driver").stdout
+
+
+def test_executors_come_with_need_and_go_without(server: Server, folder: Path) -> None:
+    conf = {
+        "spark.dynamicAllocation.executorIdleTimeout": "3s",
+        "spark.dynamicAllocation.shuffleTracking.timeout": "3s",
+    }
+    wish = ["--min", "1", "--max", "3", "--set", f"spec.spark_conf={json.dumps(conf)}"]
+    code, done, errors = run(server, folder, "count.py:waves", "--kind", "spark", *wish)
+    assert code == 0, errors
+    results = done["status"]["results"]
+    assert results["counts"] == [8, 8, 8]
+    assert results["most"] == 3
+    assert results["least"] == 1
+    assert results["again"] == 6
 
 
 def test_abort_ends_every_part(server: Server, folder: Path) -> None:
@@ -136,15 +187,3 @@ def test_wrong_use_is_one_sentence(server: Server, folder: Path, arguments: list
     assert done.returncode in (2, 5), done.stdout
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
-
-
-def test_a_killed_server_adopts_the_application(server: Server, folder: Path) -> None:
-    uid = begin(server, folder, "count.py:slow", "--kind", "spark", "-p", "seconds=16")
-    wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
-    before = set(processes_of(server))
-    server.kill()
-    server.start()
-    assert before <= set(processes_of(server)), "every process lives on"
-    status = wait_for("the end", lambda: (s := state_of(server, uid))["state"] in ("completed", "error") and s, 240)
-    assert status["state"] == "completed", status
-    assert status["results"]["tasks"] == 16

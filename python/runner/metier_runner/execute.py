@@ -101,8 +101,8 @@ def _leave_cluster(context: Context) -> None:
 
 @contextlib.contextmanager
 def _engine(job: Job) -> Iterator[None]:
-    """The engine of kinds that have one, around the user's code; without one it costs a look at two variables."""
-    if "METIER_SPARK" not in job.environment and not job.environment.get("METIER_SPARK_SERVICE"):
+    """The engine of kinds that have one, around the user's code; without one it costs a look at three variables."""
+    if not any(job.environment.get(name) for name in ("METIER_SPARK", "METIER_SPARK_WARM", "METIER_SPARK_SERVICE")):
         yield
         return
     from .failure import keep_text

@@ -221,9 +221,12 @@ def _hint(error: BaseException, frame: FrameType | None, context: Context | None
     """From a fixed table, only where it is certain."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
-        environment = os.environ.get("METIER_ENVIRONMENT") or os.path.basename(sys.prefix) or sys.prefix
-        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        return f"environment '{environment}' (Python {version}) has no {package}; add it: --requirements FILE with a line '{package}'"
+        return f"{environment_name()} has no {package}; add it: --requirements FILE with a line '{package}'"
+    if _needs_classic_spark(error):
+        return (
+            "a Spark Connect session has DataFrames and SQL only; for sparkContext and RDDs start cold: leave spec.warm out "
+            "(--set spec.warm=false), or take kind spark or a spark:// service instead of sc://"
+        )
     if isinstance(error, MemoryError):
         return "the memory of this pod was not enough, ask for more with --mem"
     if isinstance(error, (TypeError, ValueError)) and frame is not None and context is not None:
@@ -231,6 +234,21 @@ def _hint(error: BaseException, frame: FrameType | None, context: Context | None
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str) and not os.path.isabs(error.filename):
         return f"relative paths are looked up in {os.getcwd()}"
     return ""
+
+
+def _needs_classic_spark(error: BaseException) -> bool:
+    """PySpark's own words for what a Connect session does not have."""
+    if not os.environ.get("SPARK_REMOTE") or type(error).__module__.split(".")[0] != "pyspark":
+        return False
+    condition = getattr(error, "getCondition", None) or getattr(error, "getErrorClass", None)
+    known = ("JVM_ATTRIBUTE_NOT_SUPPORTED", "CONTEXT_UNAVAILABLE_FOR_REMOTE_CLIENT", "UNSUPPORTED_OPERATION")
+    return callable(condition) and condition() in known
+
+
+def environment_name() -> str:
+    """What this run runs in, as messages name it."""
+    name = os.environ.get("METIER_ENVIRONMENT") or os.path.basename(sys.prefix) or sys.prefix
+    return f"environment '{name}' (Python {sys.version_info[0]}.{sys.version_info[1]})"
 
 
 def _text_parameter(frame: FrameType, context: Context) -> str:

@@ -6,6 +6,7 @@ the script and the JVM that works out its command line; PySpark finds it by its 
 
     python -m metier_runner.spark executor               one executor towards METIER_SPARK_DRIVER_ADDR
     python -m metier_runner.spark driver FILE.jar ARGS   a Java or Scala program
+    python -m metier_runner.spark connect                a warm Spark (spark_connect.py)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -25,7 +27,9 @@ from collections.abc import MutableMapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import InvalidArgument, NotFound, RunnerError
+from .errors import NotFound, RunnerError
+from .failure import environment_name
+from .spark_archive import Archive
 
 if TYPE_CHECKING:
     from .context import Context
@@ -73,10 +77,13 @@ logger.shell.level = {level}
 class SparkMissing(RunnerError):
     """The engine, or the Java it needs, is not on this machine."""
 
+    code = "EngineMissing"
 
-def wanted(environment: MutableMapping[str, str]) -> bool:
-    """True in the driver pod of kind spark and in the pod of kind remote-spark."""
-    return "METIER_SPARK" in environment or bool(environment.get("METIER_SPARK_SERVICE"))
+
+class DependencyMissing(NotFound):
+    """A jar, file or package that the application brings is not there."""
+
+    code = "StartFailed"
 
 
 class Session:
@@ -86,16 +93,24 @@ class Session:
         self._environment = environment
         self._gateway: subprocess.Popen[bytes] | None = None
         self._folder = ""
+        self._packages = ""
+        self._archive: Archive | None = None
 
     def begin(self) -> None:
         """Start the driver's JVM, or point PySpark at the service. Raises SparkMissing and InvalidArgument."""
         if "METIER_SPARK" not in self._environment:
-            use_service(self._environment)
+            from . import spark_connect
+
+            warm = bool(self._environment.get(spark_connect.WARM))
+            (spark_connect.use_warm if warm else spark_connect.use_service)(self._environment)
             return
         start = read_start(self._environment)
+        self._packages = str((start.get("conf") or {}).get("spark.jars.packages", ""))
         self._folder = work_folder(self._environment)
         information = os.path.join(self._folder, "spark-gateway")
         words = [*driver_command(start, self._environment, self._folder), "pyspark-shell"]
+        self._archive = archive_of(self._environment, "driver", words)
+        words[1:1] = self._archive.options
         jvm = {**self._environment, **jvm_environment(self._environment), "_PYSPARK_DRIVER_CONN_INFO_PATH": information}
         jvm.pop("MLRUN_EXEC_CODE", None)
         self._gateway = subprocess.Popen(words, stdin=subprocess.PIPE, env=jvm)
@@ -109,12 +124,18 @@ class Session:
             self._environment.update(found)
 
     def share_module(self, module: Any) -> None:
-        """Let executors have the functions of the user's file: they cannot import it."""
+        """Let executors have the functions of the user's file: they cannot import it. A warm Spark's have nothing of its folder either."""
         cloudpickle = sys.modules.get("pyspark.cloudpickle")
         if cloudpickle is None or module is None:
             return
-        with contextlib.suppress(Exception):
-            cloudpickle.register_pickle_by_value(module)
+        shared = [module]
+        if self._environment.get("METIER_SPARK_WARM"):
+            folder = os.path.dirname(os.path.abspath(getattr(module, "__file__", "") or "")) + os.sep
+            others = [other for other in list(sys.modules.values()) if str(getattr(other, "__file__", "") or "").startswith(folder)]
+            shared += [other for other in others if other is not module and "site-packages" not in str(other.__file__)]
+        for one in shared:
+            with contextlib.suppress(Exception):
+                cloudpickle.register_pickle_by_value(one)
 
     def end(self) -> None:
         """Stop the session that the user's code left, and the JVM. Executors hear of it and leave."""
@@ -124,16 +145,22 @@ class Session:
             with contextlib.suppress(Exception):
                 active.stop()
         if self._gateway is None:
+            from . import spark_connect
+
+            spark_connect.end_session()
             return
         assert self._gateway.stdin is not None
         with contextlib.suppress(OSError):
             self._gateway.stdin.close()
+        making = self._archive is not None and self._archive.making
         try:
-            self._gateway.wait(timeout=10)
+            self._gateway.wait(timeout=60 if making else 10)
         except subprocess.TimeoutExpired:
             self._gateway.kill()
             self._gateway.wait()
         self._gateway = None
+        if self._archive is not None:
+            self._archive.keep()
 
     def keep_events(self, context: Context) -> None:
         """Keep Spark's event log with the run: what the history server shows after the end."""
@@ -149,7 +176,7 @@ class Session:
         assert self._gateway is not None
         while True:
             if self._gateway.poll() is not None:
-                raise RunnerError(f"Spark's driver ended before it began, exit code {self._gateway.returncode}: its lines above say why")
+                raise ended_early(self._gateway.returncode, self._packages)
             try:
                 with open(path, "rb") as stream:
                     data = stream.read()
@@ -159,6 +186,16 @@ class Session:
             except (OSError, struct.error):
                 pass
             time.sleep(0.01)
+
+
+def ended_early(code: int, packages: str) -> RunnerError:
+    """Why a driver's JVM that said no word is gone: it fetches the application's packages before anything else."""
+    if packages:
+        return DependencyMissing(
+            f"deps.packages could not be brought: {packages} (Spark's lines above name each place that was asked); without a network "
+            "name the jars in deps.jars, or a folder that has them in spark.jars.ivy"
+        )
+    return RunnerError(f"Spark's driver ended before it began, exit code {code}: its lines above say why")
 
 
 def read_start(environment: MutableMapping[str, str]) -> dict[str, Any]:
@@ -186,11 +223,14 @@ def spark_home(environment: MutableMapping[str, str]) -> str:
         folders = list(found.submodule_search_locations or []) if found else []
         home = folders[0] if folders else ""
     if not home or not os.path.isdir(os.path.join(home, "jars")):
-        raise SparkMissing(
-            f"pyspark is not in this run's environment ({sys.executable}): add the requirement pyspark==4.3.0 (and pandas<3), "
-            "metier run --requirement"
-        )
+        raise SparkMissing(missing_packages("kind spark", ["pyspark==4.3.0", "pandas<3"]))
     return home
+
+
+def missing_packages(what: str, packages: list[str]) -> str:
+    """The sentence for an environment that lacks packages which `what` needs."""
+    lines = ", ".join(f"'{package}'" for package in packages)
+    return f"{what} needs {lines}, which {environment_name()} lacks: metier run --requirements FILE, with these as its lines"
 
 
 def spark_version(home: str) -> tuple[int, str]:
@@ -242,13 +282,21 @@ def java_command(environment: MutableMapping[str, str], level: str, memory: str,
     settings = os.path.join(work_folder(environment), "spark-log4j2.properties")
     with open(settings, "w", encoding="ascii") as stream:
         stream.write(LOGGING.format(level=level))
-    words = [find_java(environment, home), "-cp", os.pathsep.join(filter(None, [os.path.join(home, "jars", "*"), class_path]))]
+    # One class path for all parts, as far as it goes: an archive is of a class path.
+    parts = [os.path.join(home, "jars", "*"), cluster_manager(environment), class_path]
+    words = [find_java(environment, home), "-cp", os.pathsep.join(filter(None, parts))]
     words += [f"-Xmx{memory.lower()}", "-XX:-UsePerfData", "-XX:+IgnoreUnrecognizedVMOptions"]
     words += [f"-Dlog4j2.configurationFile=file:{settings}", *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in OPENED)]
     words += ["-Dio.netty.tryReflectionSetAccessible=true", "-Djdk.reflect.useDirectMethodHandle=false"]
     if environment.get("TMPDIR"):
         words.append(f"-Djava.io.tmpdir={environment['TMPDIR']}")
     return words + options.split()
+
+
+def archive_of(environment: MutableMapping[str, str], part: str, words: list[str]) -> Archive:
+    """The class-data archive of the JVM of `words`, below the folder that the controller named."""
+    folder = environment.get("METIER_SPARK_ARCHIVES", "")
+    return Archive(folder, part, words[0], java_version(words[0]), words[words.index("-cp") + 1])
 
 
 def jvm_environment(environment: MutableMapping[str, str]) -> dict[str, str]:
@@ -293,8 +341,7 @@ def driver_command(start: dict[str, Any], environment: MutableMapping[str, str],
     path = os.path.join(folder, "spark.properties")
     write_properties(path, conf)
     options = " ".join(filter(None, [str(start.get("java_options") or ""), conf.get("spark.driver.extraJavaOptions", "")]))
-    class_path = os.pathsep.join(filter(None, [cluster_manager(environment), conf.get("spark.driver.extraClassPath", "")]))
-    words = java_command(environment, "warn", str(start.get("memory") or "1g"), options, class_path)
+    words = java_command(environment, "warn", str(start.get("memory") or "1g"), options, conf.get("spark.driver.extraClassPath", ""))
     return [*words, "org.apache.spark.deploy.SparkSubmit", "--properties-file", path, "--conf", f"spark.driver.host={address}"]
 
 
@@ -321,7 +368,7 @@ def check_local(conf: dict[str, str]) -> None:
         for item in filter(None, conf.get(key, "").split(",")):
             path = item.removeprefix("file://").removeprefix("local://").split("#")[0]
             if "://" not in path and not os.path.exists(path):
-                raise NotFound(f"deps: there is no {what} {path} on this machine")
+                raise DependencyMissing(f"deps: there is no {what} {path} on this machine: name a path that exists here")
 
 
 def write_properties(path: str, conf: dict[str, str]) -> None:
@@ -355,59 +402,6 @@ def work_folder(environment: MutableMapping[str, str]) -> str:
     return _work_folder(environment)
 
 
-# --- kind remote-spark -------------------------------------------------------------------------------------------------------------------
-
-
-def use_service(environment: MutableMapping[str, str]) -> None:
-    """Point PySpark at the service of METIER_SPARK_SERVICE: an address, or a name with METIER_SPARK_SERVICE_<NAME>."""
-    name = environment.get("METIER_SPARK_SERVICE", "")
-    address = name
-    if "://" not in name:
-        variable = "METIER_SPARK_SERVICE_" + "".join(c if c.isalnum() else "_" for c in name).upper()
-        address = environment.get(variable, "")
-        if not address:
-            raise InvalidArgument(
-                f"Spark service '{name}' is no address and {variable} is not set: write spark://HOST:PORT or sc://HOST:PORT"
-            )
-    if address.startswith("sc://"):
-        check_connect(address)
-        os.environ["SPARK_REMOTE"] = environment["SPARK_REMOTE"] = address
-        return
-    if not address.startswith("spark://"):
-        raise InvalidArgument(f"'{address}' is no address of a Spark service: write spark://HOST:PORT or sc://HOST:PORT")
-    found = jvm_environment(environment)
-    find_java(environment, found["SPARK_HOME"])
-    hosts = [part.rsplit(":", 1)[0] for part in address[len("spark://") :].split(",")]
-    if all(host == "localhost" or host.startswith("127.") for host in hosts):
-        found["SPARK_LOCAL_IP"] = environment.get("METIER_POD_IP") or "127.0.0.1"
-    else:
-        found.pop("SPARK_LOCAL_IP", None)  # the cluster must reach the driver
-    found.pop("_SPARK_AUTH_SECRET", None)
-    found["PYSPARK_SUBMIT_ARGS"] = f"--master {address} {environment.get('METIER_SPARK_SUBMIT_ARGS', '')} pyspark-shell"
-    os.environ.update(found)
-
-
-def check_connect(address: str) -> None:
-    """Raises SparkMissing where the Connect client's packages are not installed."""
-    names = {
-        "grpc": "grpcio",
-        "grpc_status": "grpcio-status",
-        "google.rpc": "googleapis-common-protos",
-        "pandas": "pandas<3",
-        "pyarrow": "pyarrow",
-    }
-    missing = []
-    for module, package in {"pyspark": "pyspark", **names}.items():
-        try:
-            found = find_spec(module)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            missing.append(package)
-    if missing:
-        raise SparkMissing(f"Spark Connect ({address}) needs packages that this run's environment lacks: {', '.join(missing)}")
-
-
 # --- processes of their own --------------------------------------------------------------------------------------------------------------
 
 
@@ -427,9 +421,13 @@ def run_executor(environment: MutableMapping[str, str]) -> NoReturn:
     ]
     words += ["--executor-id", str(start["id"]), "--bind-address", address, "--hostname", address, "--cores", str(start.get("cores") or 1)]
     words += ["--app-id", str(start["app"]), "--resourceProfileId", "0"]
+    archive = archive_of(environment, "executor", words)
+    if start["id"] != "1":
+        archive.use_only()
+    words[1:1] = archive.options
     wait_for_port(driver, DRIVER_PORT)
     os.chdir(work_folder(environment))
-    os.execve(words[0], words, {**environment, **jvm_environment(environment)})
+    become(words, {**environment, **jvm_environment(environment)}, archive)
 
 
 def wait_for_port(host: str, port: int) -> None:
@@ -446,25 +444,61 @@ def run_program(environment: MutableMapping[str, str], program: str, arguments: 
     """Become the driver of a Java or Scala program."""
     start = read_start(environment)
     if "://" not in program and not os.path.isfile(program):
-        raise NotFound(f"there is no jar {program} on this machine")
+        raise DependencyMissing(f"there is no jar {program} on this machine: name a path that exists here")
     words = driver_command(start, environment, work_folder(environment))
     if start.get("main_class"):
         words += ["--class", str(start["main_class"])]
     words += [program, *arguments]
-    os.execve(words[0], words, {**environment, **jvm_environment(environment)})
+    archive = archive_of(environment, "driver", words)
+    words[1:1] = archive.options
+    become(words, {**environment, **jvm_environment(environment)}, archive)
+
+
+def become(words: list[str], environment: dict[str, str], archive: Archive) -> NoReturn:
+    """Be that JVM; where it makes an archive, its parent until it has ended."""
+    if not archive.making:
+        os.execve(words[0], words, environment)
+    jvm = subprocess.Popen(words, env=environment)
+    signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
+    code = jvm.wait()
+    archive.keep()
+    if code < 0:  # ended by a signal: so does this one
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+def tell(error: BaseException) -> None:
+    """The run's failure, as the runner tells it: this process has no runner."""
+    journal = os.environ.get("METIER_JOURNAL")
+    if not journal:
+        return
+    from .failure import describe
+    from .sinks import JournalSink
+
+    with contextlib.suppress(OSError, RunnerError):
+        sink = JournalSink(journal)
+        sink.failure(describe(error))
+        sink.close()
 
 
 def main(words: list[str]) -> int:
-    """`executor`, or `driver FILE ARGS…`; on success another program runs in this process."""
+    """`executor`, `driver FILE ARGS…`, `connect`; on success another program runs in this process or below it."""
     try:
         if words[:1] == ["executor"]:
             run_executor(os.environ)
         if words[:1] == ["driver"] and len(words) > 1:
             run_program(os.environ, words[1], words[2:])
+        if words[:1] in (["connect"], ["warm-up"]):
+            from . import spark_connect
+
+            return spark_connect.serve(os.environ) if words[0] == "connect" else spark_connect.warm_up(words[1])
     except (RunnerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if words[0] == "driver":
+            tell(error)
         return 5 if isinstance(error, SparkMissing) else 1
-    print("usage: python -m metier_runner.spark executor | driver FILE [ARGS...]", file=sys.stderr)
+    print("usage: python -m metier_runner.spark executor | driver FILE [ARGS...] | connect", file=sys.stderr)
     return 2
 
 

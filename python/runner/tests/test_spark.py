@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from metier_runner import spark
+from metier_runner import failure, spark, spark_archive, spark_connect
 from metier_runner.errors import InvalidArgument, NotFound
 
 
@@ -87,27 +89,149 @@ def test_no_java_and_an_old_one_are_refused_with_the_command_that_installs_it(
 
 def test_no_pyspark_is_refused_with_the_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spark, "find_spec", lambda name: None)
-    with pytest.raises(spark.SparkMissing, match="add the requirement pyspark=="):
+    with pytest.raises(spark.SparkMissing, match=r"needs 'pyspark==4.*', 'pandas<3', which environment .* --requirements FILE") as refused:
         spark.spark_home({})
+    assert failure.describe(refused.value)["code"] == "EngineMissing"
 
 
 def test_services_by_address_and_by_name(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     environment["METIER_SPARK_SERVICE"] = "spark://127.0.0.1:7077"
-    spark.use_service(environment)
+    spark_connect.use_service(environment)
     assert os.environ["PYSPARK_SUBMIT_ARGS"].startswith("--master spark://127.0.0.1:7077 ")
     environment["METIER_SPARK_SERVICE"] = "analytics"
     with pytest.raises(InvalidArgument, match="METIER_SPARK_SERVICE_ANALYTICS is not set"):
-        spark.use_service(environment)
+        spark_connect.use_service(environment)
     environment["METIER_SPARK_SERVICE_ANALYTICS"] = "sc://127.0.0.1:15002"
-    monkeypatch.setattr(spark, "find_spec", lambda name: object())
-    spark.use_service(environment)
+    monkeypatch.setattr(spark_connect, "find_spec", lambda name: object())
+    spark_connect.use_service(environment)
     assert os.environ["SPARK_REMOTE"] == "sc://127.0.0.1:15002"
-    monkeypatch.setattr(spark, "find_spec", lambda name: None if name == "grpc" else object())
-    with pytest.raises(spark.SparkMissing, match="lacks: grpcio"):
-        spark.use_service(environment)
+    monkeypatch.setattr(spark_connect, "find_spec", lambda name: None if name == "grpc" else object())
+    with pytest.raises(spark.SparkMissing, match="needs 'grpcio', which environment"):
+        spark_connect.use_service(environment)
 
 
 def test_wrong_words_are_a_usage_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert spark.main(["executer"]) == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_packages_that_cannot_be_brought_are_named() -> None:
+    error = spark.ended_early(1, "org.example:none:1.0")
+    assert "deps.packages could not be brought: org.example:none:1.0" in str(error)
+    assert failure.describe(error)["code"] == "StartFailed"
+    assert "exit code 3" in str(spark.ended_early(3, ""))
+
+
+def test_a_program_that_cannot_start_tells_the_run_why(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "environ", {**environment, "METIER_SPARK": json.dumps({"app": "a"})})
+    assert spark.main(["driver", "/nowhere/p.jar"]) == 1
+    assert "there is no jar /nowhere/p.jar" in capsys.readouterr().err
+    record = json.loads((tmp_path / "work" / "journal").read_text().splitlines()[-1])
+    assert record["op"] == "failure" and record["body"]["code"] == "StartFailed"
+
+
+def archive(tmp_path: Path, jars: Path, version: int = 17) -> spark_archive.Archive:
+    return spark_archive.Archive(str(tmp_path / "spark"), "driver", str(tmp_path / "java"), version, f"{jars}/*:{tmp_path}/own.jar")
+
+
+def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_path: Path) -> None:
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    (jars / "a.jar").write_bytes(b"1")
+    first = archive(tmp_path, jars)
+    made = next(word.split("=", 1)[1] for word in first.options if word.startswith("-XX:ArchiveClassesAtExit="))
+    assert first.making
+    Path(made).write_bytes(b"classes")
+    first.keep()
+    assert not os.path.exists(made)
+    second = archive(tmp_path, jars)
+    assert not second.making and f"-XX:SharedArchiveFile={first.path}" in second.options
+    (jars / "b.jar").write_bytes(b"2")
+    assert archive(tmp_path, jars).making, "another class path"
+    assert archive(tmp_path, jars, 11).options == [], "an old JVM knows no such archive"
+
+
+def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
+    (tmp_path / "jars").mkdir()
+    broken = archive(tmp_path, tmp_path / "jars")
+    Path(broken.options[1].split("=", 1)[1]).write_bytes(b"")
+    broken.keep()
+    assert list((tmp_path / "spark" / str(os.geteuid())).iterdir()) == []
+    idle = archive(tmp_path, tmp_path / "jars")
+    idle.use_only()
+    assert idle.options == [] and not idle.making
+    idle.keep()
+
+
+def test_archives_of_a_folder_that_others_may_write_are_not_trusted(tmp_path: Path) -> None:
+    own = tmp_path / "spark" / str(os.geteuid())
+    own.mkdir(parents=True)
+    own.chmod(0o777)
+    (tmp_path / "jars").mkdir()
+    assert archive(tmp_path, tmp_path / "jars").options == []
+
+
+def test_old_archives_go(tmp_path: Path) -> None:
+    (tmp_path / "jars").mkdir()
+    for number in range(spark_archive.MOST + 2):
+        (tmp_path / "jars" / f"{number}.jar").write_bytes(b"")
+        one = archive(tmp_path, tmp_path / "jars")
+        Path(one.options[1].split("=", 1)[1]).write_bytes(b"x")
+        one.keep()
+        os.utime(one.path, (number, number))
+    assert len(list(Path(one.path).parent.glob("*.jsa"))) <= spark_archive.MOST + 1
+
+
+def test_the_connect_server_gets_its_place_and_its_size(environment: dict[str, str], home: Path, tmp_path: Path) -> None:
+    start = {"app": "warm-spark-1", "cores": 2, "memory": "1536m", "conf": {"spark.x": "y"}}
+    with pytest.raises(spark.SparkMissing, match="needs a Connect server, which the pyspark of environment"):
+        spark_connect.server_command(start, environment, str(tmp_path / "work"))
+    (home / "jars" / "spark-connect_2.13-4.3.0.jar").write_bytes(b"")
+    words = spark_connect.server_command(start, environment, str(tmp_path / "work"))
+    assert "-Xmx1536m" in words and words[words.index("--class") + 1] == spark_connect.SERVER
+    lines = dict(line.split("=", 1) for line in (tmp_path / "work" / "spark.properties").read_text().splitlines())
+    assert lines["spark.master"] == "local[2]"
+    assert lines["spark.connect.grpc.binding.address"] == "127.9.0.1"
+
+
+def test_connected_clients_are_counted_and_idleness_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.9", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert spark_connect.listens("127.0.0.9", port) and spark_connect.connections("127.0.0.9", port) == 0
+        with socket.create_connection(("127.0.0.9", port)):
+            other, _ = listener.accept()
+            assert spark_connect.connections("127.0.0.9", port) == 1
+            other.close()
+    assert not spark_connect.listens("127.0.0.9", port)
+
+    class Jvm:
+        alive = True
+
+        def poll(self) -> int | None:
+            return None if self.alive else 3
+
+    monkeypatch.setattr(spark_connect, "LOOK_EVERY", 0.001)
+    jvm, seen, ready = Jvm(), [1, 1], [False, False]
+
+    def clients() -> int:
+        return seen.pop() if seen else 0
+
+    assert spark_connect.watch(jvm, 0.01, clients, lambda: not ready or ready.pop()) is True
+    assert not seen and not ready, "it waited until it was ready, and for its clients"
+    jvm.alive = False
+    assert spark_connect.watch(jvm, 60, clients, lambda: True) is False, "it ended by itself"
+
+
+def test_what_a_connect_session_lacks_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unsupported(Exception):
+        def getCondition(self) -> str:
+            return "JVM_ATTRIBUTE_NOT_SUPPORTED"
+
+    Unsupported.__module__ = "pyspark.errors.exceptions.base"
+    monkeypatch.delenv("SPARK_REMOTE", raising=False)
+    assert failure.describe(Unsupported("sparkContext"))["hint"] == ""
+    monkeypatch.setenv("SPARK_REMOTE", "sc://127.0.0.1:15002")
+    assert "leave spec.warm out" in failure.describe(Unsupported("sparkContext"))["hint"]

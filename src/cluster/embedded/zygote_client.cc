@@ -37,6 +37,9 @@ std::string modules_of(std::string_view preload) {
            "distributed.http.worker.prometheus,distributed.dashboard.scheduler,"
            "tornado.platform.asyncio,bokeh.application.handlers.document_lifecycle";
   }
+  if (preload == "spark") {
+    return "pyspark.sql.connect.session,pyspark.sql.connect.functions,pyspark.sql.functions,pandas";
+  }
   return {};
 }
 }  // namespace

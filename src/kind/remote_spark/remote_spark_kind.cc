@@ -1,54 +1,56 @@
 #include "kind/remote_spark/remote_spark_kind.h"
 
-#include "kind/lowering.h"
-#include "kind/pod_observation.h"
+#include "kind/single_pod_kind.h"
+#include "kind/spark/spark_warm.h"
 #include "model/spark.h"
-#include "resource/pod.h"
+#include "resource/labels.h"
 
 namespace metier {
 namespace {
 
-class RemoteSparkKind final : public Kind {
+constexpr std::string_view kService = "METIER_SPARK_SERVICE";
+
+// The variable's values, whoever wrote it.
+std::vector<std::string> services_of(const Function& function) {
+  std::vector<std::string> out;
+  const JsonArray* env = array_in(function.spec(), "env");
+  for (const Json& variable : env == nullptr ? JsonArray{} : *env) {
+    if (string_at(variable, "name") == kService) { out.emplace_back(string_at(variable, "value")); }
+  }
+  return out;
+}
+
+class RemoteSparkKind final : public SinglePodKind {
  public:
-  const KindTraits& traits() const override { return traits_; }
+  using SinglePodKind::SinglePodKind;
 
   Result<void> validate(const Subject& subject) const override {
-    METIER_CHECK(validate_subject(subject));
-    if (subject.run == nullptr) { return {}; }
-    if (const JsonArray* env = array_in(subject.function.spec(), "env")) {
-      for (const Json& variable : *env) {
-        if (!variable.is_object() ||
-            string_in(variable.get_object(), "name") != "METIER_SPARK_SERVICE") {
-          continue;
-        }
-        Function probe = subject.function;  // the method's own rules, whoever wrote the variable
-        METIER_CHECK(with_spark_service(probe, string_in(variable.get_object(), "value")));
+    if (subject.run != nullptr) {
+      for (const std::string& service : services_of(subject.function)) {
+        Function probe = subject.function;  // the method's own rules
+        METIER_CHECK(with_spark_service(probe, service));
       }
     }
-    METIER_TRY(resources, lower(subject, Site{}));
-    METIER_CHECK(pod_from(resources.front()));
-    return {};
+    return SinglePodKind::validate(subject);
   }
 
   Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const override {
-    METIER_TRY(command, mlrun_command(subject));
-    METIER_TRY(pod, pod_of_run(subject, site, command));
-    return std::vector<Resource>{std::move(pod)};
+    METIER_TRY(resources, SinglePodKind::lower(subject, site));
+    const auto services = services_of(subject.function);
+    if (site.embedded && !services.empty() && services.back().starts_with("sc://")) {
+      resources.front().metadata.annotations[std::string(kPreloadAnnotation)] = kSparkPreload;
+    }
+    return resources;
   }
-
-  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
-                      Time now) const override {
-    return observe_single_pod(subject, resources, now);
-  }
-
- private:
-  KindTraits traits_{.name = "remote-spark",
-                     .summary = "a driver pod for an existing Spark cluster",
-                     .executes = Executes::in_pods};
 };
 
 }  // namespace
 
-std::unique_ptr<Kind> make_remote_spark_kind() { return std::make_unique<RemoteSparkKind>(); }
+std::unique_ptr<Kind> make_remote_spark_kind() {
+  return std::make_unique<RemoteSparkKind>(
+      KindTraits{.name = "remote-spark",
+                 .summary = "a driver pod for an existing Spark cluster",
+                 .executes = Executes::in_pods});
+}
 
 }  // namespace metier

@@ -5,6 +5,7 @@
 #include "kind/lowering.h"
 #include "kind/pod_observation.h"
 #include "kind/spark/spark_resource.h"
+#include "kind/spark/spark_warm.h"
 
 namespace metier {
 namespace {
@@ -33,7 +34,7 @@ std::optional<RunState> run_state_of(std::string_view state) {
   return std::nullopt;
 }
 
-// Pods by the label that Spark gives them, drivers first, executors by number.
+// Every attempt's driver in their order, then the executors of the newest attempt by number.
 std::vector<ObservedPod> parts_of(std::span<const ResourceStatus> resources) {
   std::map<std::string, const ResourceStatus*> newest;
   for (const ResourceStatus& resource : resources) {
@@ -41,19 +42,27 @@ std::vector<ObservedPod> parts_of(std::span<const ResourceStatus> resources) {
     const ResourceStatus*& held = newest[resource.key.name];
     if (held == nullptr || resource.revision >= held->revision) { held = &resource; }
   }
+  const auto label = [](const ResourceStatus& resource, std::string_view key) {
+    const auto found = resource.labels.find(std::string(key));
+    return found == resource.labels.end() ? std::string() : found->second;
+  };
+  const auto attempt_of = [&](const ResourceStatus& resource) {
+    return std::max(1, std::atoi(label(resource, "metier.dev/attempt").c_str()));
+  };
+  int last = 1;
+  for (const auto& [name, resource] : newest) { last = std::max(last, attempt_of(*resource)); }
   std::vector<ObservedPod> out;
   for (const auto& [name, resource] : newest) {
-    const auto label = [&](std::string_view key) {
-      const auto found = resource->labels.find(key);
-      return found == resource->labels.end() ? std::string() : found->second;
-    };
-    const std::string role = label("spark-role");
-    const std::string number = label("spark-exec-id");
-    out.push_back({.name = name,
-                   .role = role.empty() ? "driver" : role,
-                   .index = number.empty() ? 0 : std::atoi(number.c_str()),
-                   .removed = resource->removed,
-                   .status = pod_status_from_json(resource->status)});
+    const std::string role = label(*resource, "spark-role");
+    const bool driver = role.empty() || role == "driver";
+    const int attempt = attempt_of(*resource);
+    if (!driver && attempt != last) { continue; }
+    out.push_back(
+        {.name = name,
+         .role = driver ? "driver" : role,
+         .index = driver ? attempt - 1 : std::atoi(label(*resource, "spark-exec-id").c_str()),
+         .removed = resource->removed,
+         .status = pod_status_from_json(resource->status)});
   }
   std::ranges::sort(out, [](const ObservedPod& a, const ObservedPod& b) {
     return std::pair(a.role != "driver", a.index) < std::pair(b.role != "driver", b.index);
@@ -78,7 +87,8 @@ class SparkKind final : public Kind {
   }
 
   Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
-                      Time) const override {
+                      Time now) const override {
+    if (is_warm(subject.function)) { return observe_warm(subject, resources, now); }
     Observation seen;
     const std::vector<ObservedPod> pods = parts_of(resources);
     const ObservedPod* driver = nullptr;

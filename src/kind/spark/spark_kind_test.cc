@@ -7,6 +7,7 @@
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/spark.h"
+#include "resource/labels.h"
 #include "resource/pod.h"
 
 namespace metier {
@@ -203,6 +204,119 @@ TEST(Spark, ObservesTheApplicationAndItsParts) {
   ASSERT_TRUE(seen.first_failure);
   EXPECT_EQ(seen.first_failure->exit_code, 3);
   EXPECT_EQ(seen.first_failure->part, "f-train-1-driver");
+}
+
+TEST(Spark, TheNewestDriverIsTheRuns) {
+  const Function f = spark_function(kInline);
+  const metier::Run run = run_of();
+  const auto pod_of = [](std::string_view name, std::string_view phase, std::string_view role,
+                         std::string_view attempt, std::string_view number) {
+    return status_of("Pod", name, R"({"phase":")" + std::string(phase) + R"("})",
+                     {{"spark-role", std::string(role)},
+                      {"metier.dev/attempt", std::string(attempt)},
+                      {"spark-exec-id", std::string(number)}});
+  };
+  const std::vector all{
+      status_of("SparkApplication", "f", R"({"applicationState":{"state":"RUNNING"}})"),
+      pod_of("f-driver", "Failed", "driver", "1", ""),
+      pod_of("f-exec-1", "Failed", "executor", "1", "1"),
+      pod_of("f-2-driver", "Running", "driver", "2", ""),
+      pod_of("f-2-exec-1", "Running", "executor", "2", "1")};
+  const Observation seen = kind("spark").observe(Subject{.function = f, .run = &run}, all, Time{});
+  ASSERT_EQ(seen.parts.size(), 3U);
+  EXPECT_EQ(seen.parts[0].pod, "f-driver");
+  EXPECT_EQ(seen.parts[1].pod, "f-2-driver") << "the last driver is the one whose log is shown";
+  EXPECT_EQ(seen.parts[1].index, 1);
+  EXPECT_EQ(seen.parts[2].pod, "f-2-exec-1");
+}
+
+std::vector<Resource> warm(const Function& function, const Run& run) {
+  auto out = kind("spark").lower(Subject{.function = function, .run = &run}, site(true));
+  EXPECT_TRUE(out) << out.error().text();
+  return out ? std::move(*out) : std::vector<Resource>{};
+}
+
+TEST(WarmSpark, IsOfAProjectAndOfWhatItsRunsHaveInCommon) {
+  Function f = spark_function(kInline);
+  f.spec()["warm"] = true;
+  const metier::Run run = run_of();
+  const auto first = warm(f, run);
+  ASSERT_EQ(first.size(), 2U);
+  EXPECT_EQ(first[0].kind, "SparkConnect");
+  EXPECT_EQ(first[0].metadata.labels.at(std::string(kSharedLabel)), first[0].metadata.name);
+  EXPECT_FALSE(first[0].metadata.labels.contains("mlrun/uid"));
+  EXPECT_EQ(string_at(first[0].body, "spec.openedBy"), first[1].metadata.name);
+  EXPECT_EQ(find_path(first[0].body, "spec.application.arguments"), nullptr);
+  EXPECT_FALSE(dump_json(first[0].body).contains("MLRUN_EXEC_CONFIG"));
+  EXPECT_EQ(first[1].kind, "Pod");
+  EXPECT_EQ(first[1].metadata.annotations.at(std::string(kPreloadAnnotation)), "spark");
+  ASSERT_TRUE(pod_from(first[1]));
+
+  Function other = f;  // another handler and name, the same needs
+  other.set_name("g");
+  other.spec()["default_handler"] = "score";
+  EXPECT_EQ(warm(other, run_of("{}", "g-score"))[0].metadata.name, first[0].metadata.name);
+  other.spec()["spark_conf"] = JsonObject{{"spark.sql.shuffle.partitions", 4}};
+  EXPECT_NE(warm(other, run)[0].metadata.name, first[0].metadata.name);
+  other = f;
+  other.spec()["executor_resources"] = JsonObject{{"requests", JsonObject{{"memory", "1g"}}}};
+  EXPECT_NE(warm(other, run)[0].metadata.name, first[0].metadata.name);
+  metier::Run elsewhere = run_of();
+  elsewhere.set_project("q");
+  other = f;
+  other.set_project("q");
+  EXPECT_NE(warm(other, elsewhere)[0].metadata.name, first[0].metadata.name)
+      << "never shared between projects";
+}
+
+TEST(WarmSpark, RefusesWhatItCannotBe) {
+  const metier::Run run = run_of();
+  const auto refused = [&](std::string_view more) {
+    Function f = spark_function(kInline);
+    f.spec()["warm"] = true;
+    const auto extra = *parse_json(more);
+    for (const auto& member : extra.get_object()) { f.spec()[member.key()] = member.value(); }
+    auto out = kind("spark").validate(Subject{.function = f, .run = &run});
+    return out ? std::string() : out.error().text();
+  };
+  EXPECT_EQ(refused("{}"), "");
+  EXPECT_EQ(refused(R"({"warm_idle_timeout":"90s"})"), "");
+  EXPECT_TRUE(refused(R"({"warm_idle_timeout":"soon"})").contains("warm_idle_timeout"));
+  EXPECT_TRUE(refused(R"({"warm":"yes"})").contains("true or false"));
+  EXPECT_TRUE(refused(R"({"dynamic_allocation":{"enabled":true}})").contains("a fixed size"));
+  EXPECT_TRUE(refused(R"({"job_type":"Scala","main_class":"a.B","command":"a.jar"})")
+                  .contains("has a driver of its own"));
+  Function f = spark_function(kInline);
+  f.spec()["warm"] = true;
+  EXPECT_FALSE(kind("spark").lower(Subject{.function = f, .run = &run}, site(false)));
+}
+
+TEST(WarmSpark, TheServersFailureIsItsRuns) {
+  Function f = spark_function(kInline);
+  f.spec()["warm"] = true;
+  const metier::Run run = run_of();
+  const auto made = warm(f, run);
+  const auto seen = [&](std::string_view state, std::string_view phase) {
+    const std::vector all{
+        status_of("SparkConnect", made[0].metadata.name,
+                  std::string(
+                      R"({"server":"w-server","reason":"EngineMissing","message":"m","state":")") +
+                      std::string(state) + R"(","openedBy":")" + made[1].metadata.name + R"("})",
+                  {{"metier.dev/shared", "w"}}),
+        status_of("Pod", "w-server", R"({"phase":"Running"})", {{"metier.dev/shared", "w"}}),
+        status_of("Pod", made[1].metadata.name, R"({"phase":")" + std::string(phase) + R"("})")};
+    return kind("spark").observe(Subject{.function = f, .run = &run}, all, Time{});
+  };
+  auto now = seen("Running", "Running");
+  EXPECT_EQ(now.state, RunState::running);
+  ASSERT_EQ(now.parts.size(), 2U);
+  EXPECT_EQ(now.parts[0].role, "main");
+  EXPECT_EQ(now.parts[1].role, "server");
+  now = seen("Failed", "Running");
+  EXPECT_EQ(now.state, RunState::error);
+  EXPECT_EQ(now.reason, "EngineMissing");
+  EXPECT_EQ(seen("Closed", "Running").state, RunState::running) << "another one is on its way";
+  EXPECT_EQ(seen("Failed", "Succeeded").state, RunState::completed);
 }
 
 TEST(RemoteSpark, LowersToOnePod) {

@@ -7,6 +7,7 @@
 #include "base/quantity.h"
 #include "base/text.h"
 #include "kind/lowering.h"
+#include "kind/spark/spark_warm.h"
 #include "model/problems.h"
 #include "model/python_text.h"
 #include "model/spark.h"
@@ -337,6 +338,52 @@ void check_name(const Run& run, ProblemList& problems) {
   }
 }
 
+// The application's spec; without a run, what its function alone says.
+Result<JsonObject> application_spec(const Subject& subject, const Site& site) {
+  const Function& function = subject.function;
+  const std::string type = function.text("job_type");
+  const std::string version = function.text("spark_version");
+  JsonObject spec{{"type", type.empty() ? "Python" : type}, {"mode", "cluster"}};
+  if (type == "Python") {
+    const std::string python = function.text("python_version");
+    spec["pythonVersion"] = python.empty() ? "3" : python;
+  }
+  spec["image"] = image_of(subject, site);
+  copy(function, "image_pull_policy", spec, "imagePullPolicy");
+  if (const std::string secret = function.text("image_pull_secret"); !secret.empty()) {
+    spec["imagePullSecrets"] = JsonArray{secret};
+  }
+  copy(function, "main_class", spec, "mainClass");
+  if (subject.run != nullptr) {
+    const bool by_mlrun = runs_by_mlrun(subject, site);
+    spec["mainApplicationFile"] = by_mlrun ? std::string(kSparkScript) : main_file(subject);
+    METIER_TRY(arguments, arguments_of(subject, by_mlrun));
+    if (!arguments.empty()) { spec["arguments"] = std::move(arguments); }
+  }
+  spec["sparkVersion"] = version.empty() ? std::string(kDefaultVersion) : version;
+  spec["restartPolicy"] = restart_policy(function);
+  copy(function, "deps", spec, "deps");
+  copy(function, "volumes", spec, "volumes");
+  if (JsonObject conf = spark_conf(function); !conf.empty()) {
+    spec["sparkConf"] = std::move(conf);
+  }
+  if (const JsonObject* conf = object_in(function.spec(), "hadoop_conf");
+      conf != nullptr && !conf->empty()) {
+    spec["hadoopConf"] = texts_of(*conf);
+  }
+  copy(function, "monitoring", spec, "monitoring");
+  if (const JsonObject* dynamic = object_in(function.spec(), "dynamic_allocation");
+      dynamic != nullptr && bool_in(*dynamic, "enabled")) {
+    spec["dynamicAllocation"] = *dynamic;
+  }
+  if (!site.valid_priority_classes.empty() && !function.text("priority_class_name").empty()) {
+    spec["batchSchedulerOptions"] =
+        JsonObject{{"priorityClassName", function.text("priority_class_name")}};
+  }
+  for (const Role& role : kRoles) { spec[role.name] = role_of(subject, site, role); }
+  return spec;
+}
+
 }  // namespace
 
 Result<void> validate_spark(const Subject& subject) {
@@ -382,6 +429,7 @@ Result<void> validate_spark(const Subject& subject) {
   }
   for (const Role& role : kRoles) { check_role(subject, role, problems); }
   check_allocation(function, problems);
+  check_warm(function, problems);
   check_restart(function, problems);
   if (subject.run != nullptr) { check_name(*subject.run, problems); }
   return std::move(problems).result();
@@ -394,51 +442,22 @@ Result<std::vector<Resource>> spark_resources(const Subject& subject, const Site
                       .field = "kind",
                       .fix = "run it: metier run"});
   }
-  const Function& function = subject.function;
   const Run& run = *subject.run;
+  if (is_warm(subject.function)) {
+    Function bare = subject.function;  // of all its runs
+    if (JsonObject* build = object_in(bare.spec(), "build")) {
+      build->stable_erase("functionSourceCode");
+    }
+    METIER_TRY(application, application_spec(Subject{bare, nullptr}, site));
+    return warm_resources(subject, site, std::move(application));
+  }
   const bool by_mlrun = runs_by_mlrun(subject, site);
   Resource out{.api_version = "sparkoperator.k8s.io/v1beta2", .kind = "SparkApplication"};
   out.metadata.name = resource_name(run.name(), run.uid(), run.iteration(), subject.attempt);
   out.metadata.name_space = project_of(subject, site);
   out.metadata.labels = resource_labels(subject, site);
   out.metadata.annotations = resource_annotations(subject);
-  const std::string type = function.text("job_type");
-  const std::string version = function.text("spark_version");
-  JsonObject spec{{"type", type.empty() ? "Python" : type}, {"mode", "cluster"}};
-  if (type == "Python") {
-    const std::string python = function.text("python_version");
-    spec["pythonVersion"] = python.empty() ? "3" : python;
-  }
-  spec["image"] = image_of(subject, site);
-  copy(function, "image_pull_policy", spec, "imagePullPolicy");
-  if (const std::string secret = function.text("image_pull_secret"); !secret.empty()) {
-    spec["imagePullSecrets"] = JsonArray{secret};
-  }
-  copy(function, "main_class", spec, "mainClass");
-  spec["mainApplicationFile"] = by_mlrun ? std::string(kSparkScript) : main_file(subject);
-  METIER_TRY(arguments, arguments_of(subject, by_mlrun));
-  if (!arguments.empty()) { spec["arguments"] = std::move(arguments); }
-  spec["sparkVersion"] = version.empty() ? std::string(kDefaultVersion) : version;
-  spec["restartPolicy"] = restart_policy(function);
-  copy(function, "deps", spec, "deps");
-  copy(function, "volumes", spec, "volumes");
-  if (JsonObject conf = spark_conf(function); !conf.empty()) {
-    spec["sparkConf"] = std::move(conf);
-  }
-  if (const JsonObject* conf = object_in(function.spec(), "hadoop_conf");
-      conf != nullptr && !conf->empty()) {
-    spec["hadoopConf"] = texts_of(*conf);
-  }
-  copy(function, "monitoring", spec, "monitoring");
-  if (const JsonObject* dynamic = object_in(function.spec(), "dynamic_allocation");
-      dynamic != nullptr && bool_in(*dynamic, "enabled")) {
-    spec["dynamicAllocation"] = *dynamic;
-  }
-  if (!site.valid_priority_classes.empty() && !function.text("priority_class_name").empty()) {
-    spec["batchSchedulerOptions"] =
-        JsonObject{{"priorityClassName", function.text("priority_class_name")}};
-  }
-  for (const Role& role : kRoles) { spec[role.name] = role_of(subject, site, role); }
+  METIER_TRY(spec, application_spec(subject, site));
   std::vector<Resource> all;
   if (by_mlrun) {
     Resource script = script_of(out);

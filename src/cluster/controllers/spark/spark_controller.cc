@@ -70,16 +70,6 @@ Time end_of(const PodStatus& status) {
   return out;
 }
 
-std::string end_text(const SparkPod& pod) {
-  if (!pod.status.message.empty()) { return pod.status.message; }
-  for (const auto& container : pod.status.containers) {
-    if (!container.message.empty()) { return container.message; }
-    if (container.signal != 0) { return fmt::format("killed by signal {}", container.signal); }
-    if (container.exit_code != 0) { return fmt::format("exit code {}", container.exit_code); }
-  }
-  return pod.status.reason.empty() ? "it failed" : pod.status.reason;
-}
-
 struct Restart {
   std::string type = "Never";
   std::int64_t retries = 0;
@@ -221,7 +211,8 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
   const std::int64_t attempt =
       attempts != nullptr && attempts->is_int64() ? attempts->get_int64() : 1;
   const bool stopped = resource.metadata.annotations.contains(std::string(kStoppedAnnotation));
-  const SparkNames names(resource, attempt);
+  SparkNames names(resource, attempt);
+  names.archives = archives_;
   const Seen seen = pods_of(snapshot, attempt);
   if (state == "COMPLETED" || state == "FAILED") { return after_end(resource, seen, now); }
 
@@ -278,12 +269,12 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
           !stopped && (restart.type == "Always" ||
                        (restart.type == "OnFailure" && !good && attempt <= restart.retries));
       if (again) {
-        end("PENDING_RERUN", good ? "" : "driver: " + end_text(driver));
+        end("PENDING_RERUN", good ? "" : "driver: " + pod_end_text(driver.status));
       } else if (good) {
         end("COMPLETED", {});
       } else {
         status["failedPart"] = driver.object->metadata.name;
-        end("FAILED", end_text(driver));
+        end("FAILED", pod_end_text(driver.status));
       }
       return out;
     }
@@ -300,8 +291,8 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
     status["reason"] = "ExecutorsFailed";
     status["failedPart"] = first_failed->object->metadata.name;
     remove_live(seen, true, out);
-    end("FAILED",
-        fmt::format("{} executors failed, the first: {}", failures, end_text(*first_failed)));
+    end("FAILED", fmt::format("{} executors failed, the first: {}", failures,
+                              pod_end_text(first_failed->status)));
     return out;
   }
   if (!status.contains("applicationState")) { set_state(status, ""); }

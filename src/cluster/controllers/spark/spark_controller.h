@@ -17,8 +17,10 @@ namespace metier {
 
 class SparkController final : public Controller {
  public:
-  // Without a client nothing is asked of the driver's REST, so there is no progress.
-  explicit SparkController(net::Client* client = nullptr) : client_(client) {}
+  // Without a client nothing is asked of the driver's REST, so there is no progress. `archives`: folder of class-data
+  // archives, may be empty.
+  explicit SparkController(net::Client* client = nullptr, std::string archives = {})
+      : client_(client), archives_(std::move(archives)) {}
   std::string_view api_version() const override { return "sparkoperator.k8s.io/v1beta2"; }
   std::string_view kind() const override { return "SparkApplication"; }
   Async<Result<Facts>> gather(const Resource& resource) override;
@@ -28,6 +30,7 @@ class SparkController final : public Controller {
 
  private:
   net::Client* client_;
+  std::string archives_;
 };
 
 }  // namespace metier

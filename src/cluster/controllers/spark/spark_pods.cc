@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/quantity.h"
 #include "cluster/controllers/pod_group.h"
 
 namespace metier {
@@ -61,10 +62,14 @@ std::int64_t overhead_of(const Resource& application, std::string_view role, std
   return std::max(kLeastOverhead, static_cast<std::int64_t>(static_cast<double>(heap) * share));
 }
 
+std::int64_t heap_of(const Resource& application, std::string_view role) {
+  return spark_bytes(string_in(role_of(application, role), "memory", "1g")).value_or(1024 * kMebi);
+}
+
 JsonObject resources_of(const Resource& application, std::string_view role) {
   const auto& body = role_of(application, role);
   const auto cores = std::max<std::int64_t>(1, int_in(body, "cores").value_or(1));
-  const auto heap = spark_bytes(string_in(body, "memory", "1g")).value_or(1024 * kMebi);
+  const auto heap = heap_of(application, role);
   const auto memory =
       fmt::format("{}Mi", (heap + overhead_of(application, role, heap) + kMebi - 1) / kMebi);
   const auto cpu = string_in(body, "coreRequest");
@@ -188,6 +193,7 @@ Resource pod_of(const Resource& application, const SparkNames& names, std::strin
   JsonArray env;
   if (const auto* own = array_in(body, "env")) { env = *own; }
   put_env(env, "METIER_SPARK", literal(dump_json(start)));
+  if (!names.archives.empty()) { put_env(env, "METIER_SPARK_ARCHIVES", names.archives); }
   put_env(env, "METIER_SPARK_DRIVER_ADDR", fmt::format("$({})", address_variable(names.service)));
   JsonObject container{{"name", fmt::format("spark-kubernetes-{}", role)},
                        {"image", string_in(spec, "image")},
@@ -246,6 +252,38 @@ JsonArray texts_in(const JsonObject& object, std::string_view key) {
   return out;
 }
 
+using Ports = std::vector<std::pair<std::string_view, int>>;
+
+Resource service_of(const Resource& owner, const std::string& name, const std::string& app,
+                    std::string_view role, const Ports& ports) {
+  Resource out{.api_version = "v1", .kind = "Service"};
+  out.metadata.name = name;
+  out.metadata.name_space = owner.metadata.name_space;
+  out.metadata.labels = owner.metadata.labels;
+  out.metadata.owner = owner_ref_to(owner);
+  JsonArray list;
+  for (const auto& [port, number] : ports) {
+    list.push_back(JsonObject{{"name", port}, {"port", number}, {"targetPort", number}});
+  }
+  out.body["spec"] =
+      JsonObject{{"selector", JsonObject{{kSparkAppLabel, app}, {kSparkRoleLabel, role}}},
+                 {"ports", std::move(list)}};
+  return out;
+}
+
+// The application that a warm Spark stands for, under the warm Spark's own name.
+Resource application_of(const Resource& connect) {
+  Resource out = connect;
+  const auto* spec = object_in(connect.spec(), "application");
+  out.body["spec"] = spec == nullptr ? JsonObject{} : *spec;
+  return out;
+}
+
+std::int64_t milli_of(const Resource& application, std::string_view role, std::string_view field) {
+  auto parsed = Quantity::parse(string_in(role_of(application, role), field));
+  return parsed ? parsed->milli() : 0;
+}
+
 }  // namespace
 
 SparkNames::SparkNames(const Resource& application, std::int64_t number) : attempt(number) {
@@ -292,19 +330,9 @@ SparkSize spark_size(const Resource& application) {
 }
 
 Resource spark_service(const Resource& application, const SparkNames& names) {
-  Resource out{.api_version = "v1", .kind = "Service"};
-  out.metadata.name = names.service;
-  out.metadata.name_space = application.metadata.name_space;
-  out.metadata.labels = application.metadata.labels;
-  out.metadata.owner = owner_ref_to(application);
-  const auto port = [](std::string_view name, int number) {
-    return JsonObject{{"name", name}, {"port", number}, {"targetPort", number}};
-  };
-  out.body["spec"] = JsonObject{
-      {"selector", JsonObject{{kSparkAppLabel, names.prefix}, {kSparkRoleLabel, "driver"}}},
-      {"ports", JsonArray{port("driver", kSparkDriverPort), port("blockmanager", kSparkBlockPort),
-                          port("ui", kSparkUiPort)}}};
-  return out;
+  return service_of(
+      application, names.service, names.prefix, "driver",
+      {{"driver", kSparkDriverPort}, {"blockmanager", kSparkBlockPort}, {"ui", kSparkUiPort}});
 }
 
 Resource spark_group(const Resource& application, const SparkNames& names) {
@@ -362,6 +390,93 @@ Resource spark_executor(const Resource& application, const SparkNames& names, st
   auto& container = container_of(out);
   container["command"] = JsonArray{"$(METIER_PYTHON)"};
   container["args"] = JsonArray{"-m", "metier_runner.spark", "executor"};
+  return out;
+}
+
+std::string pod_end_text(const PodStatus& status) {
+  if (!status.message.empty()) { return status.message; }
+  for (const auto& container : status.containers) {
+    if (!container.message.empty()) { return container.message; }
+    if (container.signal != 0) { return fmt::format("killed by signal {}", container.signal); }
+    if (container.exit_code != 0) { return fmt::format("exit code {}", container.exit_code); }
+  }
+  return status.reason.empty() ? "it failed" : status.reason;
+}
+
+std::string spark_connect_name(const Resource& connect, std::int64_t incarnation) {
+  return incarnation > 1 ? fmt::format("{}-server-{}", connect.metadata.name, incarnation)
+                         : connect.metadata.name + "-server";
+}
+
+Resource spark_connect_service(const Resource& connect) {
+  return service_of(connect, connect.metadata.name, connect.metadata.name, "connect",
+                    {{"connect", kSparkConnectPort}, {"ui", kSparkUiPort}});
+}
+
+Resource spark_connect_group(const Resource& connect) {
+  auto out = make_pod_group(connect.metadata.name, connect.metadata.name_space, 2);
+  out.metadata.labels = connect.metadata.labels;
+  out.metadata.owner = owner_ref_to(connect);
+  return out;
+}
+
+Resource spark_connect_pod(const Resource& connect, std::int64_t incarnation,
+                           const std::string& archives) {
+  const Resource application = application_of(connect);
+  SparkNames names(application, 1);
+  names.prefix = names.group = names.service = connect.metadata.name;
+  names.attempt = incarnation;
+  names.archives = archives;
+  const auto executors = spark_size(application).initial;
+  const auto& executor = role_of(application, "executor");
+  const auto cores = executors * std::max<std::int64_t>(1, int_in(executor, "cores").value_or(1));
+  const auto heap = heap_of(application, "driver") + executors * heap_of(application, "executor");
+  auto conf = properties_of(application, names);
+  for (const auto* key :
+       {"spark.driver.port", "spark.driver.blockManager.port", "spark.blockManager.port",
+        "spark.executor.memory", "spark.executor.cores", "spark.executor.instances"}) {
+    conf.erase(key);
+  }
+  const auto memory = fmt::format("{}m", heap / kMebi);
+  conf["spark.driver.memory"] = memory;
+  const JsonObject start{{"role", "connect"},
+                         {"app", connect.metadata.name},
+                         {"cores", cores},
+                         {"memory", memory},
+                         {"idle", int_in(connect.spec(), "idle").value_or(600)},
+                         {"java_options", string_in(role_of(application, "driver"), "javaOptions")},
+                         {"conf", std::move(conf)}};
+  auto out = pod_of(application, names, "driver", spark_connect_name(connect, incarnation), start);
+  out.metadata.labels[std::string(kSparkRoleLabel)] = "connect";
+  auto& container = container_of(out);
+  container["name"] = "spark-connect";
+  container["command"] = JsonArray{"$(METIER_PYTHON)"};
+  container["args"] = JsonArray{"-m", "metier_runner.spark", "connect"};
+  JsonArray ports;
+  for (const auto& [name, number] :
+       {std::pair("connect", kSparkConnectPort), std::pair("ui", kSparkUiPort)}) {
+    ports.push_back(JsonObject{{"name", name}, {"containerPort", number}});
+  }
+  container["ports"] = std::move(ports);
+  const auto bytes = (heap + overhead_of(application, "driver", heap) + kMebi - 1) / kMebi;
+  const auto cpu = [&](std::string_view field) {
+    const auto driver = milli_of(application, "driver", field);
+    const auto each = milli_of(application, "executor", field);
+    return driver == 0 || each == 0 ? std::int64_t{0} : driver + executors * each;
+  };
+  JsonObject requests{{"memory", fmt::format("{}Mi", bytes)}};
+  JsonObject limits = requests;
+  if (const auto milli = cpu("coreRequest"); milli > 0) {
+    requests["cpu"] = fmt::format("{}m", milli);
+  }
+  if (const auto milli = cpu("coreLimit"); milli > 0) { limits["cpu"] = fmt::format("{}m", milli); }
+  container["resources"] = JsonObject{{"requests", requests}, {"limits", limits}};
+  ensure_array(container, "env")
+      .push_back(JsonObject{
+          {"name", "SPARK_CONNECT_AUTHENTICATE_TOKEN"},
+          {"valueFrom",
+           JsonObject{{"secretKeyRef", JsonObject{{"name", string_in(connect.spec(), "token")},
+                                                  {"key", "token"}}}}}});
   return out;
 }
 

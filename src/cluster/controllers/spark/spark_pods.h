@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "resource/pod.h"
 #include "resource/resource.h"
 
 namespace metier {
@@ -25,6 +26,7 @@ struct SparkNames {
   std::string group;
   std::string executor(std::int64_t id) const;
   std::int64_t attempt;
+  std::string archives = {};  // folder of class-data archives, may be empty
 };
 
 struct SparkSize {
@@ -41,5 +43,16 @@ Resource spark_service(const Resource& application, const SparkNames& names);
 Resource spark_group(const Resource& application, const SparkNames& names);
 Resource spark_driver(const Resource& application, const SparkNames& names);
 Resource spark_executor(const Resource& application, const SparkNames& names, std::int64_t id);
+// How a pod ended: its own words, else its process's signal or exit code.
+std::string pod_end_text(const PodStatus& status);
+
+// The warm Spark of a SparkConnect resource (connect_controller.h). One process does what driver and executors of the application would.
+inline constexpr int kSparkConnectPort = 15002;
+std::string spark_connect_name(const Resource& connect, std::int64_t incarnation);
+Resource spark_connect_service(const Resource& connect);
+// The server and its first client start together.
+Resource spark_connect_group(const Resource& connect);
+Resource spark_connect_pod(const Resource& connect, std::int64_t incarnation,
+                           const std::string& archives);
 
 }  // namespace metier

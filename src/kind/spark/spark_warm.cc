@@ -1,0 +1,170 @@
+#include "kind/spark/spark_warm.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/text.h"
+#include "kind/lowering.h"
+#include "kind/pod_observation.h"
+#include "model/python_text.h"
+#include "resource/labels.h"
+
+namespace metier {
+namespace {
+
+constexpr std::int64_t kIdle = 600;  // seconds
+
+std::optional<std::int64_t> idle_of(const Function& function) {
+  const Json* given = function.spec().if_contains("warm_idle_timeout");
+  if (given == nullptr || is_falsy(*given)) { return kIdle; }
+  if (given->is_int64()) {
+    return given->get_int64() > 0 ? std::optional(given->get_int64()) : std::nullopt;
+  }
+  const auto parsed = parse_duration(python_text(*given));
+  if (!parsed) { return std::nullopt; }
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(*parsed).count();
+  return seconds > 0 ? std::optional<std::int64_t>(seconds) : std::nullopt;
+}
+
+std::string address_variable(const std::string& service) {
+  std::string out = "$(METIER_";
+  for (const char c : service) {
+    out += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return out + "_ADDR)";
+}
+
+Resource connect_of(const Subject& subject, const Site& site, JsonObject application,
+                    std::int64_t idle) {
+  Resource out{.api_version = "metier.dev/v1", .kind = "SparkConnect"};
+  out.metadata.name_space = project_of(subject, site);
+  // What a run or its function alone has says nothing about the server.
+  for (const auto* field : {"arguments", "mainApplicationFile", "restartPolicy", "type"}) {
+    application.stable_erase(field);
+  }
+  for (const auto* role : {"driver", "executor"}) {
+    if (JsonObject* body = object_in(application, role)) { body->stable_erase("labels"); }
+  }
+  const std::string identity = out.metadata.name_space + "\n" + site.environment + "\n" +
+                               std::to_string(idle) + "\n" + dump_json(Json(application));
+  out.metadata.name = "warm-spark-" + sha256_hex(identity).substr(0, 10);
+  out.metadata.labels = {{"mlrun/class", "spark"},
+                         {"mlrun/project", out.metadata.name_space},
+                         {std::string(kSharedLabel), out.metadata.name}};
+  JsonObject spec{{"idle", idle}, {"token", out.metadata.name + std::string(kSparkToken)}};
+  if (subject.run != nullptr) {
+    spec["openedBy"] = resource_name(subject.run->name(), subject.run->uid(),
+                                     subject.run->iteration(), subject.attempt);
+  }
+  spec["application"] = std::move(application);
+  out.body["spec"] = std::move(spec);
+  return out;
+}
+
+// The server's own failure is the run's: a client without its server has nothing to go on with.
+void of_server(const Subject& subject, const ResourceStatus& connect, Observation& seen) {
+  if (subject.run == nullptr || is_terminal(subject.run->state())) { return; }
+  if (string_at(connect.status, "state") != "Failed" || seen.state == RunState::completed) {
+    return;
+  }
+  const std::string mine = resource_name(subject.run->name(), subject.run->uid(),
+                                         subject.run->iteration(), subject.attempt);
+  const bool waits =
+      seen.state == RunState::pending && string_at(connect.status, "openedBy") != mine;
+  if (waits) { return; }
+  seen.state = RunState::error;
+  seen.reason = string_at(connect.status, "reason");
+  seen.message = string_at(connect.status, "message");
+  seen.first_failure = Failure{.code = seen.reason,
+                               .message = seen.message,
+                               .part = std::string(string_at(connect.status, "failed")),
+                               .exit_code = 0,
+                               .signal = 0};
+}
+
+}  // namespace
+
+bool is_warm(const Function& function) { return bool_in(function.spec(), "warm"); }
+
+void check_warm(const Function& function, ProblemList& problems) {
+  if (const Json* warm = function.spec().if_contains("warm");
+      warm != nullptr && !warm->is_null() && !warm->is_bool()) {
+    problems.add("function.spec.warm",
+                 "expected true or false, got " + std::string(type_name(*warm)));
+  }
+  if (!is_warm(function)) { return; }
+  if (const std::string type = function.text("job_type"); !type.empty() && type != "Python") {
+    problems.add("function.spec.warm",
+                 "a " + type + " program has a driver of its own: it cannot use a warm Spark",
+                 "leave spec.warm out");
+  }
+  const JsonObject* dynamic = object_in(function.spec(), "dynamic_allocation");
+  if (dynamic != nullptr && bool_in(*dynamic, "enabled")) {
+    problems.add("function.spec.warm", "a warm Spark has a fixed size",
+                 "give replicas instead of a minimum and a maximum");
+  }
+  if (!idle_of(function)) {
+    problems.add("function.spec.warm_idle_timeout", "expected a time longer than 0",
+                 "seconds, or a text like 10m");
+  }
+}
+
+Result<std::vector<Resource>> warm_resources(const Subject& subject, const Site& site,
+                                             JsonObject application) {
+  if (!site.embedded) {
+    return fail(
+        Error{.kind = ErrorKind::unsupported,
+              .message = "a warm Spark is of the embedded cluster only",
+              .field = "function.spec.warm",
+              .fix = "leave spec.warm out, or use kind remote-spark with a Connect server"});
+  }
+  Resource connect =
+      connect_of(subject, site, std::move(application), idle_of(subject.function).value_or(kIdle));
+  METIER_TRY(command, mlrun_command(subject));
+  METIER_TRY(pod, pod_of_run(subject, site, command));
+  pod.metadata.labels[std::string(kPodGroupLabel)] = connect.metadata.name;
+  pod.metadata.annotations[std::string(kPreloadAnnotation)] = kSparkPreload;
+  JsonObject& container = pod.body["spec"].get_object()["containers"].get_array()[0].get_object();
+  JsonArray& env = container["env"].get_array();
+  env.push_back(JsonObject{{"name", "METIER_SPARK_WARM"},
+                           {"value", address_variable(connect.metadata.name)}});
+  env.push_back(JsonObject{
+      {"name", "SPARK_CONNECT_AUTHENTICATE_TOKEN"},
+      {"valueFrom", JsonObject{{"secretKeyRef", JsonObject{{"name", connect.metadata.name +
+                                                                        std::string(kSparkToken)},
+                                                           {"key", "token"}}}}}});
+  std::vector<Resource> out;
+  out.push_back(std::move(connect));
+  out.push_back(std::move(pod));
+  return out;
+}
+
+Observation observe_warm(const Subject& subject, std::span<const ResourceStatus> resources,
+                         Time now) {
+  std::vector<ResourceStatus> own;
+  std::vector<ResourceStatus> servers;
+  const ResourceStatus* connect = nullptr;
+  for (const ResourceStatus& resource : resources) {
+    if (resource.key.kind == "SparkConnect") {
+      if (!resource.removed) { connect = &resource; }
+    } else if (resource.labels.contains(std::string(kSharedLabel))) {
+      servers.push_back(resource);
+    } else {
+      own.push_back(resource);
+    }
+  }
+  Observation seen = observe_single_pod(subject, own, now);
+  const auto server =
+      connect == nullptr ? std::string_view() : string_at(connect->status, "server");
+  for (const ObservedPod& pod : pods_in(servers)) {
+    if (pod.name == server) {
+      seen.parts.push_back({.role = "server", .index = 0, .pod = pod.name});
+    }
+  }
+  if (connect != nullptr) { of_server(subject, *connect, seen); }
+  return seen;
+}
+
+}  // namespace metier
