@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_no_java_and_no_pyspark_are_the_engines_fault(server: Server, folder: Pa
     )
     assert done.returncode == 5, done.stdout + done.stderr
     assert "apt-get install openjdk-17-jre-headless" in done.stderr
-    bare = ["--set", 'metadata.annotations={"metier.dev/python": "/usr/bin/python3"}']
+    bare = ["--python", f"{sys.version_info[0]}.{sys.version_info[1]}"]  # the one on PATH, without pyspark
     done = server.metier("run", "count.py:total", "--kind", "spark", *bare, cwd=folder, timeout=300)
     assert done.returncode == 5, done.stdout + done.stderr
     assert "needs 'pyspark==" in done.stderr and "--requirements FILE" in done.stderr

@@ -96,13 +96,13 @@ def use_warm(environment: MutableMapping[str, str]) -> None:
     check_client("a warm Spark (spec.warm)")
     address = environment[WARM]
     spark.wait_for_port(address, PORT)
-    remote = f"sc://{address}:{PORT}"
-    os.environ["SPARK_REMOTE"] = environment["SPARK_REMOTE"] = remote
-    session_of(remote)
+    environment["SPARK_REMOTE"] = f"sc://{address}:{PORT}"
+    session_of(environment["SPARK_REMOTE"])
 
 
 def session_of(remote: str) -> Any:
     """This process's session. PySpark would speak TLS to a server with a token; ours listens on this machine's loopback only."""
+    os.environ["SPARK_REMOTE"] = remote  # PySpark's functions look at it
     import grpc
     from pyspark.sql.connect.client import DefaultChannelBuilder
     from pyspark.sql.connect.session import SparkSession
