@@ -154,13 +154,13 @@ class Session:
             self._gateway.stdin.close()
         making = self._archive is not None and self._archive.making
         try:
-            self._gateway.wait(timeout=60 if making else 10)
+            self._gateway.wait(timeout=30 if making else 10)
         except subprocess.TimeoutExpired:
             self._gateway.kill()
             self._gateway.wait()
-        self._gateway = None
         if self._archive is not None:
-            self._archive.keep()
+            self._archive.keep(self._gateway.returncode)
+        self._gateway = None
 
     def keep_events(self, context: Context) -> None:
         """Keep Spark's event log with the run: what the history server shows after the end."""
@@ -461,7 +461,7 @@ def become(words: list[str], environment: dict[str, str], archive: Archive) -> N
     jvm = subprocess.Popen(words, env=environment)
     signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
     code = jvm.wait()
-    archive.keep()
+    archive.keep(code)
     if code < 0:  # ended by a signal: so does this one
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

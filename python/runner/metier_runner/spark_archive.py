@@ -16,6 +16,7 @@ from collections.abc import Mapping
 JAVA_NEEDED = 17
 MOST = 6  # archives of one user; the longest unused go
 ROOM = 2 << 30  # bytes that must be free to make one
+LATE = ".late"  # a JVM was too slow to write it: the next ones do not try again
 QUIET = "-Xlog:cds*=off"  # a JVM tells stdout of each class that it cannot keep
 
 
@@ -33,7 +34,7 @@ class Archive:
             with contextlib.suppress(OSError):
                 os.utime(self.path)
             self.options = [QUIET, f"-XX:SharedArchiveFile={self.path}"]
-        elif shutil.disk_usage(own).free > ROOM:
+        elif not os.path.exists(self.path + LATE) and shutil.disk_usage(own).free > ROOM:
             self._made = f"{self.path}.{os.getpid()}"
             self.options = [QUIET, f"-XX:ArchiveClassesAtExit={self._made}"]
 
@@ -47,12 +48,14 @@ class Archive:
         if self._made:
             self._made, self.options = "", []
 
-    def keep(self) -> None:
-        """Put what the JVM has written in its place; one that it did not finish is removed."""
+    def keep(self, exit_code: int) -> None:
+        """Put what the JVM has written in its place; one that was killed before the end (a negative code) has not finished."""
         if not self._made:
             return
         with contextlib.suppress(OSError):
-            if os.path.getsize(self._made) > 0 and not os.path.exists(self.path):
+            if exit_code < 0:
+                open(self.path + LATE, "wb").close()
+            if exit_code >= 0 and os.path.getsize(self._made) > 0 and not os.path.exists(self.path):
                 os.replace(self._made, self.path)
             else:
                 os.unlink(self._made)

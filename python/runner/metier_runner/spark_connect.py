@@ -174,7 +174,7 @@ def serve(environment: MutableMapping[str, str]) -> int:
         jvm.terminate()
     code = jvm.wait()
     first.end()
-    archive.keep()
+    archive.keep(code)
     return 0 if idle else code & 0xFF
 
 

@@ -145,7 +145,7 @@ def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_p
     made = next(word.split("=", 1)[1] for word in first.options if word.startswith("-XX:ArchiveClassesAtExit="))
     assert first.making
     Path(made).write_bytes(b"classes")
-    first.keep()
+    first.keep(0)
     assert not os.path.exists(made)
     second = archive(tmp_path, jars)
     assert not second.making and f"-XX:SharedArchiveFile={first.path}" in second.options
@@ -157,13 +157,19 @@ def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_p
 def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
     broken = archive(tmp_path, tmp_path / "jars")
+    own = tmp_path / "spark" / str(os.geteuid())
     Path(broken.options[1].split("=", 1)[1]).write_bytes(b"")
-    broken.keep()
-    assert list((tmp_path / "spark" / str(os.geteuid())).iterdir()) == []
+    broken.keep(0)
+    assert list(own.iterdir()) == []
     idle = archive(tmp_path, tmp_path / "jars")
     idle.use_only()
     assert idle.options == [] and not idle.making
-    idle.keep()
+    idle.keep(0)
+    slow = archive(tmp_path, tmp_path / "jars")
+    Path(slow.options[1].split("=", 1)[1]).write_bytes(b"half of it")
+    slow.keep(-9)
+    assert not archive(tmp_path, tmp_path / "jars").making, "it is not tried again"
+    assert list(own.glob("*.jsa")) == []
 
 
 def test_archives_of_a_folder_that_others_may_write_are_not_trusted(tmp_path: Path) -> None:
@@ -180,7 +186,7 @@ def test_old_archives_go(tmp_path: Path) -> None:
         (tmp_path / "jars" / f"{number}.jar").write_bytes(b"")
         one = archive(tmp_path, tmp_path / "jars")
         Path(one.options[1].split("=", 1)[1]).write_bytes(b"x")
-        one.keep()
+        one.keep(143)
         os.utime(one.path, (number, number))
     assert len(list(Path(one.path).parent.glob("*.jsa"))) <= spark_archive.MOST + 1
 
