@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "api/engine_api.h"
+#include "api/graph_steps.h"
 #include "model/kinds.h"
 
 namespace metier::api {
@@ -158,13 +159,30 @@ Async<net::Response> list(EngineApi& api, Call& call) {
   co_return ok_json(JsonObject{{"deployments", std::move(out)}});
 }
 
-// ?revision=R waits up to 20 s for a status after that revision.
+Async<JsonArray> steps_of(EngineApi& api, const DeploymentView& view) {
+  std::vector<std::string> texts;
+  for (const ResourceStatus& pod :
+       api.deployments.resources_of(view.project, view.name, view.tag)) {
+    const std::string address(string_at(pod.status, "podIP"));
+    if (pod.key.kind != "Pod" || address.empty()) { continue; }
+    auto text = co_await api.processor_metrics(address);
+    if (text) { texts.push_back(std::move(*text)); }
+  }
+  co_return graph_steps(texts);
+}
+
+// ?revision=R waits up to 20 s for a status after that revision. ?steps=yes: with what the steps of its graph have cost.
 Async<net::Response> one(EngineApi& api, Call& call) {
   METIER_API_TRY(revision, call.number("revision", 0, 0, INT64_MAX));
   METIER_API_TRY(
       view, co_await api.deployments.changed(project_of(call), call.at("name"), call.query("tag"),
                                              static_cast<std::uint64_t>(revision), kLongPoll));
-  co_return ok_json(view_json(view));
+  METIER_API_TRY(steps, call.flag("steps", false));
+  Json answer = view_json(view);
+  if (steps && api.processor_metrics) {
+    answer.as_object()["steps"] = co_await steps_of(api, view);
+  }
+  co_return ok_json(std::move(answer));
 }
 
 Async<net::Response> log(EngineApi& api, Call& call) {

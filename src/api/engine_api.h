@@ -32,6 +32,8 @@ struct EngineApi {
   const Router* router = nullptr;  // for /openapi.json
   Time started{};
   std::string runner;  // folder of the in-pod runner, for Python clients on this machine
+  // The /metrics of the processor at a pod's address; may be empty.
+  std::function<Async<Result<std::string>>(std::string address)> processor_metrics;
 };
 
 void add_submit_routes(Router& router, EngineApi& api);

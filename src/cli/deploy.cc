@@ -2,12 +2,14 @@
 #include "cli/deploy.h"
 
 #include <fmt/format.h>
+
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <set>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/files.h"
@@ -220,6 +222,43 @@ Result<JsonObject> deployment(Command& command, const std::string& name, std::ui
   return std::move(answer.as_object());
 }
 
+// What each step of a serving graph has cost, and how many events came to it in the last half second.
+void show_steps(Command& command, const JsonObject& view) {
+  if (canonical_kind(string_in(view, "kind")) != "serving") { return; }
+  const auto ask = [&] {
+    auto answer = command.session.get(fmt::format(
+        "/api/metier/v1/deployments/{}?project={}&revision=0&steps=yes",
+        net::percent_encode(string_in(view, "name")), net::percent_encode(command.project)));
+    const auto* steps =
+        answer && answer->is_object() ? array_in(answer->as_object(), "steps") : nullptr;
+    return steps == nullptr ? JsonArray{} : *steps;
+  };
+  const JsonArray before = ask();
+  if (before.empty()) { return; }
+  constexpr auto kWindow = std::chrono::milliseconds(500);
+  std::this_thread::sleep_for(kWindow);
+  const JsonArray now = ask();
+  command.screen.out(fmt::format("steps\n  {:<18} {:>10} {:>9} {:>9} {:>10}\n", "step", "events",
+                                 "failed", "rate/s", "mean"));
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const JsonObject& step = now[i].as_object();
+    const auto events = int_in(step, "events").value_or(0);
+    const Json* seconds = step.if_contains("seconds");
+    const double spent = seconds == nullptr || !seconds->is_double() ? 0 : seconds->get_double();
+    const auto old = std::ranges::find_if(before, [&](const Json& other) {
+      return string_in(other.as_object(), "name") == string_in(step, "name");
+    });
+    const auto passed = old == before.end() ? 0 : int_in(old->as_object(), "events").value_or(0);
+    const double micros = events == 0 ? 0 : spent * 1e6 / static_cast<double>(events);
+    command.screen.out(fmt::format(
+        "  {:<18} {:>10} {:>9} {:>9.0f} {:>10}\n", printable(string_in(step, "name")), events,
+        int_in(step, "failures").value_or(0),
+        static_cast<double>(events - passed) / std::chrono::duration<double>(kWindow).count(),
+        micros < 1000 ? fmt::format("{:.0f} µs", micros)
+                      : fmt::format("{:.1f} ms", micros / 1000)));
+  }
+}
+
 void show_deployment(Command& command, const JsonObject& view) {
   auto& screen = command.screen;
   const auto& status = inside(view, "status");
@@ -244,6 +283,7 @@ void show_deployment(Command& command, const JsonObject& view) {
   if (const auto generation = int_in(view, "generation")) {
     pair("deploys", std::to_string(*generation));
   }
+  show_steps(command, view);
   if (const auto* parts = array_in(view, "parts"); parts != nullptr && !parts->empty()) {
     screen.out("pods\n");
     for (const auto& part : *parts) {

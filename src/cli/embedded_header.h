@@ -1,8 +1,16 @@
-// include/metier/handler.h of this version, for `metier build`.
+// The public headers for code in C++, carried by the program for `metier build`.
 #pragma once
 
+#include <array>
 #include <string_view>
 
 namespace metier::cli {
-std::string_view embedded_handler_header();
-}
+
+struct PublicHeader {
+  std::string_view name;  // "handler.h"
+  std::string_view text;
+};
+// All of include/metier.
+std::array<PublicHeader, 3> embedded_headers();
+
+}  // namespace metier::cli

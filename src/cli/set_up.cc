@@ -55,11 +55,13 @@ Result<int> run_program(std::vector<std::string> words) {
 Result<std::string> include_folder(const Environment& environment) {
   METIER_TRY(places, find_places(environment, ::geteuid() == 0));
   const auto folder = places.data + "/include";
-  const auto file = folder + "/metier/handler.h";
-  const auto known = read_file(file);
-  if (known && *known == embedded_handler_header()) { return folder; }
-  METIER_CHECK(make_folders(folder + "/metier", 0755));
-  METIER_CHECK(write_file(file, embedded_handler_header(), 0644));
+  for (const PublicHeader& header : embedded_headers()) {
+    const auto file = folder + "/metier/" + std::string(header.name);
+    const auto known = read_file(file);
+    if (known && *known == header.text) { continue; }
+    METIER_CHECK(make_folders(folder + "/metier", 0755));
+    METIER_CHECK(write_file(file, header.text, 0644));
+  }
   return folder;
 }
 

@@ -360,20 +360,34 @@ Async<void> FunctionsOfNode::watch(ResourceKey function, std::uint64_t number) {
   if (*seen) { options_.look_again(function); }
 }
 
-Async<Result<ProcessorSample>> FunctionsOfNode::sample(const std::string& name_space,
-                                                       const std::string& pod) {
-  const auto url = metrics_url(name_space, pod);
-  if (!url) { co_return fail(url.error()); }
+namespace {
+
+Async<Result<std::string>> metrics_at(net::Client& client, std::string url) {
   net::ClientRequest request;
-  request.url = *url + "/metrics";
+  request.url = std::move(url);
   request.timeout = std::chrono::milliseconds(1000);
   request.body_limit = 4U << 20U;
-  auto answer = co_await client_.send(std::move(request));
+  auto answer = co_await client.send(std::move(request));
   if (!answer) { co_return fail(std::move(answer.error())); }
   if (answer->status != 200) {
     co_return fail(ErrorKind::unavailable, fmt::format("/metrics answered {}", answer->status));
   }
-  co_return sample_from(answer->body);
+  co_return std::move(answer->body);
+}
+
+}  // namespace
+
+Async<Result<ProcessorSample>> FunctionsOfNode::sample(const std::string& name_space,
+                                                       const std::string& pod) {
+  const auto url = metrics_url(name_space, pod);
+  if (!url) { co_return fail(url.error()); }
+  auto text = co_await metrics_at(client_, *url + "/metrics");
+  if (!text) { co_return fail(std::move(text.error())); }
+  co_return sample_from(*text);
+}
+
+Async<Result<std::string>> processor_metrics(net::Client& client, std::string address) {
+  return metrics_at(client, fmt::format("http://{}:{}/metrics", address, kMetricsPort));
 }
 
 ProcessorSample sample_from(std::string_view text) {

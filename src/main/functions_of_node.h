@@ -101,5 +101,7 @@ class FunctionsOfNode final : public FunctionSite {
 
 // Sums of the counters in a processor's /metrics that scaling needs.
 ProcessorSample sample_from(std::string_view prometheus);
+// The text of the /metrics of the processor in the pod at that address.
+Async<Result<std::string>> processor_metrics(net::Client& client, std::string address);
 
 }  // namespace metier

@@ -488,6 +488,9 @@ class Server final {
                                                            router_.get(),
                                                            clock_.now()});
     api_->runner = lib_;
+    api_->processor_metrics = [this](std::string address) {
+      return processor_metrics(*client_, std::move(address));
+    };
     api_->environments = [this] {
       JsonArray out;
       for (const EnvironmentInfo& info : environments_->list()) {

@@ -181,6 +181,9 @@ def test_a_graph_without_code_runs_in_the_processor(server: Server, tmp_path: Pa
     assert json.loads(call(url, body={"x": 2})[1]) == {"x": 2, "y": 4}
     assert call(url, body={"x": 0})[1] == ""
     assert call(url, body={})[:2] == (400, "KeyError: 'x'")
+    shown = server.metier("describe", "routed").stdout
+    rows = {line.split()[0]: line.split()[1:3] for line in shown.split("steps\n", 1)[1].splitlines()[1:3]}
+    assert rows == {"f": ["3", "1"], "m": ["1", "0"]}, shown
 
 
 def test_a_library_with_its_graph_is_deployed(server: Server, tmp_path: Path) -> None:

@@ -111,7 +111,11 @@ def test_a_sync_step_past_its_time_is_504_and_the_next_request_is_answered(serve
 
 def test_a_coroutine_past_its_time_is_504_and_cancelled(serve: Serve, tmp_path: Path) -> None:
     for number, options in enumerate(
-        ({"parameters": {"request_timeout": 0.2}}, {"eventTimeout": "300ms"}, {"step": {"timeout": 0.2}})
+        (
+            {"parameters": {"request_timeout": 0.2}},
+            {"eventTimeout": "300ms", "trigger": {"mode": "async"}},
+            {"step": {"timeout": 0.2}},
+        )
     ):
         mark = tmp_path / f"cancelled{number}"
         processor = serve(flow("waits", **options.pop("step", {})), SLOW, **options)

@@ -114,16 +114,25 @@ async def finish(
         spawn(item)
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
-    while wait and not parked[0].finished():
-        running = [task for task in tasks if not task.done()]
-        if not running:
-            break
-        left = None if end is None else end - loop.time()
-        if left is not None and left <= 0:
-            for task in running:
-                task.cancel()
-            raise TimeoutError(f"no answer after {timeout:g} s")
-        await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        while wait and not parked[0].finished():
+            running = [task for task in tasks if not task.done()]
+            if not running:
+                break
+            left = None if end is None else end - loop.time()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"no answer after {timeout:g} s")
+            await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    except (asyncio.CancelledError, TimeoutError):  # nobody waits for what is under way
+        await _give_up([task for task in tasks if not task.done()])
+        raise
+
+
+async def _give_up(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:  # so that steps see their end now, not with the next event
+        await asyncio.wait(tasks, timeout=0.5)
 
 
 async def _drive(parked: Any, spawn: Any) -> None:
