@@ -16,6 +16,7 @@ def train(context, lr: float = 0.1, text="x"):
     print("fitting with", lr)
     context.logger.info("fitting")
     context.log_result("accuracy", 0.9 + lr)
+    context.set_annotation("purpose", "test")
     context.log_artifact("note", body=b"hello " + text.encode(), local_path="note.txt")
     return "done"
 
@@ -56,6 +57,7 @@ def test_runs_a_job_and_reads_its_outputs(mlrun: Any, project: Any, code: Path) 
     assert run.state() == "completed"
     assert run.status.results["accuracy"] == pytest.approx(0.95)
     assert run.output("return") == "done"
+    assert run.metadata.annotations["purpose"] == "test"
     assert mlrun.get_dataitem(run.output("note")).get() == b"hello job"
     state, log = mlrun.get_run_db().get_log(run.metadata.uid, "sdk")
     assert b"fitting with 0.05" in log

@@ -408,7 +408,7 @@ class Context(logging_of.LoggingMethods):
                 self.merge(run)
 
     def merge(self, run: JsonDict) -> None:
-        """Take over results, labels and artifact addresses of another process's view of this run."""
+        """Take over results, labels, annotations and artifact addresses of another process's view of this run."""
         status, metadata = run.get("status") or {}, run.get("metadata") or {}
         results = {key: value for key, value in (status.get("results") or {}).items() if self._results.get(key) != value}
         if results:
@@ -417,6 +417,10 @@ class Context(logging_of.LoggingMethods):
         labels = {key: value for key, value in told.items() if self._labels.get(key) != value}
         if labels:
             self._label(labels)
+        notes = {str(key): str(value) for key, value in (metadata.get("annotations") or {}).items()}
+        if {**self._annotations, **notes} != self._annotations:
+            self._annotations.update(notes)
+            self._patch({"metadata.annotations": self._annotations})
         uris = {key: uri for key, uri in (status.get("artifact_uris") or {}).items() if self._artifact_uris.get(key) != uri}
         if uris:
             self._artifact_uris.update(uris)

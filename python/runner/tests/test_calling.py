@@ -125,10 +125,11 @@ def test_a_context_annotation_of_mlrun_gets_mlruns_own_where_it_is_installed(run
     package.mkdir()
     text = "class MLClientCtx:\n    def __init__(self): self.r = {}\n    def log_result(self, k, v): self.r[k] = v\n"
     text += "    def commit(self): pass\n"
-    text += "    def to_dict(self): return {'status': {'results': self.r}}\n\ndef get_or_create_ctx(name): return MLClientCtx()\n"
+    text += "    def to_dict(self): return {'metadata': {'annotations': {'why': 'so'}}, 'status': {'results': self.r}}\n\ndef get_or_create_ctx(name): return MLClientCtx()\n"
     (package / "__init__.py").write_text(text)
     done = run("import mlrun\ndef f(context: mlrun.MLClientCtx):\n    context.log_result('own', type(context).__module__)\n", "f")
     assert done.results == {"own": "mlrun"}
+    assert done.run["metadata"]["annotations"] == {"why": "so"}
 
 
 def test_a_file_named_like_a_library_does_not_replace_it(run):
