@@ -11,11 +11,13 @@
 #include "engine/engine.h"
 #include "engine/objects.h"
 #include "engine/runtime_resources.h"
+#include "net/client.h"
 #include "net/identity.h"
 
 namespace metier {
 class DaskClusters;
-}
+class Pages;
+}  // namespace metier
 
 namespace metier::api {
 
@@ -43,6 +45,8 @@ void add_deployment_routes(Router& router, EngineApi& api);
 using IdentityOf =
     std::function<Result<net::Identity>(const std::string& project, const std::string& cluster)>;
 void add_dask_routes(Router& router, DaskClusters& clusters, IdentityOf identity_of);
+void add_page_routes(Router& router, Pages& pages, Describe& describe, net::Client& client,
+                     Executor loop);
 
 // {"offset", "times": [[end, time], …]} of a log: from ?offset on, and from where ?since begins.
 Result<Json> log_times_body(const Call& call, const std::vector<LogMark>& marks);

@@ -63,6 +63,10 @@ void show_parts(Command& command, const std::string& uid) {
     line += fmt::format("  {:>8}", took(*part));
     line += fmt::format("  {:>9}", cpu > 0 ? fmt::format("{:.2f} s cpu", cpu) : "");
     line += fmt::format("  {:>9}", peak > 0 ? human_bytes(peak) : "");
+    if (const auto* asks = object_in(*part, "requests")) {
+      line += fmt::format("  asks {:>4} cpu {:>6}", string_in(*asks, "cpu", "0"),
+                          string_in(*asks, "memory", "-"));
+    }
     line += fmt::format("  {}", string_in(*part, "pod"));
     if (const auto why = ended(*part); !why.empty()) { line += "  " + why; }
     screen.out(line + "\n");

@@ -127,6 +127,12 @@ constexpr std::array kWaitFlags{
     Flag{"--for", 0, "STATE", "ended (the default), completed or running"},
     Flag{"--timeout", 0, "DURATION", "give up after 30s, 5m, 1h (exit 1)"},
 };
+constexpr std::array kUiFlags{
+    kProject,
+    kColor,
+    kQuiet,
+    Flag{"--port", 0, "PORT", "listen there (any free one)"},
+};
 constexpr std::array kDoctorFlags{kOutput, kColor, kQuiet, kProject};
 constexpr std::array kAbortFlags{kProject, kOutput, kColor, kQuiet};
 constexpr std::array kDeleteFlags{kProject, kYes, kColor, kQuiet};
@@ -179,6 +185,7 @@ constexpr std::array<Words, 2> kRenderExamples{"metier render train.py:train --k
                                                "metier render -f function.yaml -o json"};
 constexpr std::array<Words, 2> kWaitExamples{"metier wait train --for completed --timeout 5m",
                                              "metier wait @-1 && metier logs @-1"};
+constexpr std::array<Words, 2> kUiExamples{"metier ui @-1", "metier ui squares --port 8787"};
 constexpr std::array<Words, 2> kDoctorExamples{"metier doctor", "metier doctor -o json"};
 constexpr std::array<Words, 4> kGetExamples{"metier get runs --state error --since 1d",
                                             "metier get runs -w", "metier get artifacts -o wide",
@@ -238,6 +245,10 @@ constexpr std::array kVerbs{
     VerbEntry{{"wait", "NAME-OR-UID [--for STATE] [--timeout DURATION]",
                "block until a run has ended, or begun", kWaitFlags, kWaitExamples, 1, 1},
               &wait_main,
+              "look"},
+    VerbEntry{{"ui", "NAME-OR-UID|FUNCTION [--port PORT]",
+               "the pages of Dask and Spark, for a browser", kUiFlags, kUiExamples, 1, 1},
+              &ui_main,
               "look"},
     VerbEntry{{"abort", "NAME-OR-UID", "end a run", kAbortFlags, kAbortExamples, 1, 1},
               &abort_main,
@@ -311,7 +322,6 @@ std::string_view absent_verb(std::string_view name) {
   if (name == "workflow") {
     return "workflows are not in this version; call metier run for each step";
   }
-  if (name == "ui") { return "pages of Dask and Spark are not in this version"; }
   return {};
 }
 

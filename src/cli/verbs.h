@@ -46,6 +46,7 @@ Result<int> describe_main(Command& command);
 Result<int> logs_main(Command& command);
 Result<int> why_main(Command& command);
 Result<int> wait_main(Command& command);
+Result<int> ui_main(Command& command);
 Result<int> doctor_main(Command& command);
 Result<int> abort_main(Command& command);
 Result<int> delete_main(Command& command);

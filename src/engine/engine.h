@@ -170,7 +170,8 @@ class Engine final {
   Async<Result<Moved>> move(LivePtr live, StateChange change, std::function<void(Plan&)> edit,
                             std::vector<TimelineRow> rows);
   Async<Result<void>> edit_plan(LivePtr live, std::function<void(Plan&)> edit);
-  static JsonObject facts_of_pods(const Live& live);
+  JsonObject facts_of_pods(const Live& live) const;
+  JsonArray parts_of(const Live& live) const;
   void set_thresholds(Live& live, const Observation& seen);
 
   // engine_life.cc

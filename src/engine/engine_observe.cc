@@ -115,7 +115,7 @@ bool is_interruption(std::string_view reason) {
          reason == "HostRebooted" || reason == "ShimLost" || reason == "NodeLost";
 }
 
-JsonObject Engine::facts_of_pods(const Live& live) {
+JsonObject Engine::facts_of_pods(const Live& live) const {
   JsonArray conditions;
   std::set<std::string> said;
   std::int64_t peak = 0;
@@ -138,7 +138,7 @@ JsonObject Engine::facts_of_pods(const Live& live) {
     }
   }
   JsonObject out;
-  if (live.parts.size() > 1) { out["parts"] = parts_json(live.parts, live.resources, live.usage); }
+  if (live.parts.size() > 1) { out["parts"] = parts_of(live); }
   if (!live.progress.is_null()) { out["progress"] = live.progress; }
   if (!conditions.empty()) { out["conditions"] = std::move(conditions); }
   if (peak > 0) {

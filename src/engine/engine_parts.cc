@@ -18,10 +18,12 @@ namespace metier {
 
 // CPU and memory of each part, now and then, for as long as the run lives.
 Async<void> Engine::sample_usage(LivePtr live) {
-  auto pause = std::chrono::milliseconds(500);
+  std::chrono::milliseconds
+      pause{};  // the first look is what pods that others share had used before
   while (!live->done && !stopping_) {
     co_await sleep_for(ground_.loop, pause);
-    pause = std::min<std::chrono::milliseconds>(pause * 2, std::chrono::seconds(5));
+    pause = std::clamp<std::chrono::milliseconds>(pause * 2, std::chrono::milliseconds(500),
+                                                  std::chrono::seconds(5));
     if ((co_await asio::this_coro::cancellation_state).cancelled() !=
         asio::cancellation_type::none) {
       break;
@@ -102,13 +104,34 @@ Async<std::vector<std::pair<std::string, std::string>>> Engine::stacks(std::stri
   co_return out;
 }
 
+JsonArray Engine::parts_of(const Live& live) const {
+  JsonArray out = parts_json(live.parts, live.resources, live.usage);
+  for (Json& part : out) {
+    JsonObject& one = part.get_object();
+    if (one.contains("container")) { continue; }
+    const auto object =
+        ground_.store.objects().get(ResourceKey{.name_space = live.plan.project,
+                                                .kind = "Pod",
+                                                .name = std::string(string_in(one, "pod"))});
+    if (!object) { continue; }
+    const auto pod = pod_from(*object);
+    if (!pod) { continue; }
+    JsonObject asks;
+    for (const auto& [name, amount] : pod_requests(*pod)) {
+      asks[name] = name == "memory" ? amount.bytes_text() : amount.cpu_text();
+    }
+    if (!asks.empty()) { one["requests"] = std::move(asks); }
+  }
+  return out;
+}
+
 std::string Engine::part_logs(const std::string& project, const std::string& uid) const {
   return ground_.options.data + "/logs/" + project + "/" + uid + ".parts";
 }
 
 Result<JsonArray> Engine::parts(const std::string& project, const std::string& uid) const {
   if (const auto live = live_.find(plan_key(project, uid)); live != live_.end()) {
-    return parts_json(live->second->parts, live->second->resources, live->second->usage);
+    return parts_of(*live->second);
   }
   METIER_TRY(run, read_run(ground_.store.records(), project, uid));
   if (!run) {

@@ -16,6 +16,7 @@
 #include "engine/snapshot.h"
 #include "engine/tokens.h"
 #include "engine/why.h"
+#include "resource/labels.h"
 
 namespace metier {
 namespace {
@@ -387,6 +388,20 @@ TEST(RunParts, TellPodsAndRanks) {
   EXPECT_EQ(string_in(*first, "state"), "error");
   EXPECT_EQ(int_in(*first, "signal"), 9);
   EXPECT_EQ(find_part(out, "rank-1"), nullptr);
+}
+
+TEST(RunParts, ASharedPodUsedWhatItUsedSinceTheFirstLook) {
+  ResourceStatus pod;
+  pod.key = {.name_space = "p", .kind = "Pod", .name = "c-worker-0"};
+  pod.labels = {{std::string(kSharedLabel), "c"}};
+  pod.status = to_json(PodStatus{.phase = PodPhase::running});
+  const std::vector<Part> parts{{.role = "worker", .index = 0, .pod = "c-worker-0"}};
+  UsageByPod usage{{"c-worker-0", {{.at = {}, .cpu_us = 40'000'000, .memory = 4096}}}};
+  EXPECT_FALSE(parts_json(parts, {{pod.key, pod}}, usage)[0].get_object().contains("cpu_seconds"));
+  usage["c-worker-0"].push_back({.at = {}, .cpu_us = 41'500'000, .memory = 8192});
+  const JsonArray out = parts_json(parts, {{pod.key, pod}}, usage);
+  EXPECT_DOUBLE_EQ(out[0].at("cpu_seconds").as_double(), 1.5);
+  EXPECT_EQ(int_in(out[0].as_object(), "peak_memory"), 8192);
 }
 
 TEST(RunParts, KeepABoundedNumberOfSamples) {

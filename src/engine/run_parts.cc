@@ -1,6 +1,9 @@
 #include "engine/run_parts.h"
 
 #include <algorithm>
+#include <set>
+
+#include "resource/labels.h"
 
 namespace metier {
 namespace {
@@ -50,7 +53,8 @@ void describe_rank(const ContainerStatus& rank, JsonObject& out) {
   add_use(out, rank.cpu_us, rank.peak_memory);
 }
 
-void describe_pod(const PodStatus& pod, const std::vector<UsageSample>* samples, JsonObject& out) {
+void describe_pod(const PodStatus& pod, bool shared, const std::vector<UsageSample>* samples,
+                  JsonObject& out) {
   out["state"] = state_of(pod.phase);
   put(out, "reason", pod.reason);
   put(out, "message", pod.message);
@@ -82,6 +86,7 @@ void describe_pod(const PodStatus& pod, const std::vector<UsageSample>* samples,
     list.push_back(JsonArray{std::chrono::duration<double>(sample.at - started).count(),
                              static_cast<double>(sample.cpu_us) / 1e6, sample.memory});
   }
+  if (shared) { cpu = list.empty() ? 0 : samples->back().cpu_us - samples->front().cpu_us; }
   add_use(out, cpu, peak);
   if (!list.empty()) { out["samples"] = std::move(list); }
 }
@@ -105,8 +110,11 @@ JsonArray parts_json(std::span<const Part> parts,
                      const std::map<ResourceKey, ResourceStatus>& resources,
                      const UsageByPod& usage) {
   std::map<std::string, PodStatus, std::less<>> pods;
+  std::set<std::string, std::less<>> shared;
   for (const auto& [key, status] : resources) {
-    if (key.kind == "Pod") { pods[key.name] = pod_status_from_json(status.status); }
+    if (key.kind != "Pod") { continue; }
+    pods[key.name] = pod_status_from_json(status.status);
+    if (status.labels.contains(std::string(kSharedLabel))) { shared.insert(key.name); }
   }
   JsonArray out;
   for (const Part& part : parts) {
@@ -125,7 +133,8 @@ JsonArray parts_json(std::span<const Part> parts,
         describe_rank(*found, one);
       } else {
         const auto samples = usage.find(part.pod);
-        describe_pod(pod->second, samples == usage.end() ? nullptr : &samples->second, one);
+        describe_pod(pod->second, shared.contains(part.pod),
+                     samples == usage.end() ? nullptr : &samples->second, one);
       }
     }
     out.push_back(std::move(one));

@@ -28,7 +28,8 @@ inline constexpr std::size_t kMostSamples = 240;
 void add_sample(std::vector<UsageSample>& samples, const UsageSample& sample);
 
 // [{name, role, index, pod, container, state, reason, message, exit_code, signal, start_time, end_time, cpu_seconds,
-// peak_memory, samples: [[seconds since start, cpu seconds, bytes]…]}]; a part whose pod is not known is "pending".
+// peak_memory, samples: [[seconds since start, cpu seconds, bytes]…]}]; a part whose pod is not known is "pending". Of a pod
+// that other runs share, cpu_seconds is what it used since the first sample.
 JsonArray parts_json(std::span<const Part> parts,
                      const std::map<ResourceKey, ResourceStatus>& resources,
                      const UsageByPod& usage);

@@ -29,6 +29,7 @@
 #include "cluster/embedded/process_driver.h"
 #include "engine/dask_clusters.h"
 #include "engine/deployments.h"
+#include "engine/pages.h"
 #include "engine/records/records.h"
 #include "gate/gate.h"
 #include "kind/builtin.h"
@@ -421,6 +422,7 @@ class Server final {
     deployments_ = std::make_unique<Deployments>(*ground_, *engine_);
     objects_ = std::make_unique<ProjectObjects>(*ground_);
     dask_clusters_ = std::make_unique<DaskClusters>(*ground_, *engine_);
+    pages_ = std::make_unique<Pages>(*ground_, *engine_);
     describe_ = std::make_unique<Describe>(*ground_, *engine_);
     resources_ = std::make_unique<RuntimeResources>(*ground_);
     builds_ = std::make_unique<Builds>(*ground_, pod_environments_.get());
@@ -552,6 +554,7 @@ class Server final {
                          [this](const std::string& project, const std::string& cluster) {
                            return dask_identity(project, cluster + std::string(kDaskIdentity));
                          });
+    api::add_page_routes(*router_, *pages_, *describe_, *client_, executor_);
     api::add_record_routes(*router_, *records_api_);
   }
 
@@ -721,6 +724,7 @@ class Server final {
   std::unique_ptr<Deployments> deployments_;
   std::unique_ptr<ProjectObjects> objects_;
   std::unique_ptr<DaskClusters> dask_clusters_;
+  std::unique_ptr<Pages> pages_;
   std::unique_ptr<Describe> describe_;
   std::unique_ptr<RuntimeResources> resources_;
   std::unique_ptr<Builds> builds_;

@@ -60,6 +60,40 @@ bool may_repeat(std::string_view method) {
          method == "OPTIONS";
 }
 
+class OpenLink final : public Duplex {
+ public:
+  explicit OpenLink(LinkPtr link) : link_(std::move(link)) {}
+  ~OpenLink() override { link_->give_up(); }
+  Async<std::size_t> read(std::span<char> into) override {
+    boost::system::error_code ec;
+    const auto buffer = asio::buffer(into.data(), into.size());
+    const auto n =
+        link_->tls
+            ? co_await link_->tls->async_read_some(buffer, asio::redirect_error(use_async, ec))
+            : co_await link_->socket.async_read_some(buffer, asio::redirect_error(use_async, ec));
+    co_return ec ? 0 : n;
+  }
+  Async<bool> write(std::string_view bytes) override {
+    boost::system::error_code ec;
+    if (link_->tls) {
+      co_await asio::async_write(*link_->tls, asio::buffer(bytes),
+                                 asio::redirect_error(use_async, ec));
+    } else {
+      co_await asio::async_write(link_->socket, asio::buffer(bytes),
+                                 asio::redirect_error(use_async, ec));
+    }
+    co_return !ec;
+  }
+  void interrupt() override {
+    boost::system::error_code ec;
+    link_->socket.cancel(ec);
+    link_->socket.shutdown(asio::socket_base::shutdown_both, ec);
+  }
+
+ private:
+  LinkPtr link_;
+};
+
 class AsioClient final : public Client {
  public:
   explicit AsioClient(Executor executor) : executor_(executor) {}
@@ -84,6 +118,21 @@ class AsioClient final : public Client {
     bool untouched = false;
     auto answer = co_await exchange(link, *url, request, *bytes, key, deadline, &untouched);
     co_return answer;
+  }
+
+  Async<Result<std::unique_ptr<Duplex>>> open(ClientRequest request) override {
+    auto url = parse_url(request.url);
+    if (!url) { co_return fail(std::move(url).error()); }
+    auto bytes = request_bytes(request, url->host_header(), url->target);
+    if (!bytes) { co_return fail(std::move(bytes).error()); }
+    auto link = std::make_shared<Link>(executor_);
+    auto connected = co_await connect(link, *url, request.ca_file,
+                                      std::chrono::steady_clock::now() + request.timeout);
+    if (!connected) { co_return fail(std::move(connected).error()); }
+    auto out = std::make_unique<OpenLink>(link);
+    const bool sent = co_await out->write(*bytes);
+    if (!sent) { co_return fail(no_answer(*url, *link, asio::error::connection_reset)); }
+    co_return std::unique_ptr<Duplex>(std::move(out));
   }
 
  private:

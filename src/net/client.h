@@ -32,6 +32,8 @@ class Client {
   virtual ~Client() = default;
   // One request, keep-alive connections are reused. Errors: unavailable (nobody answers), timed_out, invalid.
   virtual Async<Result<ClientResponse>> send(ClientRequest request) = 0;
+  // Sends the request on a connection of its own and leaves the answer to the caller. `timeout` is for the connecting.
+  virtual Async<Result<std::unique_ptr<Duplex>>> open(ClientRequest request) = 0;
 };
 std::unique_ptr<Client> make_client(Executor executor);
 

@@ -162,6 +162,31 @@ class Connection final : public ConnectionBase {
     bool gone_ = false;
   };
 
+  class Whole final : public Duplex {
+   public:
+    explicit Whole(Connection& connection) : connection_(connection) {}
+    Async<std::size_t> read(std::span<char> into) override {
+      if (!connection_.pending_.empty()) {
+        const auto n = std::min(into.size(), connection_.pending_.size());
+        std::copy_n(connection_.pending_.data(), n, into.data());
+        connection_.pending_.remove_prefix(n);
+        co_return n;
+      }
+      boost::system::error_code ec;
+      const auto n = co_await connection_.stream_.async_read_some(
+          asio::buffer(into.data(), into.size()), asio::redirect_error(use_async, ec));
+      co_return ec || connection_.expired ? 0 : n;
+    }
+    Async<bool> write(std::string_view bytes) override {
+      const bool written = co_await connection_.write({bytes, {}, {}});
+      co_return written;
+    }
+    void interrupt() override { connection_.interrupt(); }
+
+   private:
+    Connection& connection_;
+  };
+
   static SteadyTime now() { return std::chrono::steady_clock::now(); }
 
   void move_to(ConnectionList& list) {
@@ -270,6 +295,17 @@ class Connection final : public ConnectionBase {
     if (head_only) { request.method = "GET"; }
     request.peer = peer_;
     auto response = co_await call(std::move(request));
+    if (response.take_over) {
+      Whole whole(*this);
+      std::string error;
+      try {
+        co_await response.take_over(whole);
+      } catch (const std::exception& e) { error = e.what(); }
+      if (!error.empty()) {
+        core_->log.error("a taken connection threw", {{"error", Json(error)}});
+      }
+      co_return false;
+    }
     const bool no_body = response.status == 204 || response.status == 304;
     Framing framing{
         .keep_alive = keep && !core_->closing, .http_1_0 = http_1_0, .no_body = no_body};

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,12 +46,23 @@ class BodyWriter {
   virtual Async<bool> write(std::string bytes) = 0;
 };
 
+// A connection as bytes both ways. One read and one write may wait at the same time.
+class Duplex {
+ public:
+  virtual ~Duplex() = default;
+  virtual Async<std::size_t> read(std::span<char> into) = 0;  // 0: the end, or broken
+  virtual Async<bool> write(std::string_view bytes) = 0;      // all of them; false: broken
+  virtual void interrupt() = 0;                               // what waits ends
+};
+
 struct Response {
   int status = 200;
   Headers headers;
   std::string body;
   std::function<Async<void>(BodyWriter&)>
       stream;  // when set, `body` is ignored and the answer is chunked
+  // When set, all else is ignored: the connection is its own from the status line on, and ends with it.
+  std::function<Async<void>(Duplex&)> take_over;
 };
 Response json_response(int status, std::string body);
 

@@ -257,6 +257,18 @@ def test_an_idle_cluster_gives_its_room_to_a_run_that_waits_for_it(server: Serve
     assert again["status"]["results"]["total"] == sum(x * x for x in range(10))
 
 
+def test_what_each_role_asks_for_and_uses_is_shown(server: Server, folder: Path) -> None:
+    uid = detached(server, folder, "squares.py:steady", "--replicas", "2", "-p", "seconds=3")
+    assert wait_for(lambda: record(server, uid)["status"]["state"] == "completed")
+    parts = {part["role"]: part for part in record(server, uid)["status"]["parts"]}
+    for role in ("scheduler", "worker"):
+        assert parts[role]["requests"] == {"cpu": "250m", "memory": "512Mi"}
+        assert parts[role]["samples"] and parts[role]["peak_memory"] > 0
+    assert parts["worker"]["cpu_seconds"] > 0
+    shown = server.metier("describe", uid).stdout
+    assert "asks 250m cpu  512Mi" in shown
+
+
 def test_a_cluster_that_is_idle_for_its_timeout_closes(server: Server, folder: Path) -> None:
     code, _, errors = run(server, folder, "squares.py:total", "--replicas", "1", "--set", 'spec.scheduler_timeout="2s"')
     assert code == 0, errors
