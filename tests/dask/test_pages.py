@@ -41,7 +41,8 @@ def run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     assert done.returncode == 0, done.stderr
     uid = done.stdout.split()[-1]
     while "connected" not in server.metier("logs", uid).stdout:
-        assert "running" in server.metier("get", "runs").stdout or "pending" in server.metier("get", "runs").stdout
+        state = server.metier("get", "runs").stdout
+        assert "running" in state or "pending" in state, state
     yield uid
     server.metier("abort", uid)
 
