@@ -68,7 +68,7 @@ class Model(OurModel):
 
 SMALL = {"a": 1, "b": "text", "c": [1, 2, 3]}
 ROWS = [[float(i * j) for i in range(20)] for j in range(8)]
-LARGE = {"data": [[i * 0.37 + j for i in range(20)] for j in range(60)], "x": {"y": 1}}
+LARGE = {"data": [[i * 0.37 + j for i in range(20)] for j in range(151)], "x": {"y": 1}}
 INPUTS = {"inputs": [[1.0, 2.0, 3.0]]}
 
 
