@@ -111,7 +111,7 @@ class ZoneFile final : public TimeZone {
 
 Result<std::shared_ptr<const TimeZone>> TimeZone::load(std::string_view name) {
   const auto none = [&] {
-    return fail(invalid("CRON_TZ", quote(name) + " is no time zone of this machine",
+    return fail(invalid("schedule", quote(name) + " is no time zone of this machine",
                         "give a name such as Europe/Paris, or leave it out for UTC"));
   };
   if (name.empty() || name.front() == '/' || name.find("..") != std::string_view::npos ||

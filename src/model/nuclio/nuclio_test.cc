@@ -137,7 +137,7 @@ TEST(NuclioSchema, KafkasAttributesAreChecked) {
   EXPECT_THAT(kafka("sasl: {enable: true, user: a}"), HasSubstr("sasl.password: is not given"));
   EXPECT_THAT(kafka("sasl: {enable: true, user: a, password: b, mechanism: GSSAPI}"),
               HasSubstr("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"));
-  EXPECT_THAT(kafka("sasl: {enable: true, oauth: {clientID: x}}"),
+  EXPECT_THAT(kafka("sasl: {enable: true, user: a, password: b, oauth: {clientID: x}}"),
               HasSubstr("OAUTHBEARER is not in this build"));
   EXPECT_THAT(kafka("tls: {enable: true, minimumVersion: '1.3'}"),
               HasSubstr("TLS 1.2 is the least"));

@@ -251,7 +251,7 @@ void review_trigger(std::string_view name, const JsonObject& trigger, std::strin
                                   "give exactly one"));
     } else if (schedule) {
       if (auto parsed = CronSchedule::parse(string_in(attributes, "schedule")); !parsed) {
-        out.wrong.push_back(std::move(parsed.error()).at(inside + ".schedule"));
+        out.wrong.push_back(std::move(parsed.error()).at(inside));
       }
     } else if (is_duration(*interval) && duration_of(*interval).count() <= 0) {
       out.wrong.push_back(invalid(inside + ".interval", "is no time", "give more than 0"));

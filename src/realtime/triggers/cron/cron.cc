@@ -142,7 +142,7 @@ Result<void> check(const TriggerConfig& trigger) {
   const auto schedule = string_in(trigger.attributes, "schedule");
   if (schedule.empty()) { return {}; }
   if (auto parsed = CronSchedule::parse(schedule); !parsed) {
-    return fail(std::move(parsed.error()).at("triggers." + trigger.name + ".attributes.schedule"));
+    return fail(std::move(parsed.error()).at("triggers." + trigger.name + ".attributes"));
   }
   return {};
 }

@@ -54,9 +54,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
                            bool lost) { revoked(std::move(names), lost); },
          .connection = [this](bool up, const std::string& why) { connection(up, why); }},
         log_);
-    if (!consumer) {
-      return fail(std::move(consumer.error()).at("triggers." + config_.name + ".attributes"));
-    }
+    if (!consumer) { return fail(std::move(consumer.error()).at("triggers." + config_.name)); }
     consumer_ = std::move(*consumer);
     store_timer_.after(kStoreEvery);
     return {};

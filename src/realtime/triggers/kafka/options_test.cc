@@ -94,7 +94,8 @@ TEST(KafkaOptions, WhatIsWrongIsNamed) {
               HasSubstr("OAUTHBEARER is not in this build"));
   EXPECT_THAT(wrong(R"({"tls":{"enable":true},"accessKey":"k"})"),
               HasSubstr("accessCertificate: is empty"));
-  EXPECT_THAT(wrong(R"({"onFailure":"deadLetter"})"), HasSubstr("commit, retry, stop"));
+  EXPECT_THAT(wrong(R"({"onFailure":"deadLetter"})"),
+              HasSubstr("onFailure: 'deadLetter' is not one of its values"));
 }
 
 }  // namespace
