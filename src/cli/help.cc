@@ -75,6 +75,8 @@ constexpr std::array kTopics{
           "run it again; --retry does so by itself", 5},
     Topic{"HostRebooted", "The machine was restarted while the run went on.",
           "run it again; --retry does so by itself", 5},
+    Topic{"IterationsFailed", "Some iterations of a run with hyper-parameters failed.",
+          "metier logs RUN shows their errors, metier describe RUN their states", 1},
     Topic{"RankFailed", "One rank failed first; the others were stopped.",
           "metier logs RUN shows that rank", 1},
     Topic{"Silent",
