@@ -1,7 +1,6 @@
 /* The loop of a sync worker: events from the ring through the handler to their answers. */
 #include "worker.h"
 
-#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -214,7 +213,6 @@ PyObject* ring_serve(PyObject* object, PyObject* args) {
     return NULL;
   }
   int quiet = 0;
-  int run = 0;
   while (reason == NULL) {
     const struct metier_record* record = peek(self);
     if (record == NULL) {
@@ -223,14 +221,6 @@ PyObject* ring_serve(PyObject* object, PyObject* args) {
         reason = "pending";
         break;
       }
-      if (run == 1) {
-        /* One event at a time: the processor is about to hand over the next one, often on this very core. Cheaper to step aside once than
-         * to sleep; where events come in bunches it would only make the bunches smaller. */
-        run = 0;
-        Py_BEGIN_ALLOW_THREADS sched_yield();
-        Py_END_ALLOW_THREADS continue;
-      }
-      run = 0;
       if (fall_asleep(self, METIER_SLEEPS_FUTEX)) {
         Py_BEGIN_ALLOW_THREADS futex_wait(&self->control->in_sleeping, METIER_SLEEPS_FUTEX, 1000);
         Py_END_ALLOW_THREADS STORE(&self->control->in_sleeping, METIER_AWAKE);
@@ -240,7 +230,6 @@ PyObject* ring_serve(PyObject* object, PyObject* args) {
       continue;
     }
     quiet = 0;
-    ++run;
     switch (record->type) {
       case METIER_EVENT:
         if (serve_event(self, &host, (const struct metier_event_record*)record) != 0) {
