@@ -128,9 +128,12 @@ def main() -> int:
         shown = f"{step.result}={results[step.result]}" if step.result in results else ""
         rows.append((step.title, step.kind, status.get("state", f"exit {code}"), f"{seconds:.2f}", shown))
         failed += code != 0
-    rows.append(demo_deploy.deploy(str(METIER), environment(), FLIGHTS / "predict.py", data_file))
-    rows.append(demo_graph.deploy(str(METIER), environment(), FLIGHTS, data_file))
-    failed += rows[-1][2] != "ready"
+    deployed = [
+        demo_deploy.deploy(str(METIER), environment(), FLIGHTS / "predict.py", data_file),
+        demo_graph.deploy(str(METIER), environment(), FLIGHTS, data_file),
+    ]
+    rows += deployed
+    failed += sum(row[2] != "ready" for row in deployed)
     header = ("function", "kind", "state", "seconds", "result")
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     print()

@@ -41,7 +41,7 @@ def deploy(
     command = [metier, "deploy", str(flights / "graph.py"), "--kind", "serving", "--name", "graph"]
     command += ["-e", f"MODEL={demo_deploy.model_file(metier, environment, 'train_delay')}"]
     command += ["-e", f"MODEL_QUICK={demo_deploy.model_file(metier, environment, 'quick_delay')}"]
-    command += ["-e", f"FLIGHTS_DATA={Path(data_file('weather.csv')).parent}"]
+    command += ["-e", f"FLIGHTS_DATA={Path(data_file('weather.csv')).parent}", *demo_deploy.ONE_THREAD]
     done = subprocess.run(command, env=dict(environment), stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         return "graph.py", "serving", f"exit {done.returncode}", f"{time.monotonic() - began:.2f}", ""
