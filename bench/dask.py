@@ -92,8 +92,11 @@ def certificate(folder: Path) -> dict[str, str]:
     return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(path) for name, path in names.items()}
 
 
-def bare(what: str, environment: dict[str, str], port: int) -> dict[str, float]:
+def bare(what: str, environment: dict[str, str]) -> dict[str, float]:
     """Scheduler, two workers and a client by hand; seconds from the first fork to the first result."""
+    from support.server import free_port
+
+    port = free_port()
     address = f"tls://127.0.0.1:{port}"
     program = [str(PYTHON), "-m", "dask"]
     began = time.time()
@@ -139,7 +142,7 @@ def main() -> int:
     def decided(server: object, began: float) -> float:
         """When the first worker after `began` was given its place, in seconds since the epoch."""
         times = []
-        for pod in json.loads(server.metier("get", "pods", "-o", "json").stdout):  # type: ignore[attr-defined]
+        for pod in server.call("GET", "/api/metier/v1/pods").json()["pods"]:  # type: ignore[attr-defined]
             for condition in pod["status"].get("conditions", []) if "-worker-" in pod["name"] else []:
                 if condition["type"] == "PodScheduled":
                     times.append(datetime.fromisoformat(condition["lastTransitionTime"]).timestamp())
@@ -151,19 +154,17 @@ def main() -> int:
             # Another variable, another cluster: nothing is found again.
             fresh = ["--replicas", "2", "-e", f"PAIR={pair}", "-p", f"began={time.time()}"]
             ours.setdefault("cold to first result, s", []).append(run(server, "first", *fresh)["first"])
-            peers.setdefault("cold to first result, s", []).append(bare("first", environment, 21000 + pair)["first"])
+            peers.setdefault("cold to first result, s", []).append(bare("first", environment)["first"])
         again = ["--replicas", "2"]
         for pair in range(options.pairs):
             ours.setdefault("CPU per small task, us", []).append(run(server, "tasks", *again)["cpu_per_task_us"])
-            peers.setdefault("CPU per small task, us", []).append(bare("tasks", environment, 21100 + pair)["cpu"])
+            peers.setdefault("CPU per small task, us", []).append(bare("tasks", environment)["cpu"])
         for pair in range(options.pairs):
             grown = run(server, "grow", "--min", "1", "--max", "3", "-e", f"GROW={pair}")
             at = decided(server, grown["began"])
             ours.setdefault("need to decision, s", []).append(at - grown["began"])
             ours.setdefault("decision to registered, s", []).append(grown["registered"] - at)
-            peers.setdefault("decision to registered, s", []).append(
-                bare("grow", environment, 21200 + pair)["registered"]
-            )
+            peers.setdefault("decision to registered, s", []).append(bare("grow", environment)["registered"])
     rows = []
     for name, values in ours.items():
         peer = peers.get(name)
