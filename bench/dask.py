@@ -156,7 +156,7 @@ def main() -> int:
             ours.setdefault("cold to first result, s", []).append(run(server, "first", *fresh)["first"])
             peers.setdefault("cold to first result, s", []).append(bare("first", environment)["first"])
         again = ["--replicas", "2"]
-        for pair in range(options.pairs):
+        for _ in range(options.pairs):
             ours.setdefault("CPU per small task, us", []).append(run(server, "tasks", *again)["cpu_per_task_us"])
             peers.setdefault("CPU per small task, us", []).append(bare("tasks", environment)["cpu"])
         for pair in range(options.pairs):
