@@ -412,14 +412,14 @@ def test_handlers_that_block_or_exit_and_bodies_too_large(server: Server, folder
         ("exits", 502, "the worker died while it handled the event"),
     ]:
         url = deploy(
-            server, folder, f"hello.py:{handler}", "--name", "bad",
+            server, folder, f"hello.py:{handler}", "--name", handler,
             "--set", f'spec.config={{"spec.eventTimeout":"500ms","spec.triggers.http":{trigger}}}',
         )  # fmt: skip
         status, text = get(url)
         assert status == code and says in text
-        done = server.metier("invoke", "bad", "-d", "x" * 2000)
+        done = server.metier("invoke", handler, "-d", "x" * 2000)
         assert done.returncode == 1 and "answered 413" in done.stderr, done.stderr
-        until(lambda: view(server, "bad")["state"] == "ready", "its worker is replaced")
+        until(lambda handler=handler: view(server, handler)["state"] == "ready", "its worker is replaced")
 
 
 def test_api_gateways_are_refused_with_the_way_out(server: Server) -> None:
