@@ -130,8 +130,10 @@ class Session:
             return
         shared = [module]
         if self._environment.get("METIER_SPARK_WARM"):
-            folder = os.path.dirname(os.path.abspath(getattr(module, "__file__", "") or "")) + os.sep
-            others = [other for other in list(sys.modules.values()) if str(getattr(other, "__file__", "") or "").startswith(folder)]
+            own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+            paths = [os.path.dirname(getattr(module, "__file__", "") or ""), *self._environment.get("PYTHONPATH", "").split(os.pathsep)]
+            folders = tuple(os.path.abspath(path) + os.sep for path in paths if path and os.path.abspath(path) != own)
+            others = [other for other in list(sys.modules.values()) if str(getattr(other, "__file__", "") or "").startswith(folders)]
             shared += [other for other in others if other is not module and "site-packages" not in str(other.__file__)]
         for one in shared:
             with contextlib.suppress(Exception):
