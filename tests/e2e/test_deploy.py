@@ -366,7 +366,8 @@ def test_function_yaml_with_wrong_fields(server: Server, tmp_path: Path) -> None
         ("{handler: 'main:handler', runtime: python, numReplicas: 2}", 2, "spec.numReplicas"),
         ("{handler: 'main:handler', triggers: {q: {kind: rabbit-mq}}}", 5, "rabbit-mq are not served here"),
         ("{handler: 'main:handler', runtime: python, minReplicas: 0, maxReplicas: 1, "
-         "triggers: {k: {kind: kafka-cluster, attributes: {topics: [t]}}}}", 5, "0 with a stream trigger"),
+         "triggers: {k: {kind: kafka-cluster, attributes: {topics: [t], brokers: ['127.0.0.1:1'], consumerGroup: g}}}}", 5,
+         "0 with a stream trigger"),
         ("{handler: 'other:handler', runtime: python}", 3, "other.py: no such file"),
     ]:  # fmt: skip
         (tmp_path / "function.yaml").write_text(f"metadata: {{name: bad}}\nspec: {spec}\n")
@@ -437,6 +438,6 @@ def test_a_port_that_is_taken(server: Server, folder: Path) -> None:
             "deploy", "hello.py", "--name", "port", "--set",
             f'spec.config={{"spec.triggers.http":{{"kind":"http","attributes":{{"port":{port}}}}}}}', cwd=folder,
         )  # fmt: skip
-        assert done.returncode == 1, done.stderr
+        assert done.returncode == 5, done.stderr
         assert f"{port} is taken" in done.stderr
     assert server.metier("invoke", "nobody").returncode == 3

@@ -316,6 +316,7 @@ TEST(ProcessorConfig, SaysWhatTheProcessorReads) {
       R"("path":"/code","lib":"/lib","logLevel":"warn","instance":"x","health":{"address":"127.1.2.3:8082"},)"
       R"("metrics":{"address":"127.1.2.3:8090"},"admin":{"address":"127.1.2.3:8081"},"python":"/py","eventTimeout":"30s","triggers":[)"
       R"({"name":"web","kind":"http","numWorkers":3,"listen":{"gate":"/d/gate.sock","name":"f/p/p-f#1"},"attributes":{"maxRequestBodySize":10}},)"
+      R"({"name":"tick","kind":"cron","numWorkers":1,"attributes":{"interval":"1s"}},)"
       R"({"name":"k","kind":"kafka-cluster","workerTerminationTimeout":"20s","numWorkers":2,"attributes":{"topics":["t"]}}]})");
   EXPECT_EQ(code_file(function.spec()), "pkg/mod.py");
 }
