@@ -1,7 +1,7 @@
 """Runs every fuzz target for some seconds from a fixed seed; prints executions, coverage and what was found.
 
 Corpora are in tests/fuzz/corpus/<target>/: small seeds and every input that once failed. What a run finds new stays
-below build/fuzz/found/; an input that fails is named with the command that repeats it.
+below build/asan/found/; an input that fails is named with the command that repeats it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
-BINARIES = ROOT / "build" / "fuzz" / "tests" / "fuzz"
+BINARIES = ROOT / "build" / "asan" / "tests" / "fuzz"
 MODEL = ROOT / "src" / "model" / "testdata"
 # Files that other tests keep anyway serve as seeds too.
 MORE_SEEDS = {"function": [MODEL], "yaml": [MODEL], "json": [ROOT / "src" / "kind" / "job" / "golden"]}
@@ -38,8 +38,8 @@ def targets() -> list[str]:
 
 def run_target(name: str, seconds: int, seed: int) -> Fuzzed:
     if not (BINARIES / f"{name}_fuzz").exists():
-        return Fuzzed(name, failure=f"{name}_fuzz is not built: scripts/build fuzz fuzz")
-    found = ROOT / "build" / "fuzz" / "found" / name
+        return Fuzzed(name, failure=f"{name}_fuzz is not built: scripts/build asan fuzz")
+    found = ROOT / "build" / "asan" / "found" / name
     shutil.rmtree(found, ignore_errors=True)
     found.mkdir(parents=True)
     seeds = [str(folder) for folder in [CORPUS / name, *MORE_SEEDS.get(name, [])]]

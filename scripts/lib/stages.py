@@ -157,10 +157,9 @@ STAGES = [
     Stage("crash", pytest("tests/crash", "venv-test")),
     Stage("build asan", build("asan")),
     Stage("asan", ctest("asan")),
+    Stage("fuzz", fuzz),
     Stage("build tsan", build("tsan", "base_test", "store_test")),
     Stage("tsan", ctest("tsan", "base|store")),
-    Stage("build fuzz", build("fuzz", "fuzz"), only_all=True),
-    Stage("fuzz", fuzz, only_all=True),
 ]
 
 
