@@ -1,4 +1,5 @@
-"""Kind mpijob beside a bare, tuned mpirun: start, allreduce, the end after a killed rank, CPU of our own processes.
+"""Kind mpijob beside a bare, tuned mpirun: start, allreduce, the end after a killed rank, CPU of our own processes beside
+that of a job's ranks (BENCH_SECONDS of computing, 60).
 
 Pairs are interleaved in one go; medians. `start`: from the submit (bare: from the exec of mpirun) to the time that rank 0
 takes after a first allreduce of a Python program with mpi4py.
@@ -42,6 +43,11 @@ if len(sys.argv) > 1 and sys.argv[1] == "allreduce":
     for _ in range(10):
         world.Allreduce(mine, sums)
     seconds = (time.perf_counter() - began) / 10
+elif len(sys.argv) > 2:
+    values, until = numpy.ones(100_000), time.monotonic() + float(sys.argv[2])
+    while world.allreduce(time.monotonic() < until, op=MPI.LAND):
+        for _ in range(2000):
+            values = numpy.sqrt(values)
 elif len(sys.argv) > 1:
     until = time.monotonic() + float(sys.argv[1])
     while world.bcast(time.monotonic() < until):
@@ -177,39 +183,42 @@ def killed(server: Server) -> float:
     return median(times)
 
 
-def ticks_of(pids: list[int]) -> float:
-    total = 0
-    for pid in pids:
+def own_ticks(server: Server) -> dict[int, int]:
+    """CPU of every process of ours: server, gate, shims, launcher, the ranks' stand-ins."""
+    out = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
+            if not (entry / "exe").readlink().name.startswith("metier"):
+                continue
+            if str(server.data).encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                out[int(entry.name)] = int(fields[11]) + int(fields[12])
         except OSError:
             pass
-    return total / TICK
+    return out
 
 
-def own_cpu(server: Server, replicas: int, slots: int, seconds: int) -> float:
-    """Percent of one processor that server, shims, launcher and the ranks' stand-ins use while a job computes."""
-    uid, _started = submit(server, replicas, slots, str(seconds))
-    time.sleep(8)
-    names = ("metier", "metier-shim", "metier-mpi")
-    mine = [p for p in processes(server) if Path(f"/proc/{p}/comm").read_text().strip().startswith(names)]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if (entry / "comm").read_text().strip() == "metier-shim":
-                    mine.append(int(entry.name))
-            except OSError:
-                pass
-    mine = sorted(set(mine))
-    before, at = ticks_of(mine), time.monotonic()
-    time.sleep(seconds - 15)
-    used = (ticks_of(mine) - before) / (time.monotonic() - at) * 100
-    assert wait(server, uid)["status"]["state"] == "completed"
-    return used
+def own_cpu(server: Server, replicas: int, slots: int, seconds: int) -> tuple[float, float]:
+    """CPU seconds of our own processes and of the ranks, from the submit of a job that computes to its end."""
+    before = own_ticks(server)
+    seen = dict(before)
+    uid, _started = submit(server, replicas, slots, "compute", str(seconds))
+    while True:
+        run = server.call("GET", f"/api/v1/projects/default/runs/{uid}").json()["data"]
+        seen.update(own_ticks(server))
+        if run["status"]["state"] in ("completed", "error", "aborted"):
+            break
+        time.sleep(1)
+    assert run["status"]["state"] == "completed", run["status"]
+    parts = run["status"]["parts"]
+    ranks = sum(part.get("cpu_seconds", 0.0) for part in parts if part["role"] == "rank")
+    return sum(ticks - before.get(pid, 0) for pid, ticks in seen.items()) / TICK, ranks
 
 
 def main() -> None:
+    only = os.environ.get("BENCH_ROWS", "start,killed,cpu").split(",")
     if shutil.which("mpirun") is None:
         raise SystemExit("no mpirun here: scripts/setup")
     rows: list[tuple[str, ...]] = []
@@ -223,11 +232,18 @@ def main() -> None:
                 continue
             with running(Path(temporary) / folder / "data", python=str(python)) as server:
                 ours(server, 2, 1)  # the zygote and the page cache
-                rows += rows_of(name, folder, program, server)
-                if folder == "venv-mpi":
+                if "start" in only:
+                    rows += rows_of(name, folder, program, server)
+                if folder == "venv-mpi" and "killed" in only:
                     notes.append(("a killed rank → the run's end", f"{killed(server):.0f} ms"))
-                    length = int(os.environ.get("BENCH_SECONDS", "30"))
-                    notes.append((f"our own CPU, 4 ranks, {length} s", f"{own_cpu(server, 2, 2, length):.2f} %"))
+                if folder == "venv-mpi" and "cpu" in only:
+                    length = int(os.environ.get("BENCH_SECONDS", "60"))
+                    for replicas, slots in ((2, 2), (16, 4)):
+                        own, ranks = own_cpu(server, replicas, slots, length)
+                        what = (
+                            f"our own CPU of that of the ranks, {replicas * slots} ranks in {replicas} pods, {length} s"
+                        )
+                        notes.append((what, f"{100 * own / ranks:.2f} % ({own:.2f} of {ranks:.1f} s)"))
     table("mpijob beside bare mpirun, ms", ("MPI", "what", "ours", "bare", "ratio"), rows)
     table("Open MPI 4", ("what", ""), notes)
 

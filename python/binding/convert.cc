@@ -107,6 +107,15 @@ nb::object to_python(const Json& value) {
 
 Json from_python(nb::handle value, const std::string& field) { return convert(value, field, 0); }
 
+JsonObject object_of(nb::handle value, const std::string& field) {
+  Json json = from_python(value, field);
+  if (json.is_null()) { return {}; }
+  if (!json.is_object()) {
+    raise(invalid(field, "expected a dict, got a " + std::string(type_name(json))));
+  }
+  return std::move(json.get_object());
+}
+
 void raise(const Error& error) {
   nb::object exception =
       nb::module_::import_("metier.errors")

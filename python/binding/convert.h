@@ -14,6 +14,9 @@ nb::object to_python(const Json& value);
 // else, for integers past 2^63 - 1 and for nesting deeper than 128; `field` says where.
 Json from_python(nb::handle value, const std::string& field = "value");
 
+// A mapping; None is an empty one.
+JsonObject object_of(nb::handle value, const std::string& field);
+
 // Raises the exception of metier.errors for it.
 [[noreturn]] void raise(const Error& error);
 

@@ -139,15 +139,6 @@ std::optional<std::filesystem::path> path_of(const std::optional<std::string>& t
   return text ? std::optional<std::filesystem::path>(*text) : std::nullopt;
 }
 
-JsonObject object_of(nb::handle value, const std::string& field) {
-  Json json = from_python(value, field);
-  if (json.is_null()) { return {}; }
-  if (!json.is_object()) {
-    raise(invalid(field, "expected a dict, got a " + std::string(type_name(json))));
-  }
-  return std::move(json.get_object());
-}
-
 void bind_document(nb::class_<Function>& cls) {
   cls.def("peek", &peek, nb::arg("path"))
       .def("keys", &keys, nb::arg("path"))

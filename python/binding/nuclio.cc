@@ -8,18 +8,6 @@
 #include "model/nuclio/function.h"
 
 namespace metier::python {
-namespace {
-
-JsonObject object_of(nb::handle value, const std::string& field) {
-  Json json = from_python(value, field);
-  if (json.is_null()) { return {}; }
-  if (!json.is_object()) {
-    raise(invalid(field, "expected a dict, got a " + std::string(type_name(json))));
-  }
-  return std::move(json.get_object());
-}
-
-}  // namespace
 
 void bind_nuclio(nb::class_<Function>& cls) {
   cls.def(

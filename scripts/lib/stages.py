@@ -154,6 +154,7 @@ STAGES = [
     Stage("sdk 1.7.2", pytest("tests/sdk", "venv-sdk17"), only_all=True),
     Stage("spark", pytest("tests/spark", "venv-test")),
     Stage("mpi", pytest("tests/mpi", "venv-test")),
+    Stage("flights", pytest("tests/flights", "venv-test"), only_all=True),
     Stage("crash", pytest("tests/crash", "venv-test")),
     Stage("build asan", build("asan")),
     Stage("asan", ctest("asan")),

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -64,7 +65,8 @@ int refuse(int code, const std::string& reason, const std::string& text) {
   if (const auto journal = variable("METIER_JOURNAL"); !journal.empty()) {
     const auto line =
         "{\"v\":1,\"op\":\"failure\",\"body\":{\"type\":\"\",\"message\":" + json_text(text) +
-        ",\"part\":\"launcher\",\"code\":" + json_text(reason) + "}}\n";
+        ",\"part\":\"launcher\",\"code\":" + json_text(reason) +
+        ",\"exit_code\":" + std::to_string(code) + "}}\n";
     const int fd = ::open(journal.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     [[maybe_unused]] const auto n = ::write(fd, line.data(), line.size());
     ::close(fd);
@@ -135,7 +137,8 @@ int free_port() {
   return port;
 }
 
-// Pods with user namespaces of their own cannot read each other's memory, and Open MPI 4 waits for ever when it tries.
+// Pods with user namespaces of their own cannot read each other's memory: Open MPI 4 waits for ever when it tries, MPICH
+// aborts.
 bool in_user_namespace() {
   std::FILE* file = std::fopen("/proc/self/uid_map", "re");
   unsigned long inside = 0;
@@ -191,7 +194,12 @@ void set_defaults(const Job& job) {
       if (in_user_namespace()) { set("OMPI_MCA_smsc", "^cma,knem,xpmem"); }
       set("OMPI_MCA_mpi_yield_when_idle", "1");
       break;
-    case Flavor::mpich: break;
+    case Flavor::mpich:
+      if (in_user_namespace()) {
+        set("MPIR_CVAR_CH4_CMA_ENABLE", "0");
+        set("UCX_TLS", "^cma");
+      }
+      break;
   }
 }
 
@@ -234,58 +242,106 @@ void tell_pods(const Job& job, const char* word) {
   }
 }
 
-// The first rank that ended badly, with its code as a shell would give it.
-int first_failure(const Job& job, std::string& text) {
-  std::FILE* file = std::fopen((job.gang + kEnds).c_str(), "re");
-  if (file == nullptr) { return 0; }
+constexpr int kLeavingPause = 100;  // ms
+constexpr int kTerminated = 128 + SIGTERM;
+constexpr int kKilled = 128 + SIGKILL;
+
+struct RankEnd {
   int rank = 0;
-  int code = 0;
+  std::string pod;
+  int code = 0;  // as a shell gives it
   int signal = 0;
-  int out = 0;
+};
+
+std::vector<RankEnd> ends_of(const Job& job) {
+  std::vector<RankEnd> out;
+  std::FILE* file = std::fopen((job.gang + kEnds).c_str(), "re");
+  if (file == nullptr) { return out; }
+  RankEnd one;
   char pod[128];
-  while (out == 0 && std::fscanf(file, "%d %127s %d %d", &rank, pod, &code, &signal) == 4) {
-    if (code == 0 && signal == 0) { continue; }
-    out = signal != 0 ? 128 + signal : code;
-    text = "rank " + std::to_string(rank) + " in pod " + pod +
-           (signal != 0 ? std::string(" was killed by signal ") + std::to_string(signal) + " (" +
-                              ::strsignal(signal) + ")"
-                        : " ended with exit code " + std::to_string(code));
+  while (std::fscanf(file, "%d %127s %d %d", &one.rank, pod, &one.code, &one.signal) == 4) {
+    one.pod = pod;
+    if (one.signal != 0) { one.code = 128 + one.signal; }
+    out.push_back(one);
   }
   std::fclose(file);
   return out;
 }
 
+// The first rank that ended badly. mpirun ends the others by SIGTERM, and some of them end before the one that failed: such
+// an end counts when there is no other.
+const RankEnd* first_failure(const std::vector<RankEnd>& ends) {
+  const RankEnd* out = nullptr;
+  for (const auto& one : ends) {
+    if (one.code == 0) { continue; }
+    if (out == nullptr) {
+      out = &one;
+    } else if (out->code == kTerminated && one.code != kTerminated && one.code != kKilled) {
+      return &one;
+    }
+  }
+  return out;
+}
+
+// After MPI_Abort(code) mpirun ends every rank and itself with that code. MPICH ends with 9 whenever a rank was killed.
+bool ended_by_mpirun(const std::vector<RankEnd>& ends, int code, Flavor flavor) {
+  if (code == 0 || code > 127 || (flavor == Flavor::mpich && code == SIGKILL)) { return false; }
+  return std::ranges::all_of(
+      ends, [](const auto& one) { return one.code == kTerminated || one.code == kKilled; });
+}
+
 int supervise(const Job& job, pid_t child, int signals) {
   RankLogs logs(job.gang, job.arguments.ranks > 1);
   int status = 0;
+  bool leaving = false;
+  bool asked = false;
   while (true) {
     logs.pump(false);
     const pid_t ended = ::waitpid(child, &status, WNOHANG);
     if (ended == child) { break; }
+    // The ranks get the whole grace time, and mpirun ends when they have: asked to when none of them runs.
+    if (leaving && !asked && ends_of(job).size() >= logs.count()) {
+      asked = ::kill(child, SIGTERM) == 0;
+    }
     pollfd polled[2] = {{signals, POLLIN, 0}, {logs.descriptor(), POLLIN, 0}};
-    ::poll(polled, 2, -1);
+    ::poll(polled, 2, leaving ? kLeavingPause : -1);
     signalfd_siginfo info{};
     while (::read(signals, &info, sizeof info) > 0) {
-      // The ranks get the whole grace time; mpirun ends when they have ended.
-      if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) { tell_pods(job, "term"); }
+      if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+        tell_pods(job, "term");
+        leaving = true;
+      }
     }
   }
   ::kill(-child, SIGKILL);  // what it left
   logs.pump(true);
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  if (leaving) { return code; }  // told to end: whoever told it knows why
   if (WIFSIGNALED(status)) {  // what its ranks ended by then is its consequence
     const int signal = WTERMSIG(status);
     return refuse(
         code, "Killed",
         "mpirun was killed by signal " + std::to_string(signal) + " (" + ::strsignal(signal) + ")");
   }
-  std::string text;
-  const int rank_code = first_failure(job, text);
-  if (!text.empty()) { say(text); }
-  if (rank_code == 0 && code != 0 && text.empty()) {
-    say("mpirun ended with exit code " + std::to_string(code) + ", its words are above");
+  const auto ends = ends_of(job);
+  if (logs.count() > 0 && ended_by_mpirun(ends, code, job.engine.flavor)) {
+    const auto number = std::to_string(code);
+    return refuse(code, "RankFailed",
+                  "mpirun ended every rank with code " + number + ": a rank called MPI_Abort(" +
+                      number + "), or mpirun was told to end");
   }
-  return rank_code != 0 ? rank_code : code;
+  const auto* failed = first_failure(ends);
+  if (failed == nullptr) {
+    if (code != 0) {
+      say("mpirun ended with exit code " + std::to_string(code) + ", its words are above");
+    }
+    return code;
+  }
+  say("rank " + std::to_string(failed->rank) + " in pod " + failed->pod +
+      (failed->signal != 0 ? " was killed by signal " + std::to_string(failed->signal) + " (" +
+                                 ::strsignal(failed->signal) + ")"
+                           : " ended with exit code " + std::to_string(failed->code)));
+  return failed->code;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ class RankLogs {
   ~RankLogs();
   RankLogs(const RankLogs&) = delete;
   RankLogs& operator=(const RankLogs&) = delete;
+  std::size_t count() const { return logs_.size(); }  // ranks that have started
   int descriptor() const { return watch_; }
   // Takes what is there; `last`: also lines without an end.
   void pump(bool last);

@@ -450,6 +450,7 @@ void describe_run(Command& command, const JsonObject& run) {
       screen.out(fmt::format("  {:<12} {}\n", string_in(phase.as_object(), "name"),
                              human_duration(Duration(static_cast<std::int64_t>(value * 1000)))));
     }
+    show_parts_in_time(command, timeline->as_object());
   }
   show_results(command, run);
 }

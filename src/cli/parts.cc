@@ -77,6 +77,22 @@ void show_parts(Command& command, const std::string& uid) {
   }
 }
 
+void show_parts_in_time(Command& command, const JsonObject& timeline) {
+  const auto* parts = array_in(timeline, "parts");
+  const auto* attempts = array_in(timeline, "attempts");
+  if (parts == nullptr || attempts == nullptr || attempts->empty()) { return; }
+  const auto* newest = attempts->back().if_object();
+  const auto zero = newest == nullptr ? std::nullopt : from_iso(string_in(*newest, "start"));
+  for (const auto& entry : *parts) {
+    const auto* part = entry.if_object();
+    const auto start = part == nullptr ? std::nullopt : from_iso(string_in(*part, "start_time"));
+    if (!zero || !start) { continue; }
+    const auto after = std::max(*start - *zero, Duration{});
+    command.screen.out(fmt::format("  {:<12} {:<9} from +{}\n", string_in(*part, "name"),
+                                   took(*part), human_duration(after)));
+  }
+}
+
 Result<int> logs_of_parts(Command& command, const std::string& uid, const LogView& view) {
   METIER_TRY(answer, answer_of(command, uid));
   const auto parts = parts_in(answer);

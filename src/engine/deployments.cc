@@ -70,17 +70,8 @@ Result<std::vector<Resource>> Deployments::lower(const Function& function,
       if (plan.run_as > 0) { annotations["metier.dev/run-as"] = std::to_string(plan.run_as); }
       continue;
     }
-    for_each_pod(resource, [&](PodPart& pod) {
-      if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
-      if (!plan.context.empty()) { pod.annotate("metier.dev/context", plan.context); }
-      if (plan.run_as > 0) {
-        JsonObject& security = ensure_object(pod.spec, "securityContext");
-        if (!security.contains("runAsUser")) {
-          security["runAsUser"] = plan.run_as;
-          security["runAsGroup"] = plan.run_as;
-        }
-      }
-    });
+    for_each_pod(resource,
+                 [&](PodPart& pod) { set_place(pod, environment, plan.context, plan.run_as); });
     if (resource.kind == "Pod") { METIER_CHECK(pod_from(resource)); }
   }
   return resources;

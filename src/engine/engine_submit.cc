@@ -174,16 +174,8 @@ Result<void> Engine::mark(Resource& resource, const Function& function, const Pl
   for (const auto& [key, value] : recommended) { resource.metadata.labels.try_emplace(key, value); }
   for_each_pod(resource, [&](PodPart& pod) {
     for (const auto& [key, value] : recommended) { pod.label(key, value); }
-    if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
     if (!unknown_image.empty()) { pod.annotate("metier.dev/unknown-image", unknown_image); }
-    if (!plan.context.empty() && !shared) { pod.annotate("metier.dev/context", plan.context); }
-    if (plan.run_as > 0) {
-      JsonObject& security = ensure_object(pod.spec, "securityContext");
-      if (!security.contains("runAsUser")) {
-        security["runAsUser"] = plan.run_as;
-        security["runAsGroup"] = plan.run_as;
-      }
-    }
+    set_place(pod, environment, shared ? std::string() : plan.context, plan.run_as);
     if (plan.environment_secret.empty()) { return; }
     pod.annotate("metier.dev/host-process", "true");
     if (Json* containers = pod.spec.if_contains("containers");

@@ -73,4 +73,15 @@ void for_each_pod(std::vector<Resource>& resources, const std::function<void(Pod
   for (Resource& resource : resources) { for_each_pod(resource, visit); }
 }
 
+void set_place(PodPart& pod, const std::string& environment, const std::string& context,
+               std::int64_t run_as) {
+  if (!environment.empty()) { pod.annotate("metier.dev/environment", environment); }
+  if (!context.empty()) { pod.annotate("metier.dev/context", context); }
+  if (run_as <= 0) { return; }
+  JsonObject& security = ensure_object(pod.spec, "securityContext");
+  if (security.contains("runAsUser")) { return; }
+  security["runAsUser"] = run_as;
+  security["runAsGroup"] = run_as;
+}
+
 }  // namespace metier

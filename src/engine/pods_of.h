@@ -17,4 +17,9 @@ struct PodPart {
 void for_each_pod(Resource& resource, const std::function<void(PodPart&)>& visit);
 void for_each_pod(std::vector<Resource>& resources, const std::function<void(PodPart&)>& visit);
 
+// What a pod runs in and as whom: the environment's description, the folder of its code (both may be empty), a user when
+// above 0 and the pod names none.
+void set_place(PodPart& pod, const std::string& environment, const std::string& context,
+               std::int64_t run_as);
+
 }  // namespace metier

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import Server, kill_tree_of, running
+from support.gang import assert_nothing_runs, ended, parts, processes, state
+from support.server import BINARY, Server, kill_tree_of, running
 
 BUILD = Path(__file__).resolve().parents[2] / "build"
 ALL = os.environ.get("METIER_TEST_ALL") == "1"
@@ -56,6 +57,13 @@ def leaves(context):
         os._exit(3)
     MPI.COMM_WORLD.Barrier()
 
+def aborts(context):
+    from mpi4py import MPI
+    MPI.COMM_WORLD.Barrier()
+    if MPI.COMM_WORLD.rank == 1:
+        MPI.COMM_WORLD.Abort(7)
+    MPI.COMM_WORLD.Barrier()
+
 def works(context, seconds: float = 600):
     from mpi4py import MPI
     world = MPI.COMM_WORLD
@@ -88,11 +96,15 @@ def environments() -> list[Any]:
     return out
 
 
+def interpreter(environment: str) -> Path:
+    if environment == "venv-mpi" and shutil.which("mpirun") is None:
+        pytest.skip("no mpirun on this machine: scripts/setup installs openmpi-bin")
+    return BUILD / environment / "bin/python"
+
+
 @pytest.fixture(scope="module", params=environments())
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if request.param == "venv-mpi" and shutil.which("mpirun") is None:
-        pytest.skip("no mpirun on this machine: scripts/setup installs openmpi-bin")
-    python = str(BUILD / request.param / "bin/python")
+    python = str(interpreter(request.param))
     with running(tmp_path_factory.mktemp("m") / "data", python=python) as started:
         yield started
 
@@ -136,57 +148,6 @@ def started(server: Server, folder: Path, handler: str, *options: str) -> str:
         assert time.monotonic() < until, server.metier("logs", uid).stdout
         time.sleep(0.05)
     return uid
-
-
-def state(server: Server, uid: str) -> dict[str, Any]:
-    answer = server.call("GET", f"/api/v1/projects/default/runs/{uid}")
-    return dict(answer.json()["data"]["status"])
-
-
-def ended(server: Server, uid: str) -> dict[str, Any]:
-    until = time.monotonic() + 60
-    while True:
-        status = state(server, uid)
-        if status["state"] in ("completed", "error", "aborted"):
-            return status
-        assert time.monotonic() < until, status
-        time.sleep(0.02)
-
-
-def parts(server: Server, uid: str) -> dict[str, dict[str, Any]]:
-    answer = server.call("GET", f"/api/metier/v1/runs/{uid}/parts?project=default")
-    return {one["name"]: one for one in answer.json()["parts"]}
-
-
-def processes(server: Server, word: str) -> list[int]:
-    """Living processes of this server's pods whose command line holds `word`."""
-    out = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if word in words and str(server.data).encode() in (entry / "environ").read_bytes():
-                out.append(int(entry.name))
-        except OSError:
-            pass
-    return sorted(out)
-
-
-def assert_nothing_runs(server: Server) -> None:
-    until = time.monotonic() + 10
-    words = ("metier-mpi", "mpirun", "orterun", "mpiexec", "prterun", "metier_runner.rank")
-    while any(processes(server, word) for word in words):
-        assert time.monotonic() < until, [(word, processes(server, word)) for word in words]
-        time.sleep(0.02)
-    left = [
-        entry.name
-        for entry in Path("/dev/shm").iterdir()
-        if entry.name.startswith(("vader_segment.work-", "sm_segment.work-"))
-    ]
-    assert not left, left
-    gangs = server.data / "gangs"
-    assert not gangs.exists() or not list(gangs.iterdir())
 
 
 def test_ranks_share_memory_in_their_own_pods(server: Server, folder: Path) -> None:
@@ -247,6 +208,20 @@ def test_a_rank_that_leaves_ends_the_job_with_its_code(server: Server, folder: P
     assert "one of its ranks failed" in why and "-worker-1" in why
 
 
+def test_mpi_abort_ends_the_job_with_its_code(server: Server, folder: Path) -> None:
+    code, run_, _ = run(server, folder, "aborts")
+    assert code == 1
+    status = run_["status"]
+    assert status["reason"] == "RankFailed"
+    # Open MPI 5 lets the rank itself end with its code, the others kill it.
+    expected = (
+        r"rank 1 in pod \S+-worker-1 ended with exit code 7|mpirun ended every rank with code 7: a rank called .*"
+    )
+    assert re.fullmatch(expected, status["error"]), status["error"]
+    assert status["failure"]["exit_code"] == 7
+    assert_nothing_runs(server)
+
+
 @pytest.mark.parametrize("part", ["rank", "worker", "launcher", "mpirun"])
 def test_the_loss_of_a_part_ends_the_job_and_is_named(server: Server, folder: Path, part: str) -> None:
     uid = started(server, folder, "works")
@@ -284,10 +259,9 @@ def test_abort_lets_ranks_end_themselves_and_leaves_nothing(server: Server, fold
     assert_nothing_runs(server)
 
 
-def test_a_silent_job_tells_where_its_ranks_are(folder: Path, tmp_path: Path) -> None:
-    python = BUILD / "venv-mpi/bin/python"
-    if shutil.which("mpirun") is None or not python.exists():
-        pytest.skip("no Open MPI: scripts/setup")
+@pytest.mark.parametrize("environment", environments())
+def test_a_silent_job_tells_where_its_ranks_are(folder: Path, tmp_path: Path, environment: str) -> None:
+    python = interpreter(environment)
     with running(tmp_path / "data", python=str(python), env={"METIER_SILENCE": "1s"}) as own:
         uid = started(own, folder, "terminated")
         until = time.monotonic() + 30
@@ -360,6 +334,28 @@ def test_what_cannot_be_is_refused(server: Server, folder: Path) -> None:
     assert done.returncode == 5 and "cpu" in done.stderr
 
 
+def test_kinds_says_what_the_default_environment_lacks(server: Server, tmp_path: Path) -> None:
+    def said(of: Server) -> str:
+        lines = of.metier("kinds", "--check").stdout.splitlines()
+        return next(line for line in lines if line.startswith("mpijob"))
+
+    assert "MPI" in said(server) and "mpi4py" not in said(server)
+    with running(tmp_path / "data") as other:
+        assert f"no mpi4py, which Python programs need: {other.python} -m pip install mpi4py" in said(other)
+
+
+def test_describe_shows_what_each_role_asks_for_and_when_it_ran(server: Server, folder: Path) -> None:
+    code, run_, err = run(server, folder, "allreduce", "--cpu", "100m")
+    assert code == 0, err
+    uid = run_["metadata"]["uid"]
+    known = parts(server, uid)
+    assert known["worker-1"]["requests"] == {"cpu": "100m", "memory": "64Mi"}
+    text = server.metier("describe", uid).stdout
+    assert re.search(r"worker-1 .* asks +100m cpu +64Mi", text), text
+    for part in known:
+        assert re.search(rf"^  {part} +\S.* from \+\S", text, re.M), text
+
+
 def test_without_an_mpi_the_run_says_what_to_install(server: Server, folder: Path) -> None:
     done = server.metier(
         "run",
@@ -381,12 +377,11 @@ def test_without_an_mpi_the_run_says_what_to_install(server: Server, folder: Pat
     assert "apt-get install openmpi-bin" in status["error"]
 
 
-def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
+@pytest.mark.parametrize("environment", environments())
+def test_an_ordinary_user_runs_it_too(folder: Path, environment: str) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root to become somebody else")
-    python = BUILD / "venv-mpi/bin/python"
-    if shutil.which("mpirun") is None or not python.exists():
-        pytest.skip("no Open MPI: scripts/setup")
+    python = interpreter(environment)
     probe = subprocess.run(
         ["setpriv", "--reuid", "65534", "--clear-groups", str(python), "-c", "import mpi4py"], capture_output=True
     )
@@ -402,7 +397,7 @@ def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
     user = Server(home / "data", python=str(python))
     try:
         done = subprocess.run(
-            ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", user_binary(), "run", "work.py:allreduce", "--kind",
+            ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", BINARY, "run", "work.py:allreduce", "--kind",
              "mpijob", "--replicas", "2", "--set", "spec.slots_per_worker=2", "-o", "json"],
             env=user.environment, cwd=home, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -412,9 +407,3 @@ def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
     finally:
         kill_tree_of(str(home))
         shutil.rmtree(home, ignore_errors=True)
-
-
-def user_binary() -> str:
-    from support.server import BINARY
-
-    return BINARY

@@ -144,10 +144,15 @@ class _Remote:
             headers = {**more, **headers}
         return method, self._where(event, body), headers, data
 
-    def _answer(self, status: int, headers: dict[str, str], data: bytes) -> Any:
-        if self.return_json or headers.get("content-type", "").startswith("application/json"):
-            return json.loads(data) if data else None
-        return data
+    def _call(self, method: str, url: str, headers: dict[str, str], data: Any) -> Any:
+        status, answered, content = self._caller.call(method, url, headers, data)
+        if status >= 400:
+            raise RuntimeError(
+                f"bad http response {status}: {content[:300].decode('utf-8', 'replace')} ({method} {url})"
+            )
+        if self.return_json or answered.get("content-type", "").startswith("application/json"):
+            return json.loads(content) if content else None
+        return content
 
 
 class RemoteStep(_Remote):
@@ -198,13 +203,8 @@ class RemoteStep(_Remote):
     def do_event(self, event: Any) -> Any:
         from .paths import get_path, put_path
 
-        method, url, headers, data = self._prepare(event, get_path(self._input, event.body))
-        status, answered, content = self._caller.call(method, url, headers, data)
-        if status >= 400:
-            raise RuntimeError(
-                f"bad http response {status}: {content[:300].decode('utf-8', 'replace')} ({method} {url})"
-            )
-        event.body = put_path(self._result, event.body, self._answer(status, answered, content))
+        request = self._prepare(event, get_path(self._input, event.body))
+        event.body = put_path(self._result, event.body, self._call(*request))
         return event
 
 
@@ -245,17 +245,9 @@ class BatchHttpRequests(_Remote):
         items = get_path(self._input, event.body)
         if not isinstance(items, list):
             raise ValueError(f"step '{self.name}': its input must be a list, it is a {type(items).__name__}")
-        calls = [self._threads.submit(self._one, *self._prepare(event, item)) for item in items]
+        calls = [self._threads.submit(self._call, *self._prepare(event, item)) for item in items]
         event.body = put_path(self._result, event.body, [call.result() for call in calls])
         return event
-
-    def _one(self, method: str, url: str, headers: dict[str, str], data: Any) -> Any:
-        status, answered, content = self._caller.call(method, url, headers, data)
-        if status >= 400:
-            raise RuntimeError(
-                f"bad http response {status}: {content[:300].decode('utf-8', 'replace')} ({method} {url})"
-            )
-        return self._answer(status, answered, content)
 
 
 __all__ = ["BatchHttpRequests", "RemoteStep"]

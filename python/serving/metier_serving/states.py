@@ -212,7 +212,26 @@ class QueueStep(Step):
     default_shape = "cds"
 
 
-class RouterStep(TaskStep):
+class _Parent:
+    """``step["name"]``, ``del step["name"]``, ``name in step`` and the names of what is in it."""
+
+    def _children(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> Any:
+        return self._children()[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._children()[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._children()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._children())
+
+
+class RouterStep(_Parent, TaskStep):
     """A router and its routes: ``router[name]``, ``name in router``."""
 
     kind = "router"
@@ -263,23 +282,14 @@ class RouterStep(TaskStep):
         for key in list(routes or self.routes):
             del self.routes[key]
 
-    def __getitem__(self, name: str) -> Any:
-        return self.routes[name]
+    def _children(self) -> dict[str, Any]:
+        return self.routes
 
     def __setitem__(self, name: str, route: Any) -> None:
         self.add_route(name, route)
 
-    def __delitem__(self, name: str) -> None:
-        del self.routes[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.routes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.routes)
-
-
-class Flow(Step):
+class Flow(_Parent, Step):
     """A graph of steps: ``graph["name"]``, ``graph.to(...)``, ``graph.add_step(..., after=..., before=...)``."""
 
     kind = "root"
@@ -400,20 +410,11 @@ class Flow(Step):
 
             compile_flow(self)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.steps[name]
+    def _children(self) -> dict[str, Any]:
+        return self.steps
 
     def __setitem__(self, name: str, step: Any) -> None:
         self.add_step(step, name)
-
-    def __delitem__(self, name: str) -> None:
-        del self.steps[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.steps
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.steps)
 
 
 RootFlowStep = Flow

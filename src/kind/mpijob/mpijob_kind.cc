@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/quantity.h"
 #include "kind/lowering.h"
 #include "kind/mpijob/mpi_arguments.h"
 #include "kind/mpijob/mpijob_observation.h"
@@ -16,6 +17,9 @@ namespace {
 
 constexpr std::int64_t kMostSlots = 256;
 constexpr std::int64_t kMostReplicas = 1000;
+// What a worker asks for on the embedded cluster for each rank when the user says nothing of memory: a Python with mpi4py
+// and numpy. Without it any number of workers would fit.
+constexpr std::int64_t kEmbeddedRankMemory = 64LL << 20U;
 
 std::vector<std::string> mpi_args_of(const Function& function) {
   std::vector<std::string> out;
@@ -127,6 +131,7 @@ class MpiJobKind final : public Kind {
     }
     JsonObject worker = template_of(pod, labels);
     JsonObject launcher = worker;
+    if (site.embedded) { ask_for_memory(container_of(worker), slots_of(subject)); }
     JsonObject& container = container_of(launcher);
     container["command"] = std::move(command);
     container.erase("resources");  // the function's are for its workers
@@ -200,6 +205,17 @@ class MpiJobKind final : public Kind {
           quote(parsed.program.front()) + " is no option: the program is the function's own",
           "leave it out"));
     }
+  }
+
+  static void ask_for_memory(JsonObject& container, std::int64_t slots) {
+    JsonObject& resources = ensure_object(container, "resources");
+    for (const std::string_view kind : {"requests", "limits"}) {
+      const JsonObject* said = object_in(resources, kind);
+      const Json* memory = said == nullptr ? nullptr : said->if_contains("memory");
+      if (memory != nullptr && !memory->is_null()) { return; }
+    }
+    ensure_object(resources, "requests")["memory"] =
+        Quantity::from_units(kEmbeddedRankMemory * slots).bytes_text();
   }
 
   // The pod of the run as a template: MLRun's fields and their names.

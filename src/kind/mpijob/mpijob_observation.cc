@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 
 #include "kind/pod_observation.h"
 #include "model/names.h"
@@ -34,11 +35,16 @@ std::string end_of(const ContainerStatus& container) {
   return "ended with exit code " + std::to_string(container.exit_code);
 }
 
+// mpirun ends the other ranks by SIGTERM, and some of them end before the one that failed.
+bool ended_by_mpirun(const Failure& failure) {
+  return failure.rank >= 0 && (failure.signal == SIGTERM || failure.exit_code == 128 + SIGTERM);
+}
+
 // The earliest failure of all: a rank of its own, or the pod around it.
 class FirstFailure {
  public:
   void offer(Time at, Failure failure) {
-    if (!best_ || (at != Time{} && at < at_)) {
+    if (!best_ || precedes(at, failure)) {
       best_ = std::move(failure);
       at_ = at;
     }
@@ -46,6 +52,12 @@ class FirstFailure {
   std::optional<Failure> take() { return std::move(best_); }
 
  private:
+  bool precedes(Time at, const Failure& failure) const {
+    const bool told = ended_by_mpirun(failure);
+    const bool killed = failure.signal == SIGKILL || best_->signal == SIGKILL;
+    if (!killed && told != ended_by_mpirun(*best_)) { return !told; }
+    return at != Time{} && at < at_;
+  }
   std::optional<Failure> best_;
   Time at_{};
 };
@@ -77,6 +89,28 @@ void offer_ranks(const ObservedPod& pod, FirstFailure& first) {
                  .exit_code = container.exit_code,
                  .signal = container.signal});
   }
+}
+
+// Without the launcher its ranks are ended: theirs is no cause.
+void offer_launcher(const ObservedPod& pod, FirstFailure& first) {
+  if (is_consequence(pod.status)) { return; }
+  const std::string lost = "the launcher pod " + pod.name + " was lost: ";
+  for (const auto& container : pod.status.containers) {
+    if (container.rank || container.signal == 0) { continue; }
+    first.offer(container.finished, {.code = "NodeLost",
+                                     .message = lost + "it " + end_of(container),
+                                     .part = pod.name,
+                                     .exit_code = container.exit_code,
+                                     .signal = container.signal});
+    return;
+  }
+  // Whoever watched it was lost, which is noticed after the ranks have ended.
+  const auto& why = pod.status.reason;
+  if (why != "ShimLost" && why != "HostRebooted") { return; }
+  auto failure = failure_of(pod);
+  if (!failure) { return; }
+  failure->message = lost + failure->message;
+  first.offer(pod.status.started, std::move(*failure));
 }
 
 const JsonObject* true_condition(const Json& status, std::string_view type) {
@@ -140,18 +174,7 @@ Observation observe_mpijob(const Subject& subject, std::span<const ResourceStatu
       }
     }
     offer_ranks(pod, first);
-    if (pod.role == "launcher" && !is_consequence(pod.status)) {
-      for (const auto& container : pod.status.containers) {
-        if (container.rank || container.signal == 0) { continue; }
-        // Without the launcher its ranks are ended: theirs is no cause.
-        first.offer(container.finished, {.code = "NodeLost",
-                                         .message = "the launcher pod " + pod.name +
-                                                    " was lost: it " + end_of(container),
-                                         .part = pod.name,
-                                         .exit_code = container.exit_code,
-                                         .signal = container.signal});
-      }
-    }
+    if (pod.role == "launcher") { offer_launcher(pod, first); }
     if (auto failure = failure_of(pod);
         failure && pod.role == "worker" && !is_consequence(pod.status)) {
       failure->message = "worker pod " + pod.name + " was lost: " + failure->message;

@@ -38,6 +38,7 @@ std::string name_of_job() {
 
 Site site(std::string api = "v1") {
   Site out;
+  out.embedded = false;
   out.api_url = "http://127.0.0.1:8080";
   out.mpi_api = std::move(api);
   return out;
@@ -97,6 +98,101 @@ TEST(MpiJob, LowersEveryAttribute) {
   expect_golden("full", lowered(f, run, where));
   where.mpi_api = "v2beta1";
   expect_golden("v2beta1", lowered(f, run, where));
+}
+
+// The fields of the operator's v2beta1 schema (structural: a field that it does not know is dropped by the API server), with
+// the type of each and the values it takes. `Pod` is a pod template.
+struct Field {
+  std::string_view path;
+  char type;  // 'o' object, 'i' integer ≥ 0, 'b' boolean, 's' text
+  std::vector<std::string_view> values = {};
+};
+const std::vector<Field>& operator_schema() {
+  static const std::vector<Field> fields{
+      {"spec", 'o'},
+      {"spec/slotsPerWorker", 'i'},
+      {"spec/runLauncherAsWorker", 'b'},
+      {"spec/sshAuthMountPath", 's'},
+      {"spec/mpiImplementation", 's', {"OpenMPI", "Intel", "MPICH"}},
+      {"spec/launcherCreationPolicy", 's', {"AtStartup", "WaitForWorkersReady"}},
+      {"spec/runPolicy", 'o'},
+      {"spec/runPolicy/cleanPodPolicy", 's', {"None", "Running", "All"}},
+      {"spec/runPolicy/ttlSecondsAfterFinished", 'i'},
+      {"spec/runPolicy/activeDeadlineSeconds", 'i'},
+      {"spec/runPolicy/backoffLimit", 'i'},
+      {"spec/runPolicy/suspend", 'b'},
+      {"spec/mpiReplicaSpecs", 'o'},
+      {"spec/mpiReplicaSpecs/Launcher", 'o'},
+      {"spec/mpiReplicaSpecs/Launcher/replicas", 'i'},
+      {"spec/mpiReplicaSpecs/Launcher/restartPolicy", 's', {"Never", "OnFailure"}},
+      {"spec/mpiReplicaSpecs/Launcher/template", 'o'},
+      {"spec/mpiReplicaSpecs/Worker", 'o'},
+      {"spec/mpiReplicaSpecs/Worker/replicas", 'i'},
+      {"spec/mpiReplicaSpecs/Worker/restartPolicy", 's', {"Never", "OnFailure"}},
+      {"spec/mpiReplicaSpecs/Worker/template", 'o'}};
+  return fields;
+}
+
+void expect_conforms(const std::string& path, const Json& value) {
+  const auto& schema = operator_schema();
+  const auto known = std::ranges::find(schema, path, &Field::path);
+  ASSERT_NE(known, schema.end()) << path << " is no field of the operator's MPIJob";
+  switch (known->type) {
+    case 'i': ASSERT_TRUE(value.is_int64() && value.get_int64() >= 0) << path; break;
+    case 'b': ASSERT_TRUE(value.is_bool()) << path; break;
+    case 's':
+      ASSERT_TRUE(value.is_string()) << path;
+      EXPECT_TRUE(known->values.empty() ||
+                  std::ranges::find(known->values, std::string_view(value.get_string())) !=
+                      known->values.end())
+          << path;
+      break;
+    default:
+      ASSERT_TRUE(value.is_object()) << path;
+      if (path.ends_with("/template")) { return; }
+      for (const auto& [key, inner] : value.get_object()) {
+        expect_conforms(path + "/" + std::string(key), inner);
+      }
+  }
+}
+
+TEST(MpiJob, ConformsToTheOperatorsSchema) {
+  for (
+      const std::string_view spec :
+      {R"({"command":"a.py"})", R"({"command":"a.py","clean_pod_policy":"None","replicas":3})",
+       R"({"command":"a.py","run_launcher_as_worker":true,"launcher_creation_policy":"AtStartup","mpi_implementation":"MPICH"})"}) {
+    const auto run = run_of(R"({"parameters":{"slots_per_worker":2}})");
+    const Json job = lowered(function_of(spec), run, site("v2beta1"));
+    expect_conforms("spec", job.at("spec"));
+    EXPECT_EQ(job.at_pointer("/spec/mpiReplicaSpecs/Launcher/replicas"), Json(1));
+    for (const std::string role : {"Launcher", "Worker"}) {
+      Resource pod{
+          .api_version = "v1", .kind = "Pod", .metadata = {.name = "x", .name_space = "p"}};
+      pod.body["spec"] = job.at_pointer("/spec/mpiReplicaSpecs/" + role + "/template/spec");
+      ensure_object(pod.body, "spec").erase("serviceAccountName");
+      // IPC_LOCK is asked for as MLRun does.
+      const auto sound = pod_from(pod, {.allow_privileged = true});
+      EXPECT_TRUE(sound) << sound.error().text();
+    }
+  }
+}
+
+TEST(MpiJob, AsksForMemoryOnTheEmbeddedClusterUnlessTheUserDoes) {
+  const auto memory = [](std::string_view resources) {
+    Site where = site();
+    where.embedded = true;
+    const auto run = run_of(R"({"parameters":{"slots_per_worker":2}})");
+    const auto job =
+        lowered(function_of(R"({"command":"a.py","resources":)" + std::string(resources) + "}"),
+                run, where);
+    const auto& worker =
+        job.at_pointer("/spec/mpiReplicaSpecs/Worker/template/spec/containers/0/resources");
+    return dump_json(worker);
+  };
+  EXPECT_EQ(memory("{}"), R"({"requests":{"memory":"128Mi"}})");
+  EXPECT_EQ(memory(R"({"requests":{"cpu":"1"}})"), R"({"requests":{"cpu":"1","memory":"128Mi"}})");
+  EXPECT_EQ(memory(R"({"requests":{"memory":"1Mi"}})"), R"({"requests":{"memory":"1Mi"}})");
+  EXPECT_EQ(memory(R"({"limits":{"memory":"1Gi"}})"), R"({"limits":{"memory":"1Gi"}})");
 }
 
 TEST(MpiJob, RefusesWhatCannotBe) {
@@ -243,6 +339,22 @@ TEST(MpiJobObservation, NamesTheRankThatFailedFirst) {
   EXPECT_EQ(seen.message, "rank 1 in pod " + name_of_job() + "-worker-1 ended with exit code 3");
 }
 
+TEST(MpiJobObservation, ARankThatMpirunEndedIsNoCause) {
+  const auto failed = [](int code, int signal, int second) {
+    return observed(
+        {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 7, 0, 4)}),
+         pod("-worker-0", PodPhase::succeeded,
+             {ended("base", false, 0, 0, 4), ended("rank-0", true, 143, 0, 2)}),
+         pod("-worker-1", PodPhase::succeeded,
+             {ended("base", false, 0, 0, 4), ended("rank-1", true, code, signal, second)}),
+         pod("-worker-2", PodPhase::succeeded,
+             {ended("base", false, 0, 0, 4), ended("rank-2", true, 0, 15, 1)})});
+  };
+  EXPECT_EQ(failed(7, 0, 3).first_failure->rank, 1);
+  EXPECT_EQ(failed(0, 0, 3).first_failure->rank, 2) << "nothing else failed";
+  EXPECT_EQ(failed(0, 9, 3).first_failure->rank, 2) << "killed after it";
+}
+
 TEST(MpiJobObservation, ALostWorkerIsTheCauseAndNotItsRanks) {
   const auto seen = observed(
       {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 137, 0, 6)}),
@@ -253,6 +365,22 @@ TEST(MpiJobObservation, ALostWorkerIsTheCauseAndNotItsRanks) {
   ASSERT_TRUE(seen.first_failure);
   EXPECT_EQ(seen.first_failure->code, "NodeLost");
   EXPECT_EQ(seen.first_failure->part, name_of_job() + "-worker-1");
+}
+
+TEST(MpiJobObservation, ALauncherThatNobodyWatchesIsTheCauseAndNotItsRanks) {
+  auto launcher = pod("-launcher", PodPhase::failed, {}, "ShimLost");
+  auto status = pod_status_from_json(launcher.status);
+  status.started = Time{std::chrono::seconds(1)};
+  status.message = "its supervisor was lost";
+  launcher.status = to_json(status);
+  const auto seen =
+      observed({job_status("Failed"), launcher,
+                pod("-worker-0", PodPhase::succeeded,
+                    {ended("base", false, 0, 0, 4), ended("rank-0", true, 0, 9, 3)})});
+  ASSERT_TRUE(seen.first_failure);
+  EXPECT_EQ(seen.first_failure->code, "ShimLost");
+  EXPECT_EQ(seen.message,
+            "the launcher pod " + name_of_job() + "-launcher was lost: its supervisor was lost");
 }
 
 TEST(MpiJobObservation, DoesNotEndBeforeTheJobDoes) {
