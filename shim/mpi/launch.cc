@@ -317,7 +317,7 @@ int supervise(const Job& job, pid_t child, int signals) {
   logs.pump(true);
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   if (leaving) { return code; }  // told to end: whoever told it knows why
-  if (WIFSIGNALED(status)) {  // what its ranks ended by then is its consequence
+  if (WIFSIGNALED(status)) {     // what its ranks ended by then is its consequence
     const int signal = WTERMSIG(status);
     return refuse(
         code, "Killed",
