@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from metier_runner import spark
-from support.server import BINARY, Server, free_port, running
+from support.server import Server, free_port, running
+from support.spark_service import connect_server, ended_after, java, listening
 from test_spark import only_all, run
-
-
-def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Popen[bytes]:
-    """One of Spark's own programs, on 127.0.0.1."""
-    home = next((python.parent.parent / "lib").glob("python3*/site-packages/pyspark"))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("METIER_", "MLRUN_", "SPARK_"))}
-    environment |= {"SPARK_HOME": str(home), "METIER_JOURNAL": str(folder / "journal"), "TMPDIR": str(folder)}
-    environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SCALA_VERSION": spark.spark_version(str(home))[1]}
-    environment |= {"PYSPARK_PYTHON": str(python), "PYTHONPATH": str(home.parent)}
-    environment["METIER_SPARK_JAR"] = str(Path(BINARY).parent / "src" / "main" / "metier-spark.jar")
-    command = [*spark.java_command(environment, "warn", memory), *words]
-    with open(folder / "log", "ab") as log:
-        return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-
-
-def listening(port: int, seconds: float = 300) -> None:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"nobody listens on {port} after {seconds} s")
-
-
-@contextlib.contextmanager
-def ended_after(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +28,8 @@ def master(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 def connect(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not list(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar")):
         pytest.skip("pyspark 3.5 carries no Connect server: tested with Spark 4")
-    folder, port = tmp_path_factory.mktemp("connect"), free_port()
-    conf = {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
-    conf |= {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2", "spark.sql.warehouse.dir": str(folder)}
-    words = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
-    submit = ["org.apache.spark.deploy.SparkSubmit", "--master", "local[1]", *words]
-    main = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--name", "connect", "spark-internal"]
-    with ended_after(java(python, folder, "512m", *submit, *main)):
-        listening(port)
-        yield f"sc://127.0.0.1:{port}"
+    with connect_server(python, tmp_path_factory.mktemp("connect")) as url:
+        yield url
 
 
 def yaml_for(folder: Path, service: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from metier_runner import spark
 
-from support.server import free_port
+from support.server import BINARY, free_port
 
 
 def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Popen[bytes]:
@@ -22,6 +22,7 @@ def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Pop
     environment |= {"SPARK_HOME": str(home), "METIER_JOURNAL": str(folder / "journal"), "TMPDIR": str(folder)}
     environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SCALA_VERSION": spark.spark_version(str(home))[1]}
     environment |= {"PYSPARK_PYTHON": str(python), "PYTHONPATH": str(home.parent)}
+    environment["METIER_SPARK_JAR"] = str(Path(BINARY).parent / "src" / "main" / "metier-spark.jar")
     command = [*spark.java_command(environment, "warn", memory), *words]
     with open(folder / "log", "ab") as log:
         return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
