@@ -100,6 +100,17 @@ TEST(Yaml, RoundTrips) {
   EXPECT_EQ(dump_json(*again), dump_json(*value));
 }
 
+TEST(Yaml, WhatIsNoUtf8IsRefusedWithItsPlace) {
+  for (const std::string_view bad :
+       {"a: \xff", "a: \xc0\xaf", "a: \xed\xa0\x80", "a: \xf4\x90\x80\x80", "a: \xe2\x82"}) {
+    const auto read = parse_yaml(bad);
+    ASSERT_FALSE(read) << bad;
+    EXPECT_NE(read.error().message.find("byte 3"), std::string::npos) << read.error().message;
+  }
+  EXPECT_EQ(parse_yaml("a: \xe2\x82\xac \xf0\x9f\x98\x80")->at("a").as_string(),
+            "\xe2\x82\xac \xf0\x9f\x98\x80");
+}
+
 TEST(Yaml, RefusesBombsTagsAndDuplicates) {
   std::string bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n";
   for (char c = 'b'; c <= 'i'; ++c) {
@@ -134,6 +145,11 @@ TEST(Digest, MatchesKnownValues) {
   EXPECT_EQ(*base64_decode(base64_encode("any bytes\x01")), "any bytes\x01");
   EXPECT_FALSE(base64_decode("a"));
   EXPECT_EQ(new_uid(system_random()).size(), 32U);
+}
+
+TEST(Clock, TimesOutsideOfFourDigitYearsAreTheNearest) {
+  EXPECT_EQ(to_iso(Time::min()), "0000-01-01T00:00:00.000000+00:00");
+  EXPECT_EQ(to_iso(Time::max()), "9999-12-31T23:59:59.999999+00:00");
 }
 
 TEST(Clock, ReadsAndWritesIsoTimes) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 
@@ -38,6 +39,11 @@ const Clock& system_clock() {
 }
 
 std::string to_iso(Time time) {
+  using std::chrono::sys_days, std::chrono::year;
+  // Four digits of a year: what lies outside is a damaged record's, and told as the nearest time.
+  static constexpr Time kFirst = sys_days(year(0) / 1 / 1);
+  static constexpr Time kLast = sys_days(year(10'000) / 1 / 1) - Time::duration(1);
+  time = std::clamp(time, kFirst, kLast);
   const auto day = std::chrono::floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);
   const std::chrono::hh_mm_ss clock(time - day);

@@ -105,4 +105,26 @@ std::string lower_case(std::string_view text) {
   return out;
 }
 
+std::size_t invalid_utf8(std::string_view text) {
+  const auto at = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = at(i);
+    if (lead < 0x80) {
+      ++i;
+      continue;
+    }
+    const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (lead < 0xc2 || lead > 0xf4 || text.size() - i < length) { return i; }
+    // The second byte's range excludes overlong forms, surrogates and what is past U+10FFFF.
+    const unsigned low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+    const unsigned high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    if (at(i + 1) < low || at(i + 1) > high) { return i; }
+    for (std::size_t k = 2; k < length; ++k) {
+      if ((at(i + k) & 0xc0U) != 0x80U) { return i; }
+    }
+    i += length;
+  }
+  return std::string_view::npos;
+}
+
 }  // namespace metier

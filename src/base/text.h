@@ -21,4 +21,7 @@ std::vector<std::string> split_text(std::string_view text, char separator);
 std::string_view trim(std::string_view text);
 std::string lower_case(std::string_view text);
 
+// The offset of the first byte that is no UTF-8 (RFC 3629: no overlong forms, no surrogates), npos when all is.
+std::size_t invalid_utf8(std::string_view text);
+
 }  // namespace metier

@@ -12,6 +12,8 @@
 #include <set>
 #include <sstream>
 
+#include "base/text.h"
+
 namespace metier {
 namespace {
 
@@ -324,6 +326,12 @@ Result<std::vector<Json>> parse_yaml_all(std::string_view text, const YamlLimits
   if (text.size() > limits.bytes) {
     return fail(ErrorKind::too_large,
                 fmt::format("{} bytes of YAML, at most {} are read", text.size(), limits.bytes));
+  }
+  if (const auto offset = invalid_utf8(text); offset != std::string_view::npos) {
+    return fail(Error{.kind = ErrorKind::invalid,
+                      .message = fmt::format("byte {} (0x{:02x}) is no UTF-8", offset,
+                                             static_cast<unsigned char>(text[offset])),
+                      .fix = "save the YAML as UTF-8"});
   }
   try {
     const std::string whole(text);

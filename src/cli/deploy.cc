@@ -422,16 +422,31 @@ Result<int> deploy_main(Command& command) {
   return follow_deploy(command, name, answer, began);
 }
 
+// Where the function of a view is reached from here, empty while it has no address.
+std::string address_for(Command& command, const JsonObject& view) {
+  const auto& status = inside(view, "status");
+  const auto* external = array_in(status, "external_invocation_urls");
+  if (!command.session.endpoint().unix_socket && external != nullptr && !external->empty()) {
+    return value_text(external->front());
+  }
+  return address_of(status);
+}
+
 Result<int> invoke_main(Command& command) {
   const auto& arguments = command.arguments;
   const auto& name = arguments.words()[0];
   METIER_TRY(view, deployment(command, name));
-  const auto& status = inside(view, "status");
-  std::string address = address_of(status);
-  const auto* external = array_in(status, "external_invocation_urls");
-  if (!command.session.endpoint().unix_socket && external != nullptr && !external->empty()) {
-    address = value_text(external->front());
+  std::string address = address_for(command, view);
+  // One that is being deployed, or found again by a server that has just started, is waited for, as one at zero is.
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (address.empty() && !has_ended(string_in(view, "state")) &&
+         std::chrono::steady_clock::now() < until) {
+    const auto revision = static_cast<std::uint64_t>(int_in(view, "revision").value_or(0));
+    METIER_TRY(next, deployment(command, name, revision));
+    view = std::move(next);
+    address = address_for(command, view);
   }
+  const auto& status = inside(view, "status");
   if (address.empty()) {
     return fail(Error{.kind = ErrorKind::unavailable,
                       .message = fmt::format("function {} is {} and has no address", quote(name),

@@ -112,9 +112,8 @@ Result<void> check_artifact_key(std::string_view key, std::string_view field) {
 Result<FunctionUri> parse_function_uri(std::string_view text, std::string_view default_project) {
   constexpr std::string_view kFix = "write [project/]name[:tag] or [project/]name@hash";
   std::string_view rest = text;
-  if (rest.starts_with("db://")) {
-    rest.remove_prefix(5);
-  } else if (rest.contains("://")) {
+  if (rest.starts_with("db://")) { rest.remove_prefix(5); }
+  if (rest.contains("://")) {
     return fail(
         invalid("", quote(text) + " is not the URI of a stored function", std::string(kFix)));
   }

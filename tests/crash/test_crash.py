@@ -27,8 +27,9 @@ from crash.sweep import (
     wait_for_terminal,
 )
 
-# The gate is a program of its own: test_faults.py kills it; test_deployments.py deploys.
-POINTS = [point for point in declared_points("src") if not point.startswith(("gate/", "deploy/"))]
+# The gate is a program of its own: test_faults.py kills it; test_deployments.py deploys, test_cron.py ticks.
+ELSEWHERE = ("gate/", "deploy/", "cron/")
+POINTS = [point for point in declared_points("src") if not point.startswith(ELSEWHERE)]
 
 
 # Points that only time reaches: a retry waits at least 30 s.

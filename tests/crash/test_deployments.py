@@ -48,10 +48,12 @@ def test_server_killed_at(point: str, tmp_path: Path) -> None:
         elif point == "deploy/removal_committed":
             assert metier("describe", "echo").returncode == 3, "the removal was committed"
         elif deployed:
-            assert metier("invoke", "echo").stdout == "alive"
+            done = metier("invoke", "echo")
+            assert done.stdout == "alive", done.stderr
         again = metier("deploy", "echo.py")
         assert again.returncode == 0, again.stderr
-        assert metier("invoke", "echo").stdout == "alive"
+        done = metier("invoke", "echo")
+        assert done.stdout == "alive", done.stderr
         rows = json.loads(metier("get", "functions", "-o", "json").stdout)["funcs"]
         assert [row["metadata"]["name"] for row in rows] == ["echo"]
         assert metier("delete", "echo", "-y").returncode == 0

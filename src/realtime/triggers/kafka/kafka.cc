@@ -9,7 +9,6 @@
 #include <atomic>
 #include <map>
 
-#include "base/failpoint.h"
 #include "base/text.h"
 #include "realtime/triggers/kafka/consumer.h"
 #include "realtime/triggers/kafka/options.h"
@@ -220,7 +219,6 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
 
   // ---- the group
   void assigned(std::vector<TopicPartition> names) {
-    METIER_FAILPOINT("kafka/assigned");
     joined_ = true;
     ++rebalances_;
     if (stopping_) { return consumer_->assign({}); }
@@ -316,7 +314,6 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   }
   void leave() {
     if (!lost_) { store(); }
-    METIER_FAILPOINT("kafka/leave");
     leave_timer_.cancel();
     revoking_ = false;
     for (const TopicPartition& where : leaving_) {
