@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,13 @@ def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path
     assert code == 1
     assert "leave spec.warm out" in str(third["status"])
 
-    # The next run has a new one.
-    os.kill(java_of(server, servers(server)[0]), signal.SIGKILL)
+    # The next run has a new one, once the loss was seen.
+    lost = servers(server)[0]
+    os.kill(java_of(server, lost), signal.SIGKILL)
+    ends = time.monotonic() + 60
+    while lost in servers(server):
+        assert time.monotonic() < ends, "the lost server's pod stays"
+        time.sleep(0.1)
     code, fourth, errors = run(
         server, folder, "count.py:warm", *WARM, "--set", "spec.warm_idle_timeout=20", "-P", "other"
     )

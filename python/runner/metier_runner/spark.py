@@ -452,6 +452,7 @@ def run_program(environment: MutableMapping[str, str], program: str, arguments: 
         words += ["--class", str(start["main_class"])]
     words += [program, *arguments]
     archive = archive_of(environment, "driver", words)
+    archive.use_only()  # its exit is the run's: a JVM that ran out of memory while it wrote one would fail the run
     words[1:1] = archive.options
     become(words, {**environment, **jvm_environment(environment)}, archive)
 
@@ -465,7 +466,8 @@ def become(words: list[str], environment: dict[str, str], archive: Archive) -> N
     code = jvm.wait()
     archive.keep(code)
     if code < 0:  # ended by a signal: so does this one
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 
@@ -505,4 +507,7 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # By its own name: errors of a module called __main__ would be taken for the user's.
+    from metier_runner.spark import main as main_of_module
+
+    sys.exit(main_of_module(sys.argv[1:]))
