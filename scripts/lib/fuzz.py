@@ -24,6 +24,10 @@ MORE_SEEDS = {"function": [MODEL], "yaml": [MODEL], "json": [ROOT / "src" / "kin
 LEAKS = {"shim_spec": "detect_leaks=0"}
 
 
+# Without a time limit a target ends after so many executions: the same ones for the same seed and sources.
+RUNS = 4000
+
+
 @dataclass
 class Fuzzed:
     target: str
@@ -45,7 +49,13 @@ def run_target(name: str, seconds: int, seed: int) -> Fuzzed:
     seeds = [str(folder) for folder in [CORPUS / name, *MORE_SEEDS.get(name, [])]]
     command = [
         str(BINARIES / f"{name}_fuzz"),
-        *[f"-seed={seed}", f"-max_total_time={seconds}", "-timeout=20", "-malloc_limit_mb=256", "-rss_limit_mb=0"],
+        *[
+            f"-seed={seed}",
+            f"-runs={RUNS}" if seconds == 0 else f"-max_total_time={seconds}",
+            "-timeout=20",
+            "-malloc_limit_mb=256",
+            "-rss_limit_mb=0",
+        ],
         "-max_len=4096",
         *["-print_final_stats=1", f"-artifact_prefix={found}/failed-"],
         *[str(found), *seeds],
@@ -59,7 +69,7 @@ def run_target(name: str, seconds: int, seed: int) -> Fuzzed:
             errors="replace",
             stdin=subprocess.DEVNULL,
             env={**os.environ, "ASAN_OPTIONS": sanitizer},
-            timeout=seconds + 120,
+            timeout=(seconds or 60) + 120,
         )
     except subprocess.TimeoutExpired:
         return Fuzzed(name, failure=f"{name}_fuzz did not end: {' '.join(command)}")

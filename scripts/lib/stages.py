@@ -124,10 +124,10 @@ def wheel() -> Outcome:
 
 
 def fuzz() -> Outcome:
-    """Every target from one seed: 4 seconds each, 60 under --all."""
+    """Every target from one seed: a fixed number of executions, 60 seconds under --all."""
     seed = int(os.environ.get("METIER_SEED", "1"))
     outcome = Outcome(seeds=[str(seed)])
-    for one in run_all(60 if os.environ.get("METIER_TEST_ALL") else 4, seed):
+    for one in run_all(60 if os.environ.get("METIER_TEST_ALL") else 0, seed):
         print(f"   {one.target:<10} {one.executions:>9} executions, coverage {one.coverage}")
         if one.failure or one.executions == 0:
             print(one.failure or f"error: fuzz target '{one.target}' executed nothing")

@@ -111,6 +111,13 @@ TEST(Yaml, WhatIsNoUtf8IsRefusedWithItsPlace) {
             "\xe2\x82\xac \xf0\x9f\x98\x80");
 }
 
+TEST(Yaml, LongKeysRoundTrip) {
+  const Json value = {
+      {"a",
+       {{std::string(3000, 'k'), {{"b", 1}}}, {"c", {{{std::string(2000, 'x') + ": ", "v"}}}}}}};
+  EXPECT_EQ(parse_yaml(dump_yaml(value)).value(), value) << dump_yaml(value);
+}
+
 TEST(Yaml, RefusesBombsTagsAndDuplicates) {
   std::string bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n";
   for (char c = 'b'; c <= 'i'; ++c) {

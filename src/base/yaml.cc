@@ -229,12 +229,22 @@ void emit_scalar(std::string& out, const Json& value) {
 
 void emit(std::string& out, const Json& value, int indent, bool after_key);
 
+// YAML 1.2, 7.4: a key without "? " before it has 1024 characters at most.
+constexpr std::size_t kLongestImplicitKey = 1024;
+
 void emit_entries(std::string& out, const JsonObject& object, int indent, bool first_in_line) {
   bool first = true;
   for (const auto& [key, item] : object) {
     if (!first || !first_in_line) { out.append(static_cast<std::size_t>(indent), ' '); }
     first = false;
-    emit_scalar(out, Json(key));
+    std::string name;
+    emit_scalar(name, Json(key));
+    if (name.size() > kLongestImplicitKey) {
+      out += "? " + name + "\n";
+      out.append(static_cast<std::size_t>(indent), ' ');
+    } else {
+      out += name;
+    }
     out += ':';
     emit(out, item, indent, true);
   }

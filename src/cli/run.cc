@@ -22,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The interpreter that the caller uses: what its own python would be.
+// The interpreter that the caller uses: what its own python would be; empty where there is none, the server's then.
 std::string active_python(const Environment& environment) {
   if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) {
     return python;
@@ -33,15 +33,21 @@ std::string active_python(const Environment& environment) {
       return prefix + "/bin/python";
     }
   }
-  const auto found = find_program(variable(environment, "PATH"), "python3");
-  return found.empty() ? "python3" : found;
+  return find_program(variable(environment, "PATH"), "python3");
 }
 
 // The interpreter of a foreground handler: `--python X.Y` or a path, else the active one.
 Result<std::string> handler_python(const Environment& environment, const JsonObject& spec) {
   const auto* build = object_in(spec, "build");
   const std::string wish(build == nullptr ? "" : string_in(*build, "python"));
-  if (wish.empty()) { return active_python(environment); }
+  if (wish.empty()) {
+    if (auto active = active_python(environment); !active.empty()) { return active; }
+    return fail(Error{.kind = ErrorKind::exhausted,
+                      .message = "there is no Python interpreter on this machine",
+                      .field = "--python",
+                      .fix = "install python3, or name one with --python",
+                      .code = "EnvironmentFailed"});
+  }
   const auto found = wish.find('/') != std::string::npos
                          ? (::access(wish.c_str(), X_OK) == 0 ? wish : std::string())
                          : find_interpreter(variable(environment, "PATH"),
@@ -50,7 +56,7 @@ Result<std::string> handler_python(const Environment& environment, const JsonObj
   return fail(Error{.kind = ErrorKind::exhausted,
                     .message = "no interpreter " + quote(wish) + " on this machine",
                     .field = "--python",
-                    .fix = "install it, or leave --python out: " + active_python(environment),
+                    .fix = "install it, or leave --python out",
                     .code = "EnvironmentFailed"});
 }
 

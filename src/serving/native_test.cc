@@ -165,9 +165,11 @@ TEST(NativeGraph, AMillionEventsThroughBatchMergeAndWindowKeepNothing) {
     }
   };
   send(20'000);
-  const auto before = resident();
+  [[maybe_unused]] const auto before = resident();
   send(std::getenv("METIER_TEST_ALL") == nullptr ? 40'000 : 1'000'000);
+#if !__has_feature(address_sanitizer)  // it keeps what was freed, and looks for leaks by itself
   EXPECT_LT(resident() - before, 1024) << "pages";  // 4 MiB
+#endif
 }
 
 }  // namespace

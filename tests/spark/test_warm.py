@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -41,18 +40,15 @@ def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path
     assert code == 1
     assert "leave spec.warm out" in str(third["status"])
 
-    # The next run has a new one, once the loss was seen.
-    lost = servers(server)[0]
-    os.kill(java_of(server, lost), signal.SIGKILL)
-    ends = time.monotonic() + 60
-    while lost in servers(server):
-        assert time.monotonic() < ends, "the lost server's pod stays"
-        time.sleep(0.1)
+    os.kill(java_of(server, servers(server)[0]), signal.SIGKILL)
     code, fourth, errors = run(
         server, folder, "count.py:warm", *WARM, "--set", "spec.warm_idle_timeout=20", "-P", "other"
     )
     assert code == 3, "no such project"
     code, fourth, errors = run(server, folder, "count.py:warm", *WARM)
+    if code != 0:  # submitted before the loss was seen: the loss is named, and the next run has a new server
+        assert "ServerLost" in errors
+        code, fourth, errors = run(server, folder, "count.py:warm", *WARM)
     assert code == 0, errors
     assert len(servers(server)) == 2
 
