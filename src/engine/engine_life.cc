@@ -390,6 +390,7 @@ Async<void> Engine::clean(std::string key) {
   if (known == ended_.end()) { co_return; }
   const std::string pod = known->second;
   ended_.erase(known);
+  keep_ended_bounded();  // runs that ended together all found the same one to be the oldest
   const std::size_t slash = key.find('/');
   const std::string project = key.substr(0, slash);
   const std::string uid = key.substr(slash + 1);
