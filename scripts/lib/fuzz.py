@@ -1,4 +1,4 @@
-"""Runs every fuzz target for some seconds from a fixed seed; prints executions, coverage and what was found.
+"""Runs every fuzz target from a fixed seed, so many executions or seconds each; prints executions, coverage and what was found.
 
 Corpora are in tests/fuzz/corpus/<target>/: small seeds and every input that once failed. What a run finds new stays
 below build/asan/found/; an input that fails is named with the command that repeats it.
