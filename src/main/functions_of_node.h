@@ -32,6 +32,8 @@ class FunctionsOfNode final : public FunctionSite {
         reach;
     std::function<std::string(const std::string& name)> secret;  // a MAC over a socket's name
     std::function<void(const ResourceKey& function)> look_again;
+    // METIER_FORCE=free-cpus: replicas may grow whatever else uses the machine's processors.
+    bool all_cpus_are_free = false;
     Logger log;
   };
   FunctionsOfNode(Executor loop, const ObjectStore& objects, net::Client& client, Options options);

@@ -226,67 +226,88 @@ def test_a_function_at_zero_answers_its_first_request(server: Server, folder: Pa
     until(lambda: view(server, "zero")["state"] == "ready", "it is ready again")
 
 
-def free_processors(seconds: float) -> float:
-    """Processors that nobody used for that long: replicas are added only where there are some."""
+class Callers:
+    """Threads that call a function without a pause; every failure is kept."""
 
-    def idle() -> int:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-        return int(fields[4]) + int(fields[5])
+    def __init__(self, url: str, count: int) -> None:
+        self.url = url
+        self.answers: list[tuple[int, str]] = []
+        self.errors: list[str] = []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.ask) for _ in range(count)]
 
-    before = idle()
-    time.sleep(seconds)
-    return (idle() - before) / os.sysconf("SC_CLK_TCK") / seconds
-
-
-def test_load_scales_up_and_down_to_zero_and_fails_no_request(server: Server, folder: Path) -> None:
-    (folder / "busy.yaml").write_text(
-        "apiVersion: nuclio.io/v1beta1\nkind: NuclioFunction\nmetadata: {name: busy}\n"
-        "spec: {handler: 'hello:slow', runtime: python, minReplicas: 0, maxReplicas: 2,\n"
-        "       resources: {requests: {cpu: 50m, memory: 32Mi}},\n"
-        "       scaleToZero: {scaleResources: [{metricName: events, windowSize: 3s, threshold: 0}]}}\n"
-    )
-    url = deploy(server, folder, "-f", "busy.yaml")
-    stop = threading.Event()
-    answers: list[tuple[int, str]] = []
-    errors: list[str] = []
-
-    def ask() -> None:
-        while not stop.is_set():
+    def ask(self) -> None:
+        while not self.stop.is_set():
             try:
-                answers.append(get(url, timeout=60))
+                self.answers.append(get(self.url, timeout=60))
             except Exception as error:  # noqa: BLE001 - every failure is one too many
-                errors.append(repr(error))
+                self.errors.append(repr(error))
 
-    def grows_under_load() -> bool:
-        """Whether there are two replicas; False where the machine has no processor for a second one."""
-        stop.clear()
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
+    def __enter__(self) -> Callers:
+        for thread in self.threads:
             thread.start()
-        try:
-            end = time.monotonic() + 120
-            room = True
-            while int(view(server, "busy")["status"].get("ready_replicas", 0)) != 2:
-                room = free_processors(3) >= 0.5 and room
-                if not room and len(answers) > 50:
-                    return False
-                assert time.monotonic() < end, "busy workers make a second replica"
-            return True
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
+        return self
 
-    grew = grows_under_load()
-    until(lambda: view(server, "busy")["state"] == "scaledToZero", "without load it goes to zero")
-    until(lambda: not processors(server.data), "its processors end")
-    before = len(answers)
-    grew = grows_under_load() and grew
-    assert errors == []
-    assert {status for status, _ in answers} == {200}
-    assert len(answers) > before, "load at zero brings it back"
-    if not grew:
-        pytest.skip("went to zero and back without a failure; no free processor for a second replica")
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def check(self) -> None:
+        assert self.errors == []
+        assert {status for status, _ in self.answers} == {200}
+
+
+def ready_replicas(server: Server, name: str) -> int:
+    return int((view(server, name).get("status") or {}).get("ready_replicas", 0))
+
+
+BUSY = """
+apiVersion: nuclio.io/v1beta1
+kind: NuclioFunction
+metadata: {name: busy}
+spec: {handler: 'hello:slow', runtime: python, minReplicas: %d, maxReplicas: 3,
+       resources: {requests: {cpu: 50m, memory: 32Mi}},
+       scaleToZero: {scaleResources: [{metricName: events, windowSize: 3s, threshold: 0}]}}
+"""
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[Server]:
+    """Replicas are added only where processors are free: here they count as free, whatever else runs on this machine."""
+    with running(tmp_path / "data", env={"METIER_FORCE": "free-cpus"}) as own:
+        yield own
+
+
+def test_load_adds_replicas_and_they_go_after_it_without_a_failed_request(roomy: Server, folder: Path) -> None:
+    (folder / "busy.yaml").write_text(BUSY % 1)
+    url = deploy(roomy, folder, "-f", "busy.yaml")
+    assert ready_replicas(roomy, "busy") == 1
+    with Callers(url, 6) as callers:
+        until(lambda: ready_replicas(roomy, "busy") >= 2, "busy workers make a second replica", 180)
+        grown = len(callers.answers)
+        until(lambda: len({pid for _, pid in callers.answers[grown:]}) >= 2, "both answer")
+        # A redeploy while there are several, under the same load.
+        deploy(roomy, folder, "-f", "busy.yaml", "-e", "N=1")
+        until(lambda: ready_replicas(roomy, "busy") >= 2, "the redeployed ones are as many", 180)
+        later = len(callers.answers)
+        until(lambda: len({pid for _, pid in callers.answers[later:]}) >= 2, "the new ones answer")
+    callers.check()
+    with Callers(url, 1) as callers:  # a little load goes on while the others leave
+        until(lambda: len(processors(roomy.data)) == 1, "without load one stays", 240)
+    callers.check()
+    assert view(roomy, "busy")["state"] == "ready"
+
+
+def test_load_at_zero_makes_replicas_and_all_go_again(roomy: Server, folder: Path) -> None:
+    (folder / "busy.yaml").write_text(BUSY % 0)
+    url = deploy(roomy, folder, "-f", "busy.yaml")
+    for _ in range(2):
+        until(lambda: view(roomy, "busy")["state"] == "scaledToZero", "without load it goes to zero", 120)
+        until(lambda: not processors(roomy.data), "its processors end")
+        with Callers(url, 6) as callers:
+            until(lambda: ready_replicas(roomy, "busy") >= 2, "load at zero makes two", 180)
+        callers.check()
 
 
 def test_a_killed_processor_comes_back(server: Server, folder: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,9 +158,18 @@ auto.create.topics.enable=false
 
     def committed(self, topic: str, group: str, partitions: int = 1) -> list[int]:
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": group, "log_level": 0})
+
+        def answer() -> list[TopicPartition] | None:
+            try:
+                return consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=30)
+            except KafkaException as error:
+                # A broker that has just begun creates its offsets topic first: no group has a coordinator until then.
+                if error.args[0].code() not in (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS):
+                    raise
+                return None
+
         try:
-            found = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=30)
-            return [max(0, each.offset) for each in found]
+            return [max(0, each.offset) for each in until(answer, what="the group's coordinator")]
         finally:
             consumer.close()
 

@@ -283,7 +283,7 @@ inline constexpr Field kKafka[] = {
     {"accessKey"},
     {"accessCertificate"},
     {"secretPath"},
-    {"logLevel", Type::any, Use::ignored, "librdkafka's warnings are in the function's log"},
+    {"logLevel", Type::integer},
     {"version", Type::any, Use::ignored, "the brokers are asked for what they can do"},
     {"commitInterval", Type::duration},
     {"onFailure"}};

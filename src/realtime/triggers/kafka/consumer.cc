@@ -12,6 +12,7 @@ namespace metier::realtime {
 namespace {
 
 constexpr std::uint64_t kOne = 1;
+constexpr int kWarning = 4, kDebug = 7;  // of syslog
 
 std::vector<TopicPartition> names_of(const rd_kafka_topic_partition_list_t* list) {
   std::vector<TopicPartition> out;
@@ -153,8 +154,11 @@ void KafkaConsumer::handle(rd_kafka_event_t* event) {
       const char* facility = nullptr;
       const char* text = nullptr;
       int level = 0;
-      if (rd_kafka_event_log(event, &facility, &text, &level) == 0 && level <= 4) {
+      if (rd_kafka_event_log(event, &facility, &text, &level) != 0) { return; }
+      if (level <= kWarning) {
         log_.warn("librdkafka", {{"facility", Json(facility)}, {"text", Json(text)}});
+      } else if (level == kDebug) {  // only when logLevel asks for it
+        log_.info("librdkafka", {{"facility", Json(facility)}, {"text", Json(text)}});
       }
       return;
     }

@@ -289,6 +289,10 @@ Result<KafkaOptions> read_kafka_options(const TriggerConfig& trigger) {
   put("queued.min.messages", std::to_string(buffer));
   METIER_TRY(commit, reader.time("commitInterval", milliseconds(1000), milliseconds(10), hour));
   put("auto.commit.interval.ms", ms(commit));
+  METIER_TRY(level, reader.number("logLevel", 0, 0, 10));
+  if (level > 0) {
+    put("debug", level > 1 ? "consumer,cgrp,topic,metadata,fetch" : "consumer,cgrp");
+  }
   METIER_CHECK(read_security(reader, out));
   return out;
 }
