@@ -50,8 +50,8 @@ class Batcher final : public EventTarget {
   }
   void listen_acks(AckListener* listener) noexcept override { target_.listen_acks(listener); }
   bool has_room() const noexcept override { return waiting_.size() < size_ * 2; }
-  void when_room(std::function<void()> call) noexcept override {
-    target_.when_room(std::move(call));
+  void when_room(int lane, std::function<void()> call) noexcept override {
+    target_.when_room(lane, std::move(call));
   }
   int lanes() const noexcept override { return target_.lanes(); }
 
@@ -68,7 +68,7 @@ class Batcher final : public EventTarget {
       if (!target_.has_room()) {
         if (!asked_) {
           asked_ = true;
-          target_.when_room([this] {
+          target_.when_room(-1, [this] {
             asked_ = false;
             cut(true);
           });

@@ -95,8 +95,8 @@ class EventTarget {
   virtual void listen_acks(AckListener*) noexcept {}
   // Can take an event now without waiting: a stream's trigger asks before it takes the next record.
   virtual bool has_room() const noexcept { return true; }
-  // Called once when a target that had no room has some. May be called spuriously.
-  virtual void when_room(std::function<void()> call) noexcept { call(); }
+  // Called once when a target that had no room in that lane (-1: in any) has some. May be called spuriously.
+  virtual void when_room(int /*lane*/, std::function<void()> call) noexcept { call(); }
   // The number of workers, for static partition → worker allocation. `deliver` goes to worker `lane % lanes()` when
   // pinned; a graph or native handler has one lane and ignores it.
   virtual int lanes() const noexcept { return 1; }

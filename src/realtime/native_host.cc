@@ -97,7 +97,7 @@ class NativeHost final : public Host {
   bool has_room() const noexcept override {
     return !library_.blocking() || static_cast<int>(jobs_.size()) < trigger_.num_workers;
   }
-  void when_room(std::function<void()> call) noexcept override {
+  void when_room(int, std::function<void()> call) noexcept override {
     if (has_room()) {
       loop_.post(std::move(call));
     } else {

@@ -105,7 +105,7 @@ class ShellHost final : public Host {
   bool has_room() const noexcept override {
     return static_cast<int>(runs_.size()) < trigger_.num_workers;
   }
-  void when_room(std::function<void()> call) noexcept override {
+  void when_room(int, std::function<void()> call) noexcept override {
     if (has_room()) {
       loop_.post(std::move(call));
     } else {

@@ -55,10 +55,11 @@ class TracingTarget final : public EventTarget {
   }
   void listen_acks(AckListener* listener) noexcept override { target_.listen_acks(listener); }
   bool has_room() const noexcept override { return target_.has_room(); }
-  void when_room(std::function<void()> call) noexcept override {
-    target_.when_room(std::move(call));
+  void when_room(int lane, std::function<void()> call) noexcept override {
+    target_.when_room(lane, std::move(call));
   }
   int lanes() const noexcept override { return target_.lanes(); }
+  int room_in(int lane) const noexcept override { return target_.room_in(lane); }
 
  private:
   struct Flight final : ResponseSink {

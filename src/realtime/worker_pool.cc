@@ -209,9 +209,10 @@ int WorkerPool::room_in(int lane) const noexcept {
   return best == nullptr ? -1 : best->index;
 }
 
-void WorkerPool::when_room(std::function<void()> call) noexcept {
+void WorkerPool::when_room(int lane, std::function<void()> call) noexcept {
   room_calls_.push_back(std::move(call));
-  if (has_room()) {
+  // Another worker's room is none for who waits for this one: it would ask again and again while that one is idle.
+  if (room_in(lane) >= 0) {
     loop_.post([this] { give_room(); });
   }
 }

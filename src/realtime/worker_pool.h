@@ -51,7 +51,7 @@ class WorkerPool final : public Host {
   void listen_acks(AckListener* listener) noexcept override;
   bool has_room() const noexcept override;
   int room_in(int lane) const noexcept override;
-  void when_room(std::function<void()> call) noexcept override;
+  void when_room(int lane, std::function<void()> call) noexcept override;
   int lanes() const noexcept override { return static_cast<int>(workers_.size()); }
 
  private:

@@ -51,6 +51,7 @@ class Seen:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.readers: list[Any] = []  # processors whose state is told when records do not come
 
     def rows(self) -> list[tuple[int, int, str, int]]:
         if not self.path.exists():
@@ -75,7 +76,8 @@ class Seen:
             until(all_there, seconds, "every record")
         except AssertionError as error:
             missing = {p: sorted(set(range(count)) - set(self.offsets()[p]))[:5] for p in range(partitions)}
-            raise AssertionError(f"{error}; missing {missing}") from error
+            states = [each.get(each.admin, "/triggers").text for each in self.readers if each.process.poll() is None]
+            raise AssertionError(f"{error}; missing {missing}; processors: {states}") from error
 
     def check_order(self) -> None:
         """First deliveries of a partition come in order, and a step back goes to a record that was not finished."""
@@ -100,6 +102,7 @@ def consume(make: Any, seen: Seen) -> Any:
 
     def start(address: str, topic: str, group: str, source: str = HANDLER, wait: bool = True, **trigger: Any) -> Any:
         more = {"eventTimeout": trigger.pop("timeout")} if "timeout" in trigger else {}
+        environment = trigger.pop("environment", {})
         attributes = {
             "brokers": [address],
             "topics": [topic],
@@ -111,11 +114,14 @@ def consume(make: Any, seen: Seen) -> Any:
         }
         processor = make.start(
             source,
-            environment={"OUT": str(seen.path)},
+            environment={"OUT": str(seen.path), **environment},
             triggers=[{"name": "k", "kind": "kafka-cluster", "attributes": attributes, **trigger}],
             **more,
         )
-        return processor.wait_ready() if wait else processor
+        if not wait:
+            return processor
+        seen.readers.append(processor.wait_ready())
+        return processor
 
     return start
 

@@ -251,6 +251,41 @@ def test_busy_workers_leave_records_at_the_broker(broker: Broker, consume: Any, 
     assert processor.stop() == 0
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_busy_worker_beside_an_idle_one_is_waited_for_asleep(
+    broker: Broker, consume: Any, seen: Seen, group: str
+) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 8)
+    slow = HANDLER.replace("SLEEP = 0", "SLEEP = 0.5")
+    processor = consume(broker.address, topic, group, slow, numWorkers=2)
+    until(lambda: len(seen.rows()) > 1, what="the first")
+    before = cpu_seconds(processor.process.pid)
+    seen.wait(8)
+    used = cpu_seconds(processor.process.pid) - before
+    # The partition's records go to one worker in order; the other one's room is no reason to ask again and again.
+    assert used < 1, f"{used} s of CPU while handlers slept 3 s"
+    assert seen.offsets()[0] == list(range(8))
+
+
+def test_partitions_of_a_traced_function_go_to_all_its_workers(
+    broker: Broker, consume: Any, seen: Seen, group: str, tmp_path: Path
+) -> None:
+    topic = broker.topic(2)
+    broker.produce(topic, 60, 2)
+    spans = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"file://{tmp_path / 'spans'}"}
+    slow = HANDLER.replace("SLEEP = 0", "SLEEP = 0.02")
+    consume(broker.address, topic, group, slow, numWorkers=2, environment=spans)
+    seen.wait(60, 2)
+    assert len({pid for _, _, _, pid in seen.rows()}) == 2
+    for offsets in seen.offsets().values():
+        assert offsets == list(range(60))
+
+
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
 def test_sasl(broker: Broker, consume: Any, seen: Seen, group: str, mechanism: str) -> None:
     topic = broker.topic()

@@ -90,10 +90,11 @@ class SegmentHost final : public Host {
   }
   void listen_acks(realtime::AckListener* acks) noexcept override { workers_->listen_acks(acks); }
   bool has_room() const noexcept override { return workers_->has_room(); }
-  void when_room(std::function<void()> call) noexcept override {
-    workers_->when_room(std::move(call));
+  void when_room(int lane, std::function<void()> call) noexcept override {
+    workers_->when_room(lane, std::move(call));
   }
   int lanes() const noexcept override { return workers_->lanes(); }
+  int room_in(int lane) const noexcept override { return workers_->room_in(lane); }
 
  private:
   // An event on its way through the workers, with what the native steps made of it.

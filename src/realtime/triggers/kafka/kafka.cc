@@ -152,7 +152,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
         if (record == nullptr) { break; }
         const int lane = lane_for(partition);
         if (lane < 0) {
-          wait_for_room();
+          wait_for_room(partition);
           break;
         }
         partition.lane = lane;
@@ -182,7 +182,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     const SteadyTime due = partition.batch_since + config_.batch.timeout;
     if (partition.waiting() < size && loop_.now() < due) { return wake_at(due); }
     const int lane = lane_for(partition);
-    if (lane < 0) { return wait_for_room(); }
+    if (lane < 0) { return wait_for_room(partition); }
     partition.lane = lane;
     partition.batch_since = {};
     std::vector<const Event*> events;
@@ -197,16 +197,17 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     target_->deliver_batch(events, sinks);
   }
 
-  int lane_for(const Partition& partition) const {
-    if (options_.static_lanes || partition.in_flight() > 0) {
-      return target_->room_in(std::max(0, partition.lane));
-    }
-    return target_->room_in(-1);
+  // The only lane that may take the partition's next record, -1: any.
+  int lane_wanted(const Partition& partition) const {
+    return options_.static_lanes || partition.in_flight() > 0 ? std::max(0, partition.lane) : -1;
   }
-  void wait_for_room() {
+  int lane_for(const Partition& partition) const {
+    return target_->room_in(lane_wanted(partition));
+  }
+  void wait_for_room(const Partition& partition) {
     if (waits_for_room_) { return; }
     waits_for_room_ = true;
-    target_->when_room([this] {
+    target_->when_room(lane_wanted(partition), [this] {
       waits_for_room_ = false;
       pump();
     });
@@ -355,7 +356,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     if (closing_ && consumer_->closed()) {
       return loop_.post([this] { closed(); });
     }
-    pump();
+    look_everywhere();  // a wake-up that the client did not give costs a tick, not the partition
   }
   void store() {
     std::vector<std::pair<TopicPartition, std::int64_t>> offsets;
