@@ -104,7 +104,7 @@ def objects(server: Server, kind: str) -> list[dict[str, Any]]:
     return list(json.loads(said)) if said.strip() else []
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 240) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
     """Wait until `what` is true; how long is no part of what is tested."""
     until = time.monotonic() + seconds
     while True:

@@ -314,6 +314,9 @@ Async<Result<void>> ProcessDriver::recover(std::string id, PodHandle handle) {
           inner && inner->is_object()) {
         const auto& payload = inner->as_object();
         entry->pod_ip = string_in(payload, "pod_ip");
+        if (const auto grace = int_in(payload, "grace_ms")) {
+          entry->grace = std::chrono::milliseconds(*grace);
+        }
         entry->first_names = {std::string(string_in(payload, "first"))};
         if (const auto* conditions = array_in(payload, "conditions")) {
           for (const auto& one : *conditions) {
@@ -455,7 +458,7 @@ Async<Result<void>> ProcessDriver::stop(std::string id, StopOptions options) {
   const auto entry = *known;
   if (entry->ended || options.how == StopOptions::How::detach) { co_return Result<void>{}; }
   std::string message = options.how == StopOptions::How::forced ? "kill" : "stop";
-  const auto grace = options.grace.value_or(std::chrono::milliseconds(30'000));
+  const auto grace = options.grace.value_or(entry->grace);
   for (const auto& word : {std::to_string(grace.count()), options.reason, options.message}) {
     message += '\0';
     message += word.substr(0, 4096);

@@ -172,6 +172,23 @@ TEST_F(ProcessDriverTest, Stop_ends_what_ignores_it_and_the_whole_tree) {
   EXPECT_TRUE(pod_processes("deaf", {}).empty());
 }
 
+TEST_F(ProcessDriverTest, A_stop_that_names_no_grace_has_the_pods_own_also_after_a_restart) {
+  for (const std::string id : {"known", "found"}) {
+    auto spec =
+        shell(id, "trap 'exit 5' TERM; touch $METIER_JOURNAL; while :; do sleep 0.01; done");
+    spec.pod.grace_s = 0;  // killed at once: a program that was asked first would exit 5
+    ASSERT_TRUE(run(driver_->start(std::move(spec))));
+    await_file(pod_folder(id) + "/work/journal");
+  }
+  ASSERT_TRUE(run(driver_->stop("known", {})));
+  EXPECT_EQ(run(driver_->wait("known")).value().containers[0].signal, SIGKILL);
+  leave();
+  open();
+  ASSERT_TRUE(run(driver_->recover("found", {})));
+  ASSERT_TRUE(run(driver_->stop("found", {})));
+  EXPECT_EQ(run(driver_->wait("found")).value().containers[0].signal, SIGKILL);
+}
+
 TEST_F(ProcessDriverTest, A_stopped_process_dies_too) {
   ASSERT_TRUE(run(driver_->start(shell("frozen",
                                        "(kill -STOP $$; until grep -q 'State:.T' /proc/$$/status; "

@@ -23,6 +23,7 @@ struct ProcessDriver::Entry {
   std::vector<KnownMain> mains;
   std::vector<Condition> conditions;  // of the start: what the host cannot enforce
   std::string pod_ip;
+  std::chrono::milliseconds grace{30'000};  // of a stop that names none
   std::string python;
   std::map<std::string, Ran> ran;        // execs that ended and were not fetched yet
   std::vector<std::string> first_names;  // name of the first main container

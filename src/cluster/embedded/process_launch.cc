@@ -114,6 +114,7 @@ Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& p
   }
   const auto payload = dump_json(JsonObject{{"conditions", std::move(conditions)},
                                             {"pod_ip", spec.pod_ip},
+                                            {"grace_ms", plan.grace_ms},
                                             {"first", spec.pod.containers.front().name}});
   // Not synced: everything in it can be found again from the folder's name.
   METIER_CHECK(write_file(at.folder + "/handle",
@@ -122,6 +123,7 @@ Result<void> ProcessDriver::make_folder(const LaunchSpec& spec, const PodPlan& p
   entry.conditions = plan.conditions;
   for (auto& one : entry.conditions) { one.since = clock_.now(); }
   entry.pod_ip = spec.pod_ip;
+  entry.grace = std::chrono::milliseconds(plan.grace_ms);
   entry.first_names = {spec.pod.containers.front().name};
   return {};
 }

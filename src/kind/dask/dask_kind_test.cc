@@ -195,5 +195,25 @@ TEST(Dask, ShowsHandlerSchedulerAndWorkers) {
   EXPECT_EQ(lost.first_failure->part, "c-scheduler");
 }
 
+TEST(Dask, AFailureBeforeTheHandlerBeganIsOfTheRunsBefore) {
+  const Function f = function_of(R"({"command":"a.py","replicas":2})");
+  const metier::Run run = run_of();
+  const std::string pod = lowered(f, &run).back().metadata.name;
+  const Time failed = *from_iso("2026-11-29T09:00:00.000000+00:00");
+  const auto state_of = [&](Time began, const std::string& opened_by) {
+    const std::vector<ResourceStatus> seen{
+        status_of("Pod", pod, to_json(PodStatus{.phase = PodPhase::running, .started = began})),
+        status_of("DaskCluster", "c",
+                  JsonObject{{"state", "Failed"},
+                             {"reason", "SchedulerLost"},
+                             {"failedAt", to_iso(failed)},
+                             {"openedBy", opened_by}})};
+    return make_dask_kind()->observe(Subject{f, &run}, seen, {}).state;
+  };
+  EXPECT_EQ(state_of(failed - std::chrono::seconds(1), "f-other"), RunState::error);
+  EXPECT_EQ(state_of(failed + std::chrono::seconds(1), "f-other"), RunState::running);
+  EXPECT_EQ(state_of(failed + std::chrono::seconds(1), pod), RunState::error);
+}
+
 }  // namespace
 }  // namespace metier

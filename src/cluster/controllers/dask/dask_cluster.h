@@ -1,7 +1,7 @@
 // DaskCluster (metier.dev/v1; its spec is written by kind/dask): a scheduler, its Service and between `minimum` and
 // `maximum` workers, as MLRun's server makes them through dask-kubernetes.
 //
-//   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod",
+//   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod", failedAt: "…",
 //            incarnation: 1, openedBy: "…", openedAt: "…", used: true,
 //            scheduler: "pod", address: "127.x.y.z", dashboard: "http://127.x.y.z:8787", ready: true,
 //            next: 4                    number of the next worker

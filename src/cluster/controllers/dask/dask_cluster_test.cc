@@ -293,6 +293,7 @@ TEST(DaskCluster, FailsWithItsScheduler) {
   EXPECT_EQ(string_at(world.cluster.status, "reason"), "SchedulerLost");
   EXPECT_THAT(std::string(string_at(world.cluster.status, "message")),
               HasSubstr("killed by signal 9"));
+  EXPECT_TRUE(from_iso(string_at(world.cluster.status, "failedAt")));
   EXPECT_THAT(world.pods(), ElementsAre("scheduler"));
 }
 

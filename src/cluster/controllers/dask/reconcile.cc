@@ -174,6 +174,7 @@ class Reconciliation {
     status_["reason"] = std::move(reason);
     status_["message"] = std::move(message);
     status_["failed"] = pod;
+    status_["failedAt"] = to_iso(now_);
     status_.erase("ready");
     stop_all();
   }
