@@ -5,13 +5,17 @@ if(DEFINED ENV{METIER_DEPS})
 else()
   set(METIER_DEPS "$ENV{HOME}/.cache/metier/deps")
 endif()
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/deps)
 function(metier_fetch group out)
   execute_process(COMMAND python3 ${CMAKE_SOURCE_DIR}/scripts/fetch-deps ${METIER_DEPS} ${group}
     RESULT_VARIABLE fetched OUTPUT_VARIABLE folder OUTPUT_STRIP_TRAILING_WHITESPACE)
   if(NOT fetched EQUAL 0)
     message(FATAL_ERROR "third-party sources could not be fetched: see the lines above")
   endif()
-  set(${out} ${folder} PARENT_SCOPE)
+  # Through a link below the source folder: compile commands, and with them the compiler cache, are the same for every user.
+  cmake_path(GET folder FILENAME name)
+  file(CREATE_LINK ${folder} ${CMAKE_BINARY_DIR}/deps/${name} SYMBOLIC)
+  set(${out} ${CMAKE_BINARY_DIR}/deps/${name} PARENT_SCOPE)
 endfunction()
 metier_fetch(base METIER_DEPS_DIR)
 

@@ -16,12 +16,17 @@ function(metier_room name)
   endif()
 endfunction()
 
+# Where tests find files of the source and build folders; a header, so that only what includes it depends on the folders' names.
+file(WRITE ${CMAKE_BINARY_DIR}/generated/metier/test_paths.h.new
+  "#pragma once\n#define METIER_SOURCE_DIR \"${CMAKE_SOURCE_DIR}\"\n#define METIER_BINARY_DIR \"${CMAKE_BINARY_DIR}\"\n")
+file(COPY_FILE ${CMAKE_BINARY_DIR}/generated/metier/test_paths.h.new ${CMAKE_BINARY_DIR}/generated/metier/test_paths.h ONLY_IF_DIFFERENT)
+
 # metier_test(NAME SOURCES … LINK … LABEL …): one GoogleTest binary.
 function(metier_test name)
   cmake_parse_arguments(TEST "" "LABEL" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${TEST_SOURCES})
   target_link_libraries(${name} PRIVATE ${TEST_LINK} GTest::gmock GTest::gtest GTest::gtest_main Threads::Threads)
-  target_compile_definitions(${name} PRIVATE METIER_SOURCE_DIR="${CMAKE_SOURCE_DIR}" METIER_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_include_directories(${name} PRIVATE ${CMAKE_BINARY_DIR}/generated)  # metier/test_paths.h
   metier_pch(${name})
   include(GoogleTest)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
@@ -36,6 +41,13 @@ if(METIER_PCH)
   target_link_libraries(metier_pch_host PRIVATE metier_options fmt::fmt_headers Boost::headers Boost::json)
   target_precompile_headers(metier_pch_host PRIVATE ${CMAKE_SOURCE_DIR}/cmake/pch.h)
   target_compile_options(metier_pch_host PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
+  # A precompiled header holds absolute paths: ccache takes the sum of what it was made from instead (CCACHE_PCH_EXTSUM).
+  # Of CMake's options for it, `-Xclang -include -Xclang HEADER` is a path that ccache does not know as one.
+  set(CMAKE_CXX_COMPILE_OPTIONS_USE_PCH -Xclang -include-pch -Xclang <PCH_FILE>)
+  if(CCACHE)
+    set_target_properties(metier_pch_host PROPERTIES
+      CXX_COMPILER_LAUNCHER "${CMAKE_SOURCE_DIR}/cmake/pch_sum.py;${CMAKE_CXX_COMPILER_LAUNCHER}")
+  endif()
 endif()
 function(metier_pch target)
   if(NOT METIER_PCH)

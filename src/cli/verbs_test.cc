@@ -11,6 +11,7 @@
 #include <mutex>
 #include <regex>
 
+#include "metier/test_paths.h"
 #include "net/testing/loopback.h"
 
 namespace metier::cli {

@@ -8,6 +8,7 @@
 #include "kind/builtin.h"
 #include "kind/pod_observation.h"
 #include "kind/testing/deployment_kind.h"
+#include "metier/test_paths.h"
 #include "model/attributes.h"
 #include "model/create.h"
 #include "resource/pod.h"

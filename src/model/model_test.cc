@@ -5,6 +5,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "base/yaml.h"
+#include "metier/test_paths.h"
 #include "model/artifact.h"
 #include "model/attributes.h"
 #include "model/create.h"

@@ -1,4 +1,5 @@
 #include "serving/expression.h"
+#include "metier/test_paths.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+#include "metier/test_paths.h"
 #include "serving/native_graph.h"
 
 #include <gmock/gmock.h>

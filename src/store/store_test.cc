@@ -1,4 +1,5 @@
 #include "store/store.h"
+#include "metier/test_paths.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

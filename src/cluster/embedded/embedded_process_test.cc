@@ -8,6 +8,7 @@
 #include "cluster/controllers/task_set.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/process_driver.h"
+#include "metier/test_paths.h"
 #include "resource/testing/memory_object_store.h"
 
 namespace metier {

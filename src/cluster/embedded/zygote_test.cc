@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "cluster/embedded/testing/process_fixture.h"
+#include "metier/test_paths.h"
 
 namespace metier {
 namespace {

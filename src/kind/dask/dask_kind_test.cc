@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "kind/dask/dask_lowering.h"
+#include "metier/test_paths.h"
 #include "model/attributes.h"
 #include "model/create.h"
 #include "resource/labels.h"

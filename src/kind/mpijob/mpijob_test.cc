@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "kind/mpijob/mpi_arguments.h"
 #include "kind/mpijob/mpijob_import.h"
+#include "metier/test_paths.h"
 #include "model/attributes.h"
 #include "model/create.h"
 #include "resource/pod.h"

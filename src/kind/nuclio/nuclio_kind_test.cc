@@ -8,6 +8,7 @@
 
 #include "base/files.h"
 #include "kind/nuclio/compile.h"
+#include "metier/test_paths.h"
 #include "model/create.h"
 #include "model/nuclio/function.h"
 

@@ -8,6 +8,7 @@
 
 #include "base/digest.h"
 #include "base/files.h"
+#include "metier/test_paths.h"
 
 namespace metier {
 namespace {

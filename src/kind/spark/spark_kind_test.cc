@@ -4,6 +4,7 @@
 
 #include "base/files.h"
 #include "kind/builtin.h"
+#include "metier/test_paths.h"
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/spark.h"

@@ -13,6 +13,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include "cluster/embedded/process_driver.h"
+#include "metier/test_paths.h"
 
 namespace metier {
 
