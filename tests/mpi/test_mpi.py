@@ -266,7 +266,7 @@ def test_a_silent_job_tells_where_its_ranks_are(folder: Path, tmp_path: Path, en
         uid = started(own, folder, "terminated")
         until = time.monotonic() + 30
         said = ""
-        while "Silent" not in said:
+        while "Silent" not in said or "in terminated" not in said:  # a rank that still imports has another stack
             assert time.monotonic() < until, said
             time.sleep(0.2)
             said = own.metier("why", uid).stdout

@@ -11,8 +11,10 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/files.h"
+#include "base/programs.h"
 
 extern char** environ;
 
@@ -61,10 +63,16 @@ Result<pid_t> spawn(Program& program) {
   auto env = pointers(environment);
   auto arguments = pointers(program.arguments);
   pid_t pid = 0;
-  const int error =
+  int error =
       ::posix_spawnp(&pid, arguments.front(), &actions, &attributes, arguments.data(), env.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
+  const char* path = std::getenv("PATH");
+  if (error == EACCES && program.arguments.front().find('/') == std::string::npos &&
+      find_program(path ? path : "", program.arguments.front()).empty()) {
+    error =
+        ENOENT;  // a folder of PATH is closed to this user; the program is in none of the others
+  }
   if (error != 0) { return fail(errno_error(program.arguments.front(), error)); }
   return pid;
 }
