@@ -174,9 +174,12 @@ def kill_tree_of(marker: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        with contextlib.suppress(OSError):
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            if marker.encode() in text:
+        text = b""
+        for file in ("cmdline", "environ"):  # the server's environment is closed to its own user
+            with contextlib.suppress(OSError):
+                text += (entry / file).read_bytes()
+        if marker.encode() in text:
+            with contextlib.suppress(OSError):
                 os.kill(int(entry.name), signal.SIGKILL)
                 killed.append(int(entry.name))
     return killed
