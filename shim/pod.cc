@@ -472,7 +472,8 @@ void Pod::request(int connection) {
   }
 }
 
-void Pod::render_run(Text& out, const char* name, bool init, const Run& run) {
+// `path`: where its program was looked for; null when that is not known.
+void Pod::render_run(Text& out, const char* name, bool init, const Run& run, const char* path) {
   out.add("{\"name\":").json(name);
   out.add(",\"init\":").add(init ? "true" : "false");
   out.add(",\"state\":").json(phase_name(run.phase)).add(",\"starts\":").add(run.starts);
@@ -487,6 +488,10 @@ void Pod::render_run(Text& out, const char* name, bool init, const Run& run) {
     out.add(",\"step\":").json(run.failure.step).add(",\"detail\":").json(run.failure.detail);
     out.add(",\"errno\":").add(run.failure.error);
     out.add(",\"error\":").json(std::strerror(run.failure.error));
+    if (path != nullptr && equal(run.failure.step, "exec") &&
+        std::strchr(run.failure.detail, '/') == nullptr) {
+      out.add(",\"path\":").json(path);
+    }
   }
   out.add("}");
 }
@@ -501,13 +506,15 @@ void Pod::render(Text& out, const char* type) {
   out.add(",\"containers\":[");
   for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
     if (i > 0) { out.add(","); }
-    render_run(out, spec_.containers[i].name, spec_.containers[i].init, runs_[i]);
+    const Container& container = spec_.containers[i];
+    char* const* env = const_cast<char* const*>(container.env->begin());
+    render_run(out, container.name, container.init, runs_[i], search_path(env));
   }
   out.add("]");
   if (ranks_.size() > 0) { out.add(",\"ranks\":["); }
   for (std::size_t i = 0; i < ranks_.size(); ++i) {
     if (i > 0) { out.add(","); }
-    render_run(out, ranks_[i].name, false, ranks_[i].run);
+    render_run(out, ranks_[i].name, false, ranks_[i].run, nullptr);
   }
   if (ranks_.size() > 0) { out.add("]"); }
   out.add("}");

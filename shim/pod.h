@@ -84,7 +84,7 @@ class Pod {
   void rank_ended(Rank& rank, const Ended& end);
   bool ranks_run() const;
   void end_ranks();
-  void render_run(Text& out, const char* name, bool init, const Run& run);
+  void render_run(Text& out, const char* name, bool init, const Run& run, const char* path);
   int open_log(const char* name);
   Failure result_of(int result);
   [[noreturn]] void finish(int held);

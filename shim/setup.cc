@@ -195,12 +195,12 @@ void default_signals() {
   const char* program = launch.args[0];
   if (std::strchr(program, '/') != nullptr) {
     ::execve(program, launch.args, launch.env);
-    fail("exec", program, errno);
+    const int error = errno;
+    // A script whose first line names what is not there: the kernel says the same of both.
+    const bool script = error == ENOENT && ::access(program, F_OK) == 0;
+    fail(script ? "interpreter" : "exec", program, error);
   }
-  const char* path = "/usr/local/bin:/usr/bin:/bin";
-  for (char* const* one = launch.env; *one != nullptr; ++one) {
-    if (std::strncmp(*one, "PATH=", 5) == 0) { path = *one + 5; }
-  }
+  const char* path = search_path(launch.env);
   int error = ENOENT;
   while (true) {
     const char* end = ::strchrnul(path, ':');
@@ -211,6 +211,7 @@ void default_signals() {
     if (size < static_cast<int>(sizeof full)) {
       ::execve(full, launch.args, launch.env);
       if (errno != ENOENT && errno != ENOTDIR) { error = errno; }
+      if (errno == ENOENT && ::access(full, F_OK) == 0) { fail("interpreter", full, ENOENT); }
     }
     if (*end == '\0') { fail("exec", program, error); }
     path = end + 1;
@@ -218,6 +219,14 @@ void default_signals() {
 }
 
 }  // namespace
+
+const char* search_path(char* const* env) {
+  const char* path = "/usr/local/bin:/usr/bin:/bin";
+  for (; *env != nullptr; ++env) {
+    if (std::strncmp(*env, "PATH=", 5) == 0) { path = *env + 5; }
+  }
+  return path;
+}
 
 void become(const Launch& launch) {
   const Spec& spec = *launch.spec;

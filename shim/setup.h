@@ -26,6 +26,9 @@ struct Launch {
       -1;  // pipe: one byte releases the child; end of file (the shim died) ends it. -1: do not wait
 };
 
+// Where a program without '/' is looked for, given an environment ("NAME=value", null-terminated).
+const char* search_path(char* const* env);
+
 [[noreturn]] void become(const Launch& launch);
 
 }  // namespace shim

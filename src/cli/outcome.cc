@@ -205,7 +205,7 @@ namespace {
 
 // What the caller of the run got wrong: one sentence says it, there is no place in the code.
 bool is_misuse(std::string_view reason) {
-  return reason == "InvalidParameter" || reason == "HandlerMissing";
+  return reason == "InvalidParameter" || reason == "HandlerMissing" || reason == "ProgramMissing";
 }
 
 // Who has to act is the first fact.

@@ -31,6 +31,12 @@ class HandlerMissing(RunnerError):
     code = "HandlerMissing"
 
 
+class ProgramMissing(RunnerError):
+    """The program or file that the run should execute is not there."""
+
+    code = "ProgramMissing"
+
+
 class SourceRefused(RunnerError):
     """A source archive or repository breaks a safety rule or cannot be read."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import context as contexts
 from .command import Options
 from .context import Context
-from .errors import InvalidArgument, NotFound, RunnerError
+from .errors import InvalidArgument, NotFound, ProgramMissing, RunnerError
 from .sinks import JsonDict, Sink, encode
 from .values import short
 
@@ -237,7 +237,7 @@ class Task:
             self._load_handler()
         elif is_python(self._file):
             if not os.path.isfile(self._file):
-                raise NotFound(f"{short(self._file)}: no such file (looked in {os.getcwd()})")
+                raise ProgramMissing(f"{short(self._file)}: no such file (looked in {os.getcwd()})")
             self._call = self._call_main
         else:
             self._call = self._call_program
@@ -249,7 +249,7 @@ class Task:
         module = None
         if self._file:
             if not os.path.isfile(self._file):
-                raise NotFound(f"{short(self._file)}: no such file (looked in {os.getcwd()})")
+                raise ProgramMissing(f"{short(self._file)}: no such file (looked in {os.getcwd()})")
             module = calling.load_file(self._file)
             if self._job.spark is not None:
                 self._job.spark.share_module(module)

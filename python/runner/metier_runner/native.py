@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .errors import HandlerMissing, InvalidArgument, NotFound, RunnerError
+from .errors import HandlerMissing, InvalidArgument, NotFound, ProgramMissing, RunnerError
 from .values import escape, short
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Library:
 
     def __init__(self, path: str) -> None:
         if not os.path.isfile(path):
-            raise NotFound(f"{short(path)}: no such file (looked in {os.getcwd()})")
+            raise ProgramMissing(f"{short(path)}: no such file (looked in {os.getcwd()})")
         self.path = path
         try:
             self._library = ctypes.CDLL(os.path.abspath(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)

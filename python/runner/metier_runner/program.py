@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .errors import InvalidArgument, NotFound, ProgramFailed
+from .errors import InvalidArgument, ProgramFailed, ProgramMissing
 from .values import short
 
 
@@ -69,6 +69,21 @@ def is_python(path: str) -> bool:
     return not head.startswith(b"\x7fELF")
 
 
+def _missing(program: str, path: str) -> str:
+    """Which program is not there, and where it was looked for."""
+    import shutil
+
+    if "/" not in program:
+        found = shutil.which(program, path=path)
+        if found is None:
+            return f"program {short(program)} is not there (looked in PATH {path})"
+        program = found
+    if os.path.exists(program):  # the kernel says the same of a script whose interpreter is not there
+        return f"the interpreter that the first line of {short(program)} names is not there"
+    looked = "" if os.path.isabs(program) else f" (looked in {os.getcwd()})"
+    return f"program {short(program)} is not there{looked}"
+
+
 def run_program(argv: list[str], environment: dict[str, str]) -> None:
     """Run a program to its end with our streams. Raises ProgramFailed on any non-zero exit code.
 
@@ -83,7 +98,7 @@ def run_program(argv: list[str], environment: dict[str, str]) -> None:
     try:
         process = subprocess.Popen(argv, env=environment)
     except FileNotFoundError:
-        raise NotFound(f"program {short(argv[0])} is not there (PATH {environment.get('PATH', '')})") from None
+        raise ProgramMissing(_missing(argv[0], environment.get("PATH", os.defpath))) from None
     except PermissionError:
         raise InvalidArgument(f"program {short(argv[0])} may not be executed: chmod +x, or name its interpreter") from None
     except OSError as error:

@@ -1,15 +1,41 @@
 #include "cluster/embedded/pod_record.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 
 #include <fmt/format.h>
+
+#include "base/result.h"
 
 namespace metier {
 namespace {
 
 Time time_in(const JsonObject& object, std::string_view key) {
   return Time{Duration(int_in(object, key).value_or(0))};
+}
+
+// A program that is not there is told as such; of the rest the step and the kernel's words.
+void read_failure(const JsonObject& object, ContainerStatus& out) {
+  const auto step = string_in(object, "step");
+  const auto detail = string_in(object, "detail");
+  const auto error = int_in(object, "errno").value_or(0);
+  const auto path = string_in(object, "path");
+  out.reason = "StartFailed";
+  if (step == "interpreter") {
+    out.reason = "ProgramMissing";
+    out.message =
+        fmt::format("the interpreter that the first line of {} names is not there", quote(detail));
+  } else if (step == "exec" && error == ENOENT) {
+    out.reason = "ProgramMissing";
+    out.message = fmt::format("program {} is not there", quote(detail));
+    if (!path.empty()) { out.message += fmt::format(" (looked in PATH {})", path); }
+  } else if (step == "exec" && error == EACCES) {
+    out.message = fmt::format(
+        "program {} may not be executed: chmod +x it, or name its interpreter", quote(detail));
+  } else {
+    out.message = fmt::format("{} {}: {}", step, detail, string_in(object, "error"));
+  }
 }
 
 ContainerStatus read_container(const JsonObject& object) {
@@ -40,10 +66,8 @@ ContainerStatus read_container(const JsonObject& object) {
     out.reason = lost;
     out.message = "its exit status is not known";
     out.exit_code = 255;
-  } else if (const auto step = string_in(object, "step"); !step.empty()) {
-    out.reason = "StartFailed";
-    out.message =
-        fmt::format("{} {}: {}", step, string_in(object, "detail"), string_in(object, "error"));
+  } else if (!string_in(object, "step").empty()) {
+    read_failure(object, out);
   } else if (bool_in(object, "oom")) {
     out.reason = "OOMKilled";
     out.message = "it used more memory than its limit";

@@ -65,10 +65,26 @@ TEST_F(ProcessDriverTest, Death_by_every_signal_is_named) {
 }
 
 TEST_F(ProcessDriverTest, A_program_that_is_not_there_fails_to_start_by_name) {
-  const auto status = end_of(command("nope", {"no-such-program"}));
+  auto status = end_of(command("nope", {"no-such-program"}));
   EXPECT_EQ(status.phase, PodPhase::failed);
+  EXPECT_EQ(status.reason, "ProgramMissing");
+  EXPECT_TRUE(
+      status.message.starts_with("program 'no-such-program' is not there (looked in PATH /"))
+      << status.message;
+  status = end_of(command("nowhere", {"/no/such/program"}));
+  EXPECT_EQ(status.reason, "ProgramMissing");
+  EXPECT_EQ(status.message, "program '/no/such/program' is not there");
+
+  const auto script = folder_ + "/script";
+  ASSERT_TRUE(write_file(script, "#!/no/such/interpreter\n", 0644));
+  status = end_of(command("plain", {script}));
   EXPECT_EQ(status.reason, "StartFailed");
-  EXPECT_EQ(status.message, "exec no-such-program: No such file or directory");
+  EXPECT_TRUE(status.message.contains("chmod +x")) << status.message;
+  fs::permissions(script, fs::perms::owner_all);
+  status = end_of(command("script", {script}));
+  EXPECT_EQ(status.reason, "ProgramMissing");
+  EXPECT_TRUE(status.message.starts_with("the interpreter that the first line of"))
+      << status.message;
 }
 
 TEST_F(ProcessDriverTest, Starting_an_id_twice_is_a_conflict_also_after_a_restart) {
