@@ -112,6 +112,14 @@ void check_machine(std::vector<Check>& out) {
 
 void check_environments(Command& command, const std::optional<Json>& listed,
                         std::vector<Check>& out) {
+  const auto python = active_python(command.environment());
+  const bool there = !python.empty() && ::access(python.c_str(), X_OK) == 0;
+  out.push_back({"environments", "python", there ? Mark::fine : Mark::look,
+                 there ? "the default environment is that of " + python
+                 : python.empty()
+                     ? "there is no Python interpreter: only programs and native handlers run"
+                     : python + " is not there (METIER_PYTHON)",
+                 there ? "" : "apt-get install python3, or set METIER_PYTHON to an interpreter"});
   const auto uv = find_uv(variable(command.environment(), "METIER_UV"),
                           variable(command.environment(), "PATH"));
   out.push_back({"environments", "uv", uv.empty() ? Mark::look : Mark::fine,

@@ -22,20 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The interpreter that the caller uses: what its own python would be; empty where there is none, the server's then.
-std::string active_python(const Environment& environment) {
-  if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) {
-    return python;
-  }
-  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
-    const auto prefix = variable(environment, name);
-    if (!prefix.empty() && ::access((prefix + "/bin/python").c_str(), X_OK) == 0) {
-      return prefix + "/bin/python";
-    }
-  }
-  return find_program(variable(environment, "PATH"), "python3");
-}
-
 // The interpreter of a foreground handler: `--python X.Y` or a path, else the active one.
 Result<std::string> handler_python(const Environment& environment, const JsonObject& spec) {
   const auto* build = object_in(spec, "build");
@@ -44,8 +30,7 @@ Result<std::string> handler_python(const Environment& environment, const JsonObj
     if (auto active = active_python(environment); !active.empty()) { return active; }
     return fail(Error{.kind = ErrorKind::exhausted,
                       .message = "there is no Python interpreter on this machine",
-                      .field = "--python",
-                      .fix = "install python3, or name one with --python",
+                      .fix = "apt-get install python3, or name one with --python",
                       .code = "EnvironmentFailed"});
   }
   const auto found = wish.find('/') != std::string::npos

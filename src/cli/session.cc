@@ -17,6 +17,7 @@
 #include <set>
 
 #include "base/files.h"
+#include "base/programs.h"
 #include "net/url.h"
 
 namespace metier::cli {
@@ -100,6 +101,19 @@ std::string unquoted(std::string_view text) {
 std::string variable(const Environment& environment, const std::string& name) {
   const auto it = environment.find(name);
   return it == environment.end() ? std::string() : it->second;
+}
+
+std::string active_python(const Environment& environment) {
+  if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) {
+    return python;
+  }
+  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
+    const auto prefix = variable(environment, name);
+    if (!prefix.empty() && ::access((prefix + "/bin/python").c_str(), X_OK) == 0) {
+      return prefix + "/bin/python";
+    }
+  }
+  return find_program(variable(environment, "PATH"), "python3");
 }
 
 Result<Places> find_places(const Environment& environment, bool root) {
@@ -333,6 +347,7 @@ int exit_code_of_run(std::string_view state, std::string_view reason) {
   if (state == "aborted" || state == "aborting") { return 4; }
   if (reason == "Internal") { return 70; }
   if (reason == "HandlerMissing" || reason == "InvalidParameter") { return 2; }
+  if (reason == "ProgramMissing") { return 3; }
   return cluster_codes().contains(reason) ? 5 : 1;
 }
 

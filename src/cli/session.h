@@ -24,6 +24,9 @@ struct Places {
 // Errors: invalid when neither METIER_DATA nor HOME is set.
 Result<Places> find_places(const Environment& environment, bool root);
 
+// The interpreter that the caller uses: what its own python would be; empty where there is none, the server's then.
+std::string active_python(const Environment& environment);
+
 struct Endpoint {
   std::string url;  // "unix:///…/metier.sock:" or "http://h:1"; requests append "/api/…"
   bool unix_socket = true;

@@ -9,6 +9,12 @@
 namespace metier {
 namespace {
 
+// Of a kind that runs programs too.
+std::string no_python_note() {
+  return std::string(kNoPython) +
+         ", so only programs and native handlers run: " + std::string(kNoPythonFix);
+}
+
 KindHealth mpijob(const std::string& path, const std::string& python) {
   KindHealth out{.kind = "mpijob"};
   mpi::Engine engine;
@@ -20,7 +26,9 @@ KindHealth mpijob(const std::string& path, const std::string& python) {
     return out;
   }
   out.with = std::string(mpi::to_string(engine.flavor)) + ", " + engine.launcher;
-  if (package_version(python, "mpi4py").empty()) {
+  if (python.empty()) {
+    out.note = no_python_note();
+  } else if (package_version(python, "mpi4py").empty()) {
     out.note = "the default environment has no mpi4py, which Python programs need: " + python +
                " -m pip install mpi4py, or name it in a file for metier run --requirements FILE";
   }
@@ -31,6 +39,31 @@ KindHealth mpijob(const std::string& path, const std::string& python) {
   return out;
 }
 
+KindHealth dask(const std::string& python) {
+  KindHealth out{.kind = "dask"};
+  if (python.empty()) {
+    out.usable = false;
+    out.note = std::string(kNoPython) + ": " + std::string(kNoPythonFix);
+    return out;
+  }
+  const std::string version = package_version(python, "distributed");
+  out.with = version.empty() ? "embedded cluster" : "Dask " + version;
+  if (version.empty()) {
+    out.note = "the default environment has no Dask: " + python +
+               " -m pip install dask distributed, or name both in a file for metier run "
+               "--requirements FILE";
+  }
+  return out;
+}
+
+// A kind that needs nothing but the embedded cluster; without Python it runs what is none.
+KindHealth plain(const char* kind, const std::string& python) {
+  return {.kind = kind,
+          .usable = true,
+          .with = "embedded cluster",
+          .note = python.empty() ? no_python_note() : std::string()};
+}
+
 }  // namespace
 
 std::vector<KindHealth> engines_of_host(const std::string& python) {
@@ -39,7 +72,7 @@ std::vector<KindHealth> engines_of_host(const std::string& python) {
   if (listed != nullptr && *listed != '\0') { path = std::string(listed) + ":" + path; }
   const auto bin = std::filesystem::path(python).parent_path().string();
   if (!bin.empty()) { path = bin + ":" + path; }
-  return {mpijob(path, python)};
+  return {plain("job", python), plain("nuclio", python), dask(python), mpijob(path, python)};
 }
 
 }  // namespace metier

@@ -16,8 +16,6 @@ std::string path_of_programs() {
   return listed != nullptr && *listed != '\0' ? listed : "/usr/local/bin:/usr/bin:/bin";
 }
 
-std::string on_path(std::string_view program) { return find_program(path_of_programs(), program); }
-
 std::vector<std::string> texts(const JsonObject& object, std::string_view key) {
   std::vector<std::string> out;
   if (const JsonArray* list = array_in(object, key)) {
@@ -28,15 +26,39 @@ std::vector<std::string> texts(const JsonObject& object, std::string_view key) {
   return out;
 }
 
+// Whether a container's program is Python of the pod's environment. MPI's launcher has the runner among its words.
+bool is_python(const JsonObject& container) {
+  std::vector<std::string> words = texts(container, "command");
+  for (std::string& word : texts(container, "args")) { words.push_back(std::move(word)); }
+  if (words.empty()) { return false; }
+  const std::string& program = words.front();
+  if (program == "mpirun") { return std::ranges::find(words, "mlrun") != words.end(); }
+  return program == "mlrun" || program == "dask" || program == "$(METIER_PYTHON)";
+}
+
+bool needs_python(const Resource& pod) {
+  for (const char* list : {"initContainers", "containers"}) {
+    const JsonArray* containers = array_in(pod.spec(), list);
+    if (containers == nullptr) { continue; }
+    for (const Json& one : *containers) {
+      if (one.is_object() && is_python(one.get_object())) { return true; }
+    }
+  }
+  return false;
+}
+
+std::string on_path(std::string_view program) { return find_program(path_of_programs(), program); }
+
 }  // namespace
 
 Result<std::string> find_python(const std::string& wish, const std::string& fallback) {
   if (wish.empty()) {
     if (!fallback.empty()) { return fallback; }
+    // It may have been installed since the server began.
+    if (std::string found = default_python(""); !found.empty()) { return found; }
     return fail(Error{.kind = ErrorKind::not_found,
-                      .message = "there is no Python interpreter on this machine",
-                      .field = "--python",
-                      .fix = "install python3, or start the server with --python INTERPRETER",
+                      .message = std::string(kNoPython),
+                      .fix = std::string(kNoPythonFix),
                       .code = "EnvironmentFailed"});
   }
   if (wish.find('/') != std::string::npos) {
@@ -139,8 +161,9 @@ Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
   }
   auto spec = spec_of(ask);
   if (!spec) {
-    // A program that needs no interpreter runs without one; what needs it says so by itself.
-    if (ask.python.empty() && ask.requirements.empty() && ask.commands.empty()) { co_return out; }
+    // A program that needs no interpreter runs without one.
+    const bool asks = !ask.python.empty() || !ask.requirements.empty() || !ask.commands.empty();
+    if (!asks && !needs_python(pod)) { co_return out; }
     co_return fail(std::move(spec.error()));
   }
   const std::string id = environment_id(*spec);

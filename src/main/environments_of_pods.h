@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "base/async.h"
 #include "cluster/embedded/launch.h"
@@ -12,6 +13,11 @@
 #include "engine/builds.h"
 
 namespace metier {
+
+// What is said wherever Python is needed and there is none.
+inline constexpr std::string_view kNoPython = "there is no Python interpreter on this machine";
+inline constexpr std::string_view kNoPythonFix =
+    "apt-get install python3, or start the server with --python INTERPRETER";
 
 // The interpreter that a wish means: a path, "3.11" (on PATH), or empty (the default).
 Result<std::string> find_python(const std::string& wish, const std::string& fallback);

@@ -453,6 +453,12 @@ Result<void> FunctionsOfNode::prepare(const Resource& pod, Ambient& ambient) {
                       .code = "FunctionMissing"});
   }
   const JsonObject& spec = function->spec();
+  if (ambient.python.empty() && string_in(spec, "runtime", "python").starts_with("python")) {
+    return fail(Error{.kind = ErrorKind::not_found,
+                      .message = std::string(kNoPython),
+                      .fix = std::string(kNoPythonFix),
+                      .code = "EnvironmentFailed"});
+  }
   const std::string folder = options_.data + "/functions";
   METIER_CHECK(make_folders(folder, 0711));
   ProcessorPlace place{.python = ambient.python, .lib = options_.lib, .pod = pod.metadata.name};

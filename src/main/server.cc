@@ -304,22 +304,13 @@ class Server final {
       }
       return objects_->open_secret(secret_project, name);
     };
-    embedded.kinds = {{.kind = "job", .usable = true, .with = "embedded cluster", .note = ""},
-                      {.kind = "nuclio", .usable = true, .with = "embedded cluster", .note = ""}};
     embedded.engines = [this] {
       auto engines = spark_health();
-      for (auto& engine : engines_of_host(python_)) { engines.push_back(std::move(engine)); }
+      for (auto& engine : engines_of_host(python_.empty() ? default_python("") : python_)) {
+        engines.push_back(std::move(engine));
+      }
       return engines;
     };
-    const std::string dask = package_version(python_, "distributed");
-    embedded.kinds.push_back(
-        {.kind = "dask",
-         .usable = true,
-         .with = dask.empty() ? "embedded cluster" : "Dask " + dask,
-         .note = dask.empty() ? "the default environment has no Dask: " + python_ +
-                                    " -m pip install dask distributed, or name both in a file "
-                                    "for metier run --requirements FILE"
-                              : ""});
     client_ = net::make_client(executor_);
     make_functions();
     probe_client_ = std::make_unique<NetProbeClient>(executor_, *client_);

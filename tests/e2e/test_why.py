@@ -164,16 +164,49 @@ def test_shim_lost(place: Place) -> None:
     assert "run it again" in cause.fixes
 
 
-def test_a_program_that_cannot_start(place: Place) -> None:
+def test_a_program_that_is_not_there(place: Place) -> None:
     code, _, errors = place.run("no-such-program", "--kind", "local")
     assert code == 3, errors
-    uid = place.submit({"command": "/no/such/program", "build": {}, "mode": "pass"}, handler="", name="nothing")[
-        "metadata"
-    ]["uid"]
+    # Told by the pod's shim: a program that is run as it is.
+    uid = place.submit({"command": "/no/such/program", "build": {}, "mode": "pass"}, handler="")["metadata"]["uid"]
+    assert place.ended(uid) == "error"
+    cause = place.why(uid)
+    assert cause.code == "ProgramMissing"
+    assert cause.facts["the cluster says"] == "program '/no/such/program' is not there"
+    assert any("correct the command" in text for text in cause.fixes)
+    # Told by the runner: a program beside parameters, a file of Python.
+    file = place.folder / "function.yaml"
+    for kind, command, said in (
+        ("local", "no-such-program", "program 'no-such-program' is not there (looked in PATH /"),
+        ("local", "./nowhere.py", "'./nowhere.py': no such file (looked in /"),
+        ("job", "nowhere.py", "'nowhere.py': no such file (looked in /"),
+    ):
+        file.write_text(json.dumps({"kind": kind, "metadata": {"name": "nothing"}, "spec": {"command": command}}))
+        code, run, errors = place.run("-f", "function.yaml")
+        assert code == 3, errors
+        assert said in errors
+        cause = place.why(run["metadata"]["uid"])
+        assert cause.code == "ProgramMissing"
+        assert said in cause.facts["the cluster says"]
+    # A script that names an interpreter which is not there is there itself.
+    script = place.folder / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    for kind in ("local", "job"):
+        code, run, errors = place.run("./script", "--kind", kind)
+        assert code == 3, errors
+        assert "the interpreter that the first line of" in errors
+        assert place.why(run["metadata"]["uid"]).code == "ProgramMissing"
+
+
+def test_a_program_that_may_not_be_executed(place: Place) -> None:
+    plain = place.folder / "plain"
+    plain.write_bytes(b"\x7fELF, so they say")
+    uid = place.submit({"command": str(plain), "build": {}, "mode": "pass"}, handler="")["metadata"]["uid"]
     assert place.ended(uid) == "error"
     cause = place.why(uid)
     assert cause.code == "StartFailed"
-    assert any("/no/such/program" in value for value in cause.facts.values()), cause
+    assert "chmod +x" in cause.facts["the cluster says"]
 
 
 def record(body: bytes) -> bytes:
@@ -383,6 +416,47 @@ def test_environment_failed_and_the_fix_followed(place: Place) -> None:
     (place.folder / "bad.txt").write_text("surely-not-installed==1.0\n")
     code, _, errors = place.run("f.py:ok", "--kind", "job", "--requirements", "bad.txt")
     assert code == 0, errors
+
+
+@pytest.fixture
+def no_python(tmp_path: Path) -> Iterator[Place]:
+    """A server that finds no interpreter: PATH holds a shell and little else."""
+    programs, code = tmp_path / "bin", tmp_path / "code"
+    programs.mkdir()
+    code.mkdir()
+    for name in ("sh", "bash", "cat"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    (code / "f.py").write_text("def ok(context):\n    context.log_result('n', 1)\n")
+    (code / "program.sh").write_text("#!/bin/sh\necho no interpreter needed\n")
+    (code / "program.sh").chmod(0o755)
+    with running(tmp_path / "data", python="", env={"PATH": str(programs)}) as server:
+        yield Place(server, code)
+
+
+def test_a_machine_without_python(no_python: Place) -> None:
+    for kind in ("job", "local"):
+        code, run, errors = no_python.run("f.py:ok", "--kind", kind)
+        assert code == 5, errors
+        assert "there is no Python interpreter on this machine; apt-get install python3" in errors
+        cause = no_python.why(run["metadata"]["uid"])
+        assert cause.code == "EnvironmentFailed"
+        assert "there is no Python interpreter" in cause.facts["the cluster says"]
+    code, document, _ = no_python.run("f.py:ok", "--kind", "handler")
+    assert (code, document["detail"]["code"]) == (5, "EnvironmentFailed")
+    done = no_python.server.metier("deploy", "f.py:ok", "--name", "fn", cwd=no_python.folder)
+    assert done.returncode == 5, done.stderr
+    assert "there is no Python interpreter" in done.stderr
+    for kind in ("job", "local"):
+        done = no_python.server.metier("run", "program.sh", "--kind", kind, cwd=no_python.folder)
+        assert done.returncode == 0, done.stderr
+        assert "no interpreter needed" in done.stdout + done.stderr
+    checked = no_python.server.metier("kinds", "--check", "-o", "json")
+    kinds = {k["kind"]: k for k in json.loads(checked.stdout)["kinds"]}
+    assert kinds["job"]["usable"] is True
+    assert "apt-get install python3" in kinds["job"]["note"]
+    assert kinds["dask"]["usable"] is False
+    checks = {c["check"]: c for c in json.loads(no_python.server.metier("doctor", "-o", "json").stdout)}
+    assert checks["python"]["state"] == "look"
 
 
 # Functions that stay.

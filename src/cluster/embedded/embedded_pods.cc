@@ -232,7 +232,8 @@ Async<void> EmbeddedCluster::start_one(EntryPtr entry, std::shared_ptr<std::size
   auto started = co_await start_pod(entry);
   if (!started && !entry->ended()) {
     auto& error = started.error();
-    if (left) { failed->push_back(fmt::format("{}: {}", entry->key.name, error.text())); }
+    const auto said = error.fix.empty() ? error.text() : error.text() + "; " + error.fix;
+    if (left) { failed->push_back(fmt::format("{}: {}", entry->key.name, said)); }
     if (error.kind == ErrorKind::unavailable && error.code.ends_with("Missing") && !left) {
       // A secret went away between the queue and the start: wait for it without holding anything.
       scheduler_.remove(entry->uid);
@@ -241,7 +242,7 @@ Async<void> EmbeddedCluster::start_one(EntryPtr entry, std::shared_ptr<std::size
       enqueue(entry);
       schedule_soon();
     } else {
-      fail_entry(entry, or_else(error.code, "StartFailed"), error.text());
+      fail_entry(entry, or_else(error.code, "StartFailed"), said);
     }
   }
   if (left) {
