@@ -25,13 +25,13 @@ import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 
-from realtime import cpu_ns, lib, tree  # noqa: E402
+from realtime import RELEASE, cpu_ns, lib, tree  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "tests" / "kafka"))
 from broker import Broker, until  # noqa: E402
 from confluent_kafka import Producer  # noqa: E402
 
-PROCESSOR = Path(os.environ["METIER_BINARY"])
+PROCESSOR = RELEASE / "src" / "realtime" / "metier_processor"
 HANDLER = "def handler(context, event):\n    return ''\n"
 LOOP = """
 import sys
@@ -89,7 +89,7 @@ def ours(broker: Broker, topic: str, group: str, records: int, folder: Path, wor
     (folder / "ready.json").unlink(missing_ok=True)
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(
-            [str(PROCESSOR), "processor", "--config", str(folder / "config.json")], stdout=log, stderr=log
+            [str(PROCESSOR), "--config", str(folder / "config.json")], stdout=log, stderr=log
         )
     until((folder / "ready.json").exists, what="the processor")
     before, begun = cpu_ns(tree(process.pid)), time.monotonic()
