@@ -88,9 +88,7 @@ def ours(broker: Broker, topic: str, group: str, records: int, folder: Path, wor
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "ready.json").unlink(missing_ok=True)
     with open(folder / "log", "ab") as log:
-        process = subprocess.Popen(
-            [str(PROCESSOR), "--config", str(folder / "config.json")], stdout=log, stderr=log
-        )
+        process = subprocess.Popen([str(PROCESSOR), "--config", str(folder / "config.json")], stdout=log, stderr=log)
     until((folder / "ready.json").exists, what="the processor")
     before, begun = cpu_ns(tree(process.pid)), time.monotonic()
     until(lambda: broker.committed(topic, group) == [records], 300, "the commit")

@@ -122,7 +122,11 @@ auto.create.topics.enable=false
             self.process = subprocess.Popen(
                 [*JAVA, "kafka.Kafka", self.config], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        until(self.answers, 180, "the broker")
+        try:
+            until(self.answers, 300, "the broker")  # a JVM's start takes minutes where other work fills the machine
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def answers(self) -> bool:
