@@ -156,6 +156,10 @@ class Engine final {
   Async<void> apply(LivePtr live, std::vector<Resource> resources);
   Async<void> hear_shared(LivePtr live);
   Async<void> stop_rest(Plan plan);
+  // The shared service that it was to use is lost, and nothing of the user's has begun: it may be submitted anew.
+  bool begins_anew(const Live& live, std::string_view reason) const;
+  // Kills its pods, so that nothing begins any more; their end is observed as any.
+  Async<void> stop_unbegun(LivePtr live);
   void add_shared(const Live& live, std::vector<Resource>& resources) const;
   Async<Result<Json>> repeated(std::string project, std::string uid);
 

@@ -27,6 +27,7 @@ struct Engine::Live {
   bool working = false;
   bool dirty = false;
   bool done = false;
+  bool unbegun_stop = false;  // its pods are being killed because nothing of the user's has begun
   bool had_resources = false;
   int failures = 0;                                                   // of the store, in a row
   std::map<std::string, int, std::less<>> journal_watches;            // pod → inotify watch
@@ -67,6 +68,8 @@ struct RetryRule {
       std::int64_t attempt) const;  // of attempt 2, 3…: doubled each time, at most 1 h
 };
 RetryRule retry_of(const Run& run);
+// Whether its last attempt ended before anything of the user's began: the next one waits for nothing.
+bool was_unbegun(const Run& run);
 
 // What counts against the user's retries and what does not (an interruption).
 bool is_interruption(std::string_view reason);

@@ -253,6 +253,20 @@ Async<void> Engine::stop_rest(Plan plan) {
   }
 }
 
+Async<void> Engine::stop_unbegun(LivePtr live) {
+  const StopOptions options{.how = StopOptions::How::forced,
+                            .grace = {},
+                            .reason = live->reason,
+                            .message = live->message};
+  auto stopped = co_await ground_.cluster.stop(of_run(live->plan), options);
+  if (stopped || stopped.error().kind == ErrorKind::not_found) { co_return; }
+  ground_.log.warn("pods of a run without its service not stopped",
+                   {{"run", Json(live->key())}, {"error", Json(stopped.error().text())}});
+  co_await sleep_for(ground_.loop, std::chrono::seconds(1));
+  live->unbegun_stop = false;
+  poke(live);
+}
+
 // What a run shares is not in its transaction: a crash may have come before it was applied.
 void Engine::add_shared(const Live& live, std::vector<Resource>& resources) const {
   if (live.plan.shared.empty()) { return; }
@@ -318,6 +332,7 @@ Async<void> Engine::retry_now(LivePtr live) {
   live->state = RunState::pending;
   live->resources.clear();
   live->had_resources = false;
+  live->unbegun_stop = false;
   live->marks.clear();
   live->journal_offsets.clear();
   for (const auto& [pod, watch] : live->journal_watches) { journals_->forget(watch); }
@@ -531,7 +546,9 @@ Async<void> Engine::recover() {
       }
       found.push_back(live);
       if (live->state == RunState::pending_retry) {
-        const auto delay = retry_of(live->run).delay_before(live->plan.attempt + 1);
+        const auto delay = was_unbegun(live->run)
+                               ? std::chrono::seconds(0)
+                               : retry_of(live->run).delay_before(live->plan.attempt + 1);
         const auto gone =
             std::chrono::duration_cast<std::chrono::seconds>(ground_.clock.now() - updated);
         deadlines_.set(Due::retry, live->key(),

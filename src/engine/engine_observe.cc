@@ -1,6 +1,7 @@
 // Follows runs: what the cluster reports becomes states, what the journal says becomes records.
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/failpoint.h"
 #include "engine/engine_impl.h"
@@ -108,6 +109,29 @@ RetryRule retry_of(const Run& run) {
     rule.delay = std::chrono::seconds(std::max<std::int64_t>(30, seconds));
   }
   return rule;
+}
+
+bool was_unbegun(const Run& run) {
+  const JsonArray* retries = array_in(run.status(), "retries");
+  return retries != nullptr && !retries->empty() && retries->back().is_object() &&
+         bool_in(retries->back().get_object(), "unbegun");
+}
+
+bool Engine::begins_anew(const Live& live, std::string_view reason) const {
+  constexpr std::int64_t kMostAnew = 3;  // a service that cannot live takes no run with it for ever
+  if (reason != "ServerLost" || !live.plan.stop_reason.empty() ||
+      live.plan.attempt > retry_of(live.run).count + kMostAnew) {
+    return false;
+  }
+  auto timeline = ground_.store.records().timeline(live.plan.project, live.plan.uid);
+  if (!timeline) { return false; }
+  return std::ranges::none_of(*timeline, [&](const TimelineRow& row) {
+    if (row.what != "phase" || row.attempt != live.plan.attempt) { return false; }
+    auto detail = parse_json(row.detail);
+    if (!detail) { return false; }
+    const std::string_view name = string_at(*detail, "name");
+    return name == "import" || name == "user";
+  });
 }
 
 bool is_interruption(std::string_view reason) {
@@ -277,6 +301,17 @@ Async<bool> Engine::observe_once(LivePtr live) {
     rows.clear();
   }
   if (is_terminal(seen.state)) {
+    const bool lives = std::ranges::any_of(live->resources, [](const auto& entry) {
+      const auto phase = pod_phase_from(string_at(entry.second.status, "phase"));
+      return entry.first.kind == "Pod" && !is_shared(entry.second.labels) && phase &&
+             !is_terminal(*phase);
+    });
+    if (lives && seen.state == RunState::error && begins_anew(*live, seen.reason)) {
+      if (!std::exchange(live->unbegun_stop, true)) {
+        scope_.spawn("stop " + live->key(), stop_unbegun(live));
+      }
+      co_return true;
+    }
     auto finished = co_await finish(live, std::move(seen));
     co_return finished.has_value();
   }
@@ -477,16 +512,18 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
     masker.mask(change.failure);
     const RetryRule rule = retry_of(live->run);
     const std::int64_t retries = live->plan.attempt - 1;
-    const bool free = is_interruption(change.reason) && retries < rule.count + 10;
-    if (rule.count > 0 && (retries < rule.count || free)) {
+    const bool unbegun = begins_anew(*live, change.reason);
+    const bool free = unbegun || (is_interruption(change.reason) && retries < rule.count + 10);
+    if (unbegun || (rule.count > 0 && (retries < rule.count || free))) {
       const std::int64_t attempt = live->plan.attempt;
-      const auto delay = rule.delay_before(attempt + 1);
+      const auto delay = unbegun ? std::chrono::seconds(0) : rule.delay_before(attempt + 1);
       change.to = RunState::pending_retry;
       JsonObject lost{{"attempt", attempt},
                       {"state", "error"},
                       {"reason", change.reason},
                       {"error", change.text},
                       {"end_time", to_iso(change.finished.value_or(now))}};
+      if (unbegun) { lost["unbegun"] = true; }
       change.edit = [lost, free](Run& run) {
         ensure_array(run.status(), "retries").push_back(lost);
         if (!free) {
@@ -495,7 +532,8 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
         run.status().erase("failure");
       };
       change.text = "attempt " + std::to_string(attempt) + " failed (" + change.text +
-                    "); the next one starts in " + human_duration(delay);
+                    (unbegun ? ") before the user's code began; the next one starts now"
+                             : "); the next one starts in " + human_duration(delay));
       change.failure = nullptr;
       auto moved = co_await move(live, std::move(change), {}, {});
       if (!moved) { co_return fail(std::move(moved.error())); }

@@ -8,6 +8,7 @@
 #include "cluster/fake/fake_cluster.h"
 #include "engine/describe.h"
 #include "engine/engine.h"
+#include "engine/engine_impl.h"
 #include "engine/objects.h"
 #include "engine/testing/memory_store.h"
 
@@ -46,7 +47,11 @@ class PodKind final : public Kind {
       seen.parts.push_back({"main", 0, resource.key.name});
       seen.reason = pod.reason;
       seen.message = pod.message;
-      if (pod.phase == PodPhase::running) { seen.state = RunState::running; }
+      // As of a kind whose runs share a service: its loss is the run's, whose pod lives on.
+      const bool lost = pod.reason == "ServerLost";
+      if (pod.phase == PodPhase::running) {
+        seen.state = lost ? RunState::error : RunState::running;
+      }
       if (pod.phase == PodPhase::succeeded) { seen.state = RunState::completed; }
       if (pod.phase == PodPhase::failed) {
         seen.state = RunState::error;
@@ -340,6 +345,51 @@ TEST_F(EngineTest, RetriesWithANewPodAfterTheDelay) {
   drain();
   EXPECT_EQ(state(), "error");
   EXPECT_EQ(int_in(run().status(), "retry_count"), 1);
+}
+
+TEST_F(EngineTest, ARunThatLostItsServiceBeforeItBeganIsSubmittedAnew) {
+  submit(request());
+  cluster_.set_pod("default", pod(), PodStatus{.phase = PodPhase::running, .reason = "ServerLost"});
+  drain();
+  EXPECT_EQ(cluster_.calls(FakeCluster::Op::stop), 1);
+  EXPECT_EQ(cluster_.stops().front().second.how, StopOptions::How::forced);
+  advance(std::chrono::milliseconds(0));
+  EXPECT_EQ(state(), "pending");  // without spec.retry
+  cluster_.run("default", pod(2));
+  drain();
+  cluster_.succeed("default", pod(2));
+  drain();
+  EXPECT_EQ(state(), "completed");
+  EXPECT_EQ(states(),
+            (std::vector<std::string>{"pendingRetry", "pending", "running", "completed"}));
+  EXPECT_FALSE(run().status().contains("retry_count"));
+  EXPECT_TRUE(was_unbegun(run()));
+}
+
+TEST_F(EngineTest, ARunThatLostItsServiceAgainAndAgainFails) {
+  submit(request());
+  std::int64_t attempt = 1;
+  for (; state() != "error" && attempt < 10; ++attempt) {
+    cluster_.fail_pod("default", pod(attempt), 1, "ServerLost");
+    drain();
+    advance(std::chrono::milliseconds(0));
+  }
+  EXPECT_EQ(attempt - 1, 4);
+}
+
+TEST_F(EngineTest, ARunThatHadBegunFailsWithItsService) {
+  submit(request());
+  cluster_.run("default", pod());
+  ASSERT_TRUE(store_.records_.add_timeline({.project = "default",
+                                            .uid = "u1",
+                                            .attempt = 1,
+                                            .at = clock_.now(),
+                                            .what = "phase",
+                                            .detail = R"({"name":"import","at":1700000000.5})"}));
+  cluster_.set_pod("default", pod(), PodStatus{.phase = PodPhase::running, .reason = "ServerLost"});
+  drain();
+  EXPECT_EQ(state(), "error");
+  EXPECT_EQ(string_in(run().status(), "reason"), "ServerLost");
 }
 
 TEST_F(EngineTest, AThresholdStopsTheRun) {

@@ -320,6 +320,27 @@ TEST(WarmSpark, TheServersFailureIsItsRuns) {
   EXPECT_EQ(seen("Failed", "Succeeded").state, RunState::completed);
 }
 
+TEST(WarmSpark, AFailureBeforeTheClientBeganIsOfTheRunsBefore) {
+  Function f = spark_function(kInline);
+  f.spec()["warm"] = true;
+  const metier::Run run = run_of();
+  const auto made = warm(f, run);
+  const auto state_of = [&](std::string_view started, const std::string& opener) {
+    const std::vector all{
+        status_of("SparkConnect", made[0].metadata.name,
+                  R"({"state":"Failed","reason":"ServerLost","failedAt":"2026-11-29T09:00:00Z",)"
+                  R"("openedBy":")" +
+                      opener + R"("})",
+                  {{"metier.dev/shared", "w"}}),
+        status_of("Pod", made[1].metadata.name,
+                  R"({"phase":"Running","startTime":")" + std::string(started) + R"("})")};
+    return kind("spark").observe(Subject{.function = f, .run = &run}, all, Time{}).state;
+  };
+  EXPECT_EQ(state_of("2026-11-29T08:59:59Z", "another"), RunState::error);
+  EXPECT_EQ(state_of("2026-11-29T09:00:01Z", "another"), RunState::running);
+  EXPECT_EQ(state_of("2026-11-29T09:00:01Z", made[1].metadata.name), RunState::error);
+}
+
 TEST(RemoteSpark, LowersToOnePod) {
   Function f = spark_function(kInline, "remote-spark");
   ASSERT_TRUE(with_spark_service(f, "sc://127.0.0.1:15002"));

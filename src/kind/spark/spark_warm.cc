@@ -63,16 +63,22 @@ Resource connect_of(const Subject& subject, const Site& site, JsonObject applica
   return out;
 }
 
-// The server's own failure is the run's: a client without its server has nothing to go on with.
-void of_server(const Subject& subject, const ResourceStatus& connect, Observation& seen) {
+// The server's own failure is the run's: a client without its server has nothing to go on with. A client that came after the
+// failure opens another server.
+void of_server(const Subject& subject, const ResourceStatus& connect,
+               std::span<const ResourceStatus> own, Observation& seen) {
   if (subject.run == nullptr || is_terminal(subject.run->state())) { return; }
   if (string_at(connect.status, "state") != "Failed" || seen.state == RunState::completed) {
     return;
   }
   const std::string mine = resource_name(subject.run->name(), subject.run->uid(),
                                          subject.run->iteration(), subject.attempt);
-  const bool waits =
-      seen.state == RunState::pending && string_at(connect.status, "openedBy") != mine;
+  const auto failed_at = from_iso(string_at(connect.status, "failedAt"));
+  const bool came_after = std::ranges::any_of(pods_in(own), [&](const ObservedPod& pod) {
+    return failed_at && pod.status.started > *failed_at;
+  });
+  const bool waits = (seen.state == RunState::pending || came_after) &&
+                     string_at(connect.status, "openedBy") != mine;
   if (waits) { return; }
   seen.state = RunState::error;
   seen.reason = string_at(connect.status, "reason");
@@ -163,7 +169,7 @@ Observation observe_warm(const Subject& subject, std::span<const ResourceStatus>
       seen.parts.push_back({.role = "server", .index = 0, .pod = pod.name});
     }
   }
-  if (connect != nullptr) { of_server(subject, *connect, seen); }
+  if (connect != nullptr) { of_server(subject, *connect, own, seen); }
   return seen;
 }
 

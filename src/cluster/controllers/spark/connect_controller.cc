@@ -54,6 +54,7 @@ void server_ended(const PodStatus& pod, const std::string& name, JsonObject& sta
                      : missing                 ? "EngineMissing"
                                                : "ServerLost";
   status["failed"] = name;
+  status["failedAt"] = to_iso(now);
   status["message"] = fmt::format("the warm Spark of this project is gone: {}{}", pod_end_text(pod),
                                   missing ? ", its log names what the environment lacks" : "");
 }
@@ -138,6 +139,7 @@ Decision SparkConnectController::reconcile(const Resource& resource, const Snaps
       status["state"] = "Failed";
       status["reason"] = "NodeLost";
       status["message"] = "the pod of the warm Spark was removed before it ended";
+      status["failedAt"] = to_iso(now);
     } else {
       if (snapshot.services.empty()) { out.create.push_back(spark_connect_service(resource)); }
       if (snapshot.groups.empty()) { out.create.push_back(spark_connect_group(resource)); }

@@ -2,7 +2,7 @@
 // are clients of, and its Service. The pod ends by itself when nobody has been connected for the idle limit.
 //
 //   spec:   {openedBy: "<pod of a client>", idle: seconds, application: {…the spec of a SparkApplication…}}
-//   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod", incarnation: 1,
+//   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod", failedAt: "…", incarnation: 1,
 //            openedBy, openedAt, server: "pod", address, progress: {jobs, stages, tasks}}
 //
 // A new `openedBy` opens one that is Closed or Failed again, as a new incarnation.
