@@ -40,6 +40,9 @@ def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path
     assert code == 1
     assert "leave spec.warm out" in str(third["status"])
 
+    said = server.metier("logs", third["metadata"]["uid"], "--part", "server").stdout
+    assert "Traceback" not in said, "the server's first query of its own failed"
+
     os.kill(java_of(server, servers(server)[0]), signal.SIGKILL)
     code, fourth, errors = run(
         server, folder, "count.py:warm", *WARM, "--set", "spec.warm_idle_timeout=20", "-P", "other"

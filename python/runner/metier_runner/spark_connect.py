@@ -102,7 +102,8 @@ def use_warm(environment: MutableMapping[str, str]) -> None:
 
 def session_of(remote: str) -> Any:
     """This process's session. PySpark would speak TLS to a server with a token; ours listens on this machine's loopback only."""
-    os.environ["SPARK_REMOTE"] = remote  # PySpark's functions look at it
+    os.environ["SPARK_REMOTE"] = remote
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"  # PySpark's own builder sets it: functions of pyspark.sql look at it
     import grpc
     from pyspark.sql.connect.client import DefaultChannelBuilder
     from pyspark.sql.connect.session import SparkSession
