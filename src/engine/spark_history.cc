@@ -238,10 +238,30 @@ std::string page_of(const Application& app, std::string_view name) {
   return out + "</body></html>\n";
 }
 
+// The codec of spark.eventLog.compression.codec that wrote these bytes, by the first of them; empty: none of Spark's.
+std::string_view codec_of(std::string_view bytes) {
+  using namespace std::string_view_literals;
+  for (const auto& [magic, codec] :
+       {std::pair("\x28\xb5\x2f\xfd"sv, "zstd"sv), std::pair("LZ4Block"sv, "lz4"sv),
+        std::pair("\x82SNAPPY\0"sv, "snappy"sv), std::pair("ZV"sv, "lzf"sv)}) {
+    if (bytes.starts_with(magic)) { return codec; }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::string> spark_history_page(std::string_view events, std::string_view name) {
   Application app;
+  if (const auto codec = codec_of(events); !codec.empty()) {
+    return fail(
+        invalid("spark.eventLog.compress",
+                fmt::format("the event log is compressed with {}, which is not read here", codec),
+                "set spark.eventLog.compress to false, or give the log to a Spark history server"));
+  }
+  if (events.empty()) {
+    return fail(invalid("", "the event log is empty: the driver ended before it wrote any event"));
+  }
   while (!events.empty()) {
     const auto end = events.find('\n');
     const auto line = events.substr(0, end);
@@ -252,9 +272,7 @@ Result<std::string> spark_history_page(std::string_view events, std::string_view
     if (event && event->is_object()) { take(app, event->get_object()); }
   }
   if (app.events == 0) {
-    return fail(
-        invalid("", "this is no event log of Spark that can be read here",
-                "it is compressed or empty; spark.eventLog.compress: false keeps it readable"));
+    return fail(invalid("", "there is no event of Spark's in the event log"));
   }
   return page_of(app, name);
 }

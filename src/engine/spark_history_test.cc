@@ -60,5 +60,17 @@ TEST(SparkHistory, SaysWhatIsNoEventLog) {
       "root:x:0:0\n{\"Event\":\"Other\"}\n{\"Event\":\"SparkListenerX\",\n", "x"));
 }
 
+TEST(SparkHistory, ACompressedLogIsRefusedByItsCodec) {
+  using namespace std::string_view_literals;
+  for (const auto& [begin, codec] :
+       {std::pair("\x28\xb5\x2f\xfd\x04"sv, "with zstd,"), std::pair("LZ4Block\x25"sv, "with lz4,"),
+        std::pair("\x82SNAPPY\0\0"sv, "with snappy,"), std::pair("ZV\x01"sv, "with lzf,")}) {
+    const auto page = spark_history_page(begin, "x");
+    ASSERT_FALSE(page);
+    EXPECT_EQ(page.error().field, "spark.eventLog.compress");
+    EXPECT_THAT(page.error().message, HasSubstr(codec));
+  }
+}
+
 }  // namespace
 }  // namespace metier
