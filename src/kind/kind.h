@@ -32,7 +32,7 @@ struct KindTraits {
 
 // What lowering may know besides the subject. Plain data.
 struct Site {
-  std::string name_space = "default";  // MLRUN_NAMESPACE
+  std::string name_space = "default";  // of what is made, when the function names no project
   std::string api_url;                 // MLRUN_DBPATH of pods
   std::string default_image = "mlrun/mlrun";
   Json default_resources;  // default_function_pod_resources, may be null
