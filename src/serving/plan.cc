@@ -349,6 +349,25 @@ Result<void> check_borders(const Plan& plan, const std::vector<std::string>& fun
   return {};
 }
 
+// A queue without a path is an edge in memory: what it leads to, and that function's steps behind it, run where its writer runs.
+void join_by_memory(Plan& plan, const Draft& names, const std::vector<std::string>& functions) {
+  for (std::size_t at = 0; at < plan.steps.size(); ++at) {
+    PlanStep& step = plan.steps[at];
+    if (step.local) { continue; }
+    step.local = std::ranges::any_of(step.before, [&](int from) {
+      const PlanStep& previous = plan.steps[static_cast<std::size_t>(from)];
+      if (previous.kind != StepKind::queue) {
+        return previous.local && functions[static_cast<std::size_t>(from)] == functions[at];
+      }
+      const JsonObject& spec = *names.specs[static_cast<std::size_t>(names.find(previous.name))];
+      return string_in(spec, "path").empty() &&
+             std::ranges::any_of(previous.before, [&](int writer) {
+               return plan.steps[static_cast<std::size_t>(writer)].local;
+             });
+    });
+  }
+}
+
 Plan router_plan(const JsonObject& graph) {
   const std::string_view name = string_in(graph, "name", "router");
   Plan plan{
@@ -406,10 +425,17 @@ Result<Plan> compile_graph(const JsonObject& graph, const CompileOptions& option
     step.local =
         step.kind == StepKind::queue || is_local(functions.back(), options.current_function);
   }
+  join_by_memory(plan, names, functions);
   METIER_CHECK(check_responders(plan));
   METIER_CHECK(choose_starts(plan, names, options, functions));
   if (plan.sync) { METIER_CHECK(check_sync(plan)); }
   METIER_CHECK(check_borders(plan, functions));
+  // What catches a step's failures runs where the step does, whatever function it names.
+  for (const PlanStep& step : plan.steps) {
+    if (step.local && step.error >= 0) {
+      plan.steps[static_cast<std::size_t>(step.error)].local = true;
+    }
+  }
   for (PlanStep& step : plan.steps) {
     std::erase_if(step.next,
                   [&](int to) { return !plan.steps[static_cast<std::size_t>(to)].local; });

@@ -122,7 +122,7 @@ TEST(Compile, WhatIsWrongIsSaidByStep) {
 
 TEST(Compile, PartsOfAFunction) {
   constexpr std::string_view kTwo =
-      R"({"steps": {"a": {"handler": "f"}, "q": {"kind": "queue", "after": ["a"]},
+      R"({"steps": {"a": {"handler": "f"}, "q": {"kind": "queue", "after": ["a"], "path": "kafka://h/t"},
     "b": {"handler": "f", "function": "child", "after": ["q"], "responder": true}}})";
   const Plan root = compiled(kTwo, {.current_function = ""});
   EXPECT_FALSE(root.waits);

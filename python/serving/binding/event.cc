@@ -70,6 +70,10 @@ void dealloc(PyObject* self) {
   if (event->weakrefs != nullptr) { PyObject_ClearWeakRefs(self); }
   clear(self);
   if (event->request != nullptr) { let_go(event->request); }
+  if (event->riders != nullptr) {
+    for (const Rider& rider : *event->riders) { let_go(rider.request); }
+    delete event->riders;
+  }
   PyObject_GC_Del(self);
   Py_DECREF(type);
 }
@@ -188,8 +192,57 @@ std::array getters = {PyGetSetDef{"id", get_id, set_id, "unique id of the event,
                       PyGetSetDef{"topic", get_lazy, set_lazy, nullptr, &lazy[4]},
                       PyGetSetDef{"stream_path", get_lazy, set_lazy, nullptr, &lazy[5]},
                       PyGetSetDef{}};
-std::array methods = {PyMethodDef{"__copy__", copy, METH_NOARGS, nullptr},
-                      PyMethodDef{"__deepcopy__", deep_copy, METH_O, nullptr}, PyMethodDef{}};
+void one_less(Request* request) {
+  if (--request->live > 0 || !request->ended) { return; }
+  PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+  PyErr_Fetch(&type, &value, &trace);
+  const Ref call = std::exchange(request->ended, Ref());
+  const Ref done(call_one(call.get(), request->error ? request->error.get() : Py_None));
+  if (!done) { PyErr_WriteUnraisable(call.get()); }
+  PyErr_Restore(type, value, trace);
+}
+
+template <typename Call>
+void each_request(Event* event, Call call) {
+  if (event->request != nullptr) { call(event->request); }
+  if (event->riders == nullptr) { return; }
+  for (const Rider& rider : *event->riders) { call(rider.request); }
+}
+
+PyObject* keep(PyObject* self, PyObject*) {
+  each_request(reinterpret_cast<Event*>(self), [](Request* request) { ++request->live; });
+  Py_RETURN_NONE;
+}
+
+PyObject* release(PyObject* self, PyObject*) {
+  auto* event = reinterpret_cast<Event*>(self);
+  Py_INCREF(self);
+  each_request(event, one_less);
+  Py_DECREF(self);
+  Py_RETURN_NONE;
+}
+
+PyObject* carry(PyObject* self, PyObject* other) {
+  if (!is_event(other)) {
+    PyErr_SetString(PyExc_TypeError, "carry() takes an event that was kept");
+    return nullptr;
+  }
+  auto* event = reinterpret_cast<Event*>(self);
+  each_request(reinterpret_cast<Event*>(other), [event](Request* request) {
+    if (event->riders == nullptr) { event->riders = new std::vector<Rider>; }
+    hold(request);
+    event->riders->push_back({request, true});
+  });
+  Py_RETURN_NONE;
+}
+
+std::array methods = {
+    PyMethodDef{"keep", keep, METH_NOARGS, "A step keeps the event: its request has not ended."},
+    PyMethodDef{"release", release, METH_NOARGS, "What was kept has been dealt with."},
+    PyMethodDef{"carry", carry, METH_O, "This event, which goes on, stands for one that was kept."},
+    PyMethodDef{"__copy__", copy, METH_NOARGS, nullptr},
+    PyMethodDef{"__deepcopy__", deep_copy, METH_O, nullptr},
+    PyMethodDef{}};
 
 // One request's PyObject for each name is enough: these never change.
 PyObject* deepcopy_function() {
@@ -236,7 +289,31 @@ Event* copy_event(Event* event) {
   other->from = event->from;
   other->request = event->request;
   if (other->request != nullptr) { hold(other->request); }
+  inherit(other, event);
   return other;
+}
+
+void inherit(Event* made, Event* from) {
+  if (from->riders == nullptr) { return; }
+  if (made->riders == nullptr) { made->riders = new std::vector<Rider>; }
+  for (const Rider& rider : *from->riders) {
+    hold(rider.request);
+    made->riders->push_back({rider.request, false});
+  }
+}
+
+void enter(Event* event) {
+  if (event->request != nullptr) { ++event->request->live; }
+  if (event->riders == nullptr) { return; }
+  for (Rider& rider : *event->riders) {
+    if (!std::exchange(rider.counted, false)) { ++rider.request->live; }
+  }
+}
+
+void leave(Event* event) {
+  Py_INCREF(reinterpret_cast<PyObject*>(event));  // what is told may let go of it
+  each_request(event, one_less);
+  Py_DECREF(reinterpret_cast<PyObject*>(event));
 }
 
 PyObject* event_id(Event* event) {

@@ -11,11 +11,13 @@ namespace metier::serving::python {
 
 struct Event;
 
-// One call of the graph: its answer, and how many of its events are still on their way.
+// One call of the graph: its answer, and how many of its events are still on their way, or kept by steps.
 struct Request {
   int holders = 1;
   int live = 0;
   bool answered = false;
+  bool stream = false;  // nobody waits for an answer; `ended` is told when nothing is left
+  Ref ended;            // called once with the first error, or None
   Ref answer;
   Ref error;  // the exception of an event that nobody handled
   struct Parked {
@@ -31,12 +33,19 @@ struct Request {
 void hold(Request* request);
 void let_go(Request* request);
 
+// A request that waits for an event of another one: what a batch collected.
+struct Rider {
+  Request* request;  // held
+  bool counted;      // `keep` has counted it already for the event's first walk
+};
+
 struct Event {
   PyObject_HEAD PyObject *body, *key, *id, *path, *method, *headers, *content_type, *error,
       *origin_state, *terminated, *trigger, *timestamp, *offset, *shard_id, *topic, *stream_path,
       *source, *dict, *weakrefs;
   Request* request;
-  int from;  // the step that it came from, for joins
+  int from;                    // the step that it came from, for joins
+  std::vector<Rider>* riders;  // null: none
 };
 
 extern PyTypeObject* event_type;
@@ -47,6 +56,11 @@ Event* new_event();
 Event* copy_event(Event* event);
 // Takes over what an object that looks like an event has: our own kind, Nuclio's, MLRun's.
 bool take_attributes(Event* event, PyObject* other);
+// An event sets out on a walk; `leave` when it has ended there. When the last event of a request has, `Request::ended` is called.
+void enter(Event* event);
+void leave(Event* event);
+// `made` stands for what rode on `from` as well.
+void inherit(Event* made, Event* from);
 PyObject* event_id(Event* event);  // borrowed; made when asked for first
 
 // Dicts, lists and tuples anew, everything else that cannot change shared; other objects by copy.deepcopy.

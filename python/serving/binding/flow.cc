@@ -329,7 +329,7 @@ PyObject* emit(PyObject* self, PyObject* args) {
     event->request = new Request;
     event->request->answered = true;  // nobody waits
   }
-  ++event->request->live;
+  enter(event);
   hold(event->request);
   Request* request = event->request;
   {

@@ -25,10 +25,6 @@ std::int64_t steady_ns() {
 
 Event* event_of(Token token) { return static_cast<Event*>(token.event); }
 
-void add_live(Event* event, int count) {
-  if (event->request != nullptr) { event->request->live += count; }
-}
-
 bool true_member(PyObject* value) {
   return value != nullptr && value != Py_None && value != Py_False && PyObject_IsTrue(value) > 0;
 }
@@ -232,6 +228,7 @@ Verdict PythonHost::emitted(Event* event, PyObject* result) {
     if (made->request == nullptr && event->request != nullptr) {
       made->request = event->request;
       hold(made->request);
+      inherit(made, event);
     }
     made_.push_back({made});
   };
@@ -290,7 +287,7 @@ Verdict PythonHost::choose(Handler& handler, int step, Event* event) {
 void PythonHost::outlets(std::vector<int>& steps) { steps = chosen_; }
 
 void PythonHost::take(std::vector<Token>& tokens) {
-  for (Token token : made_) { add_live(event_of(token), 1); }
+  for (Token token : made_) { enter(event_of(token)); }
   tokens.swap(made_);
 }
 
@@ -308,13 +305,13 @@ Token PythonHost::branch(Token token) {
     Py_INCREF(event);
     other = event;
   }
-  add_live(event, 1);
+  enter(other);
   return {other};
 }
 
 void PythonHost::drop(Token token) {
   Event* event = event_of(token);
-  add_live(event, -1);
+  leave(event);
   Py_DECREF(event);
 }
 
@@ -348,6 +345,9 @@ void PythonHost::fail(int step, Token token) {
     event->request->answered = true;
     event->request->error = error_;
   } else if (flow_.on_step_error) {
+    if (event->request != nullptr && event->request->stream && !event->request->error) {
+      event->request->error = error_;
+    }
     const Ref done(
         PyObject_CallFunction(flow_.on_step_error.get(), "OOs", event, error_.get(),
                               flow_.plan.steps[static_cast<std::size_t>(step)].name.c_str()));

@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "json_text.h"
+#include "library.h"
 #include "model.h"
 
 namespace metier::serving::python {
@@ -54,6 +55,23 @@ PyObject* header(PyObject* headers, PyObject* name, const char* canonical) {
   return value != nullptr ? value : PyDict_GetItemString(headers, canonical);
 }
 
+// What a queue of another function wrote: the event itself, in a body (MLRun's form).
+bool unwrap(Event* event) {
+  static PyObject* const marker = PyUnicode_InternFromString("full_event_wrapper");
+  if (!PyDict_Check(event->body)) { return true; }
+  PyObject* wrapped = PyDict_GetItemWithError(event->body, marker);
+  if (wrapped == nullptr || wrapped != Py_True) { return PyErr_Occurred() == nullptr; }
+  const Ref held = Ref::of(event->body);
+  const auto take = [&](const char* name, PyObject*& member) {
+    if (PyObject* value = PyDict_GetItemString(held.get(), name)) { assign(member, value); }
+  };
+  assign(event->body, Py_None);
+  take("body", event->body);
+  take("key", event->key);
+  take("id", event->id);
+  return true;
+}
+
 // Null with an exception, or null without: go on.
 PyObject* prepare(ServerObject* self, Event* event) {
   if (!has_text(event->content_type)) { assign(event->content_type, self->default_type); }
@@ -67,13 +85,18 @@ PyObject* prepare(ServerObject* self, Event* event) {
     }
   }
   PyObject* body = event->body;
-  if (body == nullptr || !(PyUnicode_Check(body) || PyBytes_Check(body))) { return nullptr; }
+  if (body == nullptr) { return nullptr; }
+  if (!(PyUnicode_Check(body) || PyBytes_Check(body))) {
+    unwrap(event);
+    return nullptr;
+  }
   const bool declared =
       is_text(event->content_type, "application/json") || is_text(event->content_type, "json");
   if (!declared && has_text(event->content_type)) { return nullptr; }
   PyObject* value = decode_json(body);
   if (value != nullptr) {
     Py_DECREF(std::exchange(event->body, value));
+    unwrap(event);
     return nullptr;
   }
   if (PyErr_ExceptionMatches(PyExc_ValueError) == 0) {
@@ -89,7 +112,7 @@ PyObject* begin(ServerObject* self, Event* event, Request* request) {
   Flow& flow = *flow_of(self->flow);
   event->request = request;
   hold(request);
-  request->live = 1;
+  enter(event);
   Py_INCREF(event);
   const FlowLock locked(flow);
   PythonHost host(flow);
@@ -98,6 +121,7 @@ PyObject* begin(ServerObject* self, Event* event, Request* request) {
 }
 
 PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_body) {
+  request->answered = true;  // what fails behind the answer is told as a step's error
   // Taken out of the request: an exception's frames may hold the event, and the event its request.
   const Ref error = std::exchange(request->error, Ref());
   Ref body = std::exchange(request->answer, Ref());
@@ -246,22 +270,33 @@ PyObject* run_event(PyObject* object, PyObject* args) {
 }
 
 // begin(event, get_body=False): (True, answer, event), or (False, what is awaited, event): for hosts with a loop of their own.
+// begin(event, False, ended): of a stream: there is no answer, `ended(first error or None)` is called once when nothing of the event is
+// on its way or kept any more.
 PyObject* begin_event(PyObject* object, PyObject* args) {
   auto* self = reinterpret_cast<ServerObject*>(object);
-  PyObject* given = nullptr;
+  PyObject *given = nullptr, *ended = nullptr;
   int get_body = 0;
-  if (PyArg_ParseTuple(args, "O|p", &given, &get_body) == 0) { return nullptr; }
+  if (PyArg_ParseTuple(args, "O|pO", &given, &get_body, &ended) == 0) { return nullptr; }
   Event* event = event_from(given);
   if (event == nullptr) { return nullptr; }
   const Ref held(reinterpret_cast<PyObject*>(event));
   const Ref refused(prepare(self, event));
-  if (refused) { return Py_BuildValue("(OOO)", Py_True, refused.get(), event); }
+  if (refused) {
+    const Ref told(ended == nullptr ? nullptr : call_one(ended, Py_None));
+    if (ended != nullptr && !told) { return nullptr; }
+    return Py_BuildValue("(OOO)", Py_True, refused.get(), event);
+  }
   if (PyErr_Occurred() != nullptr) { return nullptr; }
   auto* request = new Request;
+  if (ended != nullptr) {
+    request->stream = request->answered = true;
+    request->ended = Ref::of(ended);
+  }
   begin(self, event, request);
   const bool done = request->parked.empty();
-  const Ref value(done ? answer(self, event, request, get_body != 0)
-                       : parked_of(self->flow, *request));
+  const Ref value(done && ended != nullptr ? Ref::of(Py_None).release()
+                  : done                   ? answer(self, event, request, get_body != 0)
+                                           : parked_of(self->flow, *request));
   let_go(request);
   return value ? Py_BuildValue("(OOO)", done ? Py_True : Py_False, value.get(), event) : nullptr;
 }
@@ -358,7 +393,10 @@ std::array functions = {
     PyMethodDef{"loads", loads, METH_O, "json.loads(text)"},
     PyMethodDef{"dumps", dumps, METH_O, "json.dumps(value)"},
     PyMethodDef{"timestamp", timestamp, METH_NOARGS, "Now in UTC, as datetime.isoformat(sep=' ')."},
-    PyMethodDef{"clone", clone, METH_O, "An independent copy of a body."}, PyMethodDef{}};
+    PyMethodDef{"clone", clone, METH_O, "An independent copy of a body."},
+    PyMethodDef{"library_step", library_step, METH_VARARGS,
+                "library_step(path, name, step, failed): a function of a shared library"},
+    PyMethodDef{}};
 PyModuleDef definition{PyModuleDef_HEAD_INIT, "_engine", "The graph engine.", -1, functions.data()};
 
 }  // namespace

@@ -135,6 +135,7 @@ class GraphServer:
         self._flow: _engine.Flow | None = None
         self._engine: Any = None
         self.background: set[Any] = set()  # tasks on a host's own loop that nobody waits for
+        self.acks: Any = None  # of a worker that acknowledges its streams itself
         self._objects: dict[str, Any] = {}
         self._ends: list[Callable[[], Any]] = []
 
@@ -239,10 +240,11 @@ class GraphServer:
             if body is None and self._table["sync"]:
                 return event
             record: Any = body
+            key = event.key.decode("utf-8", "replace") if isinstance(event.key, bytes) else event.key
             if wrap:
-                record = {"full_event_wrapper": True, "body": body, "key": event.key, "id": event.id}
-                record = {key: value for key, value in record.items() if value is not None}
-            stream.push(record if isinstance(record, (bytes, str)) else json.dumps(record))
+                record = {"full_event_wrapper": True, "body": body, "key": key, "id": event.id}
+                record = {name: value for name, value in record.items() if value is not None}
+            stream.push(record if isinstance(record, (bytes, str)) else json.dumps(record), partition_key=key)
             if self._table["sync"]:
                 event.terminated, event.body = True, None
             return event
@@ -373,6 +375,13 @@ class GraphServer:
         parked = self._flow.emit(step, event)
         if parked:
             self._driver.finish(parked, wait=False)
+
+    def flush(self) -> None:
+        """What batches and targets have collected goes on."""
+        for obj in self._objects.values():
+            if hasattr(obj, "graph_mode") and hasattr(obj, "flush"):
+                obj.flush()
+        self._driver.drain()
 
     def wait_for_completion(self) -> Any:
         """Waits until all events have ended, flushes batches; what ``Reduce`` and its like have collected is returned."""

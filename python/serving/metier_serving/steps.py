@@ -207,9 +207,10 @@ class Batch:
     def do_event(self, event: Any) -> Any:
         key = self._key_of(event)
         batch = self._batches.setdefault(key, [])
-        batch.append(event if self._full else event.body)
+        batch.append(event)
         if self._max is not None and len(batch) >= self._max:
             return self._take(key, event)
+        event.keep()
         if len(batch) == 1 and self._after is not None:
             self._timers[key] = self._server._driver.call_later(self._after, lambda: self._flush(key))
         return None
@@ -218,10 +219,13 @@ class Batch:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        bodies = self._batches.pop(key, None)
-        if not bodies:
+        events = self._batches.pop(key, None)
+        if not events:
             return None
-        made = Event(bodies, key=key)
+        made = Event(events if self._full else [event.body for event in events], key=key)
+        for event in events:
+            if event is not last:
+                made.carry(event)
         if last is not None:
             made.path, made.method, made.headers, made.trigger = last.path, last.method, last.headers, last.trigger
         return made
@@ -231,10 +235,12 @@ class Batch:
         if made is not None:
             self._server.emit(self._name, made)
 
-    def finish(self) -> None:
-        """At the end of the flow: what is left goes on."""
+    def flush(self) -> None:
+        """What has been collected goes on."""
         for key in list(self._batches):
             self._flush(key)
+
+    finish = flush
 
 
 class SampleWindow:
@@ -394,7 +400,14 @@ class Merge:
         if len(kept) == self.expected:
             del self._kept[key]
             events = sorted(kept, key=lambda e: self._order.get(e._from, 0)) if self._key is None else kept
-            return self.merge_function(event, events)
+            joined = self.merge_function(event, events)
+            for other in kept:
+                if other is joined and other is not event:
+                    raise RuntimeError(f"step '{self.name}': merge_function must return the last event or a new one")
+                if other is not event:
+                    joined.carry(other) if type(joined) is Event else other.release()
+            return joined
+        event.keep()
         if len(self._kept) > self.max_behind:
             _, lost = self._kept.popitem(last=False)
             self.dropped += 1
@@ -402,11 +415,15 @@ class Merge:
                 text = f"step '{self.name}' gave up a join that had {len(lost)} of {self.expected} events"
                 self.context.logger.warning(text)
                 self.context.push_error(lost[-1], text, source=self.name)
+            for event in lost:
+                event.release()
         return None
 
     def missing(self, event: Any) -> str:
         """What to tell the caller whose join did not come together."""
         kept = self._kept.pop(event.id, None) if self._key is None else None
+        for branch in kept or []:
+            branch.release()
         return f"step '{self.name}' got {len(kept)} of {self.expected} branches, so there is no answer" if kept else ""
 
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 
 class Stream(Protocol):
-    """What takes records."""
+    """What takes records; those of one key keep their order."""
 
-    def push(self, data: Any) -> None: ...
+    def push(self, data: Any, partition_key: Any = None) -> None: ...
 
 
 class DummyStream:
@@ -24,7 +24,7 @@ class DummyStream:
     def __init__(self, event_list: list[Any] | None = None) -> None:
         self.event_list: list[Any] = event_list if event_list is not None else []
 
-    def push(self, data: Any) -> None:
+    def push(self, data: Any, partition_key: Any = None) -> None:
         self.event_list.extend(data if isinstance(data, list) else [data])
 
 
@@ -34,7 +34,7 @@ class HttpStream:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def push(self, data: Any) -> None:
+    def push(self, data: Any, partition_key: Any = None) -> None:
         from .http import request
 
         for record in data if isinstance(data, list) else [data]:
@@ -43,31 +43,66 @@ class HttpStream:
 
 
 class KafkaStream:
-    """Produces to a topic with the client that the environment has (confluent-kafka or kafka-python)."""
+    """Produces to a topic with the client that the environment has (confluent-kafka or kafka-python).
+
+    ``push`` returns when the brokers have the records, and raises ConnectionError when they do not within 10 seconds.
+    """
 
     def __init__(self, brokers: str, topic: str) -> None:
-        self.topic = topic
-        self._send: Callable[[bytes], Any]
+        self.address, self.topic = f"kafka://{brokers}/{topic}", topic
+        self._send: Callable[[list[tuple[bytes, bytes | None]]], None]
         try:
             from confluent_kafka import Producer
-
-            producer = Producer({"bootstrap.servers": brokers})
-            self._send = lambda data: (producer.produce(topic, data), producer.flush(10))
         except ImportError:
-            try:
-                from kafka import KafkaProducer
-            except ImportError:
-                raise ImportError(
-                    f"queue 'kafka://{brokers}/{topic}' needs a Kafka client in the function's environment: "
-                    "add confluent-kafka or kafka-python to its requirements"
-                ) from None
-            client = KafkaProducer(bootstrap_servers=brokers.split(","))
-            self._send = lambda data: client.send(topic, data).get(10)
+            self._send = self._by_kafka_python(brokers)
+            return
+        producer = Producer({"bootstrap.servers": brokers, "linger.ms": 0, "message.timeout.ms": 10_000})
 
-    def push(self, data: Any) -> None:
+        def send(records: list[tuple[bytes, bytes | None]]) -> None:
+            failed: list[Any] = []
+            left = [len(records)]
+
+            def told(error: Any, _: Any) -> None:
+                left[0] -= 1
+                if error is not None:
+                    failed.append(error)
+
+            for value, key in records:
+                producer.produce(topic, value, key=key, on_delivery=told)
+            while left[0]:  # each is told of, at the latest when its time is over
+                producer.poll(1)
+            if failed:
+                raise ConnectionError(f"{self.address}: {failed[0]}")
+
+        self._send = send
+
+    def _by_kafka_python(self, brokers: str) -> Callable[[list[tuple[bytes, bytes | None]]], None]:
+        try:
+            from kafka import KafkaProducer
+            from kafka.errors import KafkaError
+        except ImportError:
+            raise ImportError(
+                f"queue '{self.address}' needs a Kafka client in the function's environment: "
+                "add confluent-kafka or kafka-python to its requirements"
+            ) from None
+        client = KafkaProducer(bootstrap_servers=brokers.split(","))
+
+        def send(records: list[tuple[bytes, bytes | None]]) -> None:
+            try:
+                for future in [client.send(self.topic, value, key=key) for value, key in records]:
+                    future.get(10)
+            except KafkaError as error:
+                raise ConnectionError(f"{self.address}: {error}") from error
+
+        return send
+
+    def push(self, data: Any, partition_key: Any = None) -> None:
+        key = partition_key if isinstance(partition_key, bytes) else str(partition_key or "").encode()
+        records = []
         for record in data if isinstance(data, list) else [data]:
             text = record if isinstance(record, (bytes, str)) else json.dumps(record)
-            self._send(text.encode() if isinstance(text, str) else text)
+            records.append((text.encode() if isinstance(text, str) else text, key or None))
+        self._send(records)
 
 
 class FileStream:
@@ -78,7 +113,7 @@ class FileStream:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
 
-    def push(self, data: Any) -> None:
+    def push(self, data: Any, partition_key: Any = None) -> None:
         lines = "".join(json.dumps(r, default=str) + "\n" for r in (data if isinstance(data, list) else [data]))
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(lines)

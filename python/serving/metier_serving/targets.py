@@ -50,6 +50,7 @@ class _Target:
         self._infer = columns is None if infer_columns_from_data is None else infer_columns_from_data
         self._most, self._after = max_events, flush_after_seconds
         self._rows: list[dict[str, Any]] = []
+        self._kept: list[Any] = []  # events of streams whose rows are not written yet
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._server: Any = None
@@ -66,6 +67,8 @@ class _Target:
             if self._columns is None:
                 self._columns = [_Column(name) for name in event.body]
             self._rows.append(self._row(event))
+            event.keep()
+            self._kept.append(event)
             full = self._most is not None and len(self._rows) >= self._most
             if not full and self._timer is None and self._after is not None:
                 self._timer = self._server._driver.call_later(self._after, self.flush)
@@ -83,9 +86,11 @@ class _Target:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            rows, self._rows = self._rows, []
-            if rows:
-                self.write(rows)
+            if self._rows:
+                self.write(self._rows)  # what it raises leaves them for the next time
+            kept, self._rows, self._kept = self._kept, [], []
+        for event in kept:
+            event.release()
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         raise NotImplementedError

@@ -8,9 +8,11 @@ import os
 from collections.abc import Coroutine
 from typing import Any
 
+from .acks import Acks, Arrival
 from .errors import NeedsMlrun
 from .server import GraphServer, load_spec
 
+_IN_FLIGHT = 1024  # coroutines of a stream's events at a time in one worker
 _STREAMS = ("kafka", "kafka-cluster", "v3ioStream", "v3io-stream", "rabbit-mq", "rabbitMq")
 
 
@@ -35,7 +37,7 @@ def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
         platform: Any = getattr(context, "platform", None)
         if hasattr(platform, "set_termination_callback"):
             platform.set_termination_callback(lambda: end(server))
-
+            platform.set_drain_callback(lambda: drain(server))
         return None
 
     def handler(context: Any, event: Any) -> Any:
@@ -74,10 +76,10 @@ def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:
 
 def handle(server: GraphServer, event: Any) -> Any:
     """The answer to a worker's event, or a coroutine that gives it."""
-    kind = getattr(event.trigger, "kind", "")
-    if kind in _STREAMS:
+    if getattr(event.trigger, "kind", "") in _STREAMS:
         event.path = "/"
-    elif event.body == b"":
+        return stream(server, event)
+    if event.body == b"":
         event.body = None
     done, value, begun = server.engine.begin(event)
     return _web(value) if done else _later(server, value, begun)
@@ -91,14 +93,42 @@ async def _later(server: GraphServer, parked: list[Any], event: Any) -> Any:
     return _web(server.engine.answer(event))
 
 
+def stream(server: GraphServer, event: Any) -> Any:
+    """Runs a stream's event. It is acknowledged when nothing of it is on its way or kept by a step any more.
+
+    Where acknowledgements are the trigger's (``explicitAckMode: disable``), the handler ends with the event's last step, and with its error.
+    """
+    explicit = os.environ.get("METIER_GRAPH_ACKS") == "explicit"
+    if server.acks is None and explicit:
+        server.acks = Acks(server.context.platform)
+    arrival = Arrival(server.acks if explicit else None, event)
+    done, value, _ = server.engine.begin(event, False, arrival)
+    if not done:
+        return _streamed(server, value, arrival, wait=not explicit)
+    if arrival.error is not None and not explicit:
+        raise arrival.error
+    return _web(value)
+
+
+async def _streamed(server: GraphServer, parked: list[Any], arrival: Arrival, wait: bool) -> str:
+    tasks = await begin(parked, server.background)
+    while tasks and wait:
+        await asyncio.wait(tasks)
+        tasks = {task for task in tasks if not task.done()}
+    while len(server.background) >= _IN_FLIGHT:
+        await asyncio.wait(list(server.background), return_when=asyncio.FIRST_COMPLETED)
+    if wait and arrival.error is not None:
+        raise arrival.error
+    await asyncio.sleep(0)  # so that what is under way has its turn between two events
+    return ""
+
+
 def _web(value: Any) -> Any:
     return "" if value is None else value
 
 
-async def finish(
-    parked: list[Any], wait: bool, background: set[asyncio.Task[Any]], timeout: float | None = None
-) -> None:
-    """Drives parked events on the running loop until their request is answered; the rest goes on in `background`."""
+async def begin(parked: list[Any], background: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Tasks for what is parked; the set grows with the branches that they park in turn."""
     tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(item: Any) -> None:
@@ -112,6 +142,14 @@ async def finish(
 
     for item in parked:
         spawn(item)
+    return tasks
+
+
+async def finish(
+    parked: list[Any], wait: bool, background: set[asyncio.Task[Any]], timeout: float | None = None
+) -> None:
+    """Drives parked events on the running loop until their request is answered; the rest goes on in `background`."""
+    tasks = await begin(parked, background)
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
     try:
@@ -159,3 +197,10 @@ async def end(server: GraphServer) -> None:
     await asyncio.get_running_loop().run_in_executor(None, server.wait_for_completion)
     if server.background:
         await asyncio.wait(list(server.background), timeout=5)
+
+
+async def drain(server: GraphServer) -> None:
+    """Before partitions move elsewhere: what steps have collected goes on, so that it can be acknowledged."""
+    await asyncio.get_running_loop().run_in_executor(None, server.flush)
+    if server.background:
+        await asyncio.wait(list(server.background), timeout=20)

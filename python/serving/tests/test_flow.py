@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from metier_serving import Event, Flow, GraphError, Response, graph_from_dict
+from metier_serving import Event, Flow, GraphError, MockTrigger, Response, graph_from_dict
 
 ENGINES = ["sync", "async"]
 
@@ -303,7 +303,9 @@ def test_merge_by_key_over_events_and_max_behind(serve: Any) -> None:
     graph = flow("async")
     graph.add_step(name="a", handler="(event)")
     graph.add_step(name="b", handler="(event)", after="a")
-    graph.add_step("Merge", "m", after=["b"], key_path="event.body['k']", expected_num_events=2, max_behind=3)
+    graph.add_step(
+        "mlrun.serving.merger.Merge", "m", after=["b"], key_path="event.body['k']", expected_num_events=2, max_behind=3
+    )
     graph.add_step(name="out", handler="got", after="m")
     from metier_serving import Merge
 
@@ -488,6 +490,7 @@ def test_parts_of_a_graph_by_function(serve: Any) -> None:
     ).respond()
     assert serve(graph, {}).test(body=[]) == ["a", "b"]
     assert serve(graph, {}, current_function="f2").test(body=[]) == ["b"]
+    assert serve(graph, {}, current_function="", mock=False).test(body=[]) == ["a", "b"]  # the edge is in memory
     with pytest.raises(GraphError, match=r"did not find steps pointing to current function \(f3\)"):
         serve(graph, {}, current_function="f3")
 
@@ -501,6 +504,205 @@ def test_queue_with_a_path_gets_wrapped_events(serve: Any) -> None:
     assert server.test(body=1, event_id="e") is None
     record = json.loads(server._objects["q"].event_list[0])
     assert record == {"full_event_wrapper": True, "body": 2, "key": "", "id": "e"}
+
+
+def test_a_wrapped_event_is_that_event(serve: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to(name="b", handler="whole", full_event=True).respond()
+
+    def whole(event: Any) -> Any:
+        event.body = [event.body, event.key, event.id]
+        return event
+
+    server = serve(graph, {"whole": whole})
+    wrapped = {"full_event_wrapper": True, "body": {"x": 1}, "key": "k", "id": "i"}
+    assert server.test(body=wrapped) == [{"x": 1}, "k", "i"]
+    assert server.test(body=json.dumps(wrapped)) == [{"x": 1}, "k", "i"]
+
+
+# --- events of streams -------------------------------------------------------------------------------------------
+
+
+class Platform:
+    def __init__(self) -> None:
+        self.acked: dict[int, int] = {}  # the last one of each partition
+
+    async def explicit_ack(self, offset: Any) -> None:
+        assert offset.topic == "t" and offset.offset > self.acked.get(offset.partition, -1)
+        self.acked[offset.partition] = offset.offset
+
+
+class Record:
+    """What a worker gets of a Kafka trigger."""
+
+    def __init__(self, offset: int, body: Any, shard: int = 0) -> None:
+        self.offset, self.body, self.shard_id, self.topic, self.key = offset, json.dumps(body).encode(), shard, "t", ""
+        self.trigger, self.path, self.headers, self.content_type, self.id = (
+            MockTrigger("kafka-cluster"),
+            "t",
+            {},
+            "",
+            None,
+        )
+        self.method, self.timestamp = "", None
+
+
+@pytest.fixture
+def streamed(serve: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """streamed(graph, namespace): send(record) and the offsets that were acknowledged."""
+    from metier_serving.worker import handle
+
+    monkeypatch.setenv("METIER_GRAPH_ACKS", "explicit")
+
+    def make(graph: Any, namespace: Any) -> Any:
+        server = serve(graph, namespace)
+        server.context.platform = Platform()
+        return server, lambda *record: handle(server, Record(*record)), server.context.platform.acked
+
+    return make
+
+
+def test_a_streams_event_is_acknowledged_when_its_batch_has_ended(streamed: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to("storey.Batch", "b", max_events=3).to(name="n", handler="note")
+    seen: list[Any] = []
+    server, send, acked = streamed(graph, {"note": seen.append})
+    send(7, 1)
+    send(8, 2)
+    assert (seen, acked) == ([], {})
+    send(9, 3)
+    assert (seen, acked) == ([[1, 2, 3]], {0: 9})
+    send(10, 4)
+    server.flush()  # partitions move elsewhere
+    assert (seen, acked) == ([[1, 2, 3], [4]], {0: 10})
+
+
+def test_batches_of_batches_and_branches_hold_their_events(streamed: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to(name="a", handler="(event)")
+    graph.add_step("storey.Batch", "b", after="a", max_events=2)
+    graph.add_step("storey.Batch", "bb", after="b", max_events=2)
+    graph.add_step(name="n", handler="(event)", after="bb")
+    graph.add_step("storey.FlatMap", "f", after="a", _fn="([event, event])")
+    _, send, acked = streamed(graph, {})
+    for offset in range(1, 8):
+        send(offset, offset)
+    assert acked == {0: 4}
+    send(8, 8)
+    assert acked == {0: 8}
+
+
+def test_an_older_event_that_still_runs_holds_the_newer_ones(streamed: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to("storey.Batch", "b", max_events=2, key_field="k").to(name="n", handler="(event)")
+    _, send, acked = streamed(graph, {})
+    send(1, {"k": "a"})
+    send(2, {"k": "b"})
+    send(3, {"k": "b"})
+    assert acked == {}  # 2 and 3 have ended, 1 has not: an acknowledgement would be for all three
+    send(0, {"k": "c"}, 1)
+    send(1, {"k": "c"}, 1)
+    assert acked == {1: 1}
+    send(4, {"k": "a"})
+    assert acked == {1: 1, 0: 4}
+
+
+def test_what_is_delivered_again_counts_anew(streamed: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to("storey.Batch", "b", max_events=2).to(name="n", handler="(event)")
+    _, send, acked = streamed(graph, {})
+    send(1, 1)
+    send(1, 1)  # fills the batch with its first delivery
+    assert acked == {0: 1}
+
+
+def test_a_failed_event_of_a_stream_is_told_and_acknowledged(streamed: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to(name="n", handler="(1 / event)")
+    server, send, acked = streamed(graph, {})
+    pushed: list[Any] = []
+    server.error_stream_object = type("Errors", (), {"push": lambda _, record: pushed.append(record)})()
+    send(1, 0)
+    send(2, 1)
+    assert acked == {0: 2}
+    assert "division by zero" in str(pushed[0])
+
+
+def test_a_join_and_a_target_hold_what_they_keep(streamed: Any, tmp_path: Any) -> None:
+    graph = Flow(engine="async")
+    graph.to(name="a", handler="(event)")
+    graph.add_step(name="x", handler="(event)", after="a")
+    graph.add_step(name="y", handler="(event)", after="a")
+    graph.add_step(
+        "mlrun.serving.merger.Merge", "m", after=["x", "y"], key_path="event.body['k']", expected_num_events=4
+    )
+    graph.add_step("storey.CSVTarget", "c", after="a", path=str(tmp_path / "rows.csv"), max_events=3)
+    server, send, acked = streamed(graph, {})
+    send(1, {"k": 1})
+    send(2, {"k": 1})
+    assert acked == {}  # joined, but the rows are not written
+    send(3, {"k": 2})
+    assert acked == {0: 2}  # written, but 3 waits for its join
+    send(4, {"k": 2})
+    server.flush()
+    assert acked == {0: 4}
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 4
+
+
+def test_coroutines_of_a_stream_are_in_flight_together(streamed: Any) -> None:
+    gates: dict[int, asyncio.Event] = {}
+
+    async def waits(body: int) -> int:
+        gates[body] = asyncio.Event()
+        await gates[body].wait()
+        return body
+
+    graph = Flow(engine="async")
+    graph.to(name="w", handler="waits").to(name="n", handler="(event)")
+    _, send, acked = streamed(graph, {"waits": waits})
+
+    async def scenario() -> None:
+        for offset in (1, 2, 3):
+            await send(offset, offset)
+        assert set(gates) == {1, 2, 3}
+        gates[2].set()
+        gates[3].set()
+        await asyncio.sleep(0.01)
+        assert acked == {}
+        gates[1].set()
+        await asyncio.sleep(0.01)
+        assert acked == {0: 3}
+
+    asyncio.run(scenario())
+
+
+def test_without_explicit_acks_the_handler_ends_with_the_event(streamed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+
+    async def waits(body: int) -> int:
+        await asyncio.sleep(0.01)
+        ended.append(body)
+        return 1 // (body - 2)
+
+    graph = Flow(engine="async")
+    graph.to(name="w", handler="waits").to(name="n", handler="(1 / event)")
+    _, send, acked = streamed(graph, {"waits": waits})
+    monkeypatch.delenv("METIER_GRAPH_ACKS")
+    asyncio.run(send(1, 3))
+    assert (ended, acked) == ([3], {})
+    with pytest.raises(ZeroDivisionError):  # so that onFailure of the trigger can decide
+        asyncio.run(send(1, 2))
+
+
+def test_a_module_with_a_handler_of_its_own_stays_as_it_is() -> None:
+    from metier_serving.worker import attach
+
+    own = {"handler": lambda context, event: "mine", "init_context": lambda context: None}
+    namespace = dict(own)
+    attach(namespace)
+    assert namespace == own
+    attach(other := {"handler": own["handler"]})
+    assert other["handler"] is not own["handler"]  # without its init_context the graph is served
 
 
 # --- set_flow, wrong use -----------------------------------------------------------------------------------------
