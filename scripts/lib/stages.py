@@ -38,9 +38,13 @@ class Stage:
 
 
 def call(
-    command: list[str], cwd: Path = ROOT, env: dict[str, str] | None = None, quiet: bool = True
+    command: list[str],
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    quiet: bool = True,
+    show: Callable[[str], bool] = lambda line: True,
 ) -> tuple[int, str]:
-    """Runs a command; its output is shown only when it fails (or `quiet` is off)."""
+    """Runs a command; the lines of its output that `show` chooses are shown only when it fails (or `quiet` is off)."""
     process = subprocess.run(
         command,
         cwd=cwd,
@@ -51,7 +55,8 @@ def call(
         errors="replace",
     )
     if process.returncode != 0 or not quiet:
-        sys.stdout.write(process.stdout[-20000:])
+        lines = [line for line in process.stdout.splitlines(keepends=True) if show(line)]
+        sys.stdout.write("".join(lines)[-20000:])
     return process.returncode, process.stdout
 
 
@@ -73,7 +78,7 @@ def ctest(preset: str, labels: str = "") -> Callable[[], Outcome]:
         command = ["ctest", "--test-dir", str(BUILD / preset), "-j", JOBS, "--output-on-failure"]
         if labels:
             command += ["-L", labels]
-        code, text = call(command)
+        code, text = call(command, show=lambda line: not re.search(r"^ +Start +\d+:|\.+ +Passed ", line))
         match = re.search(r"(\d+)% tests passed, (\d+) tests failed out of (\d+)", text)
         if not match:
             return Outcome(failed=1)

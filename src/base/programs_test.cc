@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -9,8 +10,8 @@ namespace metier {
 
 TEST(Programs, AreFoundAndShimsPassedOver) {
   namespace fs = std::filesystem;
-  const fs::path root = fs::path(testing::TempDir()) / "metier-find-program";
-  fs::remove_all(root);
+  std::string pattern = testing::TempDir() + "metier-find-program.XXXXXX";
+  const fs::path root = ::mkdtemp(pattern.data());
   const auto program = [&](const std::string& path) {
     const fs::path file = root / path;
     fs::create_directories(file.parent_path());
@@ -36,6 +37,7 @@ TEST(Programs, AreFoundAndShimsPassedOver) {
   EXPECT_EQ(find_uv("/a/uv", path), "/a/uv");
   const auto uv = program("bin/uv");
   EXPECT_EQ(find_uv("", (root / "bin").string()), uv);
+  fs::remove_all(root);
 }
 
 }  // namespace metier

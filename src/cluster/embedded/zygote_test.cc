@@ -238,7 +238,8 @@ TEST_F(ZygoteTest, An_interpreter_that_cannot_start_leaves_the_reason_in_the_pod
   auto spec = python("bad", "print(1)");
   spec.python = "/nonexistent/python";
   const auto status = end_of(std::move(spec));
-  EXPECT_EQ(status.reason, "StartFailed");
+  EXPECT_EQ(status.reason, "ProgramMissing");
+  EXPECT_NE(status.message.find("/nonexistent/python"), std::string::npos) << status.message;
 }
 
 TEST_F(ZygoteTest, An_import_that_leaves_a_thread_is_named_and_moved_to_the_child) {
