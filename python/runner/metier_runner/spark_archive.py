@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ class Archive:
             with contextlib.suppress(OSError):
                 os.utime(self.path)
             self.options = [QUIET, f"-XX:SharedArchiveFile={self.path}"]
-        elif not os.path.exists(self.path + LATE) and shutil.disk_usage(own).free > ROOM:
+        elif not os.path.exists(self.path + LATE) and shutil.disk_usage(own).free > ROOM and not _memory_is_limited():
             self._made = f"{self.path}.{os.getpid()}"
             self.options = [QUIET, f"-XX:ArchiveClassesAtExit={self._made}"]
 
@@ -60,6 +61,11 @@ class Archive:
             else:
                 os.unlink(self._made)
             _remove_old(os.path.dirname(self.path))
+
+
+def _memory_is_limited() -> bool:
+    """Where a pod's limit holds for each process (no cgroups), a JVM that writes its archive beside its heap dies of it."""
+    return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
 
 
 def _own_folder(folder: str) -> str:

@@ -172,6 +172,15 @@ def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
     assert list(own.glob("*.jsa")) == []
 
 
+def test_a_jvm_whose_own_memory_is_limited_uses_an_archive_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jars").mkdir()
+    free = archive(tmp_path, tmp_path / "jars")
+    monkeypatch.setattr("resource.getrlimit", lambda which: (896 << 20, 896 << 20))
+    assert archive(tmp_path, tmp_path / "jars").options == []
+    Path(free.path).write_bytes(b"classes")
+    assert archive(tmp_path, tmp_path / "jars").options[1:] == [f"-XX:SharedArchiveFile={free.path}"]
+
+
 def test_archives_of_a_folder_that_others_may_write_are_not_trusted(tmp_path: Path) -> None:
     own = tmp_path / "spark" / str(os.geteuid())
     own.mkdir(parents=True)
