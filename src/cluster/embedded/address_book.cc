@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
-
-#include "base/digest.h"
 
 namespace metier {
 namespace {
@@ -25,8 +24,6 @@ void add_names(std::string& out, const std::string& address, const std::string& 
 }
 
 }  // namespace
-
-AddressBook::AddressBook(std::string_view seed) : network_(64 + crc32c(seed) % 128) {}
 
 Result<std::string> AddressBook::fresh() {
   for (unsigned tried = 0; tried < 65534; ++tried) {

@@ -26,8 +26,8 @@ struct ServicePort {
 
 class AddressBook final {
  public:
-  // Servers with different seeds (data folders) use different 127.x networks.
-  explicit AddressBook(std::string_view seed);
+  // Of the network 127.N.
+  explicit AddressBook(unsigned network) : network_(network) {}
 
   // A Service as it is now. `address` is the one it had before, or empty; gives its address (empty: headless).
   std::string put_service(const Resource& service, const std::string& address);
@@ -70,7 +70,7 @@ class AddressBook final {
   const Holder* first_of(const std::string& name_space, const Service& service) const;
   void hold(const Pod& pod, const std::string& id, const std::string& address);
 
-  unsigned network_ = 64;
+  unsigned network_;
   unsigned next_ = 1;
   std::map<std::string, std::map<std::string, Service>> services_;  // project → name
   std::map<std::string, std::map<std::string, Holder>> holders_;    // project → pod id

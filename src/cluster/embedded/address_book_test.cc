@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "cluster/embedded/loopback_network.h"
+
 namespace metier {
 namespace {
 
@@ -26,7 +28,7 @@ Resource service(std::string name, std::string_view spec) {
 }
 
 TEST(AddressBook, GivesNoAddressToAPodThatNobodyReaches) {
-  AddressBook book("seed");
+  AddressBook book(64);
   EXPECT_EQ(*book.take(pod("a"), "1", false), "");
   EXPECT_NE(*book.take(pod("b", {}, 80), "2", false), "");
   EXPECT_NE(*book.take(pod("c"), "3", true), "");
@@ -34,7 +36,7 @@ TEST(AddressBook, GivesNoAddressToAPodThatNobodyReaches) {
 }
 
 TEST(AddressBook, GivesEachPodItsOwnAndTakesItBack) {
-  AddressBook book("seed");
+  AddressBook book(64);
   const auto first = *book.take(pod("a", {}, 80), "1", false);
   const auto second = *book.take(pod("b", {}, 80), "2", false);
   EXPECT_NE(first, second);
@@ -49,7 +51,7 @@ TEST(AddressBook, GivesEachPodItsOwnAndTakesItBack) {
 }
 
 TEST(AddressBook, TheFirstPodOfAServiceTakesItsAddress) {
-  AddressBook book("seed");
+  AddressBook book(64);
   const auto address = book.put_service(
       service("web", R"({"selector":{"app":"web"},"ports":[{"port":80,"targetPort":"main"}]})"),
       "");
@@ -71,13 +73,13 @@ TEST(AddressBook, TheFirstPodOfAServiceTakesItsAddress) {
 }
 
 TEST(AddressBook, ASelectorThatSelectsNothingSelectsNoPod) {
-  AddressBook book("seed");
+  AddressBook book(64);
   (void)book.put_service(service("external", R"({"ports":[{"port":80}]})"), "");
   EXPECT_EQ(*book.take(pod("a", {{"app", "web"}}), "1", false), "");
 }
 
 TEST(AddressBook, NamesServicesAndPodsOfTheProjectOnly) {
-  AddressBook book("seed");
+  AddressBook book(64);
   (void)book.put_service(service("web", R"({"selector":{"app":"web"},"ports":[{"port":80}]})"), "");
   (void)book.put_service(service("all", R"({"clusterIP":"None","selector":{"app":"web"}})"), "");
   auto one = pod("one", {{"app", "web"}}, 80);
@@ -96,10 +98,20 @@ TEST(AddressBook, NamesServicesAndPodsOfTheProjectOnly) {
   EXPECT_THAT(book.hosts(pod("other"), ""), Not(HasSubstr(" web ")));
 }
 
-TEST(AddressBook, DifferentDataFoldersUseDifferentNetworks) {
-  AddressBook a("/a");
-  AddressBook b("/b");
-  EXPECT_NE(*a.take(pod("x", {}, 80), "1", false), *b.take(pod("x", {}, 80), "1", false));
+TEST(LoopbackNetwork, IsOneServersAndTheSameAfterItsEnd) {
+  std::optional<LoopbackNetwork> one(std::in_place, "/a");
+  const unsigned own = one->number();
+  const LoopbackNetwork other("/a");  // a server whose data folder has the same sum
+  EXPECT_NE(other.number(), own);
+  EXPECT_TRUE(AddressBook(own)
+                  .take(pod("x", {}, 80), "1", false)
+                  ->starts_with("127." + std::to_string(own) + "."));
+  one.reset();
+  EXPECT_EQ(LoopbackNetwork("/a").number(), own);
+  // When all are taken it is the seed's.
+  std::vector<std::unique_ptr<LoopbackNetwork>> all;
+  for (int i = 0; i < 128; ++i) { all.push_back(std::make_unique<LoopbackNetwork>("/b")); }
+  EXPECT_EQ(LoopbackNetwork("/c").number(), LoopbackNetwork("/c").number());
 }
 
 }  // namespace

@@ -31,6 +31,7 @@
 #include "cluster/embedded/file_watch.h"
 #include "cluster/embedded/host_inventory.h"
 #include "cluster/embedded/launch.h"
+#include "cluster/embedded/loopback_network.h"
 #include "cluster/embedded/pod_driver.h"
 #include "cluster/embedded/probes.h"
 #include "cluster/embedded/scheduler.h"
@@ -183,6 +184,7 @@ class EmbeddedCluster final : public Cluster {
   const Clock& clock_;
   NodeCapacity capacity_;
   Scheduler scheduler_;
+  LoopbackNetwork network_;
   AddressBook addresses_;
   Alarms alarms_;
   FileWatch files_;
