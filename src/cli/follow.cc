@@ -93,6 +93,54 @@ std::size_t traceback_bytes(const JsonObject& run) {
   return bytes && *bytes > 0 ? static_cast<std::size_t>(*bytes) : 0;
 }
 
+// Where in the attempts of a run its follower is. A run that is tried again has one log an attempt, so that their ends
+// are told between the last byte of one and the first of the next.
+class Attempts final {
+ public:
+  Attempts(Command& command, bool told) : command_(command), now_(told ? 1 : 0) {}
+
+  std::int64_t now() const { return now_; }  // 0: all attempts are one log
+  bool over() const { return over_; }        // it has ended; what is left of its log is there
+
+  // An answer of this attempt's log came.
+  void heard(bool bytes, std::string_view state) {
+    const bool waits = state == "pendingRetry" || state == "aborting" || state == "aborted";
+    if (begun_ || (!bytes && waits)) { return; }
+    begun_ = true;
+    command_.screen.say(fmt::format("attempt {}{} starts", now_, of_all()));
+  }
+  // Its log is read as far as it goes. True when there is more to read: its rest, or the next attempt's log.
+  bool ended(const JsonObject& run) {
+    const auto* status = object_in(run, "status");
+    const auto* spec = object_in(run, "spec");
+    const auto* retry = spec == nullptr ? nullptr : object_in(*spec, "retry");
+    most_ = 1 + (retry == nullptr ? 0 : int_in(*retry, "count").value_or(0));
+    const auto* lost = status == nullptr ? nullptr : array_in(*status, "retries");
+    if (lost == nullptr || static_cast<std::int64_t>(lost->size()) < now_) { return false; }
+    if (!std::exchange(over_, true)) { return true; }
+    const auto& last = (*lost)[static_cast<std::size_t>(now_ - 1)];
+    auto said = fmt::format("attempt {} failed ({})", now_, string_at(last, "error"));
+    // The server's own word, while it is true, says when the next one starts too.
+    if (const auto text = string_in(*status, "status_text");
+        string_in(*status, "state") == "pendingRetry" && text.starts_with("attempt ")) {
+      said = text;
+    }
+    command_.screen.say(command_.screen.paint(Role::care, "! " + printable(said)));
+    ++now_;
+    over_ = begun_ = false;
+    return true;
+  }
+
+ private:
+  std::string of_all() const { return now_ <= most_ ? fmt::format(" of {}", most_) : ""; }
+
+  Command& command_;
+  std::int64_t now_;
+  std::int64_t most_ = 1;
+  bool begun_ = true;
+  bool over_ = false;
+};
+
 }  // namespace
 
 struct InterruptCounter::Saved {
@@ -126,7 +174,7 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
   const InterruptCounter counter;
   LogOutput log(command.screen, options.to, options.holds);
   LiveLine live(command.screen);
-  const auto place = log_of_run(command, uid, options.part);
+  Attempts attempts(command, options.attempts);
   auto offset = options.offset;
   bool ask_state = false;
   std::string state = "pending";
@@ -172,9 +220,11 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       }
       if (detach) { return Followed{Ending::detached, {}}; }
     }
-    auto answer =
-        command.session.send("GET", fmt::format("{}&offset={}&size={}{}", place.bytes, offset,
-                                                kPiece, log.holding() ? "&wait=false" : ""));
+    const bool at_once = log.holding() || attempts.over();
+    auto answer = command.session.send(
+        "GET", fmt::format("{}&offset={}&size={}{}",
+                           log_of_run(command, uid, options.part, attempts.now()).bytes, offset,
+                           kPiece, at_once ? "&wait=false" : ""));
     std::string shown;
     if (answer && options.text != nullptr && !answer->body.empty()) {
       if (auto text = options.text->of(answer->body, offset)) {
@@ -195,12 +245,29 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
     }
     lost = 0;
     state = net::header(answer->headers, "x-mlrun-run-state");
+    if (attempts.now() > 0) {
+      live.rest(false);
+      attempts.heard(!answer->body.empty(), state);
+      live.rest(log.at_line_start());
+    }
     if (!answer->body.empty()) {
       offset += answer->body.size();
       live.rest(false);
       log.add(options.text == nullptr ? answer->body : shown);
       live.rest(log.at_line_start());
       continue;
+    }
+    if (attempts.now() > 0) {
+      METIER_TRY(run, read_run(command, project, uid));
+      const auto before = attempts.now();
+      if (attempts.over()) {
+        live.rest(false);
+        log.flush();
+      }
+      if (attempts.ended(run)) {
+        if (attempts.now() != before) { offset = 0; }
+        continue;
+      }
     }
     if (is_final(state)) { break; }
     if (log.holding() && log.patient()) {

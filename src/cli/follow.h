@@ -20,6 +20,8 @@ struct FollowOptions {
   LogOutput::Holds holds = LogOutput::Holds::no;
   std::string part;         // the log of that pod or rank alone
   LogText* text = nullptr;  // how its bytes are shown; as they are
+  // Each attempt's end and the next one's start are told on stderr; from the first byte and of the whole run only.
+  bool attempts = false;
 };
 // Streams the log until the run has ended and its log was read to the end; a live line on a terminal while it is silent.
 // Ctrl-C once asks whether to abort (no terminal: a second one within 10 s detaches).

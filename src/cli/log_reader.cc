@@ -61,12 +61,13 @@ Result<std::uint64_t> tail_begin(Command& command, const LogPlace& place, std::u
 
 }  // namespace
 
-LogPlace log_of_run(const Command& command, std::string_view uid, std::string_view part) {
+LogPlace log_of_run(const Command& command, std::string_view uid, std::string_view part,
+                    std::int64_t attempt) {
   const auto of_part = part.empty() ? "" : "&part=" + net::percent_encode(part);
-  return {.bytes =
-              fmt::format("/api/v1/projects/{}/logs/{}?attempt=0{}", command.project, uid, of_part),
-          .times = fmt::format("/api/metier/v1/runs/{}/log-times?project={}{}", uid,
-                               command.project, of_part)};
+  return {.bytes = fmt::format("/api/v1/projects/{}/logs/{}?attempt={}{}", command.project, uid,
+                               attempt, of_part),
+          .times = fmt::format("/api/metier/v1/runs/{}/log-times?project={}&attempt={}{}", uid,
+                               command.project, attempt, of_part)};
 }
 
 LogPlace log_of_function(const Command& command, std::string_view name, std::string_view pod) {

@@ -14,7 +14,9 @@ struct LogPlace {
   std::string bytes;
   std::string times;
 };
-LogPlace log_of_run(const Command& command, std::string_view uid, std::string_view part = {});
+// `attempt` 0: of all attempts, one after the other.
+LogPlace log_of_run(const Command& command, std::string_view uid, std::string_view part = {},
+                    std::int64_t attempt = 0);
 LogPlace log_of_function(const Command& command, std::string_view name, std::string_view pod = {});
 
 struct LogView {

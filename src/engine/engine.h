@@ -91,7 +91,7 @@ class Engine final {
   Async<Result<void>> forget(std::string project, std::string uid);
 
   // Bytes of a run's log. `attempt` 0 = all attempts, one after the other. Waits (at most options.log_wait) for
-  // bytes when there are none and the run has not ended. `part`: the log of that part of the newest attempt alone.
+  // bytes when there are none and the run (of one attempt: the attempt) has not ended. `part`: the log of that part of the newest attempt alone.
   Async<Result<LogSlice>> log(std::string project, std::string uid, std::uint64_t offset,
                               std::int64_t size, std::int64_t attempt, bool wait,
                               std::string part = {});
@@ -208,6 +208,7 @@ class Engine final {
     std::vector<LogPiece> pieces;
     std::string live_pod;  // where the log goes on
     std::string live_container;
+    std::int64_t newest = 0;  // attempt
   };
   Async<Result<LogParts>> log_parts(const std::string& project, const std::string& uid,
                                     std::int64_t attempt, const std::string& part);

@@ -129,6 +129,7 @@ Async<Result<Engine::LogParts>> Engine::log_parts(const std::string& project,
       out.live_container = ref.container;
     }
   } else if (*plan) {
+    out.newest = (*plan)->attempt;
     for (std::int64_t n = 1; n <= (*plan)->attempt; ++n) {
       if (attempt > 0 && n != attempt) { continue; }
       const std::string file = log_file(project, uid, n);
@@ -187,6 +188,7 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
   const std::size_t want =
       size < 0 ? kMostAtOnce : std::min<std::size_t>(static_cast<std::size_t>(size), kMostAtOnce);
   const Masker masker = masker_of(project, uid);
+  const std::string first = state_of(project, uid);
   while (true) {
     LogSlice slice;
     auto signal = events_.of_run(key);
@@ -198,7 +200,10 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
     auto parts = co_await log_parts(project, uid, attempt, part);
     if (!parts) { co_return fail(std::move(parts.error())); }
     const std::vector<LogPiece>& pieces = parts->pieces;
-    const bool ended = over;
+    const bool past =
+        attempt > 0 &&
+        (attempt < parts->newest || (attempt == parts->newest && state == RunState::pending_retry));
+    const bool ended = over || past;
     for (const LogPiece& piece : pieces) { slice.size += piece.size; }
     if (want == 0) { co_return slice; }
     if (offset < slice.size) {
@@ -219,7 +224,9 @@ Async<Result<LogSlice>> Engine::log(std::string project, std::string uid, std::u
         co_return slice;
       }
     }
-    if (over || !wait || stopping_ || std::chrono::steady_clock::now() >= deadline) {
+    // Who follows one attempt is told of every change of the run: the attempt may have ended.
+    const bool told = attempt > 0 && slice.state != first;
+    if (ended || told || !wait || stopping_ || std::chrono::steady_clock::now() >= deadline) {
       co_return slice;
     }
     // Nothing new: wait for bytes of the pod, or for a change of the run.

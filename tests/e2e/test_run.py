@@ -59,6 +59,38 @@ def run(server: Server, folder: Path, *arguments: str) -> tuple[int, dict, str]:
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
 
 
+FLAKY = """
+import os
+def flaky(context, folder):
+    n = len(os.listdir(folder)) + 1
+    open(f"{folder}/{n}", "w").close()
+    print(f"try {n} is here", flush=True)
+    if n == 1:
+        raise RuntimeError("not yet")
+"""
+
+
+@pytest.fixture(scope="module")
+def retried(server: Server, tmp_path_factory: pytest.TempPathFactory) -> subprocess.Popen[str]:
+    """A run whose first attempt fails, in the foreground; the half minute before its second one passes beside other tests."""
+    base = tmp_path_factory.mktemp("retried")
+    (base / "tries").mkdir()
+    (base / "flaky.py").write_text(FLAKY)
+    return subprocess.Popen(
+        [BINARY, "run", "flaky.py:flaky", "--kind", "job", "--retry", "1", "-p", f"folder={base / 'tries'}"],
+        env=server.environment,
+        cwd=base,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_retried_run_is_begun(retried: subprocess.Popen[str]) -> None:
+    assert retried.poll() is None
+
+
 @pytest.mark.parametrize("kind", ["handler", "local", "job"])
 def test_one_function_in_every_kind(server: Server, folder: Path, kind: str) -> None:
     code, document, errors = run(server, folder, "train.py:train", "--kind", kind, "-p", "lr=0.05")
@@ -258,3 +290,19 @@ def test_logs_since_a_time_and_with_timestamps(server: Server, folder: Path, tmp
     wrong = server.metier("logs", "@-1", "--since", "noon")
     assert wrong.returncode == 2
     assert "'noon'" in wrong.stderr and "30s" in wrong.stderr
+
+
+def test_each_attempt_is_told_between_its_log_and_the_next(retried: subprocess.Popen[str]) -> None:
+    said, _ = retried.communicate(timeout=120)
+    assert retried.returncode == 0, said
+    words = (
+        "try 1 is here",
+        "RuntimeError: not yet",
+        "! attempt 1 failed (RuntimeError: not yet); the next one starts in 30 s",
+        "attempt 2 of 2 starts",
+        "try 2 is here",
+        "completed",
+    )
+    places = [said.find(word) for word in words]
+    assert -1 not in places, said
+    assert places == sorted(places), said
