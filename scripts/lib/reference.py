@@ -1,5 +1,5 @@
-"""Writes docs/reference from the program itself: the command line's help, the route table (OpenAPI) and the
-signatures and docstrings of the Python package.
+"""Writes docs/reference from the program itself: the command line's help, the route table (OpenAPI), the
+signatures and docstrings of the Python package, and the causes of `metier why` with their tests.
 
 Usage: reference.py [BINARY]; a test compares what stands in docs/reference with what this prints.
 """
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import reference_causes
 import reference_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,7 @@ def main() -> None:
     (folder / "command-line.md").write_text(command_line(binary))
     (folder / "rest.md").write_text(rest(binary))
     (folder / "python.md").write_text(reference_python.page())
+    (folder / "causes.md").write_text(reference_causes.page())
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ struct EngineApi {
   const Router* router = nullptr;  // for /openapi.json
   Time started{};
   std::string runner;  // folder of the in-pod runner, for Python clients on this machine
+  // The queue of the cluster: {"paused", "reason", "waiting"}, and its switch. Empty where the cluster has none of ours.
+  std::function<Json()> queue;
+  std::function<Result<void>(bool paused, const std::string& reason)> pause_queue;
   // The /metrics of the processor at a pod's address; may be empty.
   std::function<Async<Result<std::string>>(std::string address)> processor_metrics;
 };

@@ -209,6 +209,37 @@ Async<net::Response> environments(EngineApi& api, Call&) {
       JsonObject{{"environments", api.environments ? api.environments() : Json(JsonArray{})}});
 }
 
+Async<net::Response> queue(EngineApi& api, Call&) {
+  if (!api.queue) {
+    co_return error_response(Error{.kind = ErrorKind::unsupported,
+                                   .message = "this cluster's queue is its own",
+                                   .fix = "ask the cluster"});
+  }
+  co_return ok_json(api.queue());
+}
+
+Async<net::Response> pause_queue(EngineApi& api, Call& call) {
+  METIER_API_TRY(body, call.object());
+  if (!call.caller.run_project.empty()) {
+    co_return error_response(
+        Error{.kind = ErrorKind::denied, .message = "a run may not pause or resume the queue"});
+  }
+  const Json* paused = body.if_contains("paused");
+  if (paused == nullptr || !paused->is_bool()) {
+    co_return error_response(
+        invalid("paused", "is no boolean", R"(write {"paused": true, "reason": "why"})"));
+  }
+  if (!api.pause_queue) { co_return co_await queue(api, call); }
+  constexpr std::size_t kMostReason = 256;
+  const std::string reason(string_in(body, "reason"));
+  if (reason.size() > kMostReason) {
+    co_return error_response(invalid("reason", fmt::format("has {} bytes", reason.size()),
+                                     fmt::format("at most {}", kMostReason)));
+  }
+  METIER_API_CHECK(api.pause_queue(paused->get_bool(), reason));
+  co_return ok_json(api.queue());
+}
+
 Async<net::Response> apply_objects(EngineApi& api, Call& call) {
   METIER_API_TRY(body, call.json());
   const std::string project = project_of(call);
@@ -369,6 +400,9 @@ void add_metier_routes(Router& router, EngineApi& api) {
   router.add(Api::metier, "POST", "/admit", "whether a submit would be accepted", bind(admit));
   router.add(Api::metier, "GET", "/pods", "pods of a project", bind(pods));
   router.add(Api::metier, "GET", "/environments", "environments", bind(environments));
+  router.add(Api::metier, "GET", "/queue", "whether the queue is paused, and how many pods wait",
+             bind(queue));
+  router.add(Api::metier, "PUT", "/queue", "pause or resume the queue", bind(pause_queue));
   router.add(Api::metier, "POST", "/objects", "apply Secret, ConfigMap, PersistentVolumeClaim",
              bind(apply_objects));
   router.add(Api::metier, "GET", "/objects", "objects of a project", bind(list_objects));

@@ -56,10 +56,11 @@ std::vector<std::string> candidates(std::span<const std::string> words,
     return {"runs", "functions", "artifacts", "pods", "projects", "environments"};
   }
   if (verb == "secret") { return {"set", "list", "delete"}; }
+  if (verb == "queue") { return {"pause", "resume"}; }
   if (verb == "completion") { return {"bash", "zsh", "fish"}; }
   if (verb == "kinds") { return kind_names(); }
   if (verb == "help") { return candidates(words.subspan(1, words.size() - 1), environment); }
-  if (verb == "describe" || verb == "logs" || verb == "why" || verb == "abort" ||
+  if (verb == "describe" || verb == "logs" || verb == "why" || verb == "wait" || verb == "abort" ||
       verb == "delete") {
     const auto project = variable(environment, "METIER_PROJECT");
     return run_names(environment, project.empty() ? "default" : project);

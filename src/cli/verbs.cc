@@ -119,6 +119,7 @@ constexpr std::array kLogsFlags{
     Flag{"--since", 0, "DURATION|TIME", "only lines of the last 30s, 5m, 1h, or since that time"},
     Flag{"--timestamps", 0, "", "when each line was written, in front of it"},
     Flag{"--part", 0, "PART", "one pod or rank of it (worker-1, rank-3), or all"},
+    Flag{"--previous", 0, "", "the attempt before the newest one, of a run that was tried again"},
 };
 constexpr std::array kWaitFlags{
     kProject,
@@ -206,6 +207,8 @@ constexpr std::array<Words, 1> kEnvExamples{"eval \"$(metier env)\""};
 constexpr std::array<Words, 3> kSecretExamples{"metier secret set db:password",
                                                "metier secret set db:password --from-file -",
                                                "metier secret list"};
+constexpr std::array<Words, 3> kQueueExamples{"metier queue", "metier queue pause 'new disks at 5'",
+                                              "metier queue resume"};
 constexpr std::array<Words, 1> kVersionExamples{"metier version"};
 constexpr std::array<Words, 1> kCompletionExamples{
     "metier completion bash > ~/.local/share/bash-completion/completions/metier"};
@@ -286,6 +289,10 @@ constexpr std::array kVerbs{
                kSecretExamples, 1, 3},
               &secret_main,
               "set up"},
+    VerbEntry{{"queue", "[pause [REASON]|resume]", "keep new pods from starting, or let them",
+               kDoctorFlags, kQueueExamples, 0, 2},
+              &queue_main,
+              "set up"},
     VerbEntry{{"doctor", "", "is everything here as it should be? if not, how to mend it",
                kDoctorFlags, kDoctorExamples, 0, 0},
               &doctor_main,
@@ -318,6 +325,14 @@ const VerbEntry* find_verb(std::string_view name) {
 std::string_view absent_verb(std::string_view name) {
   if (name == "schedule") {
     return "schedules are not in this version; call metier run from cron or a systemd timer";
+  }
+  if (name == "shell") {
+    return "a shell inside a run is not in this version; a script (metier run FILE.sh --kind job) "
+           "sees the same environment, volumes and variables";
+  }
+  if (name == "config") {
+    return "there is no configuration file; METIER_SERVER, METIER_DATA, METIER_PROJECT and "
+           "METIER_PYTHON are the settings, and metier doctor says where records are";
   }
   if (name == "workflow") {
     return "workflows are not in this version; call metier run for each step";

@@ -56,6 +56,7 @@ Result<int> build_main(Command& command);
 Result<int> server_main(Command& command);
 Result<int> env_main(Command& command);
 Result<int> secret_main(Command& command);
+Result<int> queue_main(Command& command);
 Result<int> version_main(Command& command);
 Result<int> completion_main(Command& command);
 Result<int> help_main(Command& command);

@@ -46,7 +46,7 @@ struct StopOptions {
   enum class How { graceful, forced, detach };
   How how = How::graceful;
   std::optional<std::chrono::milliseconds> grace;  // else the pod's own
-  std::string reason;  // becomes the status's reason: "AbortedByUser", "Preempted"
+  std::string reason;  // becomes the status's reason: "AbortedByUser", "ThresholdExceeded"
   std::string message;
 };
 

@@ -135,8 +135,7 @@ bool Engine::begins_anew(const Live& live, std::string_view reason) const {
 }
 
 bool is_interruption(std::string_view reason) {
-  return reason == "Preempted" || reason == "Evicted" || reason == "Drained" ||
-         reason == "HostRebooted" || reason == "ShimLost" || reason == "NodeLost";
+  return reason == "HostRebooted" || reason == "ShimLost" || reason == "NodeLost";
 }
 
 JsonObject Engine::facts_of_pods(const Live& live) const {

@@ -323,7 +323,7 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
   for (const char* code : {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing",
                            "DeadlineExceeded", "ClientLost", "ShimLost", "HostRebooted", "NodeLost",
                            "InvalidParameter", "EnvironmentFailed", "RankFailed", "PortTaken",
-                           "Preempted", "ExitCode", "IterationsFailed"}) {
+                           "ExitCode", "IterationsFailed", "Internal", "GangIncomplete"}) {
     const metier::Run run = run_in("error", {{"reason", code}, {"error", "x"}});
     WhyFacts facts;
     facts.run = &run;
@@ -416,9 +416,11 @@ TEST(RunParts, KeepABoundedNumberOfSamples) {
 
 TEST(Why, ReadsTheCauseFromThePods) {
   const metier::Run run = run_in("pending");
+  WhyFacts nothing;
+  nothing.run = &run;
+  EXPECT_EQ(why(nothing).code, "Queued");
   for (const auto& [reason, code] : {std::pair{"SecretMissing", "SecretMissing"},
                                      {"VolumeMissing", "VolumeMissing"},
-                                     {"ImagePullBackOff", "ImageUnknown"},
                                      {"EnvironmentBuilding", "EnvironmentBuilding"},
                                      {"", "Starting"}}) {
     PodStatus pod;

@@ -14,8 +14,7 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"InsufficientPods", "the node runs as many pods as it may", "abort or wait for other runs"},
     {"GangIncomplete", "its pods start together and not all of them fit now",
      "ask for fewer replicas, or wait"},
-    {"QueuePaused", "the queue is paused", "resume the queue"},
-    {"QuotaExceeded", "the project has used its quota", "abort other runs of the project"},
+    {"QueuePaused", "the queue is paused", "let it go on: metier queue resume"},
     {"NeverFits", "it asks for more than this machine has", "ask for less"},
     {"QueueOrder", "it waits behind a run that has waited longer",
      "wait, or abort the one before it: metier get pods"},
@@ -24,8 +23,6 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"EnvironmentBuilding", "its environment is being built", "wait: the next run finds it ready"},
     {"EnvironmentFailed", "its environment could not be built",
      "mend what the message names: --requirements, --python, or the interpreter itself"},
-    {"ImageUnknown", "its image is not known here",
-     "name requirements instead, or build the function"},
     {"PackageMissing", "a package that it imports is not in its environment",
      "add it to --requirements"},
     {"SecretMissing", "it refers to a secret that does not exist",
@@ -40,12 +37,7 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"PortTaken", "a port that it needs is in use", "choose another port, or stop its holder"},
     {"EngineMissing", "the engine that this kind needs is not installed",
      "see what is missing: metier kinds --check"},
-    {"OperatorMissing", "the cluster lacks the operator for this kind",
-     "see what is missing: metier kinds --check"},
     {"NodeLost", "the node or the pod was lost", "run it again"},
-    {"Preempted", "it was stopped to make room for a more urgent run",
-     "run it again; with --retry that happens by itself and is not counted"},
-    {"Evicted", "the node needed its resources", "ask for what it really uses"},
     {"OOMKilled", "it was killed because it used more memory than its limit",
      "give it more: --mem"},
     {"DeadlineExceeded", "it ran longer than its deadline", "give it more time: --timeout"},
@@ -67,12 +59,6 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"ExitCode", "its program ended with a non-zero exit code", "see its log: metier logs"},
     {"Killed", "its process was killed by a signal", "see its log: metier logs"},
     {"AbortedByUser", "somebody aborted it", "run it again"},
-    {"ProcessStuck", "a process did not end after SIGKILL (it hangs in the kernel)",
-     "see the machine's disks and mounts"},
-    {"NotReady", "its readiness probe does not succeed", "see its log: metier logs"},
-    {"CrashLoop", "it ends again and again and is restarted", "see its log: metier logs"},
-    {"StoreUnavailable", "the server cannot write its data",
-     "see the server's log: disk full or broken"},
     {"Internal", "this is a fault of metier, not of your code",
      "please report it, with the server's log"},
     {"AwaitingRetry", "an attempt failed; the next one starts soon", "wait, or abort it"},
@@ -108,6 +94,13 @@ std::string free_text(const Amounts& free, const Amounts& all) {
   return out;
 }
 
+// The flag of `metier run` that asks for so much of a resource.
+std::string flag_of(std::string_view resource, const Quantity& amount) {
+  if (resource == "memory") { return "--mem " + amount.bytes_text(); }
+  if (resource == "cpu") { return "--cpu " + amount.cpu_text(); }
+  return "--gpus " + std::to_string(amount.units());
+}
+
 // "create it: metier secret set X" as a text and a command to copy.
 Fix fix_of(std::string_view text) {
   const auto at = text.rfind(": metier ");
@@ -131,16 +124,20 @@ void name_project(Why& out, const Run& run) {
   if (run.project().empty() || run.project() == "default") { return; }
   for (Fix& fix : out.fixes) {
     if (fix.command.starts_with("metier ") && !fix.command.starts_with("metier kinds") &&
-        !fix.command.contains(" -P ")) {
+        !fix.command.starts_with("metier queue") && !fix.command.contains(" -P ")) {
       fix.command += " -P " + run.project();
     }
   }
 }
 
-std::string_view resource_of(std::string_view code) {
+// What is lacking, by its name among what was asked; empty when the code is of something else.
+std::string_view resource_of(std::string_view code, const Amounts& asked) {
   if (code == "InsufficientCpu") { return "cpu"; }
   if (code == "InsufficientMemory") { return "memory"; }
-  return {};
+  if (code != "InsufficientGpu") { return {}; }
+  const auto gpu = std::ranges::find_if(
+      asked, [](const auto& one) { return one.first.ends_with("/gpu") && one.second.milli() > 0; });
+  return gpu == asked.end() ? std::string_view() : std::string_view(gpu->first);
 }
 
 std::string subject(const Run& run) {
@@ -199,9 +196,6 @@ Why pending(const WhyFacts& facts) {
       message = container->message;
     }
   }
-  if (reason == "CreateContainerConfigError") { reason = "SecretMissing"; }
-  if (reason == "ErrImagePull" || reason == "ImagePullBackOff") { reason = "ImageUnknown"; }
-  if (reason == "CrashLoopBackOff") { reason = "CrashLoop"; }
   if (facts.queue && !scheduled && !facts.queue->code.empty()) {
     reason = facts.queue->code;
     message = facts.queue->reason;
@@ -241,7 +235,7 @@ Why pending(const WhyFacts& facts) {
     }
   }
   if (!message.empty()) { out.facts.emplace_back("the cluster says", message); }
-  const std::string_view resource = resource_of(reason);
+  const std::string_view resource = resource_of(reason, facts.asked);
   if (!resource.empty()) {
     const auto free = facts.health.free.find(resource);
     if (resource == "memory" && facts.peak_memory > 0) {
@@ -250,9 +244,7 @@ Why pending(const WhyFacts& facts) {
            "--mem " +
                Quantity::from_units(facts.peak_memory + facts.peak_memory / 4).bytes_text()});
     } else if (free != facts.health.free.end() && free->second.milli() > 0) {
-      const bool memory = resource == "memory";
-      out.fixes.push_back({"ask for less", memory ? "--mem " + free->second.bytes_text()
-                                                  : "--cpu " + free->second.cpu_text()});
+      out.fixes.push_back({"ask for less", flag_of(resource, free->second)});
     }
     const auto holder =
         std::ranges::find_if(facts.holders, [](const Holder& one) { return !one.uid.empty(); });
@@ -399,23 +391,11 @@ Why why_of(const WhyFacts& facts) {
   out.code = "Running";
   out.sentence = subject(run) + " is running, nothing holds it";
   for (const auto& [name, pod] : facts.pods) {
-    for (const ContainerStatus& container : pod.containers) {
-      if (container.restarts > 0) {
-        out.code = "CrashLoop";
-        out.sentence = subject(run) + " runs, but its container " + container.name +
-                       " was restarted " + std::to_string(container.restarts) + " times";
-      }
-    }
     for (const Condition& condition : pod.conditions) {
       if (condition.status && !condition.message.empty() && condition.type != "PodScheduled" &&
           condition.type != "Ready" && condition.type != "Initialized" &&
           condition.type != "ContainersReady" && condition.type != "EnvironmentReady") {
         out.facts.emplace_back(condition.type, condition.message);
-      }
-      if (condition.type == "Ready" && !condition.status && out.code == "Running" &&
-          !condition.message.empty()) {
-        out.code = "NotReady";
-        out.sentence = subject(run) + " runs but is not ready: " + condition.message;
       }
     }
   }

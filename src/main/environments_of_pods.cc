@@ -26,13 +26,14 @@ std::vector<std::string> texts(const JsonObject& object, std::string_view key) {
   return out;
 }
 
-// Whether a container's program is Python of the pod's environment. MPI's launcher has the runner among its words.
+// Whether a container's program is Python of the pod's environment. The launcher of MPI jobs has the runner among its
+// words.
 bool is_python(const JsonObject& container) {
   std::vector<std::string> words = texts(container, "command");
   for (std::string& word : texts(container, "args")) { words.push_back(std::move(word)); }
   if (words.empty()) { return false; }
   const std::string& program = words.front();
-  if (program == "mpirun") { return std::ranges::find(words, "mlrun") != words.end(); }
+  if (program.ends_with("/metier-mpi")) { return std::ranges::find(words, "mlrun") != words.end(); }
   return program == "mlrun" || program == "dask" || program == "$(METIER_PYTHON)";
 }
 

@@ -146,6 +146,7 @@ class Server final {
     auto tokens = co_await engine_->open_tokens();
     if (!tokens) { co_return fail(std::move(tokens.error())); }
     functions_->forget_strangers();
+    if (auto paused = read_record(pause_file())) { cluster_->pause_queue(true, *paused); }
     auto opened = co_await cluster_->open();
     if (!opened) { co_return fail(std::move(opened.error()).in("cluster")); }
     if (!python_.empty()) {
@@ -372,6 +373,19 @@ class Server final {
         });
   }
 
+  // A paused queue stays paused over a restart: a file says so.
+  std::string pause_file() const { return options_.data + "/queue-paused"; }
+  Result<void> pause_queue(bool paused, const std::string& reason) {
+    if (paused) {
+      METIER_CHECK(write_record(pause_file(), reason));
+    } else if (::unlink(pause_file().c_str()) != 0 && errno != ENOENT) {
+      return fail(errno_error(pause_file(), errno));
+    }
+    cluster_->pause_queue(paused, reason);
+    log_.info(paused ? "queue paused" : "queue resumed", {{"reason", Json(reason)}});
+    return {};
+  }
+
   Async<Result<Ambient>> ambient_of(Resource pod) {
     auto ambient = co_await pod_environments_->ambient(pod);
     if (!ambient) { co_return ambient; }
@@ -500,6 +514,15 @@ class Server final {
                                  {"built", info.built}});
       }
       return Json(std::move(out));
+    };
+    api_->queue = [this] {
+      const Scheduler& scheduler = cluster_->scheduler();
+      return Json(JsonObject{{"paused", scheduler.paused()},
+                             {"reason", scheduler.pause_reason()},
+                             {"waiting", scheduler.waiting()}});
+    };
+    api_->pause_queue = [this](bool paused, const std::string& reason) {
+      return pause_queue(paused, reason);
     };
     api_->secrets_changed = [this](const std::string& project, const std::string& name) {
       engine_->secrets_changed(project);

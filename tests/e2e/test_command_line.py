@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -310,3 +311,12 @@ def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
         process.kill()
         process.wait()
         os.close(master)
+
+
+@pytest.mark.parametrize("word", ["shell", "config", "schedule", "workflow"])
+def test_a_verb_that_is_not_there_yet_is_absent_from_help_and_says_so(server: Server, word: str) -> None:
+    assert re.search(rf"\b{word}\b", server.metier("help").stdout) is None
+    for words in ((word,), ("help", word)):
+        done = server.metier(*words)
+        assert done.returncode == 2, done.stdout
+        assert re.search("not in this version|no configuration file", done.stderr), done.stderr

@@ -47,3 +47,9 @@ def test_every_attribute_of_kafkas_trigger_has_a_row_that_says_what_becomes_of_i
             assert said.strip().startswith("ignored"), name
         elif name not in inside_oauth | other_spelling:
             assert not said.strip().startswith("ignored"), name
+
+
+def test_the_causes_page_is_current_and_every_cause_has_its_test() -> None:
+    page = reference.reference_causes.page()
+    assert (ROOT / "docs/reference/causes.md").read_text() == page
+    assert [line for line in page.splitlines() if line.endswith("| nothing |")] == []

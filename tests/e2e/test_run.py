@@ -292,13 +292,15 @@ def test_logs_since_a_time_and_with_timestamps(server: Server, folder: Path, tmp
     assert "'noon'" in wrong.stderr and "30s" in wrong.stderr
 
 
-def test_each_attempt_is_told_between_its_log_and_the_next(retried: subprocess.Popen[str]) -> None:
+def test_each_attempt_is_told_between_its_log_and_the_next(
+    server: Server, folder: Path, retried: subprocess.Popen[str]
+) -> None:
     said, _ = retried.communicate(timeout=120)
     assert retried.returncode == 0, said
     words = (
         "try 1 is here",
         "RuntimeError: not yet",
-        "! attempt 1 failed (RuntimeError: not yet); the next one starts in 30 s",
+        "! attempt 1 failed (RuntimeError: not yet); the next one starts in 30",
         "attempt 2 of 2 starts",
         "try 2 is here",
         "completed",
@@ -306,3 +308,11 @@ def test_each_attempt_is_told_between_its_log_and_the_next(retried: subprocess.P
     places = [said.find(word) for word in words]
     assert -1 not in places, said
     assert places == sorted(places), said
+    first = re.search(r"flaky  job  (\w{8})", said)
+    assert first, said
+    previous = server.metier("logs", first.group(1), "--previous").stdout
+    assert "try 1 is here" in previous
+    assert "try 2 is here" not in previous
+    assert server.metier("logs", first.group(1), "--previous", "-f").returncode == 2
+    _, document, _ = run(server, folder, "train.py:train", "--kind", "job")
+    assert server.metier("logs", document["metadata"]["uid"], "--previous").returncode == 3

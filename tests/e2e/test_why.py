@@ -13,10 +13,11 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.causes import ENDED, SOURCE, Place, causes_place, processes, processors, refusal, until, write_wheel
-from support.server import BINARY, kill_tree_of, running
+from support.causes import CODE, ENDED, SOURCE, Place, causes_place, processes, processors, refusal, until, write_wheel
+from support.server import BINARY, Server, kill_tree_of, running
 
 ROOT = os.geteuid() == 0
 
@@ -110,6 +111,14 @@ def test_invalid_parameter(place: Place) -> None:
     cause = place.why(run["metadata"]["uid"])
     assert cause.code == "InvalidParameter"
     assert any("n" in value and "abc" in value for value in cause.facts.values())
+
+
+def test_iterations_failed(place: Place) -> None:
+    code, run, errors = place.run("f.py:even", "--kind", "job", "-x", "n=[1, 2, 3]")
+    assert code == 1, errors
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "IterationsFailed"
+    assert "2 of 3" in cause.facts["your code"]
 
 
 def test_handler_missing(place: Place) -> None:
@@ -295,6 +304,34 @@ def settled(place: Place, uid: str) -> str | None:
     return code if code in ("QueueOrder", "Completed") else None
 
 
+def test_a_paused_queue_and_the_fix_followed(place: Place) -> None:
+    def queue(*words: str) -> dict[str, Any]:
+        done = place.server.metier("queue", *words, "-o", "json")
+        assert done.returncode == 0, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    running_on = place.detach("f.py:slow", "--kind", "job", "--cpu", "0.1")
+    until(lambda: "sleeping" in place.server.metier("logs", running_on).stdout or None, "the first line")
+    assert queue() == {"paused": False, "reason": "", "waiting": 0}
+    assert queue("pause", "new disks at five")["paused"] is True
+    uid = place.detach("f.py:ok", "--kind", "job", "--cpu", "0.1")
+    cause = place.waits_for(uid, "QueuePaused")
+    assert cause.facts["the cluster says"] == "the queue is paused: new disks at five"
+    assert "paused (new disks at five), 1 waiting" in place.server.metier("queue").stdout
+    place.server.kill()
+    place.server.start()  # it stays paused, and what ran goes on
+    assert queue()["paused"] is True
+    assert place.why(running_on).code == "Running"
+    assert place.waits_for(uid, "QueuePaused").facts["the cluster says"].endswith("new disks at five")
+    assert place.server.metier("queue", "pasue").returncode == 2
+    done = place.server.metier(*cause.command("metier queue resume")[1:])
+    assert done.returncode == 0, done.stderr
+    assert place.ended(uid) == "completed"
+    assert queue() == {"paused": False, "reason": "", "waiting": 0}
+    place.abort(running_on)
+
+
 def test_a_gang_waits_as_a_whole(place: Place) -> None:
     cores = str(processors(place))
     holder = place.detach("f.py:slow", "--kind", "job", "--cpu", cores, "--name", "holder")
@@ -327,6 +364,54 @@ def test_insufficient_memory_and_the_fix_followed(place: Place) -> None:
     assert code == 0, errors
     place.abort(holder)
     assert place.ended(waiting) == "completed"
+
+
+DEVICES = """
+for name in null zero full random urandom tty; do : >"$0/$name"; mount --bind "/dev/$name" "$0/$name"; done
+mkdir "$0/shm" "$0/pts"
+mount --bind /dev/shm "$0/shm"
+mount --bind /dev/pts "$0/pts"
+ln -s pts/ptmx "$0/ptmx"
+ln -s /proc/self/fd "$0/fd"
+: >"$0/nvidia0"
+: >"$0/nvidia1"
+mount --rbind "$0" /dev
+exec "$@"
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path) -> Iterator[Place]:
+    """A server that sees two GPUs by their device files, in a /dev of its own."""
+    devices, code = tmp_path / "dev", tmp_path / "code"
+    devices.mkdir()
+    code.mkdir()
+    (code / "f.py").write_text(CODE)
+    server = Server(tmp_path / "data")
+    server.wrapper = ["unshare", "--mount", "sh", "-c", DEVICES, str(devices)]
+    try:
+        yield Place(server.start(), code)
+    finally:
+        server.stop()
+        kill_tree_of(str(server.data))
+
+
+@pytest.mark.skipif(not ROOT, reason="a /dev of its own is a mount, which needs root")
+def test_insufficient_gpu_and_the_fix_followed(two_gpus: Place) -> None:
+    holder = two_gpus.detach("f.py:slow", "--kind", "job", "--gpus", "1", "--name", "holder")
+    until(lambda: "sleeping" in two_gpus.server.metier("logs", holder).stdout or None, "the first line")
+    waiting = two_gpus.detach("f.py:ok", "--kind", "job", "--gpus", "2")
+    cause = two_gpus.waits_for(waiting, "InsufficientGpu")
+    assert cause.facts["the cluster says"] == "asks for 2 of nvidia.com/gpu; 1 of 2 is free"
+    assert "holder" in cause.facts["held by"]
+    two_gpus.abort(waiting)
+    code, _, errors = two_gpus.run("f.py:ok", "--kind", "job", *cause.command("--gpus"))
+    assert code == 0, errors
+    waiting = two_gpus.detach("f.py:ok", "--kind", "job", "--gpus", "2")
+    cause = two_gpus.waits_for(waiting, "InsufficientGpu")
+    done = two_gpus.server.metier(*cause.command("metier abort")[1:])
+    assert done.returncode == 0, done.stderr
+    assert two_gpus.ended(waiting) == "completed"
 
 
 def test_secret_missing_and_the_fix_followed(place: Place) -> None:
@@ -451,6 +536,14 @@ def test_a_machine_without_python(no_python: Place) -> None:
         assert done.returncode == 0, done.stderr
         assert "no interpreter needed" in done.stdout + done.stderr
     checked = no_python.server.metier("kinds", "--check", "-o", "json")
+    done = no_python.server.metier(
+        "run", "f.py:ok", "--kind", "mpijob", "--replicas", "2", "-o", "json", cwd=no_python.folder
+    )
+    if shutil.which("mpirun"):
+        assert done.returncode == 5, done.stderr
+        cause = no_python.why(json.loads(done.stdout)["metadata"]["uid"])
+        assert cause.code in ("GangIncomplete", "EnvironmentFailed")
+        assert "there is no Python interpreter" in cause.facts["the cluster says"]
     kinds = {k["kind"]: k for k in json.loads(checked.stdout)["kinds"]}
     assert kinds["job"]["usable"] is True
     assert "apt-get install python3" in kinds["job"]["note"]
@@ -530,9 +623,17 @@ def test_another_project_is_named_in_every_command(place: Place) -> None:
 
 def test_every_cause_has_its_page(place: Place) -> None:
     causes = re.findall(r'^    \{"(\w+)",', (SOURCE / "src/engine/why.cc").read_text(), re.MULTILINE)
-    assert len(causes) > 40
+    assert len(causes) > 30
     unknown = [code for code in causes if place.server.metier("help", code).returncode != 0]
     assert unknown == []
+
+
+def test_every_page_is_of_something_that_is_said() -> None:
+    pages = re.findall(r'Topic\{"(\w+)",', (SOURCE / "src/cli/help.cc").read_text())
+    assert len(pages) > 40
+    files = [*(SOURCE / "src").rglob("*.cc"), *(SOURCE / "src").rglob("*.h"), *(SOURCE / "python").rglob("*.py")]
+    said = "".join(f.read_text() for f in files if f.name != "help.cc" and "test" not in f.name)
+    assert [code for code in pages if f'"{code}"' not in said] == []
 
 
 @pytest.mark.skipif(not ROOT, reason="a small disk is a mount, which needs root")

@@ -28,6 +28,10 @@ import os, signal, sys, time
 def ok(context, n: int = 1):
     context.log_result("n", n)
 
+def even(context, n: int):
+    if n % 2:
+        raise ValueError(f"{n} is odd")
+
 def fail(context):
     raise ValueError("no such luck")
 

@@ -72,7 +72,9 @@ class EmbeddedCluster final : public Cluster {
   Async<Result<void>> close();
   // A secret of `secrets` was set: pods that wait for it go on.
   void secret_changed(const std::string& project, const std::string& name);
-  void pause_queue(bool paused);
+  // Pods that run go on; those that wait, wait until it is resumed. Not kept over a restart: the caller says it again.
+  void pause_queue(bool paused, std::string why = {});
+  const Scheduler& scheduler() const { return scheduler_; }
   // Something that a custom resource's controller gathers has changed outside the store.
   void look_again(const ResourceKey& key) { reconcile_soon(key); }
   // As `reach`, at once.

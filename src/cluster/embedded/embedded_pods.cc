@@ -99,8 +99,8 @@ void EmbeddedCluster::secret_changed(const std::string& project, const std::stri
   unblock({.name_space = project, .kind = "Secret", .name = name});
 }
 
-void EmbeddedCluster::pause_queue(bool paused) {
-  scheduler_.pause(paused);
+void EmbeddedCluster::pause_queue(bool paused, std::string why) {
+  scheduler_.pause(paused, std::move(why));
   schedule_soon();
 }
 

@@ -353,7 +353,11 @@ std::vector<Placement> Scheduler::place() {
 std::optional<WaitCause> Scheduler::cause(const std::string& id) const {
   const auto found = waiting_.find(id);
   if (found == waiting_.end()) { return std::nullopt; }
-  if (paused_) { return WaitCause{.code = "QueuePaused", .reason = "the queue is paused"}; }
+  if (paused_) {
+    return WaitCause{
+        .code = "QueuePaused",
+        .reason = "the queue is paused" + (pause_reason_.empty() ? "" : ": " + pause_reason_)};
+  }
   const auto& waits = found->second;
   if (!waits.bucket.empty()) { return buckets_.at(waits.bucket).cause; }
   const auto& gang = gangs_.at(waits.request.gang);

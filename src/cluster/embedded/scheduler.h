@@ -76,7 +76,13 @@ class Scheduler final {
   void set_gang(const std::string& gang, int min_member);
   // The pod ended or is gone: releases what it holds, or leaves the queue.
   void remove(const std::string& id);
-  void pause(bool paused) { paused_ = paused; }
+  // Nothing is placed while it is paused; `why` is what waiting pods are told.
+  void pause(bool paused, std::string why = {}) {
+    paused_ = paused;
+    pause_reason_ = std::move(why);
+  }
+  bool paused() const { return paused_; }
+  const std::string& pause_reason() const { return pause_reason_; }
 
   // Gives what can start now, in the order of the queue; it holds its requests from here on. All members of
   // a gang come next to each other.
@@ -163,6 +169,7 @@ class Scheduler final {
   std::map<std::string, int> gang_passed_;
   std::uint64_t next_ = 1;
   bool paused_ = false;
+  std::string pause_reason_;
 };
 
 }  // namespace metier

@@ -186,6 +186,16 @@ TEST(Scheduler, GivesDevicesByNumberAndTakesThemBack) {
   EXPECT_THAT(next.at(0).devices.at("nvidia.com/gpu"), ElementsAre(1));
 }
 
+TEST(Scheduler, RunsNoMorePodsAtOnceThanTheNodeMay) {
+  Scheduler scheduler(node(8, 100, 0, 2));
+  for (const char* id : {"a", "b", "c"}) { scheduler.add(pod(id, 100)); }
+  EXPECT_THAT(ids(scheduler.place()), ElementsAre("a", "b"));
+  EXPECT_EQ(scheduler.cause("c")->code, "InsufficientPods");
+  EXPECT_EQ(scheduler.cause("c")->reason, "asks for 1 of pods; 0 of 2 is free");
+  scheduler.remove("a");
+  EXPECT_THAT(ids(scheduler.place()), ElementsAre("c"));
+}
+
 TEST(Scheduler, AdoptsWhatRanBeforeEvenWhenTheNodeShrank) {
   Scheduler scheduler(node(1, 100));
   scheduler.set_gang("g", 2);
@@ -217,10 +227,11 @@ TEST(Scheduler, TellsPositionAndHolders) {
 
 TEST(Scheduler, PlacesNothingWhilePaused) {
   Scheduler scheduler(node(2, 100));
-  scheduler.pause(true);
+  scheduler.pause(true, "new disks");
   scheduler.add(pod("a", 100));
   EXPECT_THAT(scheduler.place(), IsEmpty());
   EXPECT_EQ(scheduler.cause("a")->code, "QueuePaused");
+  EXPECT_EQ(scheduler.cause("a")->reason, "the queue is paused: new disks");
   scheduler.pause(false);
   EXPECT_EQ(scheduler.place().size(), 1U);
 }

@@ -238,8 +238,7 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
     const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(
         now - (pod->status.finished == Time{} ? now : pod->status.finished));
     const bool interrupted = pod->status.reason == "HostRebooted" ||
-                             pod->status.reason == "ShimLost" || pod->status.reason == "NodeLost" ||
-                             pod->status.reason == "Preempted";
+                             pod->status.reason == "ShimLost" || pod->status.reason == "NodeLost";
     if (interrupted || age >= kRetryAfter) {
       out.remove.push_back(key_of(*pod->resource));
     } else {
