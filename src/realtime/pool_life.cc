@@ -9,6 +9,7 @@
 #include <csignal>
 
 #include "realtime/pool_worker.h"
+#include "realtime/worker_loss.h"
 #include "realtime/worker_pool.h"
 
 namespace metier::realtime {
@@ -138,6 +139,11 @@ void WorkerPool::lost(Worker& worker, std::string_view why, bool trust_claims) {
                            worker.ring->revoke({slot, flight.generation});
     finish(worker, slot);
     if (flight.sink != nullptr) { left.push_back({flight, !untouched}); }
+  }
+  for (AckListener* listener : ack_listeners_) {
+    if (auto* told = dynamic_cast<WorkerLossListener*>(listener)) {
+      told->worker_lost(worker.index);
+    }
   }
   std::ranges::sort(
       left, [](const Left& a, const Left& b) { return a.flight.pushed_ns > b.flight.pushed_ns; });

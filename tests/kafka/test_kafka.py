@@ -191,6 +191,29 @@ async def handler(context, event):
     assert again.stop() == 0
 
 
+def test_a_worker_that_is_killed_before_it_acknowledged_loses_nothing(
+    broker: Broker, consume: Any, seen: Seen, group: str
+) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 20)
+    source = """
+import os
+import nuclio_sdk
+OUT = os.open(os.environ["OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+async def handler(context, event):
+    os.write(OUT, f"{event.shard_id} {event.offset} x {os.getpid()}\\n".encode())
+    if event.offset in (9, 29):
+        await context.platform.explicit_ack(nuclio_sdk.QualifiedOffset.from_event(event))
+"""
+    consume(broker.address, topic, group, source, explicitAckMode="explicitOnly", numWorkers=2)
+    seen.wait(20)
+    until(lambda: broker.committed(topic, group) == [10], what="the first acknowledgement")
+    os.kill(seen.rows()[-1][3], signal.SIGKILL)
+    broker.produce(topic, 10, first=20)
+    until(lambda: broker.committed(topic, group) == [30], what="its successor's acknowledgement")
+    assert seen.offsets()[0] == [*range(20), *range(10, 30)]  # what nobody had acknowledged, before what came later
+
+
 def test_no_ack_in_a_response(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
     topic = broker.topic()
     broker.produce(topic, 10)

@@ -34,7 +34,16 @@ struct TopicPartition {
   auto operator<=>(const TopicPartition&) const = default;
 };
 
-class KafkaConsumer final : public Watched {
+// Where a partition's records come from.
+class KafkaSource {
+ public:
+  virtual ~KafkaSource() = default;
+  // What is there, at most so much; nothing is waited for.
+  virtual void read(rd_kafka_queue_t* queue, std::vector<KafkaMessage>& into,
+                    std::size_t at_most) = 0;
+};
+
+class KafkaConsumer final : public Watched, public KafkaSource {
  public:
   struct Calls {
     std::function<void()> ready;  // something may be there: `serve`, then the partitions' queues
@@ -50,7 +59,7 @@ class KafkaConsumer final : public Watched {
   void serve();  // events of the group: calls come from here
   // The partition's own queue: nothing of it is read ahead of `read`, so that it waits at the broker while workers are busy.
   KafkaQueue queue_of(const TopicPartition& partition);
-  void read(rd_kafka_queue_t* queue, std::vector<KafkaMessage>& into, std::size_t at_most);
+  void read(rd_kafka_queue_t* queue, std::vector<KafkaMessage>& into, std::size_t at_most) override;
   void assign(const std::vector<TopicPartition>& partitions);
   void unassign(const std::vector<TopicPartition>& partitions);
   // Committed within the commit interval, and before a partition is given away.

@@ -13,6 +13,7 @@
 #include "realtime/triggers/kafka/consumer.h"
 #include "realtime/triggers/kafka/options.h"
 #include "realtime/triggers/kafka/partition.h"
+#include "realtime/worker_loss.h"
 
 namespace metier::realtime {
 namespace {
@@ -22,7 +23,10 @@ using std::chrono::milliseconds;
 constexpr auto kStoreEvery = milliseconds(100);
 constexpr auto kCloseWithin = std::chrono::seconds(5);
 
-class KafkaTrigger final : public Trigger, public AckListener, public PartitionOwner {
+class KafkaTrigger final : public Trigger,
+                           public AckListener,
+                           public WorkerLossListener,
+                           public PartitionOwner {
  public:
   KafkaTrigger(const TriggerSite& site, KafkaOptions options)
       : loop_(site.loop),
@@ -100,6 +104,19 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
       return;
     }
     if (found->second->leaving) { settle(); }
+  }
+
+  void worker_lost(int lane) noexcept override {
+    bool any = false;
+    for (auto& [where, partition] : partitions_) {
+      if (!partition->worker_lost(lane)) { continue; }
+      any = true;
+      log_.warn("a worker ended before it acknowledged, its records are delivered again",
+                {{"topic", Json(where.topic)}, {"partition", Json(where.partition)}});
+    }
+    if (!any) { return; }
+    settle_soon();
+    loop_.post([this] { pump(); });
   }
 
   // ---- of its partitions
@@ -189,6 +206,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     std::vector<ResponseSink*> sinks;
     while (events.size() < size && partition.waiting() > 0) {
       Record* record = partition.next(*consumer_);
+      if (record == nullptr) { break; }
       if (record->deliveries > 0) { ++again_; }
       partition.sent(*record);
       events.push_back(&record->event);

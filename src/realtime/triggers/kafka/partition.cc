@@ -7,6 +7,8 @@ namespace {
 
 constexpr std::size_t kReadAtOnce = 64;
 
+std::size_t size_of(const Record& record) { return record.message->len + record.message->key_len; }
+
 }  // namespace
 
 void Record::head(const ResponseHead& head) noexcept {
@@ -72,17 +74,22 @@ std::unique_ptr<Record> Partition::fresh(KafkaMessage message) {
   return record;
 }
 
-Record* Partition::next(KafkaConsumer& consumer) {
-  if (leaving || stopped || records_.size() >= kUnacked) { return nullptr; }
-  if (waiting() == 0 && maybe) { read_more(consumer, 1); }
+Record* Partition::next(KafkaSource& source) {
+  if (leaving || stopped) { return nullptr; }
+  while (next_ < static_cast<int>(records_.size()) &&
+         records_[static_cast<std::size_t>(next_)]->state != Record::State::waiting) {
+    ++next_;  // only some of those before it came back
+  }
+  if (waiting() == 0 && maybe) { read_more(source, 1); }
   return next_ < static_cast<int>(records_.size()) ? records_[static_cast<std::size_t>(next_)].get()
                                                    : nullptr;
 }
 
-void Partition::read_more(KafkaConsumer& consumer, std::size_t until) {
+void Partition::read_more(KafkaSource& source, std::size_t until) {
   while (waiting() < until) {
+    if (records_.size() >= kUnacked || unacked_bytes_ >= kUnackedBytes) { return; }
     read_.clear();
-    consumer.read(queue_.get(), read_, std::max<std::size_t>(kReadAtOnce, until - waiting()));
+    source.read(queue_.get(), read_, std::max<std::size_t>(kReadAtOnce, until - waiting()));
     if (read_.empty()) {
       maybe = false;
       return;
@@ -98,6 +105,8 @@ void Partition::sent(Record& record) {
   record.state = Record::State::in_flight;
   record.outcome = Outcome::answered;
   record.no_ack = false;
+  record.acked = false;
+  record.delivery = ++deliveries_;
   record.event.lane = lane;
   ++in_flight_;
   ++next_;
@@ -112,7 +121,7 @@ void Partition::again(Record& record) {
 void Partition::ended(Record& record, How how) {
   --in_flight_;
   const std::int64_t offset = record.event.offset;
-  const bool acked = offset <= acked_through_;
+  const bool acked = record.acked;
   const bool failed = record.outcome == Outcome::raised || how == How::exhausted;
   if (how == How::again && !acked) {
     // In order: what was sent behind it failed as well, or waits already.
@@ -136,9 +145,9 @@ void Partition::ended(Record& record, How how) {
     const bool waits = owner_.acks() == ExplicitAck::explicit_only ||
                        (owner_.acks() == ExplicitAck::enable && record.no_ack);
     if (waits && !acked && how == How::answered) {
-      record.state = Record::State::unacked;
-      record.message.reset();
+      record.state = Record::State::unacked;  // its message stays: its worker may end before
       ++unacked_;
+      unacked_bytes_ += size_of(record);
     } else {
       record.state = Record::State::done;
     }
@@ -149,18 +158,51 @@ void Partition::ended(Record& record, How how) {
 
 bool Partition::acknowledge(std::int64_t offset) {
   bool any = offset < position_;
-  for (int i = 0; i < next_; ++i) {
-    Record& record = *records_[static_cast<std::size_t>(i)];
-    if (record.event.offset > offset) { break; }
+  std::uint64_t before = 0;  // what was delivered later is not what the worker means
+  for (const auto& record : records_) {
+    if (record->event.offset > offset) { break; }
+    if (record->state != Record::State::waiting) { before = record->delivery; }
+  }
+  for (const auto& record : records_) {
+    if (record->event.offset > offset) { break; }
+    if (record->state == Record::State::waiting || record->delivery > before) { continue; }
     any = true;
-    acked_through_ = record.event.offset;  // one that still runs is finished when it ends
-    if (record.state == Record::State::unacked) {
-      --unacked_;
-      record.state = Record::State::done;
+    record->acked = true;  // one that still runs is finished when it ends
+    if (record->state == Record::State::unacked) {
+      no_longer_unacked(*record, Record::State::done);
     }
   }
   trim();
   return any;
+}
+
+void Partition::no_longer_unacked(Record& record, Record::State state) {
+  --unacked_;
+  unacked_bytes_ -= size_of(record);
+  record.state = state;
+}
+
+bool Partition::worker_lost(int lane) {
+  Record* oldest = nullptr;
+  bool runs = false;
+  int index = 0;
+  for (const auto& record : records_) {
+    if (record->event.lane == lane && record->state == Record::State::in_flight) { runs = true; }
+    if (record->event.lane == lane && record->state == Record::State::unacked) {
+      no_longer_unacked(*record, Record::State::waiting);
+      next_ = std::min(next_, index);
+      if (oldest == nullptr) { oldest = record.get(); }
+    }
+    ++index;
+  }
+  if (oldest == nullptr) { return false; }
+  // What ended the worker is what ran; where nothing did, it may be the oldest one.
+  if (!runs && ++oldest->deliveries >= kDeliveries) {
+    owner_.say("a record is passed over: no handler finished it", *this, oldest->event.offset);
+    oldest->state = Record::State::done;
+    trim();
+  }
+  return true;
 }
 
 void Partition::trim() {
@@ -169,7 +211,7 @@ void Partition::trim() {
     records_.front()->message.reset();
     if (spare_.size() < kReadAtOnce) { spare_.push_back(std::move(records_.front())); }
     records_.pop_front();
-    --next_;
+    next_ = std::max(0, next_ - 1);
   }
 }
 

@@ -39,20 +39,23 @@ struct Record final : ResponseSink {
   State state = State::waiting;
   Outcome outcome = Outcome::answered;
   bool no_ack = false;
+  bool acked = false;          // while it was with a handler
+  std::uint64_t delivery = 0;  // which of the partition's deliveries brought it to its handler
   int deliveries = 0;
 };
 
 class Partition final {
  public:
   static constexpr int kDeliveries = 3;
-  static constexpr std::size_t kUnacked = 1'000'000;
+  // So much may wait for explicit acknowledgements; then no more is read.
+  static constexpr std::size_t kUnacked = 1'000'000, kUnackedBytes = 256 << 20;
 
   Partition(PartitionOwner& owner, TopicPartition where, KafkaQueue queue);
 
   const TopicPartition& where() const { return where_; }
   // The next record to give to a handler, read from the consumer when there is none here; null: there is none now.
-  Record* next(KafkaConsumer& consumer);
-  void read_more(KafkaConsumer& consumer,
+  Record* next(KafkaSource& source);
+  void read_more(KafkaSource& source,
                  std::size_t until);  // so that so many wait, when there are
   void sent(Record& record);          // it is with a handler
   int in_flight() const { return in_flight_; }
@@ -60,9 +63,13 @@ class Partition final {
   enum class How { answered, again, exhausted };
   void ended(Record& record, How how);
   bool is_first(const Record& record) const;  // of those with a handler
-  // Explicit: every delivered offset up to `offset` is finished. False: nothing of it was delivered here.
+  // Explicit: every offset up to `offset` that was delivered before it is finished; what waits to be delivered again is not. False:
+  // nothing of it was delivered here.
   bool acknowledge(std::int64_t offset);
   bool has_unacked() const { return unacked_ > 0; }
+  // The worker of a lane has ended: nobody acknowledges what it had answered, so that is delivered again, at most kDeliveries times.
+  // Told before what it had in flight fails. False: there was nothing.
+  bool worker_lost(int lane);
   const std::deque<std::unique_ptr<Record>>& records() const { return records_; }
   std::int64_t position() const { return position_; }
   // What may be committed (the next offset to read), when it has moved since the last time.
@@ -79,6 +86,7 @@ class Partition final {
  private:
   std::unique_ptr<Record> fresh(KafkaMessage message);
   void again(Record& record);
+  void no_longer_unacked(Record& record, Record::State state);
   void trim();
 
   PartitionOwner& owner_;
@@ -88,11 +96,12 @@ class Partition final {
       records_;  // in order of offsets; the first is the oldest unfinished
   std::vector<std::unique_ptr<Record>> spare_;
   std::vector<KafkaMessage> read_;
-  int next_ = 0;  // index in records_ of the first that was not delivered
+  int next_ = 0;  // index in records_: all that wait to be delivered are there or behind it
   int in_flight_ = 0, unacked_ = 0;
+  std::size_t unacked_bytes_ = 0;
+  std::uint64_t deliveries_ = 0;
   int tries_ = 0;                                // of onFailure: retry
   std::int64_t position_ = -1, committed_ = -1;  // next offset after the finished ones
-  std::int64_t acked_through_ = -1;
 };
 
 }  // namespace metier::realtime
