@@ -112,7 +112,7 @@ def test_nothing_stays_on_the_host_as_an_ordinary_user(
     base: Path, started_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = 1000
-    # Root's own folders are closed to others, and with them a binary that was built there.
+    # Root's own folders are closed to others, and with them a binary and an interpreter that were built there.
     monkeypatch.setattr("support.server.BINARY", shutil.copy(BINARY, base / "metier"))
     prepare(base, user)
     (base / "data").mkdir()
@@ -120,5 +120,5 @@ def test_nothing_stays_on_the_host_as_an_ordinary_user(
     probe = subprocess.run(["unshare", "-Urm", "true"], user=user, group=user, capture_output=True)
     if probe.returncode != 0:
         pytest.skip("this host lets no ordinary user make a mount namespace")
-    with running(base / "data", user=user) as server:
+    with running(base / "data", user=user, python="/usr/bin/python3") as server:
         check(server, base, started_by)
