@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -91,6 +92,35 @@ std::string where(const std::string& process, int pid, int rank, const std::stri
                                      : "waits in the kernel: " + wait;
 }
 
+// When a process began, in clock ticks since boot; empty when it is gone.
+std::string begin_of(const std::string& process) {
+  const auto text = text_of(process + "/stat");
+  std::istringstream words(text.substr(std::min(text.rfind(')') + 1, text.size())));
+  std::string word;
+  for (int field = 3; field <= 22 && words >> word; ++field) {}
+  return words ? word : std::string();
+}
+
+// Ranks by what they wrote of themselves: as an ordinary user each process has a user namespace of its own, and the
+// environment of one is closed to the others.
+void add_told(const std::string& folder, std::map<int, std::string>& ranks) {
+  DIR* files = ::opendir(folder.c_str());
+  while (const dirent* entry = files == nullptr ? nullptr : ::readdir(files)) {
+    int rank = 0, end = 0;
+    if (std::sscanf(entry->d_name, "rank-%d.pid%n", &rank, &end) != 1 || end == 0 ||
+        entry->d_name[end] != '\0' || ranks.contains(rank)) {
+      continue;
+    }
+    std::istringstream told(text_of(folder + "/" + entry->d_name));
+    int pid = 0;
+    std::string begin;
+    if (!(told >> pid >> begin) || pid <= 1) { continue; }
+    const auto process = "/proc/" + std::to_string(pid);
+    if (begin_of(process) == begin) { ranks[rank] = where(process, pid, rank, folder); }
+  }
+  if (files != nullptr) { ::closedir(files); }
+}
+
 }  // namespace
 
 int stacks_main() {
@@ -110,6 +140,7 @@ int stacks_main() {
     ranks[std::atoi(rank.c_str())] = where(process, pid, std::atoi(rank.c_str()), folder);
   }
   if (proc != nullptr) { ::closedir(proc); }
+  add_told(folder, ranks);
   for (const auto& [rank, text] : ranks) { std::printf("rank %d: %s\n", rank, text.c_str()); }
   return 0;
 }

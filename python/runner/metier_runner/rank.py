@@ -94,10 +94,13 @@ def _show_stacks() -> None:
     journal = os.environ.get("METIER_JOURNAL", "")
     try:
         if journal:
-            folder = os.path.dirname(journal)
-            target = open(os.path.join(folder, f"stack.rank-{os.environ.get('METIER_RANK', '0')}"), "w")  # noqa: SIM115
+            folder, rank = os.path.dirname(journal), os.environ.get("METIER_RANK", "0")
+            target = open(os.path.join(folder, f"stack.rank-{rank}"), "w")  # noqa: SIM115
             faulthandler.register(number, file=target, all_threads=True)
             _kept.append(target)
+            # Which process this is, and since when: its environment may be closed to who asks.
+            with open("/proc/self/stat") as own, open(os.path.join(folder, f"rank-{rank}.pid"), "w") as told:
+                told.write(f"{os.getpid()} {own.read().rpartition(')')[2].split()[19]}\n")
     except (OSError, ValueError, RuntimeError):
         pass  # why then says less
 
