@@ -49,7 +49,13 @@ def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path
     )
     assert code == 3, "no such project"
     code, fourth, errors = run(server, folder, "count.py:warm", *WARM)
-    assert code == 0, errors  # also when it was submitted before the loss was seen: none of its code had begun
+    if code != 0:  # submitted before the loss was seen: submitted anew by itself, unless its code had begun
+        assert "ServerLost" in errors, errors
+        uid = fourth["metadata"]["uid"]
+        events = server.call("GET", f"/api/metier/v1/runs/{uid}/timeline?project=default").json()["events"]
+        assert {e["detail"]["name"] for e in events if e["what"] == "phase"} & {"import", "user"}, "it had not begun"
+        code, fourth, errors = run(server, folder, "count.py:warm", *WARM)
+    assert code == 0, errors
     assert len(servers(server)) == 2
 
 
