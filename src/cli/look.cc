@@ -149,9 +149,13 @@ Result<int> watch_runs(Command& command, const std::string& query, const Table& 
       }
     }
     for (const auto& uid : changed) {
-      METIER_TRY(found, command.session.get(fmt::format("/api/v1/projects/{}/runs?iter=no&uid={}{}",
-                                                        command.project, uid, query)));
-      const auto* runs = items_of(found, {"runs"});
+      auto found = command.session.get(
+          fmt::format("/api/v1/projects/{}/runs?iter=no&uid={}{}", command.project, uid, query));
+      if (!found) {
+        if (found.error().kind == ErrorKind::cancelled) { break; }  // Ctrl-C: the loop ends too
+        return fail(std::move(found).error());
+      }
+      const auto* runs = items_of(*found, {"runs"});
       for (const auto& run : runs == nullptr ? JsonArray{} : *runs) {
         if (run.is_object()) { show_run(command, run.as_object(), form, widths); }
       }
