@@ -74,6 +74,9 @@ class AckListener {
   virtual ~AckListener() = default;
   virtual void acknowledge(std::string_view topic, std::int32_t partition,
                            std::int64_t offset) noexcept = 0;
+  // A worker ends: nobody will acknowledge what it had answered and not acknowledged. Told before its events in flight
+  // fail; nothing is delivered to that lane meanwhile.
+  virtual void worker_lost(int /*lane*/) noexcept {}
 };
 
 class EventTarget {

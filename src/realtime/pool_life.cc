@@ -9,7 +9,6 @@
 #include <csignal>
 
 #include "realtime/pool_worker.h"
-#include "realtime/worker_loss.h"
 #include "realtime/worker_pool.h"
 
 namespace metier::realtime {
@@ -140,11 +139,7 @@ void WorkerPool::lost(Worker& worker, std::string_view why, bool trust_claims) {
     finish(worker, slot);
     if (flight.sink != nullptr) { left.push_back({flight, !untouched}); }
   }
-  for (AckListener* listener : ack_listeners_) {
-    if (auto* told = dynamic_cast<WorkerLossListener*>(listener)) {
-      told->worker_lost(worker.index);
-    }
-  }
+  for (AckListener* listener : ack_listeners_) { listener->worker_lost(worker.index); }
   std::ranges::sort(
       left, [](const Left& a, const Left& b) { return a.flight.pushed_ns > b.flight.pushed_ns; });
   for (const Left& entry : left) {  // the oldest ends at the front of the queue

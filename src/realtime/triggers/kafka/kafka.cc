@@ -13,7 +13,6 @@
 #include "realtime/triggers/kafka/consumer.h"
 #include "realtime/triggers/kafka/options.h"
 #include "realtime/triggers/kafka/partition.h"
-#include "realtime/worker_loss.h"
 
 namespace metier::realtime {
 namespace {
@@ -23,10 +22,7 @@ using std::chrono::milliseconds;
 constexpr auto kStoreEvery = milliseconds(100);
 constexpr auto kCloseWithin = std::chrono::seconds(5);
 
-class KafkaTrigger final : public Trigger,
-                           public AckListener,
-                           public WorkerLossListener,
-                           public PartitionOwner {
+class KafkaTrigger final : public Trigger, public AckListener, public PartitionOwner {
  public:
   KafkaTrigger(const TriggerSite& site, KafkaOptions options)
       : loop_(site.loop),
