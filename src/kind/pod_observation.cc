@@ -67,6 +67,13 @@ std::vector<ObservedPod> pods_in(std::span<const ResourceStatus> resources, std:
   return out;
 }
 
+bool began_after_failure(std::span<const ResourceStatus> pods, const ResourceStatus& service) {
+  const auto failed = from_iso(string_at(service.status, "failedAt"));
+  return failed && std::ranges::any_of(pods_in(pods), [&](const ObservedPod& pod) {
+           return pod.status.started > *failed;
+         });
+}
+
 std::optional<Failure> failure_of(const ObservedPod& pod) {
   if (pod.status.phase != PodPhase::failed) { return std::nullopt; }
   const ContainerStatus* first = nullptr;

@@ -137,7 +137,7 @@ class DaskKind final : public Kind {
     });
     if (cluster != nullptr) {
       seen.progress = progress_of(*cluster);
-      of_cluster(subject, *cluster, begin_of(own), seen);
+      of_cluster(subject, *cluster, own, seen);
     }
     return seen;
   }
@@ -153,19 +153,10 @@ class DaskKind final : public Kind {
     return out.empty() ? Json() : Json(std::move(out));
   }
 
-  // When the handler's pod began; nothing before that.
-  static std::optional<Time> begin_of(std::span<const ResourceStatus> own) {
-    std::optional<Time> begin;
-    for (const ObservedPod& pod : pods_in(own)) {
-      if (pod.status.started != Time{}) { begin = pod.status.started; }
-    }
-    return begin;
-  }
-
   // What happens to the cluster happens to its runs: one that cannot start keeps none waiting, and a handler whose
   // scheduler is gone has an error of the scheduler's. A handler that began after the failure opens the cluster again.
   static void of_cluster(const Subject& subject, const ResourceStatus& cluster,
-                         std::optional<Time> begin, Observation& seen) {
+                         std::span<const ResourceStatus> own, Observation& seen) {
     if (subject.run == nullptr || is_terminal(subject.run->state())) { return; }
     const std::string_view state = string_at(cluster.status, "state");
     const std::string reason(string_at(cluster.status, "reason"));
@@ -173,8 +164,7 @@ class DaskKind final : public Kind {
     const std::string opened(string_at(cluster.status, "openedBy"));
     const std::string mine = resource_name(subject.run->name(), subject.run->uid(),
                                            subject.run->iteration(), subject.attempt);
-    const auto failed_at = from_iso(string_at(cluster.status, "failedAt"));
-    const bool of_another = opened != mine && begin && failed_at && *begin > *failed_at;
+    const bool of_another = opened != mine && began_after_failure(own, cluster);
     const bool failed =
         state == "Failed" && !of_another &&
         (seen.state == RunState::running || seen.state == RunState::error || opened == mine);

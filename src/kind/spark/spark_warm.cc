@@ -73,11 +73,7 @@ void of_server(const Subject& subject, const ResourceStatus& connect,
   }
   const std::string mine = resource_name(subject.run->name(), subject.run->uid(),
                                          subject.run->iteration(), subject.attempt);
-  const auto failed_at = from_iso(string_at(connect.status, "failedAt"));
-  const bool came_after = std::ranges::any_of(pods_in(own), [&](const ObservedPod& pod) {
-    return failed_at && pod.status.started > *failed_at;
-  });
-  const bool waits = (seen.state == RunState::pending || came_after) &&
+  const bool waits = (seen.state == RunState::pending || began_after_failure(own, connect)) &&
                      string_at(connect.status, "openedBy") != mine;
   if (waits) { return; }
   seen.state = RunState::error;
