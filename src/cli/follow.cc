@@ -112,9 +112,7 @@ class Attempts final {
   // Its log is read as far as it goes. True when there is more to read: its rest, or the next attempt's log.
   bool ended(const JsonObject& run) {
     const auto* status = object_in(run, "status");
-    const auto* spec = object_in(run, "spec");
-    const auto* retry = spec == nullptr ? nullptr : object_in(*spec, "retry");
-    most_ = 1 + (retry == nullptr ? 0 : int_in(*retry, "count").value_or(0));
+    most_ = 1 + retries_of(run);
     const auto* lost = status == nullptr ? nullptr : array_in(*status, "retries");
     if (lost == nullptr || static_cast<std::int64_t>(lost->size()) < now_) { return false; }
     if (!std::exchange(over_, true)) { return true; }
@@ -156,6 +154,12 @@ InterruptCounter::InterruptCounter() : saved_(std::make_unique<Saved>()) {
 }
 InterruptCounter::~InterruptCounter() { ::sigaction(SIGINT, &saved_->before, nullptr); }
 int InterruptCounter::count() const { return interrupts_seen; }
+
+std::int64_t retries_of(const JsonObject& run) {
+  const auto* spec = object_in(run, "spec");
+  const auto* retry = spec == nullptr ? nullptr : object_in(*spec, "retry");
+  return retry == nullptr ? 0 : int_in(*retry, "count").value_or(0);
+}
 
 Result<JsonObject> read_run(Command& command, const std::string& project, const std::string& uid) {
   METIER_TRY(answer, command.session.get(run_path(project, uid) + "?format=full"));

@@ -28,6 +28,8 @@ struct FollowOptions {
 Result<Followed> follow_run(Command& command, const std::string& project, const std::string& uid,
                             const FollowOptions& options);
 Result<JsonObject> read_run(Command& command, const std::string& project, const std::string& uid);
+// How often a run may be tried again: spec.retry.count.
+std::int64_t retries_of(const JsonObject& run);
 Result<void> abort_run(Command& command, const std::string& project, const std::string& uid);
 
 // Counts SIGINT while it lives.

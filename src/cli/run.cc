@@ -184,12 +184,6 @@ void show_cause(Command& command, const std::string& uid) {
   }
 }
 
-bool is_retried(const JsonObject& run) {
-  const auto* spec = object_in(run, "spec");
-  const auto* retry = spec == nullptr ? nullptr : object_in(*spec, "retry");
-  return retry != nullptr && int_in(*retry, "count").value_or(0) > 0;
-}
-
 // The end of a run in the foreground: what came out, and the exit code.
 int conclude(Command& command, const Submission& submission, const JsonObject& run,
              std::chrono::steady_clock::time_point began) {
@@ -486,7 +480,7 @@ Result<int> run_main(Command& command) {
                                   {.to = document ? LogOutput::To::err : LogOutput::To::out,
                                    .holds = LogOutput::Holds::yes,
                                    .part = {},
-                                   .attempts = is_retried(*submitted)}));
+                                   .attempts = retries_of(*submitted) > 0}));
   if (followed.ending == Ending::detached) {
     screen.say(fmt::format("! detached: {} goes on. metier logs -f {}", name_of(submission.run),
                            short_uid(uid)));

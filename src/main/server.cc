@@ -257,8 +257,12 @@ class Server final {
     co_return "http://127.0.0.1:" + text;
   }
 
+  static std::string forced() {  // what METIER_FORCE says, README.md
+    const char* words = std::getenv("METIER_FORCE");
+    return words != nullptr ? words : "";
+  }
+
   Result<void> make_cluster() {
-    const char* force = std::getenv("METIER_FORCE");
     python_ = default_python(options_.python);
     environments_ = std::make_unique<Environments>(
         executor_, Environments::Options{
@@ -277,7 +281,7 @@ class Server final {
     driver.shim = lib_ + "/metier-shim";
     driver.runner = lib_;
     if (const char* preload = std::getenv("METIER_PRELOAD")) { driver.preload = preload; }
-    driver.force = force != nullptr ? force : "";
+    driver.force = forced();
     driver.log = log_;
 #ifdef METIER_FAILPOINTS_ENABLED
     if (const char* armed = std::getenv("METIER_SHIM_FAILPOINT")) {
@@ -341,7 +345,6 @@ class Server final {
   }
 
   void make_functions() {
-    const char* force = std::getenv("METIER_FORCE");
     const std::size_t colon = options_.listen.rfind(':');
     functions_ = std::make_unique<FunctionsOfNode>(
         executor_, store_->objects(), *client_,
@@ -361,7 +364,7 @@ class Server final {
                   return sha256_hex(engine_->tokens().token("", name)).substr(0, 32);
                 },
             .look_again = [this](const ResourceKey& key) { cluster_->look_again(key); },
-            .all_cpus_are_free = force != nullptr && std::string_view(force).contains("free-cpus"),
+            .all_cpus_are_free = forced().contains("free-cpus"),
             .log = log_});
     for (auto& [name, socket] : held_) { functions_->adopt(name, std::move(socket)); }
     held_.clear();
