@@ -167,25 +167,31 @@ def handler(context, events):
     until(lambda: broker.committed(topic, group, 3) == [95] * 3, what="the commits")
 
 
-def test_explicit_acknowledgement(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
-    topic = broker.topic()
-    broker.produce(topic, 100)
-    source = """
+# Acknowledges the records of some offsets, which replace OFFSETS.
+ACKNOWLEDGES = """
 import os
 import nuclio_sdk
 OUT = os.open(os.environ["OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 async def handler(context, event):
     os.write(OUT, f"{event.shard_id} {event.offset} x {os.getpid()}\\n".encode())
-    if event.offset in (9, 59):
+    if event.offset in (OFFSETS):
         await context.platform.explicit_ack(nuclio_sdk.QualifiedOffset.from_event(event))
 """
+
+
+def test_explicit_acknowledgement(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 100)
+    source = ACKNOWLEDGES.replace("OFFSETS", "9, 59")
     processor = consume(broker.address, topic, group, source, explicitAckMode="explicitOnly")
     seen.wait(100)
     until(lambda: broker.committed(topic, group) == [60], what="the commit of what was acknowledged")
     time.sleep(0.3)
     assert broker.committed(topic, group) == [60]
     processor.stop(kill=True)
-    again = consume(broker.address, topic, group, source.replace("in (9, 59)", "== 99"), explicitAckMode="explicitOnly")
+    again = consume(
+        broker.address, topic, group, ACKNOWLEDGES.replace("OFFSETS", "99,"), explicitAckMode="explicitOnly"
+    )
     until(lambda: broker.committed(topic, group) == [100], what="the last acknowledgement")
     assert seen.offsets()[0] == [*range(100), *range(60, 100)]
     assert again.stop() == 0
@@ -196,15 +202,7 @@ def test_a_worker_that_is_killed_before_it_acknowledged_loses_nothing(
 ) -> None:
     topic = broker.topic()
     broker.produce(topic, 20)
-    source = """
-import os
-import nuclio_sdk
-OUT = os.open(os.environ["OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-async def handler(context, event):
-    os.write(OUT, f"{event.shard_id} {event.offset} x {os.getpid()}\\n".encode())
-    if event.offset in (9, 29):
-        await context.platform.explicit_ack(nuclio_sdk.QualifiedOffset.from_event(event))
-"""
+    source = ACKNOWLEDGES.replace("OFFSETS", "9, 29")
     consume(broker.address, topic, group, source, explicitAckMode="explicitOnly", numWorkers=2)
     seen.wait(20)
     until(lambda: broker.committed(topic, group) == [10], what="the first acknowledgement")

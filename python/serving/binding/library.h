@@ -5,7 +5,7 @@
 
 namespace metier::serving::python {
 
-// library_step(path, name, step, failed): the callable body -> body. FileNotFoundError, OSError (no library), LookupError (no such step).
+// library_step(path, name, step, failed): the callable body -> body. OSError (no library), LookupError (no such step).
 // The callable raises `failed` with the library's text; the interpreter goes on with other threads meanwhile.
 PyObject* library_step(PyObject* module, PyObject* args);
 
