@@ -1,8 +1,10 @@
 #include "cluster/embedded/pod_record.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -10,6 +12,13 @@
 
 namespace metier {
 namespace {
+
+constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+
+// A number of the record, held to what it can be: the file lies where a damaged disk or another program can reach it.
+std::int64_t number_in(const JsonObject& object, std::string_view key, std::int64_t most) {
+  return std::clamp<std::int64_t>(int_in(object, key).value_or(0), 0, most);
+}
 
 Time time_in(const JsonObject& object, std::string_view key) {
   return Time{Duration(int_in(object, key).value_or(0))};
@@ -42,12 +51,12 @@ ContainerStatus read_container(const JsonObject& object) {
   ContainerStatus out;
   out.name = string_in(object, "name");
   out.init = bool_in(object, "init");
-  const auto starts = static_cast<int>(int_in(object, "starts").value_or(0));
+  const auto starts = static_cast<int>(number_in(object, "starts", kMost));
   out.restarts = starts > 0 ? starts - 1 : 0;
   out.started = time_in(object, "started_us");
   out.finished = time_in(object, "finished_us");
   out.cpu_us = int_in(object, "cpu_us").value_or(0);
-  out.peak_memory = int_in(object, "max_rss_kib").value_or(0) * 1024;
+  out.peak_memory = number_in(object, "max_rss_kib", std::int64_t{1} << 50) * 1024;
   const auto state = string_in(object, "state");
   if (state == "running") {
     out.state = ContainerStatus::State::running;
@@ -59,9 +68,9 @@ ContainerStatus read_container(const JsonObject& object) {
     return out;
   }
   out.state = ContainerStatus::State::terminated;
-  out.signal = static_cast<int>(int_in(object, "signal").value_or(0));
+  out.signal = static_cast<int>(number_in(object, "signal", 127));
   out.exit_code =
-      out.signal != 0 ? 128 + out.signal : static_cast<int>(int_in(object, "code").value_or(0));
+      out.signal != 0 ? 128 + out.signal : static_cast<int>(number_in(object, "code", 255));
   if (const auto lost = string_in(object, "lost"); !lost.empty()) {
     out.reason = lost;
     out.message = "its exit status is not known";
@@ -108,7 +117,7 @@ Result<PodRecord> read_pod_record(std::string_view json) {
   if (containers == nullptr) { return fail(ErrorKind::invalid, "has no containers"); }
   PodRecord out;
   out.ended = string_in(*object, "t") == "exit";
-  out.shim = static_cast<int>(int_in(*object, "shim").value_or(0));
+  out.shim = static_cast<int>(number_in(*object, "shim", kMost));
   out.boot = string_in(*object, "boot");
   auto& status = out.status;
   status.started = time_in(*object, "started_us");
@@ -119,7 +128,7 @@ Result<PodRecord> read_pod_record(std::string_view json) {
     status.containers.push_back(read_container(one.as_object()));
     const auto& container = status.containers.back();
     if (container.started != Time{} && !container.init) { started = true; }
-    const int pid = static_cast<int>(int_in(one.as_object(), "pid").value_or(0));
+    const int pid = static_cast<int>(number_in(one.as_object(), "pid", kMost));
     if (pid > 0 && container.state == ContainerStatus::State::running) {
       out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)});
     }
@@ -130,7 +139,7 @@ Result<PodRecord> read_pod_record(std::string_view json) {
       status.containers.push_back(read_container(one.as_object()));
       auto& rank = status.containers.back();
       rank.rank = true;
-      const int pid = static_cast<int>(int_in(one.as_object(), "pid").value_or(0));
+      const int pid = static_cast<int>(number_in(one.as_object(), "pid", kMost));
       if (pid > 0 && rank.state == ContainerStatus::State::running) {
         out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)});
       }
