@@ -449,3 +449,34 @@ def test_wrong_triggers_are_refused(make: Any, trigger: dict[str, Any], words: l
     assert f.process.wait(30) == 2
     for word in words:
         assert word in f.log(), f.log()
+
+
+def test_replicas_of_one_socket_take_what_the_others_have_no_worker_for(make: Any, tmp_path: Path) -> None:
+    held = socket.create_server(("127.0.0.1", 0))
+    os.set_inheritable(held.fileno(), True)
+    source = (
+        "import os, time\n"
+        "def handler(context, event):\n"
+        "    name = event.body.decode()\n"
+        f"    open(os.path.join({str(tmp_path)!r}, name), 'w').write(str(os.getpid()))\n"
+        f"    while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        "    return str(os.getpid())\n"
+    )
+    for _ in range(2):
+        make(source, trigger={"listen": {"fd": held.fileno()}}, pass_fds=(held.fileno(),))
+    for number in range(5):
+        callers = []
+        for name in ("first", "second", "third"):
+            caller = socket.create_connection(held.getsockname())
+            caller.sendall(post(name.encode()))
+            callers.append(caller)
+            if name != "third":  # both workers are busy: it waits in a queue
+                until((tmp_path / name).exists, what=f"the {name} handler of round {number}")
+        (tmp_path / "go").touch()
+        pids = [read_answer(caller)[2] for caller in callers]
+        assert pids[0] != pids[1] and pids[2] in pids[:2]
+        for caller, name in zip(callers, ("first", "second", "third"), strict=True):
+            caller.close()
+            (tmp_path / name).unlink()
+        (tmp_path / "go").unlink()
+    held.close()

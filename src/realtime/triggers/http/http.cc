@@ -22,7 +22,9 @@ class HttpTrigger final : public Trigger, public Watched {
       : site_(site.loop, std::move(options), site.trigger.name),
         listen_(site.trigger.listen),
         log_(site.log),
-        sweep_timer_(site.loop, [this] { sweep(); }) {
+        sweep_timer_(site.loop, [this] { sweep(); }),
+        shared_(!site.trigger.listen.gate.empty() || site.trigger.listen.fd >= 0),
+        look_again_(site.loop, [this] { look_again(); }) {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
     limit_ = std::min<std::size_t>(static_cast<std::size_t>(site_.options.connections),
@@ -38,7 +40,7 @@ class HttpTrigger final : public Trigger, public Watched {
     }
     METIER_TRY(socket, listening_socket(listen_));
     socket_ = std::move(socket);
-    METIER_CHECK(site_.loop.watch(socket_.get(), EPOLLIN | EPOLLEXCLUSIVE, *this));
+    METIER_CHECK(site_.loop.watch(socket_.get(), EPOLLIN, *this));
     site_.loop.at_turn_end([this] {
       if (!site_.closed.empty()) { reap(); }
       return false;
@@ -49,7 +51,7 @@ class HttpTrigger final : public Trigger, public Watched {
 
   void stop(std::function<void()> done) override {
     // What waits in the backlog is another processor's when the socket is shared; with an own socket it is answered first.
-    if (socket_ && listen_.gate.empty() && listen_.fd < 0) { accept_all(); }
+    if (socket_ && !shared_) { accept_all(); }
     site_.stopping = true;
     close_listener();
     done_ = std::move(done);
@@ -60,7 +62,7 @@ class HttpTrigger final : public Trigger, public Watched {
     sweep_timer_.after(std::chrono::milliseconds(20));
   }
 
-  void on_ready(std::uint32_t) noexcept override { accept_all(); }
+  void on_ready(std::uint32_t) noexcept override { shared_ ? accept_with_room() : accept_all(); }
 
   std::uint16_t port() const override { return socket_ ? port_of(socket_.get()) : 0; }
   int listener() const override { return socket_.get(); }
@@ -83,36 +85,79 @@ class HttpTrigger final : public Trigger, public Watched {
 
  private:
   void accept_all() {
-    for (int i = 0; i < 64 && socket_; ++i) {
-      Fd fd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-      if (!fd) {
-        if (errno == EMFILE || errno == ENFILE) {
-          log_.warn("no descriptor is left for a connection");
-        }
-        return;
+    for (int i = 0; i < 64 && accept_one(); ++i) {}
+  }
+
+  // A connection of the backlog is taken. False: there is none.
+  bool accept_one() {
+    if (!socket_) { return false; }
+    Fd fd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd) {
+      if (errno == EMFILE || errno == ENFILE) {
+        log_.warn("no descriptor is left for a connection");
       }
-      ++site_.accepted;
-      if (open_ >= limit_) {
-        ++refused_;
-        static constexpr std::string_view kFull =
-            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: "
-            "0\r\nConnection: close\r\n\r\n";
-        [[maybe_unused]] const auto sent =
-            ::send(fd.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-        continue;
-      }
-      std::uint32_t slot = 0;
-      if (free_.empty()) {
-        slot = static_cast<std::uint32_t>(connections_.size());
-        connections_.emplace_back();
-      } else {
-        slot = free_.back();
-        free_.pop_back();
-      }
-      connections_[slot] = std::make_unique<HttpConnection>(site_, std::move(fd), slot);
-      ++open_;
-      if (connections_[slot]->start()) { connections_[slot]->on_ready(EPOLLIN); }
+      return false;
     }
+    ++site_.accepted;
+    if (open_ >= limit_) {
+      ++refused_;
+      static constexpr std::string_view kFull =
+          "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: "
+          "0\r\nConnection: close\r\n\r\n";
+      [[maybe_unused]] const auto sent =
+          ::send(fd.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      return true;
+    }
+    std::uint32_t slot = 0;
+    if (free_.empty()) {
+      slot = static_cast<std::uint32_t>(connections_.size());
+      connections_.emplace_back();
+    } else {
+      slot = free_.back();
+      free_.pop_back();
+    }
+    connections_[slot] = std::make_unique<HttpConnection>(site_, std::move(fd), slot);
+    ++open_;
+    if (connections_[slot]->start()) { connections_[slot]->on_ready(EPOLLIN); }
+    return true;
+  }
+
+  // Of a socket that replicas share, the kernel wakes all of them for a connection. One without a free worker lets
+  // those that have one take it: it does not watch the socket until it has room. What is still in the backlog after a
+  // moment found none free anywhere and waits in a queue here.
+  void accept_with_room() {
+    for (int i = 0; i < 64; ++i) {
+      if (!site_.target->has_room()) { return step_back(); }
+      if (!accept_one()) { return; }
+    }
+  }
+
+  void step_back() {
+    watching_ = false;
+    site_.loop.forget(socket_.get(), *this);
+    moment_ = kShortest;
+    look_again_.after(moment_);
+    if (std::exchange(room_awaited_, true)) { return; }
+    site_.target->when_room(-1, [this] {
+      room_awaited_ = false;
+      if (socket_ && !watching_) { watch_again(); }
+    });
+  }
+
+  void look_again() {
+    if (!socket_ || watching_) { return; }
+    if (site_.target->has_room()) { return watch_again(); }
+    moment_ = accept_one() ? kShortest : std::min(moment_ * 2, kLongest);
+    look_again_.after(moment_);
+  }
+
+  void watch_again() {
+    look_again_.cancel();
+    const auto watched = site_.loop.watch(socket_.get(), EPOLLIN, *this);
+    watching_ = watched.has_value();
+    if (watching_) { return; }
+    log_.warn("connections wait: " + watched.error().message);
+    look_again_.after(kLongest);
   }
 
   void sweep() {
@@ -144,14 +189,20 @@ class HttpTrigger final : public Trigger, public Watched {
 
   void close_listener() {
     if (!socket_) { return; }
-    site_.loop.forget(socket_.get(), *this);
+    if (watching_) { site_.loop.forget(socket_.get(), *this); }
     socket_.reset();
   }
+
+  static constexpr std::chrono::milliseconds kShortest{2}, kLongest{32};
 
   HttpSite site_;
   ListenConfig listen_;
   Logger log_;
   LoopTimer sweep_timer_;
+  bool shared_;  // with the processors of other replicas
+  bool watching_ = true, room_awaited_ = false;
+  LoopTimer look_again_;
+  std::chrono::milliseconds moment_ = kShortest;
   Fd socket_;
   std::vector<std::unique_ptr<HttpConnection>> connections_;
   std::vector<std::uint32_t> free_;
