@@ -343,6 +343,12 @@ Result<std::vector<Json>> parse_yaml_all(std::string_view text, const YamlLimits
                                              static_cast<unsigned char>(text[offset])),
                       .fix = "save the YAML as UTF-8"});
   }
+  // YAML has no such character, and the library would take the text for UTF-16 or UTF-32.
+  if (const auto offset = text.find('\0'); offset != std::string_view::npos) {
+    return fail(Error{.kind = ErrorKind::invalid,
+                      .message = fmt::format("byte {} is a zero, which YAML does not have", offset),
+                      .fix = "save the YAML as UTF-8"});
+  }
   try {
     const std::string whole(text);
     std::istringstream stream(whole);
