@@ -77,9 +77,24 @@ TEST(Json, DumpsAsPythonDoes) {
 
 TEST(Json, SetsDottedPathsWithLiteralMode) {
   JsonObject root;
-  set_dotted(root, R"(status.results.\a.b\)", Json(1));
-  set_dotted(root, "status.state", Json("running"));
+  ASSERT_TRUE(set_dotted(root, R"(status.results.\a.b\)", Json(1)));
+  ASSERT_TRUE(set_dotted(root, "status.state", Json("running")));
   EXPECT_EQ(dump_json(Json(root)), R"({"status":{"results":{"a.b":1},"state":"running"}})");
+}
+
+TEST(Json, WhatADottedPathMakesCanBeReadAgain) {
+  JsonObject root;
+  std::string path = "a";
+  for (int i = 0; i < 126; ++i) { path += ".b"; }
+  ASSERT_TRUE(set_dotted(root, path, Json(1)));
+  EXPECT_TRUE(parse_json(dump_json(Json(root))));
+  ASSERT_TRUE(set_dotted(root, path, Json(JsonArray{1})));
+  EXPECT_TRUE(parse_json(dump_json(Json(root))));
+  EXPECT_FALSE(set_dotted(root, path, *parse_json("[[1]]")));
+  const auto deep = set_dotted(root, path + ".c.d", Json(1));
+  ASSERT_FALSE(deep);
+  EXPECT_NE(deep.error().text().find("more than 128 levels"), std::string::npos);
+  EXPECT_TRUE(parse_json(dump_json(Json(root))));
 }
 
 TEST(Yaml, ReadsScalarsAsPyYamlDoes) {

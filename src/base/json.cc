@@ -457,7 +457,28 @@ std::string_view string_at(const Json& root, std::string_view dotted, std::strin
   return text == nullptr ? fallback : std::string_view(*text);
 }
 
-void set_dotted(JsonObject& root, std::string_view path, Json value) {
+namespace {
+
+// Of nested lists and objects: 0 for a number. At most `most` are counted.
+std::size_t depth_of(const Json& value, std::size_t most) {
+  std::size_t deepest = 0;
+  if (most == 0) { return 0; }
+  if (const auto* array = value.if_array()) {
+    for (const auto& one : *array) { deepest = std::max(deepest, depth_of(one, most - 1)); }
+    return deepest + 1;
+  }
+  if (const auto* object = value.if_object()) {
+    for (const auto& member : *object) {
+      deepest = std::max(deepest, depth_of(member.value(), most - 1));
+    }
+    return deepest + 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Result<void> set_dotted(JsonObject& root, std::string_view path, Json value) {
   std::vector<std::string> parts(1);
   bool literal = false;
   for (const char c : path) {
@@ -469,9 +490,16 @@ void set_dotted(JsonObject& root, std::string_view path, Json value) {
       parts.back() += c;
     }
   }
+  const std::size_t most = JsonLimits{}.depth;
+  if (parts.size() + depth_of(value, most) > most) {
+    return fail(invalid(std::string(path.substr(0, 64)) + (path.size() > 64 ? "…" : ""),
+                        fmt::format("makes a document of more than {} levels", most),
+                        "send a path with fewer dots, or put a literal key between backslashes"));
+  }
   auto* object = &root;
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) { object = &ensure_object(*object, parts[i]); }
   (*object)[parts.back()] = std::move(value);
+  return {};
 }
 
 std::string_view type_name(const Json& value) {

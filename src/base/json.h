@@ -61,7 +61,8 @@ std::string_view string_at(const Json& root, std::string_view dotted,
                            std::string_view fallback = {});
 // MLRun's PATCH paths: dots split; a backslash toggles literal mode and is dropped
 // ("status.results.\a.b\" is the key "a.b"). Missing parents are made.
-void set_dotted(JsonObject& root, std::string_view path, Json value);
+// Errors: invalid when the document would be nested deeper than JsonLimits lets it be read again.
+Result<void> set_dotted(JsonObject& root, std::string_view path, Json value);
 // "object", "list", "text", "integer", "number", "boolean", "null": for error messages.
 std::string_view type_name(const Json& value);
 // None, {} and [] as MLRun drops them.

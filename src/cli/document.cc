@@ -401,7 +401,7 @@ Result<void> add_settings(const Arguments& arguments, JsonObject& function) {
       return fail(invalid("--set " + path, "is not JSON: " + value.error().message,
                           "texts need quotes: '\"text\"'"));
     }
-    set_dotted(function, path, std::move(*value));
+    METIER_CHECK(set_dotted(function, path, std::move(*value)));
   }
   return {};
 }

@@ -1,5 +1,7 @@
 #include "engine/background.h"
 
+#include <fmt/format.h>
+
 namespace metier {
 
 BackgroundTasks::Begun BackgroundTasks::begin(const std::string& project, std::string_view kind,
@@ -33,9 +35,10 @@ Async<Result<void>> BackgroundTasks::end(std::string name, std::string project, 
     if (!text) { return {}; }
     METIER_TRY(body, parse_json(*text));
     if (!body.is_object()) { return {}; }
-    set_dotted(body.get_object(), "status.state", Json(error.empty() ? "succeeded" : "failed"));
-    set_dotted(body.get_object(), "status.error", error.empty() ? Json(nullptr) : Json(error));
-    set_dotted(body.get_object(), "metadata.updated", Json(now));
+    auto& status = ensure_object(body.get_object(), "status");
+    status["state"] = error.empty() ? "succeeded" : "failed";
+    status["error"] = error.empty() ? Json(nullptr) : Json(error);
+    ensure_object(body.get_object(), "metadata")["updated"] = now;
     return tx.put_background_task(name, project, dump_json(body));
   });
 }
@@ -46,9 +49,9 @@ Json BackgroundTasks::shown(Json body) const {
   const Json* timeout = find_path(body, "metadata.timeout");
   if (created && timeout != nullptr && timeout->is_int64() &&
       ground_.clock.now() - *created > std::chrono::seconds(timeout->get_int64())) {
-    set_dotted(body.get_object(), "status.state", Json("failed"));
-    set_dotted(body.get_object(), "status.error",
-               Json("the task did not end within " + std::to_string(timeout->get_int64()) + " s"));
+    auto& status = ensure_object(body.get_object(), "status");
+    status["state"] = "failed";
+    status["error"] = fmt::format("the task did not end within {} s", timeout->get_int64());
   }
   return body;
 }

@@ -61,7 +61,7 @@ Async<Result<Json>> DaskClusters::start(std::string url, Caller caller) {
   auto wanted = lower(url, caller, "start-" + task.name.substr(0, 8));
   if (!wanted) { co_return fail(std::move(wanted.error())); }
   const std::string project = wanted->function.project();
-  set_dotted(task.body.get_object(), "metadata.project", Json(project));
+  ensure_object(task.body.get_object(), "metadata")["project"] = project;
   auto admission = co_await ground_.cluster.admit(std::span(&wanted->cluster, 1));
   if (!admission) { co_return fail(std::move(admission.error()).in("admission")); }
   if (admission->verdict != Admission::Verdict::ok) {

@@ -82,7 +82,9 @@ Result<void> patch(Touched& runs, const JsonObject& record, std::int64_t iterati
       out.claimed_error = value.get_string();
     }
     if (of_the_server(path)) { continue; }
-    set_dotted(run->document(), path, value);
+    if (const auto set = set_dotted(run->document(), path, value); !set) {
+      out.odd.push_back("an update was left out: " + set.error().message);
+    }
   }
   return {};
 }

@@ -33,8 +33,12 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (const auto exported = export_text(*function, ".json", Strip::no)) {
     const auto again = parse_function(*exported, "json");
     fuzz::require(again.has_value(), "an export does not import", *exported);
-    fuzz::require(dump_python_json(again->to_dict()) == dump_python_json(function->to_dict()),
-                  "an export imports differently", *exported);
+    const auto whole = dump_python_json(function->to_dict());
+    if (!whole.contains("Infinity") &&
+        !whole.contains("NaN")) {  // JSON has neither: null is exported
+      fuzz::require(dump_python_json(again->to_dict()) == whole, "an export imports differently",
+                    *exported);
+    }
   }
   const auto kind = kinds().find(function->kind());
   if (!kind) { return 0; }

@@ -26,7 +26,11 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
                 "Python's form is not ASCII", python);
   if (const auto* object = value->if_object()) {
     JsonObject copy = *object;
-    for (const auto& [key, item] : *object) { set_dotted(copy, key, item); }
+    for (const auto& [key, item] : *object) {
+      if (const auto set = set_dotted(copy, key, item); !set) {
+        fuzz::require_sentence(set.error());
+      }
+    }
     fuzz::require(parse_json(dump_json(Json(copy))).has_value(), "dotted paths break it", once);
   }
   return 0;

@@ -61,6 +61,12 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   options.target_bytes = 256;
   const std::string whole = read_all(options, bytes, bytes.size());
   const std::string cut = read_all(options, bytes, size / 2);
-  fuzz::require(whole == cut, "the same wherever the bytes are cut", whole + " / " + cut);
+  // A head that is both too large and no HTTP is refused for what is seen first.
+  const auto too_large = [](const std::string& log) {
+    return log.ends_with("refused 431") || log.ends_with("refused 414");
+  };
+  const auto told = [](const std::string& log) { return log.substr(0, log.rfind(' ')); };
+  const bool same = too_large(whole) || too_large(cut) ? told(whole) == told(cut) : whole == cut;
+  fuzz::require(same, "the same wherever the bytes are cut", whole + " / " + cut);
   return 0;
 }

@@ -201,7 +201,7 @@ Result<RunWritten> patch_run(Records& tx, const RunWrite& target, const JsonObje
       return fail(invalid(path, "a whole part cannot be replaced by a change",
                           "send dotted paths: status.results.accuracy"));
     }
-    set_dotted(body, path, value);
+    METIER_CHECK(set_dotted(body, path, value));
   }
   auto& status = ensure_object(body, "status");
   if (artifacts && !changes.contains("status.artifact_uris")) {

@@ -261,7 +261,7 @@ Result<Resource> compile(const Subject& given_subject, const Site& site) {
         return fail(invalid("spec.config." + std::string(key), "is no path of Nuclio's document",
                             "begin it with spec. or metadata."));
       }
-      set_dotted(document, key, member.value());
+      METIER_CHECK(set_dotted(document, key, member.value()));
     }
   }
   const JsonObject* given = object_in(document, "spec");

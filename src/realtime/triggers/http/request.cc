@@ -48,14 +48,18 @@ const llhttp_settings_t& HttpRequest::settings() {
       HttpRequest& r = self(p);
       if (r.have_head_) { return 0; }  // trailers are read over
       if (r.in_value_ || r.spans_.empty()) {
-        if (r.spans_.size() >= r.options_.headers) {
-          return r.refuse(431, "the request has more than 100 headers"), -1;
-        }
         r.spans_.emplace_back();
         r.in_value_ = false;
       }
       r.extend(r.spans_.back().first, at, n);
       return 0;
+    };
+    // Not before a name is whole: the verdict does not depend on where the bytes were cut.
+    s.on_header_field_complete = [](llhttp_t* p) {
+      HttpRequest& r = self(p);
+      return r.spans_.size() > r.options_.headers
+                 ? (r.refuse(431, "the request has more than 100 headers"), -1)
+                 : 0;
     };
     s.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) {
       HttpRequest& r = self(p);
