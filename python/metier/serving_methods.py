@@ -344,7 +344,7 @@ class ServingMethods:
             The graph is wrong; the message names the step and the fix.
         """
         from metier_serving.errors import GraphError
-        from metier_serving.server import create_graph_server
+        from metier_serving.server import create_graph_server, within_ours
 
         self._need_serving("to_mock_server")
         caller = sys._getframe(1).f_globals
@@ -355,6 +355,7 @@ class ServingMethods:
             raise GraphError("no models or steps were set, use function.set_topology() and add steps")
         spaces += code
         spec = self._document.copy(("spec",)) or {}
+        within_ours(spec)
         server = create_graph_server(
             parameters=spec.get("parameters"),
             load_mode=spec.get("load_mode"),

@@ -83,3 +83,12 @@ def test_wrong_use() -> None:
         metier.new_function("j", kind="job", image="python").set_topology()
     with pytest.raises(ValueError, match="model_path or model_url must be provided"):
         serving().add_model("m", class_name="Model")
+
+
+@pytest.mark.parametrize("field, value", [("streaming", True), ("api_handler_config", {"endpoints": {"x": 1}})])
+def test_what_only_mlruns_engine_has_is_refused_by_name(field: str, value: Any) -> None:
+    fn = metier.new_function("flow", kind="serving")
+    setattr(fn.spec, field, value)
+    fn.set_topology("flow").to(name="a", handler="(event)").respond()
+    with pytest.raises(GraphError, match=field):
+        fn.to_mock_server()

@@ -446,6 +446,14 @@ Result<Plan> compile_graph(const JsonObject& graph, const CompileOptions& option
   return plan;
 }
 
+std::string_view field_of_mlrun(const JsonObject& spec) {
+  for (const std::string_view field : {"streaming", "api_handler_config"}) {
+    const Json* given = spec.if_contains(field);
+    if (given != nullptr && !is_empty_value(*given) && *given != Json(false)) { return field; }
+  }
+  return {};
+}
+
 Result<std::vector<std::pair<std::string, std::string>>> queue_links(const JsonObject& graph) {
   std::vector<std::pair<std::string, std::string>> out;
   const JsonObject* steps = object_in(graph, "steps");

@@ -42,6 +42,10 @@ struct CompileOptions {
 // Linear in steps and edges.
 Result<Plan> compile_graph(const JsonObject& graph, const CompileOptions& options = {});
 
+// The field of a serving function's spec that asks for what only MLRun's own engine has, also beside a graph that ours could run; empty:
+// none does.
+std::string_view field_of_mlrun(const JsonObject& spec);
+
 // Each function that steps after a queue belong to, with the queue's name.
 // Errors: a step after a queue without `function`; one function that would read two queues.
 Result<std::vector<std::pair<std::string, std::string>>> queue_links(const JsonObject& graph);

@@ -118,6 +118,10 @@ def param(body: Any, context: Any) -> Any:
     return context.get_param("k", "none")
 
 
+def unserialisable(body: Any) -> Any:
+    return {"set": {1, 2}}
+
+
 def changes(body: Any) -> Any:
     body["changed"] = True
     return body

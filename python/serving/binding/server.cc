@@ -139,7 +139,8 @@ PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_bo
       PyBytes_Check(body.get())) {
     return body.release();
   }
-  return PyObject_CallMethod(self->owner, "_encode", "O", body.get());
+  PyObject* response = PyObject_CallMethod(self->owner, "_encode", "O", body.get());
+  return response != nullptr ? response : failed(self, event, "_handler");  // what JSON cannot say
 }
 
 PyObject* run(ServerObject* self, Event* event, bool get_body) {

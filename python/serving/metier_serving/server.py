@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _engine
 from .context import GraphContext, MockTrigger, Response, StreamContext
-from .errors import GraphError, Unanswered, error_text
+from .errors import GraphError, NeedsMlrun, Unanswered, error_text
 from .limits import limited
 from .loop import Driver
 from .resolve import accepts, get_class, get_function, is_coroutine, is_mlrun, namespaces, takes_context
@@ -485,6 +485,18 @@ def _add_secrets(secrets: dict[str, str], source: Any) -> None:
                 key, _, text = line.strip().partition("=")
                 if key and not key.startswith("#"):
                     secrets[key] = text
+
+
+def within_ours(spec: Mapping[str, Any]) -> None:
+    """Raises NeedsMlrun for a function with what only MLRun's own engine has, by the field's name."""
+    for field, what in (("streaming", "streamed answers"), ("api_handler_config", "an API of its own")):
+        if spec.get(field):
+            raise NeedsMlrun(
+                f"the function has {what} ({field}), which metier's engine lacks",
+                f"spec.{field}",
+                "an environment with mlrun serves it by MLRun's own engine",
+                "NeedsMlrun",
+            )
 
 
 def load_spec() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .acks import Acks, Arrival
 from .errors import NeedsMlrun
-from .server import GraphServer, load_spec
+from .server import GraphServer, load_spec, within_ours
 
 _IN_FLIGHT = 1024  # coroutines of a stream's events at a time in one worker
 _STREAMS = ("kafka", "kafka-cluster", "v3ioStream", "v3io-stream", "rabbit-mq", "rabbitMq")
@@ -63,6 +63,7 @@ def by_mlrun(error: NeedsMlrun, namespace: Any, context: Any) -> Coroutine[Any, 
 
 def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:
     """The server of a spec in this worker."""
+    within_ours(spec)
     if not spec.get("graph"):  # the code itself builds it: a module's `graph`
         spec = {**spec, "graph": namespace.get("graph")}
     server = GraphServer.from_dict(spec)

@@ -58,6 +58,14 @@ bool is_library(std::string_view code) {
 
 Result<void> check_graph(const Function& function) {
   const JsonObject* graph = graph_of(function);
+  if (const std::string_view field = serving::field_of_mlrun(function.spec()); !field.empty()) {
+    METIER_TRY(code, function.code());
+    if (is_library(code)) {
+      return fail(invalid("spec." + std::string(field),
+                          "only MLRun's own engine has it, and a library's graph runs without one",
+                          "write the graph in Python, or leave the field out"));
+    }
+  }
   if (graph == nullptr || graph->empty()) {
     METIER_TRY(code, function.code());
     if (builds_graph(code) || is_library(code)) {
@@ -98,9 +106,12 @@ void set_variable(JsonObject& spec, std::string_view name, std::string_view valu
 }
 
 // No step needs an interpreter, and there is no code that would: the processor itself runs the graph.
-bool runs_natively(const JsonObject* graph, std::string_view code) {
+bool runs_natively(const Function& function, std::string_view code) {
   if (is_library(code)) { return true; }
-  if (graph == nullptr || !code.empty()) { return false; }
+  const JsonObject* graph = graph_of(function);
+  if (graph == nullptr || !code.empty() || !serving::field_of_mlrun(function.spec()).empty()) {
+    return false;
+  }
   return serving::NativeGraph::make(*graph, {.check = true}).has_value();
 }
 
@@ -112,7 +123,7 @@ Result<Function> as_nuclio(const Subject& subject, const Site& site) {
   METIER_TRY(code, from.code());
   const std::string document = dump_json(serving_spec(from, project));
   JsonObject& spec = ensure_object(out.document(), "spec");
-  if (runs_natively(graph_of(from), code)) {
+  if (runs_natively(from, code)) {
     const std::string file =
         is_library(code) ? from.text("build.origin_filename") : std::string("graph.json");
     if (is_library(code) && document.size() <= kVariableBytes) {
@@ -189,6 +200,9 @@ class ServingKind final : public Kind {
  private:
   // What serves the graph, as `describe` says it.
   static std::string engine_of(const Function& function) {
+    if (const std::string_view field = serving::field_of_mlrun(function.spec()); !field.empty()) {
+      return "mlrun (spec." + std::string(field) + ")";
+    }
     const JsonObject* graph = graph_of(function);
     if (graph == nullptr) { return "metier"; }
     const auto plan = serving::compile_graph(*graph, {.current_function = "*"});

@@ -107,6 +107,26 @@ TEST(ServingKind, GraphsThatNeedNoInterpreterRunInTheProcessor) {
               AllOf(HasSubstr(R"("runtime":"graph")"), HasSubstr(R"("handler":"steps.so:graph")")));
 }
 
+TEST(ServingKind, WhatOnlyMlrunsEngineHasGoesToWorkers) {
+  constexpr std::string_view kNative = R"x("graph":{"steps":{"a":{"handler":"(event['x'])"}}})x";
+  const auto runtime = [&](std::string_view more) {
+    return lowered("{" + std::string(more) + "," + std::string(kNative) + "}");
+  };
+  for (const char* none : {R"("streaming":false)", R"("streaming":null,"api_handler_config":{})"}) {
+    EXPECT_THAT(runtime(none), HasSubstr(R"("runtime":"graph")"));
+  }
+  for (const char* field :
+       {R"("streaming":true)", R"("api_handler_config":{"endpoints":{"x":1}})"}) {
+    EXPECT_THAT(runtime(field), HasSubstr(R"("runtime":"python")"));
+  }
+  EXPECT_THAT(
+      refusal(R"({"streaming":true,"build":{"origin_filename":"steps.so","functionSourceCode":")" +
+              base64_encode("\x7f"
+                            "ELF...") +
+              R"("}})"),
+      HasSubstr("spec.streaming: only MLRun's own engine has it"));
+}
+
 TEST(ServingKind, RefusesWhatCannotBeServed) {
   EXPECT_THAT(refusal("{}"), HasSubstr("spec.graph: the function has no graph"));
   EXPECT_THAT(

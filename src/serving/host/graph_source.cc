@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/files.h"
+#include "serving/plan.h"
 
 namespace metier::serving {
 namespace {
@@ -52,6 +53,10 @@ Result<GraphSource> graph_source(const realtime::ProcessorConfig& config) {
     const JsonObject* object = spec.if_object();
     const JsonObject* graph = object == nullptr ? nullptr : object_in(*object, "graph");
     if (object != nullptr) {
+      if (const std::string_view field = field_of_mlrun(*object); !field.empty()) {
+        return fail(invalid("spec." + std::string(field), "only MLRun's own engine has it",
+                            "a function with code and mlrun in its environment"));
+      }
       out.default_content_type = string_in(*object, "default_content_type");
     }
     if (graph != nullptr && !graph->empty()) { out.graph = *graph; }
