@@ -1,6 +1,6 @@
 """The REST client: standard library only, over TCP or a unix socket, one kept connection a thread.
 
-Where no server is configured (``METIER_SERVER``) it uses the one of the data folder and starts it when nobody
+Where no server is configured (``METIER_SERVER``, ``metier config``) it uses the one of the data folder and starts it when nobody
 listens, exactly as the ``metier`` command does.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import error_of_answer, make_error
+from .settings import setting
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -35,8 +36,9 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def data_folder() -> Path:
     """The folder of records: METIER_DATA, as root /var/lib/metier, else below XDG_DATA_HOME."""
-    if os.environ.get("METIER_DATA"):
-        return Path(os.environ["METIER_DATA"]).absolute()
+    named = setting("data")
+    if named:
+        return Path(named).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/metier")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "metier"
@@ -65,8 +67,8 @@ class Client:
     """Calls the server; answers are decoded JSON, errors are exceptions of :mod:`metier.errors`."""
 
     def __init__(self, server: str = "", token: str = "") -> None:
-        self.server = server or os.environ.get("METIER_SERVER", "")
-        self.token = token or os.environ.get("METIER_TOKEN", "")
+        self.server = server or setting("server")
+        self.token = token or setting("token")
         self._local = threading.local()
         self._own = not self.server
         if self._own:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import sys
 import time
 import urllib.parse
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import make_error
 from .live import plain
+from .settings import setting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -294,7 +294,7 @@ class Deployable:
     def _view(self, revision: int) -> dict[str, Any]:
         from .client import default_client
 
-        project = self._get("metadata", "project") or os.environ.get("METIER_PROJECT", "") or "default"
+        project = self._get("metadata", "project") or setting("project") or "default"
         query = {"project": project, "revision": revision, "tag": self._get("metadata", "tag") or None}
         view: dict[str, Any] = default_client().call("GET", self._path(), query=query)
         return view

@@ -16,6 +16,7 @@ from . import _core
 from .deploy import Deployable
 from .live import LiveDict, Section, plain
 from .serving_methods import ServingMethods
+from .settings import setting
 from .spark import SparkMethods
 
 if TYPE_CHECKING:
@@ -465,7 +466,7 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
 
 
 def _project(project: str) -> str:
-    return project or os.environ.get("METIER_PROJECT", "")
+    return project or setting("project")
 
 
 def new_function(

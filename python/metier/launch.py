@@ -14,6 +14,7 @@ from . import _core
 from .client import Client, default_client
 from .errors import Error, make_error
 from .runs import RunObject
+from .settings import setting
 
 if TYPE_CHECKING:
     from metier_runner.command import Options
@@ -162,7 +163,7 @@ def _recorder() -> Client | None:
     try:
         client.get("/api/v1/healthz")
     except Error as error:
-        if os.environ.get("METIER_SERVER") or error.kind != "unavailable":
+        if setting("server") or error.kind != "unavailable":
             raise
         print(f"metier: this run is not recorded: {error.message}", file=sys.stderr)
         return None

@@ -53,16 +53,12 @@ Result<void> check_output(const Arguments& arguments, const Verb& verb) {
   return fail(invalid("-o", quote(output) + " is unknown", "table, wide, json, yaml or name"));
 }
 
-Result<void> check_project(std::string_view project) {
-  const auto inner = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-  };
-  const bool fits = !project.empty() && project.size() <= 63 &&
-                    std::ranges::all_of(project, inner) && project.front() != '-' &&
-                    project.back() != '-';
-  if (fits || project == "*") { return {}; }
-  return fail(invalid("-P", quote(project) + " is not the name of a project",
-                      "small letters, digits and '-', at most 63, '-' not at the ends"));
+Result<void> check_project(const std::string& project) {
+  METIER_TRY(setting, find_setting("project"));
+  if (project == "*") { return {}; }
+  auto fits = check_setting(*setting, project);
+  if (!fits) { fits.error().field = "-P"; }
+  return fits;
 }
 
 Error unknown_verb(std::string_view word) {
@@ -92,8 +88,17 @@ int run_verb(const VerbEntry& entry, std::span<const std::string> words,
     screen.out(verb_help(entry, screen));
     return 0;
   }
-  const auto own_project = variable(environment, "METIER_PROJECT");
-  Session session(environment, screen, own_path());
+  std::error_code ec;
+  auto settings = Settings::load(environment, ::geteuid() == 0, std::filesystem::current_path(ec));
+  if (!settings && (entry.group == "help" || entry.verb.name == "completion")) {
+    settings = Settings();  // these are there also when a settings file is broken
+  }
+  if (!settings) {
+    show_error(screen, settings.error(), arguments->value("--output"));
+    return exit_code_of_error(settings.error());
+  }
+  Session session(environment, std::move(*settings), screen, own_path());
+  const auto own_project = variable(session.environment(), "METIER_PROJECT");
   Command command{
       .verb = entry.verb,
       .arguments = *arguments,
@@ -130,7 +135,13 @@ int cli_main(int argc, char** argv, const Program& program) {
   if (words[0] == "--version") { words[0] = "version"; }
   if (words[0] == "__complete") {
     Screen screen(detect_style("never", environment), STDOUT_FILENO, STDERR_FILENO);
-    for (const auto& line : complete(std::span(words).subspan(1), environment)) {
+    auto filled = environment;
+    std::error_code ec;
+    if (const auto settings =
+            Settings::load(environment, ::geteuid() == 0, std::filesystem::current_path(ec))) {
+      settings->fill(filled);
+    }
+    for (const auto& line : complete(std::span(words).subspan(1), filled)) {
       screen.out(line + "\n");
     }
     return 0;

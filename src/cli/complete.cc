@@ -56,6 +56,11 @@ std::vector<std::string> candidates(std::span<const std::string> words,
     return {"runs", "functions", "artifacts", "pods", "projects", "environments"};
   }
   if (verb == "secret") { return {"set", "list", "delete"}; }
+  if (verb == "config") {
+    if (words.size() == 2) { return {"view", "get", "set", "unset"}; }
+    for (const auto& setting : all_settings()) { out.emplace_back(setting.name); }
+    return out;
+  }
   if (verb == "queue") { return {"pause", "resume"}; }
   if (verb == "completion") { return {"bash", "zsh", "fish"}; }
   if (verb == "kinds") { return kind_names(); }

@@ -46,8 +46,10 @@ void check_server(Command& command, const std::optional<Json>& server, const End
   if (!server) {
     out.push_back(endpoint.given
                       ? Check{"installation", "server", Mark::failed,
-                              "no server answers at " + endpoint.url + " (METIER_SERVER)",
-                              "start it: metier server --listen ADDR:PORT, or unset METIER_SERVER"}
+                              "no server answers at " + endpoint.url + " (" +
+                                  command.session.origin_of("METIER_SERVER") + ")",
+                              "start it: metier server --listen ADDR:PORT, or " +
+                                  command.session.without("METIER_SERVER")}
                       : Check{"installation", "server", Mark::fine,
                               "no server runs now; commands start one by themselves", ""});
     return;

@@ -113,7 +113,7 @@ Result<JsonObject> submit_local(Command& command, const Submission& submission,
         invalid("--kind",
                 "local runs on the server's own machine, by its unix socket; METIER_SERVER is " +
                     command.session.endpoint().url,
-                "unset METIER_SERVER, or choose --kind job"));
+                command.session.without("METIER_SERVER") + ", or choose --kind job"));
   }
   JsonObject variables;
   for (const auto& [name, value] : command.environment()) {

@@ -160,11 +160,29 @@ Result<Endpoint> find_endpoint(const Environment& environment, const Places& pla
   return out;
 }
 
-Session::Session(Environment environment, Screen& screen, std::string program)
-    : environment_(std::move(environment)),
+Session::Session(Environment given, Settings settings, Screen& screen, std::string program)
+    : given_(std::move(given)),
+      settings_(std::move(settings)),
+      environment_(given_),
       screen_(screen),
       program_(std::move(program)),
-      client_(net::make_blocking_client()) {}
+      client_(net::make_blocking_client()) {
+  settings_.fill(environment_);
+}
+
+std::string Session::origin_of(const std::string& variable) const {
+  const auto file = settings_.origin(variable);
+  return file.empty() ? variable : file;
+}
+
+std::string Session::without(const std::string& variable) const {
+  for (const auto& setting : all_settings()) {
+    if (setting.variable == variable && !settings_.origin(variable).empty()) {
+      return fmt::format("metier config unset {}", setting.name);
+    }
+  }
+  return "unset " + variable;
+}
 
 std::string Session::token() const { return variable(environment_, "METIER_TOKEN"); }
 
@@ -242,10 +260,10 @@ Result<void> Session::start_private_server() {
 Error Session::unreachable(Error error) const {
   if (error.kind != ErrorKind::unavailable && error.kind != ErrorKind::timed_out) { return error; }
   if (endpoint_.given) {
-    error.message += " (METIER_SERVER)";
+    error.message += " (" + origin_of("METIER_SERVER") + ")";
     if (error.fix.empty()) {
-      error.fix =
-          "start it: metier server --listen ADDR:PORT; or work without: unset METIER_SERVER";
+      error.fix = "start it: metier server --listen ADDR:PORT; or work without: " +
+                  without("METIER_SERVER");
     }
   } else if (error.fix.empty()) {
     error.fix = "its log: " + places_.data + "/server.log";
@@ -288,7 +306,7 @@ Result<Answer> Session::send(std::string method, std::string path, std::string b
       error.message =
           token().empty()
               ? "this server wants a token"
-              : "this token is not accepted (METIER_TOKEN, ends in …" +
+              : "this token is not accepted (" + origin_of("METIER_TOKEN") + ", ends in …" +
                     token().substr(token().size() - std::min<std::size_t>(4, token().size())) + ")";
       error.fix = "on the server's machine: metier env";
     }

@@ -8,11 +8,11 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "cli/screen.h"
+#include "cli/settings.h"
 #include "net/client.h"
 
 namespace metier::cli {
 
-using Environment = std::map<std::string, std::string>;
 std::string variable(const Environment& environment, const std::string& name);
 
 // Where records and the socket are when nothing says otherwise.
@@ -43,7 +43,8 @@ struct Answer {
 
 class Session final {
  public:
-  Session(Environment environment, Screen& screen, std::string program);
+  // `given` is the environment as it is; what settings files say comes behind it.
+  Session(Environment given, Settings settings, Screen& screen, std::string program);
 
   // Connects; starts a private server when none is set up and nobody listens. Errors: unavailable, invalid.
   Result<void> open();
@@ -58,7 +59,12 @@ class Session final {
   // Asked when a signal interrupts a wait; true ends the request as cancelled.
   std::function<bool()> interrupted;
 
-  const Environment& environment() const { return environment_; }
+  const Environment& environment() const { return environment_; }  // with the files' settings
+  const Environment& given_environment() const { return given_; }
+  const Settings& settings() const { return settings_; }
+  // Where a setting's value came from, "METIER_SERVER" or "FILE:LINE", and how to be without it.
+  std::string origin_of(const std::string& variable) const;
+  std::string without(const std::string& variable) const;
   const Places& places() const { return places_; }
   const Endpoint& endpoint() const { return endpoint_; }
   std::string token() const;
@@ -68,6 +74,8 @@ class Session final {
   Result<void> start_private_server();
   Error unreachable(Error error) const;
 
+  Environment given_;
+  Settings settings_;
   Environment environment_;
   Screen& screen_;
   std::string program_;  // our own executable

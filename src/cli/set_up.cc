@@ -65,45 +65,6 @@ Result<std::string> include_folder(const Environment& environment) {
   return folder;
 }
 
-// A value that is not seen on the screen, in the history or in the list of processes.
-Result<std::string> secret_value(Command& command, const std::string& name) {
-  const auto file = command.arguments.value("--from-file");
-  if (!file.empty() && file != "-") {
-    auto text = read_file(file, 1U << 20U);
-    if (!text) { return fail(std::move(text).error().at("--from-file")); }
-    return std::move(*text);
-  }
-  const bool terminal = ::isatty(STDIN_FILENO) != 0;
-  termios before{};
-  if (terminal) {
-    const auto prompt = fmt::format("value of {} (not shown): ", name);
-    [[maybe_unused]] const auto n = ::write(STDERR_FILENO, prompt.data(), prompt.size());
-    ::tcgetattr(STDIN_FILENO, &before);
-    auto silent = before;
-    silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-    ::tcsetattr(STDIN_FILENO, TCSANOW, &silent);
-  }
-  std::string value;
-  std::array<char, 4096> piece{};
-  ssize_t n = 0;
-  while ((n = ::read(STDIN_FILENO, piece.data(), piece.size())) > 0) {
-    value.append(piece.data(), static_cast<std::size_t>(n));
-    if (value.size() > (1U << 20U)) {
-      return fail(ErrorKind::too_large, "a secret is at most 1 MiB");
-    }
-    if (terminal && value.ends_with('\n')) { break; }
-  }
-  if (terminal) {
-    ::tcsetattr(STDIN_FILENO, TCSANOW, &before);
-    command.screen.say("");
-  }
-  if (value.ends_with('\n')) { value.pop_back(); }
-  if (value.empty()) {
-    return fail(invalid("secret", "the value is empty", "type it, or give --from-file FILE"));
-  }
-  return value;
-}
-
 // The only line of a small file; empty when it is not there or not ours to read.
 std::string line_of(const std::string& file) {
   auto text = read_file(file, 4096);
@@ -216,6 +177,44 @@ Result<int> secret_delete(Command& command, const std::string& name, const std::
 }
 
 }  // namespace
+
+Result<std::string> secret_value(Command& command, const std::string& name) {
+  const auto file = command.arguments.value("--from-file");
+  if (!file.empty() && file != "-") {
+    auto text = read_file(file, 1U << 20U);
+    if (!text) { return fail(std::move(text).error().at("--from-file")); }
+    return std::move(*text);
+  }
+  const bool terminal = ::isatty(STDIN_FILENO) != 0;
+  termios before{};
+  if (terminal) {
+    const auto prompt = fmt::format("value of {} (not shown): ", name);
+    [[maybe_unused]] const auto n = ::write(STDERR_FILENO, prompt.data(), prompt.size());
+    ::tcgetattr(STDIN_FILENO, &before);
+    auto silent = before;
+    silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &silent);
+  }
+  std::string value;
+  std::array<char, 4096> piece{};
+  ssize_t n = 0;
+  while ((n = ::read(STDIN_FILENO, piece.data(), piece.size())) > 0) {
+    value.append(piece.data(), static_cast<std::size_t>(n));
+    if (value.size() > (1U << 20U)) {
+      return fail(ErrorKind::too_large, "a secret is at most 1 MiB");
+    }
+    if (terminal && value.ends_with('\n')) { break; }
+  }
+  if (terminal) {
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &before);
+    command.screen.say("");
+  }
+  if (value.ends_with('\n')) { value.pop_back(); }
+  if (value.empty()) {
+    return fail(invalid("secret", "the value is empty", "type it, or give --from-file FILE"));
+  }
+  return value;
+}
 
 Result<std::vector<std::string>> project_secrets(Command& command) {
   METIER_TRY(answer, command.session.get(fmt::format(

@@ -169,6 +169,16 @@ constexpr std::array kSecretFlags{
     kYes,     kColor,
     kQuiet,   Flag{"--from-file", 0, "FILE", "the value is this file ('-': standard input)"},
 };
+constexpr std::array kConfigFlags{
+    Flag{"--local", 0, "", "set, unset: metier.toml of this folder, not yours"},
+    Flag{"--show-origin", 0, "", "get: where the value comes from, in front of it"},
+    Flag{"--from-file", 0, "FILE", "set token: the value is this file ('-': standard input)"},
+    kProject,
+    kOutput,
+    kNoHeaders,
+    kColor,
+    kQuiet,
+};
 constexpr std::array kPlainFlags{kOutput, kColor, kQuiet, kProject};
 
 constexpr std::array<Words, 4> kRunExamples{
@@ -207,6 +217,9 @@ constexpr std::array<Words, 1> kEnvExamples{"eval \"$(metier env)\""};
 constexpr std::array<Words, 3> kSecretExamples{"metier secret set db:password",
                                                "metier secret set db:password --from-file -",
                                                "metier secret list"};
+constexpr std::array<Words, 4> kConfigExamples{
+    "metier config", "metier config set server http://127.0.0.1:8080",
+    "metier config set project flights --local", "metier config unset server"};
 constexpr std::array<Words, 3> kQueueExamples{"metier queue", "metier queue pause 'new disks at 5'",
                                               "metier queue resume"};
 constexpr std::array<Words, 1> kVersionExamples{"metier version"};
@@ -285,6 +298,10 @@ constexpr std::array kVerbs{
         {"env", "", "shell lines for other tools (MLRUN_DBPATH, …)", kEnvFlags, kEnvExamples, 0, 0},
         &env_main,
         "set up"},
+    VerbEntry{{"config", "[view|get NAME|set NAME VALUE|unset NAME]",
+               "settings, and where each comes from", kConfigFlags, kConfigExamples, 0, 3},
+              &config_main,
+              "set up"},
     VerbEntry{{"secret", "set|list|delete [NAME[:KEY]]", "secrets of a project", kSecretFlags,
                kSecretExamples, 1, 3},
               &secret_main,
@@ -329,10 +346,6 @@ std::string_view absent_verb(std::string_view name) {
   if (name == "shell") {
     return "a shell inside a run is not in this version; a script (metier run FILE.sh --kind job) "
            "sees the same environment, volumes and variables";
-  }
-  if (name == "config") {
-    return "there is no configuration file; METIER_SERVER, METIER_DATA, METIER_PROJECT and "
-           "METIER_PYTHON are the settings, and metier doctor says where records are";
   }
   if (name == "workflow") {
     return "workflows are not in this version; call metier run for each step";

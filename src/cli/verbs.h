@@ -55,6 +55,7 @@ Result<int> kinds_main(Command& command);
 Result<int> build_main(Command& command);
 Result<int> server_main(Command& command);
 Result<int> env_main(Command& command);
+Result<int> config_main(Command& command);
 Result<int> secret_main(Command& command);
 Result<int> queue_main(Command& command);
 Result<int> version_main(Command& command);

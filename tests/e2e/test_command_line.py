@@ -313,10 +313,10 @@ def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
         os.close(master)
 
 
-@pytest.mark.parametrize("word", ["shell", "config", "schedule", "workflow"])
+@pytest.mark.parametrize("word", ["shell", "schedule", "workflow"])
 def test_a_verb_that_is_not_there_yet_is_absent_from_help_and_says_so(server: Server, word: str) -> None:
     assert re.search(rf"\b{word}\b", server.metier("help").stdout) is None
     for words in ((word,), ("help", word)):
         done = server.metier(*words)
         assert done.returncode == 2, done.stdout
-        assert re.search("not in this version|no configuration file", done.stderr), done.stderr
+        assert "not in this version" in done.stderr, done.stderr
