@@ -192,6 +192,8 @@ class Engine final {
   // engine_parts.cc
   Async<void> sample_usage(LivePtr live);
   std::string part_logs(const std::string& project, const std::string& uid) const;
+  void note_parts(Live& live, std::vector<Part> now);
+  void read_held(Live& live) const;
   std::vector<Part> stored_parts(const std::string& project, const std::string& uid) const;
   Result<std::pair<ContainerRef, std::string>> part_of(const std::string& project,
                                                        const std::string& uid,

@@ -268,7 +268,7 @@ Async<bool> Engine::observe_once(LivePtr live) {
     seen.reason = "NodeLost";
     seen.message = "the run's pod was removed from the cluster before it ended";
   }
-  live->parts = seen.parts;
+  note_parts(*live, seen.parts);
   if (!seen.progress.is_null()) { live->progress = seen.progress; }
   live->reason = seen.reason;
   live->message = seen.message;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <filesystem>
 #include <utility>
 
@@ -104,8 +105,97 @@ Async<std::vector<std::pair<std::string, std::string>>> Engine::stacks(std::stri
   co_return out;
 }
 
+namespace {
+
+constexpr std::size_t kMostGone = 1000;
+constexpr std::string_view kHeld = "@held";  // the second name of the log of a part that lives
+
+Part part_from(std::string_view name) {
+  Part out{.role = std::string(name), .index = 0, .pod = {}, .container = {}};
+  const auto dash = name.rfind('-');
+  if (dash == std::string_view::npos) { return out; }
+  const char* const end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + dash + 1, end, out.index);
+  if (error == std::errc{} && stop == end) { out.role = name.substr(0, dash); }
+  return out;
+}
+
+}  // namespace
+
+// The second names that a server before made for this run.
+void Engine::read_held(Live& live) const {
+  live.held_read = true;
+  std::error_code none;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(part_logs(live.plan.project, live.plan.uid), none)) {
+    const std::string file = entry.path().filename().string();
+    if (!file.ends_with(kHeld)) { continue; }
+    const std::string name = file.substr(0, file.size() - kHeld.size());
+    live.held.emplace(name, part_from(name));
+  }
+}
+
+// The parts of a run as they are now. One that is no longer there (an executor that Spark let go, a pod in whose place
+// came another) stays in the list, and its log stays: while its pod is there the log has a second name.
+void Engine::note_parts(Live& live, std::vector<Part> now) {
+  if (!live.held_read) { read_held(live); }
+  live.parts = std::move(now);
+  if (live.parts.size() < 2 && live.held.empty()) { return; }
+  const std::string folder = part_logs(live.plan.project, live.plan.uid);
+  std::map<std::string, const Part*, std::less<>> present;
+  for (const Part& part : live.parts) { present.emplace(part_name(part), &part); }
+  for (auto held = live.held.begin(); held != live.held.end();) {
+    const auto& [name, part] = *held;
+    const std::string file = folder + "/" + name;
+    const auto same = present.find(name);
+    if (same != present.end() && (part.pod.empty() || part.pod == same->second->pod)) {
+      ++held;
+      continue;
+    }
+    const std::string second = file + std::string(kHeld);
+    if (same != present.end() || live.gone.size() >= kMostGone) {
+      ::unlink(second.c_str());
+    } else if (::rename(second.c_str(), file.c_str()) == 0) {
+      live.gone.push_back(part);
+    }
+    held = live.held.erase(held);
+  }
+  for (const auto& [name, part] : present) {
+    if (!part->container.empty()) { continue; }
+    const auto source =
+        log_file_of_pod(ground_.cluster, {live.plan.project, part->pod, part->container, 0});
+    if (!source) { continue; }
+    const std::string file = folder + "/" + name;
+    (void)::link(log_times_path(*source).c_str(), log_times_path(file).c_str());
+    if (live.held.contains(name)) { continue; }
+    struct stat facts{};
+    if (::lstat(source->c_str(), &facts) != 0 ||
+        !make_folders(std::filesystem::path(folder), 0700)) {
+      continue;
+    }
+    const std::string second = file + std::string(kHeld);
+    if (::link(source->c_str(), second.c_str()) == 0 || errno == EEXIST) {
+      live.held.emplace(name, *part);
+    }
+  }
+}
+
 JsonArray Engine::parts_of(const Live& live) const {
   JsonArray out = parts_json(live.parts, live.resources, live.usage);
+  for (const Part& part : live.gone) {
+    if (find_part(out, part_name(part)) != nullptr) { continue; }
+    JsonObject one{{"name", part_name(part)},
+                   {"role", part.role},
+                   {"index", part.index},
+                   {"pod", part.pod},
+                   {"state", "removed"}};
+    if (const auto used = live.usage.find(part.pod);
+        used != live.usage.end() && !used->second.empty()) {
+      one["cpu_seconds"] = static_cast<double>(used->second.back().cpu_us) / 1e6;
+      one["peak_memory"] = std::ranges::max_element(used->second, {}, &UsageSample::memory)->memory;
+    }
+    out.push_back(std::move(one));
+  }
   for (Json& part : out) {
     JsonObject& one = part.get_object();
     if (one.contains("container")) { continue; }
@@ -192,6 +282,7 @@ Async<Result<void>> Engine::archive_parts(const Plan& plan) {
     auto kept =
         co_await archive({project, part.pod, part.container, 0}, folder + "/" + part_name(part));
     if (!kept) { co_return fail(std::move(kept.error())); }
+    ::unlink((folder + "/" + part_name(part) + std::string(kHeld)).c_str());
   }
   co_return Result<void>{};
 }

@@ -165,6 +165,11 @@ def test_executors_come_with_need_and_go_without(server: Server, folder: Path) -
     assert results["most"] == 3
     assert results["least"] == 1
     assert results["again"] == 6
+    # The executors that went are told like those that stayed, and their logs are kept.
+    executors = [part for part in done["status"]["parts"] if part["role"] == "executor"]
+    assert len(executors) > 3 and any(part["state"] == "removed" for part in executors), executors
+    for part in executors:
+        assert "Executor" in server.metier("logs", done["metadata"]["uid"], "--part", part["name"]).stdout, part
 
 
 def test_abort_ends_every_part(server: Server, folder: Path) -> None:

@@ -457,6 +457,15 @@ def run_program(environment: MutableMapping[str, str], program: str, arguments: 
     become(words, {**environment, **jvm_environment(environment)}, archive)
 
 
+def end_like(code: int) -> int:
+    """The exit code of a JVM, for its parent; where it was ended by a signal, so is this process."""
+    if code < 0:
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code & 0xFF
+
+
 def become(words: list[str], environment: dict[str, str], archive: Archive) -> NoReturn:
     """Be that JVM; where it makes an archive, its parent until it has ended."""
     if not archive.making:
@@ -465,11 +474,7 @@ def become(words: list[str], environment: dict[str, str], archive: Archive) -> N
     signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
     code = jvm.wait()
     archive.keep(code)
-    if code < 0:  # ended by a signal: so does this one
-        if -code != signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    sys.exit(code)
+    sys.exit(end_like(code))
 
 
 def tell(error: BaseException) -> None:

@@ -156,7 +156,7 @@ def server_command(start: dict[str, Any], environment: MutableMapping[str, str],
 
 
 def serve(environment: MutableMapping[str, str]) -> int:
-    """Run the server until nobody has been connected to it for the idle limit; 0 then, else its exit code."""
+    """Run the server until nobody has been connected to it for the idle limit; 0 then, else its exit code; ended by a signal as it was."""
     start = spark.read_start(environment)
     check_client("a warm Spark (spec.warm)")
     folder = spark.work_folder(environment)
@@ -176,7 +176,7 @@ def serve(environment: MutableMapping[str, str]) -> int:
     code = jvm.wait()
     first.end()
     archive.keep(code)
-    return 0 if idle else code & 0xFF
+    return 0 if idle else spark.end_like(code)
 
 
 def watch(jvm: Any, limit: float, clients: Callable[[], int], ready: Callable[[], bool]) -> bool:

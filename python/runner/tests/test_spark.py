@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,11 @@ def test_what_a_connect_session_lacks_says_how_to_get_it(monkeypatch: pytest.Mon
     assert failure.describe(Unsupported("sparkContext"))["hint"] == ""
     monkeypatch.setenv("SPARK_REMOTE", "sc://127.0.0.1:15002")
     assert "leave spec.warm out" in failure.describe(Unsupported("sparkContext"))["hint"]
+
+
+@pytest.mark.parametrize("code,told", [(0, 0), (3, 3), (-9, -9), (-15, -15)])
+def test_who_waits_for_a_jvm_ends_as_it_did(code: int, told: int) -> None:
+    source = f"import sys; from metier_runner import spark; sys.exit(spark.end_like({code}))"
+    path = str(Path(spark.__file__).resolve().parents[1])
+    done = subprocess.run([sys.executable, "-c", source], env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == told
