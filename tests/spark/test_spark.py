@@ -71,6 +71,13 @@ def java_of(server: Server, pod: str) -> int:
     return 0
 
 
+def page_of(server: Server, uid: str) -> dict[str, Any]:
+    [page] = server.call("GET", f"/api/metier/v1/projects/default/runs/{uid}/ui").json()["pages"]
+    assert page["name"] == "spark"
+    assert server.call("GET", page["path"], token="").status == 401
+    return dict(page)
+
+
 def test_a_job_uses_both_executors_and_leaves_nothing(server: Server, folder: Path) -> None:
     code, done, errors = run(server, folder, "count.py:total", "--kind", "spark", "--replicas", "2", "-p", "n=1000")
     assert code == 0, errors
@@ -86,6 +93,9 @@ def test_a_job_uses_both_executors_and_leaves_nothing(server: Server, folder: Pa
     driver = next(p for n, p in pods_of(server, done["metadata"]["uid"]).items() if n.endswith("-driver"))
     assert driver["status"]["phase"] == "Succeeded"
     wait_for("processes end", lambda: not processes_of(server), 30)
+    page = page_of(server, done["metadata"]["uid"])  # of the event log: no process of Spark's is left
+    text = server.call("GET", page["path"]).body.decode()
+    assert not page["live"] and "executor" in text.lower() and "collect at" in text, text[:2000]
 
 
 def test_an_exception_in_a_task_fails_the_run_with_its_words(server: Server, folder: Path) -> None:
@@ -109,6 +119,11 @@ def test_a_lost_executor_and_a_lost_server_cost_the_job_nothing(server: Server, 
     progress = wait_for("progress", lambda: progress_of(server, uid))
     assert progress["tasks"]["total"] == 16
     assert "/16 tasks" in server.metier("describe", uid).stdout
+    page = page_of(server, uid)  # Spark's own
+    assert page["live"]
+    assert "Spark Jobs" in server.call("GET", page["path"] + "jobs/").body.decode()
+    [application] = server.call("GET", page["path"] + "api/v1/applications").json()
+    assert application["attempts"][0]["completed"] is False
     before = set(processes_of(server))
     server.kill()
     server.start()
