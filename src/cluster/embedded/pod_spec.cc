@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -57,7 +58,15 @@ bool runs_runner(const std::vector<std::string>& args) {
   return !args.empty() && args[0] == "mlrun";
 }
 
-Env environment_of(const LaunchSpec& spec, const Container& container, const PodPaths& paths) {
+// Of the user that the pod runs as, as in a container: where programs keep caches and settings.
+std::string home_of(const LaunchSpec& spec, const PodPaths& paths, const HostAbility& host) {
+  const auto uid = spec.pod.run_as_user.value_or(host.uid);
+  if (uid == 0) { return "/root"; }
+  return uid == host.uid && !host.home.empty() ? host.home : paths.folder + "/work";
+}
+
+Env environment_of(const LaunchSpec& spec, const Container& container, const PodPaths& paths,
+                   const HostAbility& host) {
   Env env;
   if (const auto it = spec.env.find(container.name); it != spec.env.end()) { env = it->second; }
   const auto* given = find(env, "PATH");
@@ -78,15 +87,15 @@ Env environment_of(const LaunchSpec& spec, const Container& container, const Pod
   if (!spec.pod_ip.empty()) { set_default(env, "METIER_POD_IP", spec.pod_ip); }
   if (!paths.gang.empty()) { replace(env, "METIER_GANG", paths.gang); }
   if (!spec.host_process) {
-    set_default(env, "HOME",
-                spec.pod.run_as_user.value_or(0) == 0 ? "/root" : paths.folder + "/work");
+    set_default(env, "HOME", home_of(spec, paths, host));
     set_default(env, "TMPDIR", paths.folder + "/work/tmp");
   }
   return env;
 }
 
 Result<PlannedContainer> plan_container(const LaunchSpec& spec, const Container& container,
-                                        bool init, bool first, const PodPaths& paths) {
+                                        bool init, bool first, const PodPaths& paths,
+                                        const HostAbility& host) {
   PlannedContainer out{.name = container.name, .init = init};
   out.args = container.command;
   out.args.insert(out.args.end(), container.args.begin(), container.args.end());
@@ -101,7 +110,7 @@ Result<PlannedContainer> plan_container(const LaunchSpec& spec, const Container&
                           "an argument holds a NUL byte"));
     }
   }
-  out.env = environment_of(spec, container, paths);
+  out.env = environment_of(spec, container, paths, host);
   out.cwd = !container.working_dir.empty() ? container.working_dir
             : spec.host_process            ? "/"
                                            : paths.folder + "/work";
@@ -220,6 +229,7 @@ HostAbility probe_host(std::string_view force) {
   out.uid = ::geteuid();
   out.gid = ::getegid();
   out.root = out.uid == 0;
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') { out.home = home; }
   const bool no_userns = force.find("no-userns") != std::string_view::npos;
   const bool no_mount = force.find("no-mount") != std::string_view::npos;
   const bool direct = out.root && may_unshare(CLONE_NEWNS | CLONE_NEWUTS);
@@ -239,11 +249,11 @@ Result<PodPlan> plan_pod(const LaunchSpec& spec, const PodPaths& paths, const Ho
   plan.grace_ms = std::int64_t{pod.grace_s} * 1000;
   plan.deadline_ms = pod.deadline_s.value_or(0) * 1000;
   for (const auto& container : pod.init_containers) {
-    METIER_TRY(planned, plan_container(spec, container, true, false, paths));
+    METIER_TRY(planned, plan_container(spec, container, true, false, paths, host));
     plan.containers.push_back(std::move(planned));
   }
   for (std::size_t i = 0; i < pod.containers.size(); ++i) {
-    METIER_TRY(planned, plan_container(spec, pod.containers[i], false, i == 0, paths));
+    METIER_TRY(planned, plan_container(spec, pod.containers[i], false, i == 0, paths, host));
     plan.containers.push_back(std::move(planned));
   }
   if (pod.containers.empty()) {

@@ -20,6 +20,7 @@ struct HostAbility {
   bool uts_namespace = false;
   unsigned uid = 0;
   unsigned gid = 0;
+  std::string home;  // of the server's user; empty: not known
 };
 // Tries the namespaces once in a child process; `force` may contain no-userns and no-mount.
 HostAbility probe_host(std::string_view force);

@@ -1,0 +1,35 @@
+#include "cluster/embedded/pod_spec.h"
+
+#include <gtest/gtest.h>
+
+namespace metier {
+namespace {
+
+std::string home_in(const HostAbility& host, std::optional<std::int64_t> user,
+                    std::vector<std::pair<std::string, std::string>> given = {}) {
+  LaunchSpec spec{.id = "p"};
+  spec.pod.run_as_user = user;
+  spec.pod.containers.push_back({.name = "base", .command = {"true"}});
+  spec.env["base"] = std::move(given);
+  const auto groups = host_cgroups("/", "no-cgroup");
+  const auto plan = plan_pod(spec, {.folder = "/data/pods/p"}, host, *groups);
+  if (!plan) { return plan.error().text(); }
+  for (const auto& [name, value] : plan->containers[0].env) {
+    if (name == "HOME") { return value; }
+  }
+  return "none";
+}
+
+TEST(PlanPod, HomeIsThatOfThePodsUser) {
+  const HostAbility root{.root = true, .uid = 0, .home = "/root"};
+  EXPECT_EQ(home_in(root, {}), "/root");
+  EXPECT_EQ(home_in(root, 1000), "/data/pods/p/work");
+  const HostAbility user{.uid = 1000, .home = "/home/user"};
+  EXPECT_EQ(home_in(user, {}), "/home/user");
+  EXPECT_EQ(home_in(user, 1000), "/home/user");
+  EXPECT_EQ(home_in(user, {}, {{"HOME", "/mine"}}), "/mine");
+  EXPECT_EQ(home_in(HostAbility{.uid = 1000}, {}), "/data/pods/p/work");
+}
+
+}  // namespace
+}  // namespace metier
