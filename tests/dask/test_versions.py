@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / "build" / "tools" / "bin" / "uv"
 OTHER = "2025.9.1"
-pytestmark = pytest.mark.skipif(os.environ.get("METIER_TEST_ALL") != "1", reason="METIER_TEST_ALL=1 installs another Dask")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("METIER_TEST_ALL") != "1", reason="METIER_TEST_ALL=1 installs another Dask"
+)
 CLIENT = """
 import sys
 import distributed
