@@ -6,6 +6,7 @@
 
 #include "convert.h"
 #include "model/nuclio/function.h"
+#include "model/serving_children.h"
 
 namespace metier::python {
 
@@ -83,6 +84,16 @@ void bind_nuclio(nb::class_<Function>& cls) {
             unwrap(nuclio::with_replicas(f, least, most));
           },
           nb::arg("min_replicas").none(), nb::arg("max_replicas").none())
+      .def(
+          "child_functions",
+          [](const Function& f, const std::string& folder) {
+            nb::list out;
+            for (const Function& child : unwrap(child_functions(f, folder))) {
+              out.append(to_python(Json(child.document())));
+            }
+            return out;
+          },
+          nb::arg("folder"))
       .def("with_service_type",
            [](Function& f, const std::string& type) { unwrap(nuclio::with_service_type(f, type)); })
       .def("disable_default_http_trigger", [](Function& f, bool disabled) {

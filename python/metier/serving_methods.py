@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from .errors import make_error
 from .live import Section
@@ -232,53 +231,29 @@ class ServingMethods:
         InvalidError
             A step's function that ``add_child_function`` does not name, a wrong graph.
         """
-        graph = self._live_graph() if self._document.kind == "serving" else None
-        if graph is not None and graph.kind == "root" and self.get_env("SERVING_CURRENT_FUNCTION") is None:  # type: ignore[attr-defined]
-            for name, queue in graph.get_queue_links().items():
-                if queue.path:
-                    self._child(name, queue).deploy(project, tag, watch, timeout)
+        children = self._children() if self._document.kind == "serving" else []
+        if children:
+            self._assign_place(project, tag)
+            from .client import default_client
+
+            # A graph that is refused leaves no child behind.
+            body = {"function": self._core.document()}
+            headers = {"X-Metier-Python": sys.executable}
+            default_client().call("POST", "/api/metier/v1/deployments/render", body, headers=headers, timeout=200)
+        for child in children:
+            child.deploy(project, tag, watch, timeout)
         url: str = super().deploy(project, tag, watch, timeout)  # type: ignore[misc]
         return url
 
-    def _child(self, name: str, queue: Any) -> Any:
-        """The function that runs the steps behind a queue: this one's code and graph, unless its reference says otherwise."""
-        references = self._document.copy(("spec", "function_refs")) or {}
-        if name not in references:
-            raise _invalid(
-                f"function '{name}' is used in steps and is not defined",
-                "spec.function_refs",
-                f"fn.add_child_function('{name}', ...)",
-            )
-        reference = references[name]
-        child = self.copy()  # type: ignore[attr-defined]
-        child._document.name = f"{self._document.name}-{name}"
-        child._document.assign(("metadata", "labels", "mlrun/parent-function"), self._document.name)
-        child._document.remove(("spec", "function_refs"))
-        if reference.get("url"):
-            child.with_code(from_file=reference["url"])
-        if reference.get("image"):
-            child.spec.image = reference["image"]
-        if reference.get("requirements"):
-            child.with_requirements(reference["requirements"])
-        child.set_env("SERVING_CURRENT_FUNCTION", name)
-        options = queue.options or {}
-        place = urlsplit(str(queue.path))
-        brokers = options.get("kafka_brokers") or place.netloc
-        if place.scheme != "kafka" and not options.get("kafka_brokers"):
-            raise _invalid(
-                f"queue '{queue.name}' at '{queue.path}' cannot trigger a function here",
-                f"graph.steps.{queue.name}.path",
-                "queues between functions are kafka://BROKER/TOPIC",
-            )
-        topic = place.path.strip("/") if place.scheme == "kafka" else str(queue.path)
-        group = options.get("group") or f"{child._document.name}-consumer-group"
-        child.with_kafka(
-            brokers.split(",") if isinstance(brokers, str) else list(brokers),
-            [topic],
-            group,
-            extra_attributes=queue.trigger_args or None,
-        )
-        return child
+    def _assign_place(self, project: str, tag: str) -> None:
+        if project:
+            self._document.assign(("metadata", "project"), project)
+        if tag:
+            self._document.assign(("metadata", "tag"), tag)
+
+    def _children(self) -> list[Any]:
+        """The functions behind the graph's durable queues: this one's code and graph, unless their references say otherwise."""
+        return [type(self).from_dict(child) for child in self._core.child_functions(".")]  # type: ignore[attr-defined]
 
     def add_child_function(
         self,

@@ -85,6 +85,51 @@ def test_wrong_use() -> None:
         serving().add_model("m", class_name="Model")
 
 
+def test_the_readers_of_durable_queues_are_functions_of_their_own(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.py").write_text("def last(body):\n    return body\n")
+    fn = metier.new_function("flow", kind="serving", image="python", project="p")
+    fn.with_code(body="def parse(body):\n    return body\n").with_http(workers=3)
+    graph = fn.set_topology("flow", engine="async")
+    first = graph.to(name="parse", handler="parse").to(">>", "q", path="kafka://a:1,b:2/t")
+    first.to(name="store", handler="parse", function="reader").to(
+        ">>", "z", path="u", kafka_brokers="c:3", group="mine", trigger_args={"num_workers": 4, "sessionTimeout": "9s"}
+    ).to(name="last", handler="last", function="end")
+    graph["parse"].to(">>", "m", path="").to(name="near", handler="parse", function="near")
+    fn.add_child_function("reader")
+    with pytest.raises(metier.errors.InvalidError, match="function 'end' is used in steps and is not defined"):
+        fn._children()
+    fn.add_child_function("end", url="other.py", image="mlrun/mlrun", requirements=["numpy"])
+    end, reader = fn._children()  # who reads stands before who writes
+    assert [reader.metadata.name, end.metadata.name] == ["flow-reader", "flow-end"]
+    assert reader.metadata.labels["mlrun/parent-function"] == "flow"
+    assert reader.get_env("SERVING_CURRENT_FUNCTION") == "reader" and end.get_env("SERVING_CURRENT_FUNCTION") == "end"
+    assert reader.spec.graph.to_dict() == graph.to_dict()
+    triggers = reader.to_dict()["spec"]["config"]
+    assert list(triggers) == ["spec.triggers.kafka"]  # the parent's triggers are its own
+    kafka = triggers["spec.triggers.kafka"]
+    assert kafka["attributes"]["brokers"] == ["a:1", "b:2"] and kafka["attributes"]["topics"] == ["t"]
+    assert kafka["attributes"]["consumerGroup"] == "flow-reader-consumer-group"
+    assert kafka["explicitAckMode"] == "explicitOnly"
+    kafka = end.to_dict()["spec"]["config"]["spec.triggers.kafka"]
+    assert (kafka["numWorkers"], kafka["attributes"]["sessionTimeout"]) == (4, "9s")
+    assert (kafka["attributes"]["consumerGroup"], kafka["attributes"]["topics"]) == ("mine", ["u"])
+    assert "def last" in end._document.code().decode() and end.spec.image == "mlrun/mlrun"
+    assert reader._children() == []
+
+
+@pytest.mark.parametrize("path", ["v3io:///x", "http://h/x", "kafka://h:1", "topic"])
+def test_a_queue_that_cannot_trigger_is_refused(path: str) -> None:
+    fn = metier.new_function("flow", kind="serving", image="python")
+    graph = fn.set_topology("flow", engine="async")
+    graph.to(">>", "q", path=path).to(name="store", handler="parse", function="reader")
+    fn.add_child_function("reader")
+    with pytest.raises(metier.errors.InvalidError, match="cannot trigger a function here"):
+        fn._children()
+
+
 @pytest.mark.parametrize("field, value", [("streaming", True), ("api_handler_config", {"endpoints": {"x": 1}})])
 def test_what_only_mlruns_engine_has_is_refused_by_name(field: str, value: Any) -> None:
     fn = metier.new_function("flow", kind="serving")

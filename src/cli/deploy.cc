@@ -17,6 +17,7 @@
 #include "cli/outcome.h"
 #include "model/create.h"
 #include "model/kinds.h"
+#include "model/serving_children.h"
 #include "net/url.h"
 
 namespace metier::cli {
@@ -403,12 +404,36 @@ Result<int> function_logs(Command& command, const std::string& name, bool follow
   return 130;
 }
 
+// The functions that read a graph's durable queues stand before the one that writes to them; a graph that is refused leaves none behind.
+Result<int> deploy_children(Command& command, const Submission& submission) {
+  METIER_TRY(parent, Function::from_json(Json(submission.function)));
+  METIER_TRY(children, child_functions(parent, submission.context));
+  if (children.empty()) { return 0; }
+  METIER_CHECK(command.session.call("POST", "/api/metier/v1/deployments/render",
+                                    JsonObject{{"function", submission.function}},
+                                    submit_headers(command, submission)));
+  for (const Function& child : children) {
+    const auto began = std::chrono::steady_clock::now();
+    METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/deployments",
+                                            JsonObject{{"function", child.document()}},
+                                            submit_headers(command, submission)));
+    if (command.arguments.has("--detach")) { continue; }
+    Command follower = command;
+    follower.output = "none";
+    METIER_TRY(code, follow_deploy(follower, child.name(), answer, began));
+    if (code != 0) { return code; }
+  }
+  return 0;
+}
+
 Result<int> deploy_main(Command& command) {
   const auto began = std::chrono::steady_clock::now();
   METIER_TRY(submission, make_deployment(command));
   for (const auto& warning : submission.warnings) {
     command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning));
   }
+  METIER_TRY(left, deploy_children(command, submission));
+  if (left != 0) { return left; }
   METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/deployments",
                                           JsonObject{{"function", submission.function}},
                                           submit_headers(command, submission)));

@@ -190,6 +190,18 @@ class NativeGraph::Host final : public StepHost {
       return;
     }
   }
+  // What a queue of another function wrote is the event itself in a body (MLRun's form).
+  static void unwrap(Json&& value, NativeEvent& event) {
+    JsonObject* wrapped = value.if_object();
+    if (wrapped == nullptr || !bool_in(*wrapped, "full_event_wrapper")) {
+      event.body = Payload(std::move(value));
+      return;
+    }
+    if (const auto id = string_in(*wrapped, "id"); !id.empty()) { event.id = id; }
+    if (const auto key = string_in(*wrapped, "key"); !key.empty()) { event.key = key; }
+    Json* body = wrapped->if_contains("body");
+    event.body = Payload(body == nullptr ? Json() : std::move(*body));
+  }
   std::optional<GraphAnswer> read_body(const GraphCall& call, NativeEvent& event) const {
     const std::string_view type = call.content_type.empty()
                                       ? std::string_view(options.default_content_type)
@@ -199,7 +211,7 @@ class NativeGraph::Host final : public StepHost {
     if (declared || type.empty()) {
       auto value = parse_json(call.body);
       if (value) {
-        event.body = Payload(std::move(*value));
+        unwrap(std::move(*value), event);
         return std::nullopt;
       }
       if (declared) {

@@ -134,6 +134,27 @@ TEST(Compile, PartsOfAFunction) {
       graph(R"({"steps": {"q": {"kind": "queue"}, "b": {"handler": "f", "after": ["q"]}}})")));
 }
 
+TEST(Compile, AQueueWithoutAPathIsAnEdgeInMemory) {
+  constexpr std::string_view kThree =
+      R"({"steps": {"a": {"handler": "f"}, "m": {"kind": "queue", "after": ["a"]},
+    "b": {"handler": "f", "function": "near", "after": ["m"]},
+    "c": {"handler": "f", "function": "near", "after": ["b"]},
+    "q": {"kind": "queue", "after": ["c"], "path": "kafka://h/t"},
+    "d": {"handler": "f", "function": "far", "after": ["q"], "on_error": "e"},
+    "e": {"kind": "error_step", "handler": "f", "base_step": "d"}}})";
+  const auto locals = [&](std::string_view function) {
+    std::string out;
+    for (const PlanStep& step :
+         compiled(kThree, {.current_function = std::string(function)}).steps) {
+      if (step.local && step.kind != StepKind::queue) { out += step.name; }
+    }
+    return out;
+  };
+  EXPECT_EQ(locals(""), "abce");
+  EXPECT_EQ(locals("far"), "de");  // with what catches its failures
+  EXPECT_EQ(locals("*"), "abcde");
+}
+
 TEST(Walk, BranchesRunInOrderAndEveryEventEnds) {
   const Plan plan = compiled(kDiamond);
   FakeHost host(plan);

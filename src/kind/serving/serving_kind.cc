@@ -1,5 +1,6 @@
 #include "kind/serving/serving_kind.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/digest.h"
@@ -9,6 +10,7 @@
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/names.h"
+#include "model/serving_children.h"
 #include "serving/native_graph.h"
 #include "serving/plan.h"
 
@@ -50,6 +52,16 @@ bool builds_graph(std::string_view code) {
   return false;
 }
 
+// The code has a handler of its own, and the graph is none of the function's business (`attach` leaves such modules alone).
+bool handles_itself(std::string_view code) {
+  const std::string text = "\n" + std::string(code);
+  const auto defines = [&text](const std::string& name) {
+    return text.contains("\ndef " + name + "(") || text.contains("\nasync def " + name + "(") ||
+           text.contains("\n" + name + " = ");
+  };
+  return defines("handler") && defines("init_context");
+}
+
 bool is_library(std::string_view code) {
   return code.starts_with(
       "\x7f"
@@ -80,9 +92,11 @@ Result<void> check_graph(const Function& function) {
   if (!plan && plan.error().code != "NeedsMlrun") { return fail(Error(plan.error()).at("spec")); }
   if (!plan) { return {}; }  // MLRun's own engine serves it where the environment has that
   METIER_TRY(readers, children_of(*graph));
-  const JsonObject* children = object_in(function.spec(), "function_refs");
+  const auto children = function_references(function);
   for (const std::string& child : readers) {
-    if (is_child(function) || (children != nullptr && children->contains(child))) { continue; }
+    const bool defined = std::ranges::any_of(
+        children, [&child](const auto& reference) { return reference.first == child; });
+    if (is_child(function) || defined) { continue; }
     return fail(invalid("spec.function_refs",
                         "function " + quote(child) + " is used in steps and is not defined",
                         "fn.add_child_function(" + quote(child) + ", ...)"));
@@ -157,6 +171,27 @@ Result<Function> as_nuclio(const Subject& subject, const Site& site) {
   return out;
 }
 
+// Records of streams are finished when their last branch or batch has ended, which only the graph knows. What the user has decided of
+// a trigger stays; so does one whose failures are to be tried again.
+void acknowledge_at_the_end(Resource& resource) {
+  JsonObject* spec = object_in(resource.body, "spec");
+  JsonObject* triggers = spec == nullptr ? nullptr : object_in(*spec, "triggers");
+  if (triggers == nullptr) { return; }
+  for (auto&& member : *triggers) {
+    JsonObject* trigger = member.value().if_object();
+    if (trigger == nullptr) { continue; }
+    const std::string_view kind = string_in(*trigger, "kind");
+    JsonObject& attributes = ensure_object(*trigger, "attributes");
+    const bool decided = !string_in(*trigger, "explicitAckMode").empty() ||
+                         string_in(attributes, "workerAllocationMode") == "pool" ||
+                         string_in(attributes, "onFailure", "commit") != "commit" ||
+                         trigger->contains("batch");
+    if ((kind != "kafka" && kind != "kafka-cluster") || decided) { continue; }
+    (*trigger)["explicitAckMode"] = "explicitOnly";
+    attributes["workerAllocationMode"] = "static";
+  }
+}
+
 class ServingKind final : public Kind {
  public:
   const KindTraits& traits() const override { return traits_; }
@@ -180,6 +215,7 @@ class ServingKind final : public Kind {
     }
     METIER_TRY(function, as_nuclio(subject, site));
     METIER_TRY(compiled, nuclio::compile(Subject{function, nullptr, subject.attempt}, site));
+    if (engine_of(subject.function) == "metier") { acknowledge_at_the_end(compiled); }
     return std::vector<Resource>{std::move(compiled)};
   }
 
@@ -202,6 +238,9 @@ class ServingKind final : public Kind {
   static std::string engine_of(const Function& function) {
     if (const std::string_view field = serving::field_of_mlrun(function.spec()); !field.empty()) {
       return "mlrun (spec." + std::string(field) + ")";
+    }
+    if (const auto code = function.code(); code && handles_itself(*code)) {
+      return "none (the code has a handler of its own)";
     }
     const JsonObject* graph = graph_of(function);
     if (graph == nullptr) { return "metier"; }
@@ -226,11 +265,8 @@ JsonObject serving_spec(const Function& function, std::string_view project) {
     return found == nullptr || found->is_null() ? std::move(fallback) : *found;
   };
   JsonObject functions;
-  if (const JsonObject* children = object_in(spec, "function_refs")) {
-    for (const auto& child : *children) {
-      functions[child.key()] =
-          std::string(project) + "/" + function.name() + "-" + std::string(child.key());
-    }
+  for (const auto& [child, reference] : function_references(function)) {
+    functions[child] = std::string(project) + "/" + function.name() + "-" + child;
   }
   JsonObject out{{"function_uri", function_uri({.project = std::string(project),
                                                 .name = function.name(),

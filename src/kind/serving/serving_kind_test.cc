@@ -127,6 +127,25 @@ TEST(ServingKind, WhatOnlyMlrunsEngineHasGoesToWorkers) {
       HasSubstr("spec.streaming: only MLRun's own engine has it"));
 }
 
+TEST(ServingKind, AWorkerAcknowledgesItsStreamsUnlessTheUserSaysOtherwise) {
+  const auto with = [](std::string_view trigger, std::string_view code = "class A: pass\n") {
+    return lowered(R"({"config":{"spec.triggers.k":{"kind":"kafka",)" + std::string(trigger) +
+                   R"(}},"build":{"functionSourceCode":")" + base64_encode(code) + R"("},)" +
+                   std::string(kFlow) + "}");
+  };
+  constexpr std::string_view kPlaces = R"("brokers":["b:9092"],"topics":["t"],"consumerGroup":"g")";
+  const std::string plain = R"("attributes":{)" + std::string(kPlaces) + "}";
+  EXPECT_THAT(with(plain), AllOf(HasSubstr(R"("explicitAckMode":"explicitOnly")"),
+                                 HasSubstr(R"("workerAllocationMode":"static")")));
+  EXPECT_THAT(with(R"("explicitAckMode":"disable",)" + plain), Not(HasSubstr("explicitOnly")));
+  EXPECT_THAT(with(R"("attributes":{"onFailure":"retry",)" + std::string(kPlaces) + "}"),
+              Not(HasSubstr("explicitOnly")));
+  // Nobody would acknowledge there.
+  EXPECT_THAT(with(plain, "def init_context(c): pass\nasync def handler(c, e): pass\n"),
+              Not(HasSubstr("explicitOnly")));
+  EXPECT_THAT(with(plain, "def handler(event): return event\n"), HasSubstr("explicitOnly"));
+}
+
 TEST(ServingKind, RefusesWhatCannotBeServed) {
   EXPECT_THAT(refusal("{}"), HasSubstr("spec.graph: the function has no graph"));
   EXPECT_THAT(
@@ -134,10 +153,15 @@ TEST(ServingKind, RefusesWhatCannotBeServed) {
           R"({"graph":{"steps":{"a":{"handler":"f","after":["b"]},"b":{"handler":"f","after":["a"]}}}})"),
       HasSubstr("loop detected"));
   EXPECT_THAT(refusal(R"({"graph":{"kind":"router"}})"), HasSubstr("the router has no routes"));
-  EXPECT_THAT(
-      refusal(
-          R"({"graph":{"steps":{"q":{"kind":"queue","path":"kafka://h:9092/t"},"b":{"handler":"f","after":["q"],"function":"child"}}}})"),
-      HasSubstr("function 'child' is used in steps and is not defined"));
+  constexpr std::string_view kSpread =
+      R"("graph":{"steps":{"q":{"kind":"queue","path":"kafka://h:9092/t"},"b":{"handler":"f","after":["q"],"function":"child"}}}})";
+  const auto spread = [&](std::string_view more) {
+    return refusal("{" + std::string(more) + std::string(kSpread));
+  };
+  EXPECT_THAT(spread(""), HasSubstr("function 'child' is used in steps and is not defined"));
+  EXPECT_THAT(spread(R"("function_refs":[{"name":"other"}],)"), HasSubstr("is not defined"));
+  EXPECT_EQ(spread(R"("function_refs":{"child":{}},)"), "taken");
+  EXPECT_EQ(spread(R"("function_refs":[{"name":"child","kind":"serving"}],)"), "taken");  // MLRun's
   EXPECT_THAT(refusal(std::string(R"({"load_mode":"later",)") + std::string(kFlow) + "}"),
               HasSubstr("'later' is unknown"));
   EXPECT_EQ(refusal(std::string("{") + std::string(kFlow) + "}"), "taken");

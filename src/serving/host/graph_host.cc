@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <unordered_map>
 
 #include "realtime/worker_pool.h"
@@ -28,6 +30,7 @@ class GraphHost final : public Host {
   GraphHost(const HostSite& site, std::unique_ptr<NativeGraph> graph)
       : loop_(site.loop),
         stream_(site.trigger.kind != "http"),
+        explicit_(site.trigger.explicit_ack != realtime::ExplicitAck::disable),
         graph_(std::move(graph)),
         timer_(site.loop, [this] {
           graph_->tick();
@@ -73,13 +76,20 @@ class GraphHost final : public Host {
     done();
   }
 
+  void listen_acks(realtime::AckListener* acks) noexcept override { acks_ = acks; }
+
   void deliver(const Event& event, ResponseSink& sink) noexcept override {
     last_event_ms_ = loop_.wall_us() / 1000;
     const std::string_view path = path_of(event, stream_);
     trigger_.immediate.add();
     sink.started();
-    auto to = std::make_shared<ResponseSink*>(&sink);
+    auto to = std::make_shared<Arrival>(&sink);
     if (stream_) { waiting_[&sink] = to; }
+    if (explicit_) {
+      to->place = {std::string(event.topic), event.shard};
+      to->offset = event.offset;
+      unfinished_[to->place].insert_or_assign(event.offset, false);
+    }
     const auto began = std::chrono::steady_clock::now();
     graph_->start({.body = event.body,
                    .content_type = event.content_type,
@@ -94,27 +104,50 @@ class GraphHost final : public Host {
                                         .count();
                     trigger_.handler.observe_ns(ns);
                     (answer.failed ? trigger_.failure : trigger_.success).add();
-                    if (*to == nullptr) { return; }
-                    if (stream_) { waiting_.erase(*to); }
-                    (*to)->respond({.status = answer.status,
-                                    .content_type = answer.content_type,
-                                    .length = static_cast<std::int64_t>(answer.body.size()),
-                                    .outcome = answer.failed ? realtime::Outcome::raised
-                                                             : realtime::Outcome::answered,
-                                    .handler_ns = ns},
-                                   answer.body);
+                    ResponseSink* const sink = to->sink;
+                    if (sink == nullptr) { return; }
+                    if (stream_) { waiting_.erase(sink); }
+                    sink->respond({.status = answer.status,
+                                   .content_type = answer.content_type,
+                                   .length = static_cast<std::int64_t>(answer.body.size()),
+                                   .outcome = answer.failed ? realtime::Outcome::raised
+                                                            : realtime::Outcome::answered,
+                                   .handler_ns = ns},
+                                  answer.body);
+                    if (explicit_) { acknowledge(*to); }
                   });
     wind();
   }
   void cancel(EventId, ResponseSink& sink) noexcept override {
     const auto found = waiting_.find(&sink);
     if (found == waiting_.end()) { return; }
-    *found->second = nullptr;  // it stays in its batch
+    found->second->sink = nullptr;  // it stays in its batch
+    if (explicit_) { unfinished_[found->second->place].erase(found->second->offset); }
     waiting_.erase(found);
     sink.fail({.reason = FailReason::cancelled, .status = 499});
   }
 
  private:
+  using Place = std::pair<std::string, std::int32_t>;  // topic and partition
+  struct Arrival {
+    explicit Arrival(ResponseSink* to) : sink(to) {}
+    ResponseSink* sink;  // null: nobody waits any more
+    Place place;
+    std::int64_t offset = 0;
+  };
+  // Where acknowledgements are explicit, one finishes all records before it: the oldest that has not ended decides.
+  void acknowledge(const Arrival& ended) {
+    auto& records = unfinished_[ended.place];
+    records[ended.offset] = true;
+    std::optional<std::int64_t> last;
+    while (!records.empty() && records.begin()->second) {
+      last = records.begin()->first;
+      records.erase(records.begin());
+    }
+    if (last && acks_ != nullptr) {
+      acks_->acknowledge(ended.place.first, ended.place.second, *last);
+    }
+  }
   void wind() {
     const auto due = graph_->due();
     if (due && (!timer_.armed() || *due != due_)) {
@@ -124,14 +157,16 @@ class GraphHost final : public Host {
   }
 
   realtime::Loop& loop_;
-  bool stream_, up_ = false;
+  bool stream_, explicit_, up_ = false;
+  realtime::AckListener* acks_ = nullptr;
   std::unique_ptr<NativeGraph> graph_;
   realtime::LoopTimer timer_;
   SteadyTime due_;
   realtime::TriggerStats trigger_;
   std::vector<StepCost> steps_;
-  std::unordered_map<ResponseSink*, std::shared_ptr<ResponseSink*>>
-      waiting_;  // of streams: in a batch
+  // Shared with the answer that is to come.
+  std::unordered_map<ResponseSink*, std::shared_ptr<Arrival>> waiting_;  // of streams: in a batch
+  std::map<Place, std::map<std::int64_t, bool>> unfinished_;             // offset: has it ended?
   std::int64_t last_event_ms_ = 0;
 };
 

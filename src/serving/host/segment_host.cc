@@ -196,6 +196,10 @@ Result<std::unique_ptr<Host>> make_segment_host(const HostSite& site) {
     ::chmod(folder.c_str(), 0700);
     config->env.emplace_back("METIER_GRAPH_STATS", folder);
   }
+  if (site.trigger.explicit_ack != realtime::ExplicitAck::disable) {
+    // The worker acknowledges, when an event has ended.
+    config->env.emplace_back("METIER_GRAPH_ACKS", "explicit");
+  }
   std::unique_ptr<NativeGraph> prefix;
   auto source = graph_source(site.config);
   const bool cut = variable(site.config, "START_FROM_STEP").empty();
