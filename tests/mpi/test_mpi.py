@@ -249,6 +249,19 @@ def test_the_loss_of_a_part_ends_the_job_and_is_named(server: Server, folder: Pa
     assert_nothing_runs(server)
 
 
+def test_a_deadline_ends_the_job_by_its_name(server: Server, folder: Path) -> None:
+    code, document, _ = run(server, folder, "works", "--set", "spec.active_deadline_seconds=3")
+    assert code == 1
+    assert document["status"]["state"] == "error"
+    assert document["status"]["reason"] == "DeadlineExceeded"
+    why = server.metier("why", document["metadata"]["uid"]).stdout
+    assert "metier help DeadlineExceeded" in why
+    assert_nothing_runs(server)
+    code, _, said = run(server, folder, "works", "--set", "spec.active_deadline_seconds=0")
+    assert code == 2
+    assert "spec.active_deadline_seconds" in said
+
+
 def test_abort_lets_ranks_end_themselves_and_leaves_nothing(server: Server, folder: Path) -> None:
     uid = started(server, folder, "terminated")
     done = server.metier("abort", uid)

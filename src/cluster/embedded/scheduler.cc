@@ -25,7 +25,8 @@ std::string code_of(std::string_view resource) {
   if (resource == "cpu") { return "InsufficientCpu"; }
   if (resource == "memory") { return "InsufficientMemory"; }
   if (resource == "pods") { return "InsufficientPods"; }
-  return is_gpu(resource) ? "InsufficientGpu" : "InsufficientResource";
+  // What is none of these this node never has: it is refused as such before it waits.
+  return is_gpu(resource) ? "InsufficientGpu" : "NeverFits";
 }
 
 // Requests and priority as one text: equal texts are interchangeable.

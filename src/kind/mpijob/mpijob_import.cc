@@ -94,6 +94,7 @@ Result<Function> function_from_mpijob(const Json& document) {
   copy(*body, "cleanPodPolicy", spec, "clean_pod_policy");
   if (const JsonObject* policy = object_in(*body, "runPolicy")) {
     copy(*policy, "cleanPodPolicy", spec, "clean_pod_policy");
+    copy(*policy, "activeDeadlineSeconds", spec, "active_deadline_seconds");
   }
   copy(*body, "runLauncherAsWorker", spec, "run_launcher_as_worker");
   copy(*body, "launcherCreationPolicy", spec, "launcher_creation_policy");

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::int64_t kMostSlots = 256;
 constexpr std::int64_t kMostReplicas = 1000;
+constexpr std::int64_t kMostDeadline = 315'360'000;  // ten years, in seconds
 // What a worker asks for on the embedded cluster for each rank when the user says nothing of memory: a Python with mpi4py
 // and numpy. Without it any number of workers would fit.
 constexpr std::int64_t kEmbeddedRankMemory = 64LL << 20U;
@@ -98,6 +99,8 @@ class MpiJobKind final : public Kind {
                              "an MPI job has a fixed number of workers", "set replicas instead"));
       }
     }
+    check_number("spec.active_deadline_seconds", spec.if_contains("active_deadline_seconds"),
+                 kMostDeadline, problems);
     check_number("slots_per_worker", slots_value(subject), kMostSlots, problems);
     check_choice(function, "clean_pod_policy", {"All", "Running", "None"}, problems);
     check_choice(function, "launcher_creation_policy", {"AtStartup", "WaitForWorkersReady"},
@@ -149,9 +152,11 @@ class MpiJobKind final : public Kind {
 
     JsonObject spec{{"slotsPerWorker", slots_of(subject)}};
     const auto policy = function.text("clean_pod_policy");
+    const auto deadline = int_in(function.spec(), "active_deadline_seconds");
     if (newer) {
       JsonObject run_policy{{"backoffLimit", 0}};
       if (!policy.empty()) { run_policy["cleanPodPolicy"] = policy; }
+      if (deadline) { run_policy["activeDeadlineSeconds"] = *deadline; }
       spec["runPolicy"] = std::move(run_policy);
       if (launcher_as_worker(function)) { spec["runLauncherAsWorker"] = true; }
       if (const auto order = function.text("launcher_creation_policy"); !order.empty()) {
@@ -162,6 +167,7 @@ class MpiJobKind final : public Kind {
       }
     } else {
       if (!policy.empty()) { spec["cleanPodPolicy"] = policy; }
+      if (deadline) { spec["runPolicy"] = JsonObject{{"activeDeadlineSeconds", *deadline}}; }
       if (launcher_as_worker(function)) {
         job.metadata.annotations[std::string(kLauncherAsWorker)] = "true";
       }

@@ -204,6 +204,8 @@ TEST(MpiJob, RefusesWhatCannotBe) {
             "spec.max_replicas: an MPI job has a fixed number of workers");
   EXPECT_EQ(refusal(R"({"command":"a.py"})", R"({"parameters":{"slots_per_worker":"two"}})"),
             "slots_per_worker: \"two\" is not a whole number from 1 to 256");
+  EXPECT_EQ(refusal(R"({"command":"a.py","active_deadline_seconds":0})"),
+            "spec.active_deadline_seconds: 0 is not a whole number from 1 to 315360000");
   EXPECT_EQ(refusal(R"({"command":"a.py","clean_pod_policy":"Never"})"),
             "spec.clean_pod_policy: 'Never' is not possible");
   EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":"-x A"})"),
@@ -243,7 +245,7 @@ TEST(MpiArguments, AreTranslatedForTheMpiThatIsThere) {
 TEST(MpiJobImport, AnMpiJobDocumentIsAFunctionThatLowersToIt) {
   const auto document = *parse_json(
       R"({"apiVersion":"kubeflow.org/v2beta1","kind":"MPIJob","metadata":{"name":"pi"},"spec":{"slotsPerWorker":2,
-    "runPolicy":{"cleanPodPolicy":"Running"},"runLauncherAsWorker":true,"mpiReplicaSpecs":{
+    "runPolicy":{"cleanPodPolicy":"Running","activeDeadlineSeconds":90},"runLauncherAsWorker":true,"mpiReplicaSpecs":{
     "Launcher":{"template":{"spec":{"containers":[{"name":"l","image":"i","command":["mpirun","-n","2"],"args":["-x","A=1","./pi","{n}"]}]}}},
     "Worker":{"replicas":2,"template":{"spec":{"volumes":[],"containers":[{"name":"w","image":"i","env":[{"name":"B","value":"2"}]}]}}}}}})");
   ASSERT_TRUE(is_mpijob(document));
@@ -256,6 +258,7 @@ TEST(MpiJobImport, AnMpiJobDocumentIsAFunctionThatLowersToIt) {
   EXPECT_EQ(job.at("spec").at("slotsPerWorker"), Json(2));
   EXPECT_EQ(job.at("spec").at("runLauncherAsWorker"), Json(true));
   EXPECT_EQ(job.at_pointer("/spec/runPolicy/cleanPodPolicy"), Json("Running"));
+  EXPECT_EQ(job.at_pointer("/spec/runPolicy/activeDeadlineSeconds"), Json(90));
   EXPECT_EQ(job.at_pointer("/spec/mpiReplicaSpecs/Worker/replicas"), Json(2));
   const auto other = function_from_mpijob(
       *parse_json(R"({"apiVersion":"kubeflow.org/v1","kind":"MPIJob","spec":{"mpiReplicaSpecs":{

@@ -19,7 +19,8 @@ struct Job {
   std::string name;
   std::int64_t slots = 1;
   std::int64_t workers = 1;
-  std::string clean_policy;  // "All", "Running", "None"
+  std::string clean_policy;                // "All", "Running", "None"
+  std::optional<std::int64_t> deadline_s;  // of the launcher, and with it of the job
   bool launcher_as_worker = false;
   bool wait_for_workers = false;
   const JsonObject* launcher = nullptr;  // templates
@@ -56,6 +57,7 @@ Job read_job(const Resource& resource) {
   if (out.clean_policy.empty() && policy != nullptr) {
     out.clean_policy = string_in(*policy, "cleanPodPolicy");
   }
+  if (policy != nullptr) { out.deadline_s = int_in(*policy, "activeDeadlineSeconds"); }
   if (out.clean_policy.empty()) { out.clean_policy = out.newer ? "None" : "All"; }
   out.launcher_as_worker = bool_in(spec, "runLauncherAsWorker") ||
                            annotation(resource, "metier.dev/run-launcher-as-worker") == "true";
@@ -113,6 +115,9 @@ class Builder {
 
   Resource launcher() const {
     auto out = pod(launcher_name(job_), "launcher", job_.launcher);
+    if (job_.deadline_s) {
+      ensure_object(out.body, "spec")["activeDeadlineSeconds"] = *job_.deadline_s;
+    }
     auto& container = first_container(out);
     JsonArray words;
     for (const std::string_view key : {"command", "args"}) {

@@ -102,6 +102,22 @@ TEST(MpiJobController, ObeysTheNewerVersion) {
   EXPECT_EQ(decision.create[1].metadata.labels.at("training.kubeflow.org/job-role"), "worker");
 }
 
+TEST(MpiJobController, ADeadlineIsTheLaunchersAndWithItTheJobs) {
+  for (const char* version : {"v1", "v2beta1"}) {
+    const auto decision = decide(job_of(R"("runPolicy":{"activeDeadlineSeconds":90},)", version));
+    ASSERT_EQ(decision.create.size(), 4U);
+    EXPECT_EQ(int_in(decision.create[3].spec(), "activeDeadlineSeconds"), 90);
+    EXPECT_FALSE(decision.create[1].spec().contains("activeDeadlineSeconds"));
+  }
+  const auto ended = decide(job_of(),
+                            {pod("job-launcher", PodPhase::failed, "DeadlineExceeded"),
+                             pod("job-worker-0", PodPhase::failed)},
+                            true);
+  EXPECT_EQ(condition(ended), "Failed");
+  EXPECT_EQ(string_at(ended.status->at("conditions").as_array().back(), "reason"),
+            "DeadlineExceeded");
+}
+
 TEST(MpiJobController, WaitsForWorkersWhenAsked) {
   auto job = job_of();
   job.metadata.annotations["metier.dev/launcher-creation-policy"] = "WaitForWorkersReady";
