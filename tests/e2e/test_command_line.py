@@ -320,3 +320,28 @@ def test_a_verb_that_is_not_there_yet_is_absent_from_help_and_says_so(server: Se
         done = server.metier(*words)
         assert done.returncode == 2, done.stdout
         assert "not in this version" in done.stderr, done.stderr
+
+
+def test_an_artifact_of_iterations_is_the_best_ones_or_says_which_there_are(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "h.py").write_text(
+        "def f(context, n: int = 1):\n    context.log_result('acc', n)\n"
+        "    context.log_artifact('note', body=f'n={n}', local_path='note.txt')\n"
+        "def read(context, data):\n    context.log_result('text', data.get(encoding='utf-8'))\n"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return server.metier("run", *arguments, "--kind", "job", "-o", "json", cwd=tmp_path)
+
+    def read(url: str) -> subprocess.CompletedProcess[str]:
+        return run("h.py:read", "-i", f"data={url}")
+
+    url = "store://artifacts/default/hyper_note"
+    assert run("h.py:f", "-n", "hyper", "-x", "n=[1,2]", "--selector", "max.acc").returncode == 0
+    assert json.loads(read(url).stdout)["status"]["results"]["text"] == "n=2"
+    assert run("h.py:f", "-n", "hyper", "-x", "n=[3,4]").returncode == 0
+    # MLRun answers 404 too: no iteration is the best, and none may be guessed.
+    nothing = read(url)
+    assert nothing.returncode == 1
+    assert "logged by 2 iterations of a run that has no best one" in nothing.stderr
+    assert "hyper_note#1" in nothing.stderr
+    assert json.loads(read(url + "#1").stdout)["status"]["results"]["text"] == "n=3"

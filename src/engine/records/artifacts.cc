@@ -255,13 +255,27 @@ Result<std::vector<ArtifactRow>> find_artifacts(const Records& records,
 
 Result<Json> read_artifact(const Records& records, const ArtifactQuery& query) {
   METIER_TRY(rows, find_artifacts(records, query));
+  std::vector<std::int64_t> iterations;  // that logged it, when none of them is the best
   if (rows.empty() && query.iteration && *query.iteration == 0) {
     // Iteration 0 of a hyper-parameter run stands for its best one.
     auto any = query;
     any.iteration.reset();
     METIER_TRY(others, find_artifacts(records, any));
+    for (const auto& row : others) { iterations.push_back(row.iteration); }
     std::erase_if(others, [](const ArtifactRow& row) { return !row.best_iteration; });
     rows = std::move(others);
+  }
+  if (rows.empty() && !iterations.empty()) {  // MLRun's answer is 404 too
+    const auto first = *std::ranges::min_element(iterations);
+    return fail(Error{
+        .kind = ErrorKind::not_found,
+        .message =
+            fmt::format("artifact {} of project {} was logged by {} of a run that has no best one",
+                        quote(query.key), quote(query.project),
+                        iterations.size() == 1 ? fmt::format("iteration {}", first)
+                                               : fmt::format("{} iterations", iterations.size())),
+        .fix = fmt::format("name one: {}#{}; or run it again with --selector max.RESULT", query.key,
+                           first)});
   }
   if (rows.empty()) {
     return fail(
