@@ -25,12 +25,39 @@ needs more than a test machine has (10 000 pods), or no field of a function lead
 """
 
 
+FUNCTIONS = """
+## Of functions and of the server
+
+What `metier describe` and `metier why` say of a deployed function besides its state, and `metier doctor` of the server. The function goes on; exit codes are those of
+`metier deploy`.
+
+| code | it means | fix | provoked by |
+|---|---|---|---|
+"""
+OF_FUNCTIONS = (
+    "ProcessorFailed",
+    "ReadinessTimeout",
+    "ScaledToZero",
+    "WorkerCrashed",
+    "BrokerUnavailable",
+    "ListensOnAllInterfaces",
+)
+
+
 def causes() -> list[tuple[str, str, str]]:
     """Code, sentence and fix, in the order of the program's own list."""
     text = (ROOT / "src/engine/why.cc").read_text()
     table = text[text.index("kCauses = ") : text.index("});", text.index("kCauses = "))]
     found = re.findall(r'\{"(\w+)",\s*((?:"[^"]*"\s*)+),\s*((?:"[^"]*"\s*)+)\}', table)
     return [(code, _joined(sentence), _joined(fix)) for code, sentence, fix in found]
+
+
+def topics() -> dict[str, tuple[str, str]]:
+    """Meaning and fix by code, as `metier help CODE` has them."""
+    text = (ROOT / "src/cli/help.cc").read_text()
+    table = text[text.index("kTopics{") : text.index("};", text.index("kTopics{"))]
+    found = re.findall(r'Topic\{"(\w+)",\s*((?:"[^"]*"\s*)+),\s*((?:"[^"]*"\s*)+),\s*\d+\}', table)
+    return {code: (_joined(meaning), _joined(fix)) for code, meaning, fix in found}
 
 
 def _joined(literals: str) -> str:
@@ -77,4 +104,11 @@ def page() -> str:
             places, note = _naming(code, unit), "unit tests only: "
         listed = note + "<br>".join(f"`{place}`" for place in places[:MOST]) if places else "nothing"
         rows.append(f"| `{code}` | {sentence} | {fix} | {listed} |")
-    return HEAD + "\n".join(rows) + "\n"
+    known = topics()
+    of_functions = [
+        f"| `{code}` | {known[code][0]} | {known[code][1]} | "
+        + ("<br>".join(f"`{place}`" for place in _naming(code, end_to_end)[:MOST]) or "nothing")
+        + " |"
+        for code in OF_FUNCTIONS
+    ]
+    return HEAD + "\n".join(rows) + "\n" + FUNCTIONS + "\n".join(of_functions) + "\n"

@@ -89,11 +89,7 @@ Result<int> follow_deploy(Command& command, const std::string& name, Json first,
                           std::chrono::steady_clock::time_point began) {
   auto& screen = command.screen;
   const InterruptCounter counter;
-  command.session.interrupted = [&] { return counter.count() > 0; };
-  struct Reset {
-    Session& session;
-    ~Reset() { session.interrupted = nullptr; }
-  } const reset{command.session};
+  const Interruptible interruptible(command.session, counter);
   std::uint64_t revision = 0;
   std::string said;
   while (true) {
@@ -322,6 +318,18 @@ int why_deployment(Command& command, const JsonObject& view) {
                            fmt::format("metier logs {}", name), "once more",
                            fix.empty() ? "metier deploy, with what is mended" : fix));
   }
+  std::set<std::string> told;
+  const auto* conditions = array_in(status, "conditions");
+  for (const auto& condition : conditions == nullptr ? JsonArray{} : *conditions) {
+    if (!condition.is_object()) { continue; }
+    const auto type = string_in(condition.as_object(), "type");
+    screen.out(fmt::format("\n{} {}: {}\n", screen.paint_out(Role::care, "!"), printable(type),
+                           printable(string_in(condition.as_object(), "message"))));
+    const auto fix = topic_fix(type);
+    if (!fix.empty() && told.insert(std::string(type)).second) {
+      screen.out(fmt::format("  {:<22} {}\n", "fix", fix));
+    }
+  }
   if (const auto code = string_in(status, "reason"); !code.empty()) {
     screen.out(screen.paint_out(Role::aside,
                                 fmt::format("reason {0} {1} metier help {0}", code, screen.dot())) +
@@ -330,79 +338,86 @@ int why_deployment(Command& command, const JsonObject& view) {
   return 0;
 }
 
+FunctionLogs::FunctionLogs(Command& command, std::string name, LogView view)
+    : command_(command), name_(std::move(name)), view_(view) {}
+FunctionLogs::~FunctionLogs() = default;
+
+struct FunctionLogs::Read {
+  LogPlace place;
+  LogText text;
+  std::uint64_t offset = 0;
+};
+
+Result<FunctionLogs::Step> FunctionLogs::step(bool wait) {
+  auto deployed = deployment(command_, name_);
+  if (!deployed) {
+    if (!first_ && deployed.error().kind == ErrorKind::not_found) { return Step::gone; }
+    return fail(std::move(deployed).error());
+  }
+  std::vector<std::string> pods;
+  const auto* parts = array_in(*deployed, "parts");
+  for (const auto& part : parts == nullptr ? JsonArray{} : *parts) {
+    if (part.is_object()) { pods.emplace_back(string_in(part.as_object(), "pod")); }
+  }
+  bool any = false;
+  for (const auto& pod : pods) {
+    auto entry = reads_.find(pod);
+    if (entry == reads_.end()) {
+      const auto place = log_of_function(command_, name_, pod);
+      entry = reads_
+                  .emplace(pod, std::make_unique<Read>(
+                                    Read{place, LogText(command_, place, view_.timestamps), 0}))
+                  .first;
+      if (first_ && (view_.since || view_.tail >= 0)) {
+        METIER_TRY(begin, log_begin(command_, place, view_));
+        entry->second->offset = begin;
+      }
+    }
+    auto& read = *entry->second;
+    while (true) {
+      // One pod is followed by long poll; several are asked in turn.
+      const bool here = wait && pods.size() == 1 && !first_;
+      auto answer =
+          command_.session.send("GET", fmt::format("{}&offset={}&wait={}", read.place.bytes,
+                                                   read.offset, here ? "true" : "false"));
+      if (!answer) {
+        if (answer.error().kind == ErrorKind::not_found) { break; }  // the pod has gone
+        return fail(std::move(answer).error());
+      }
+      if (answer->body.empty()) {
+        any = any || here;
+        break;
+      }
+      any = true;
+      METIER_TRY(shown, read.text.of(answer->body, read.offset));
+      read.offset += answer->body.size();
+      if (pods.size() > 1 && last_ != pod) {
+        command_.screen.say(command_.screen.paint(Role::aside, "── " + pod));
+      }
+      last_ = pod;
+      command_.screen.out(shown);
+    }
+  }
+  first_ = false;
+  return any ? Step::read : Step::nothing;
+}
+
 Result<int> function_logs(Command& command, const std::string& name, bool follow,
                           const LogView& view) {
   const InterruptCounter counter;
-  command.session.interrupted = [&] { return counter.count() > 0; };
-  struct Reset {
-    Session& session;
-    ~Reset() { session.interrupted = nullptr; }
-  } const reset{command.session};
-  struct Read {
-    LogPlace place;
-    LogText text;
-    std::uint64_t offset = 0;
-  };
-  std::map<std::string, Read> reads;  // by pod
-  std::string last;                   // pod whose lines were written last
-  bool first = true;
+  const Interruptible interruptible(command.session, counter);
+  FunctionLogs logs(command, name, view);
   while (counter.count() == 0) {
-    auto deployed = deployment(command, name);
-    if (!deployed) {
-      if (deployed.error().kind == ErrorKind::cancelled) { break; }
-      if (!first && deployed.error().kind == ErrorKind::not_found) {
-        return 0;  // deleted meanwhile
-      }
-      return fail(std::move(deployed).error());
-    }
-    std::vector<std::string> pods;
-    const auto* parts = array_in(*deployed, "parts");
-    for (const auto& part : parts == nullptr ? JsonArray{} : *parts) {
-      if (part.is_object()) { pods.emplace_back(string_in(part.as_object(), "pod")); }
-    }
-    bool any = false;
-    for (const auto& pod : pods) {
-      auto entry = reads.find(pod);
-      if (entry == reads.end()) {
-        const auto place = log_of_function(command, name, pod);
-        entry = reads.emplace(pod, Read{place, LogText(command, place, view.timestamps)}).first;
-        if (first && (view.since || view.tail >= 0)) {
-          METIER_TRY(begin, log_begin(command, place, view));
-          entry->second.offset = begin;
-        }
-      }
-      auto& read = entry->second;
-      while (true) {
-        // One pod is followed by long poll; several are asked in turn.
-        const bool wait = follow && pods.size() == 1 && !first;
-        auto answer =
-            command.session.send("GET", fmt::format("{}&offset={}&wait={}", read.place.bytes,
-                                                    read.offset, wait ? "true" : "false"));
-        if (!answer) {
-          if (answer.error().kind == ErrorKind::cancelled) { return follow ? 130 : 0; }
-          if (answer.error().kind == ErrorKind::not_found) { break; }  // the pod has gone
-          return fail(std::move(answer).error());
-        }
-        if (answer->body.empty()) {
-          any = any || wait;
-          break;
-        }
-        any = true;
-        METIER_TRY(shown, read.text.of(answer->body, read.offset));
-        read.offset += answer->body.size();
-        if (pods.size() > 1 && last != pod) {
-          command.screen.say(command.screen.paint(Role::aside, "── " + pod));
-        }
-        last = pod;
-        command.screen.out(shown);
-      }
-    }
-    first = false;
-    if (!follow) { return 0; }
-    if (!any) { ::poll(nullptr, 0, 300); }
+    auto step = logs.step(follow);
+    if (!step && step.error().kind == ErrorKind::cancelled) { return follow ? 130 : 0; }
+    if (!step) { return fail(std::move(step).error()); }
+    if (!follow || *step == FunctionLogs::Step::gone) { return 0; }
+    if (*step == FunctionLogs::Step::nothing) { ::poll(nullptr, 0, 300); }
   }
   return 130;
 }
+
+namespace {
 
 // The functions that read a graph's durable queues stand before the one that writes to them; a graph that is refused leaves none behind.
 Result<int> deploy_children(Command& command, const Submission& submission) {
@@ -426,7 +441,8 @@ Result<int> deploy_children(Command& command, const Submission& submission) {
   return 0;
 }
 
-Result<int> deploy_main(Command& command) {
+// One deploy from the arguments as they are now; `name`: what it was called, as soon as that is known.
+Result<int> deploy_once(Command& command, std::string& name) {
   const auto began = std::chrono::steady_clock::now();
   METIER_TRY(submission, make_deployment(command));
   for (const auto& warning : submission.warnings) {
@@ -439,12 +455,23 @@ Result<int> deploy_main(Command& command) {
                                           submit_headers(command, submission)));
   const auto* data = answer.is_object() ? object_in(answer.as_object(), "data") : nullptr;
   if (data == nullptr) { return fail(ErrorKind::internal, "the answer holds no function"); }
-  const std::string name(string_in(inside(*data, "metadata"), "name"));
+  name = string_in(inside(*data, "metadata"), "name");
   if (command.arguments.has("--detach")) {
     command.screen.out(name + "\n");
     return 0;
   }
   return follow_deploy(command, name, answer, began);
+}
+
+}  // namespace
+
+Result<int> deploy_main(Command& command) {
+  if (command.arguments.has("--watch")) {
+    return watch_deploy(command,
+                        [&command](std::string& name) { return deploy_once(command, name); });
+  }
+  std::string name;
+  return deploy_once(command, name);
 }
 
 // Where the function of a view is reached from here, empty while it has no address.

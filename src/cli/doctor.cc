@@ -13,6 +13,7 @@
 #include "cli/outcome.h"
 #include "cli/verbs.h"
 #include "net/client.h"
+#include "net/url.h"
 
 namespace metier::cli {
 namespace {
@@ -62,6 +63,19 @@ void check_server(Command& command, const std::optional<Json>& server, const End
        fmt::format("metier {} (client) and {} (server, pid {})", command.program.version, version,
                    pid),
        same ? "" : fmt::format("restart the server: kill {}; it starts again by itself", pid)});
+}
+
+// Of the data folder's own server: where it listens besides its socket.
+void check_listening(const Places& places, std::vector<Check>& out) {
+  auto text = read_file(places.data + "/url", 4096);
+  if (!text) { return; }
+  text->erase(std::min(text->find('\n'), text->size()));
+  const auto url = net::parse_url(*text);
+  if (url && (url->host == "0.0.0.0" || url->host == "::" || url->host == "[::]")) {
+    out.push_back({"installation", "ListensOnAllInterfaces", Mark::look,
+                   fmt::format("every network of this machine reaches the server: {}", *text),
+                   "listen on one address: metier help ListensOnAllInterfaces"});
+  }
 }
 
 void check_data(const Places& places, std::vector<Check>& out) {
@@ -191,6 +205,7 @@ Result<int> doctor_main(Command& command) {
   const auto token = variable(command.environment(), "METIER_TOKEN");
   std::vector<Check> checks;
   check_server(command, ask(endpoint.url + "/api/metier/v1/version", token), endpoint, checks);
+  check_listening(places, checks);
   check_data(places, checks);
   check_machine(checks);
   check_environments(command, ask(endpoint.url + "/api/metier/v1/environments", token), checks);

@@ -46,4 +46,18 @@ class InterruptCounter final {
   std::unique_ptr<Saved> saved_;
 };
 
+// Ends the session's requests as cancelled once Ctrl-C was seen, for as long as it lives.
+class Interruptible final {
+ public:
+  Interruptible(Session& session, const InterruptCounter& counter) : session_(session) {
+    session_.interrupted = [&counter] { return counter.count() > 0; };
+  }
+  ~Interruptible() { session_.interrupted = nullptr; }
+  Interruptible(const Interruptible&) = delete;
+  Interruptible& operator=(const Interruptible&) = delete;
+
+ private:
+  Session& session_;
+};
+
 }  // namespace metier::cli

@@ -61,7 +61,8 @@ constexpr std::array kTopics{
           "run it again; --retry does so by itself", 5},
     Topic{"OOMKilled", "The kernel killed the process: it used more memory than its limit.",
           "give it more: --mem", 1},
-    Topic{"DeadlineExceeded", "The run took longer than it may.", "give it more time: --timeout",
+    Topic{"DeadlineExceeded", "The job took longer than its activeDeadlineSeconds.",
+          "give it more: --set spec.active_deadline_seconds=N, or runPolicy.activeDeadlineSeconds",
           1},
     Topic{"ThresholdExceeded", "The run stayed in one state longer than its threshold.",
           "raise spec.state_thresholds, or --timeout", 1},
@@ -89,6 +90,23 @@ constexpr std::array kTopics{
           "metier logs FUNCTION; mend it and deploy it again", 1},
     Topic{"ReadinessTimeout", "The function was not ready within its readinessTimeoutSeconds.",
           "metier logs FUNCTION; give it more time, or do less in init_context", 1},
+    Topic{"ScaledToZero",
+          "No replica of the function runs: nobody called it for as long as it waits.",
+          "call it: the first call starts a replica and is answered by it; --min 1 keeps one", 0},
+    Topic{"WorkerCrashed",
+          "A worker of the function's processor ended by itself: its code, or a library, left the "
+          "interpreter or crashed it. Another has its place; an event that had begun was answered "
+          "502.",
+          "metier logs FUNCTION; mend what ends it and deploy again", 0},
+    Topic{"BrokerUnavailable",
+          "A stream trigger of the function does not reach its broker. It tries on by itself; "
+          "nothing that the broker holds is lost.",
+          "start the broker, or correct the trigger's brokers, names and passwords", 0},
+    Topic{"ListensOnAllInterfaces",
+          "A server or a function listens on 0.0.0.0 or [::]: every network of this machine "
+          "reaches it. A function's address asks nobody for a token.",
+          "metier server --listen with one address, 127.0.0.1:8080 or that of the wanted network",
+          0},
     Topic{"ExitCode", "The program ended with an exit code that is not zero.", "metier logs RUN",
           1},
     Topic{"Killed", "A signal ended the process (a crash, or somebody's kill).", "metier logs RUN",

@@ -66,6 +66,7 @@ constexpr std::array kDeployFlags{
     kProject,
     kOutput,
     Flag{"--detach", 0, "", "do not wait until it is ready"},
+    Flag{"--watch", 'w', "", "deploy again when its files change, and show what it prints"},
     Flag{"--cpu", 0, "CORES", "of one replica: 2, 0.5, 500m"},
     Flag{"--mem", 0, "BYTES", "of one replica: 2G (10^9) or 2Gi (2^30)"},
     Flag{"--gpus", 0, "N", "whole GPUs"},
@@ -186,9 +187,10 @@ constexpr std::array<Words, 4> kRunExamples{
     "metier run train.py:train --kind job --cpu 2 --mem 1G -i data=iris.csv",
     "metier run train.py:train --kind job -x lr=[0.1,0.2] --selector max.accuracy",
     "metier run report.sh --kind local -- today"};
-constexpr std::array<Words, 4> kDeployExamples{
-    "metier deploy hello.py", "metier deploy hello.py:greet --min 0 --max 4",
-    "metier deploy -f function.yaml", "metier deploy handler.so"};
+constexpr std::array<Words, 5> kDeployExamples{
+    "metier deploy hello.py", "metier deploy hello.py --watch",
+    "metier deploy hello.py:greet --min 0 --max 4", "metier deploy -f function.yaml",
+    "metier deploy handler.so"};
 constexpr std::array<Words, 3> kInvokeExamples{
     "metier invoke hello", "metier invoke hello -d '{\"name\": \"Ada\"}'",
     "metier invoke hello -X PUT --path /things/1 -H 'X-Kind: test' -d @thing.json"};

@@ -197,9 +197,7 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
   if (const auto known = held_.find(key); known != held_.end()) {
     // Other ports are wanted: what stays the same is taken over.
     tell_when_waiting(key, false);
-    for (Socket* old : {&known->second.inside, &known->second.outside}) {
-      if (old->fd) { adopted_[old->name] = std::move(old->fd); }
-    }
+    keep_for_later(known->second);
     held_.erase(known);
   }
   Held held{.node_port = node_port};
@@ -218,13 +216,19 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
       if (!outside && node_port == 0 && port != "0") {
         outside = keep(function, true, options_.listen, "0");  // another program has it now
       }
-      if (!outside) { return fail(std::move(outside.error())); }
+      if (!outside) {
+        keep_for_later(held);
+        return fail(std::move(outside.error()));
+      }
       held.where.external = options_.listen + ":" + split(address_of(outside->fd.get())).port;
       held.outside = std::move(*outside);
     } else if (node_port > 0 && node_port != std::strtol(at.port.c_str(), nullptr, 10)) {
       // The port that was asked for, on loopback: there is no other address without --listen.
       auto outside = keep(function, true, "127.0.0.1", std::to_string(node_port));
-      if (!outside) { return fail(std::move(outside.error())); }
+      if (!outside) {
+        keep_for_later(held);
+        return fail(std::move(outside.error()));
+      }
       held.where.external = "127.0.0.1:" + std::to_string(node_port);
       held.outside = std::move(*outside);
     }
@@ -237,8 +241,19 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
   return held_[key].where;
 }
 
+// The gate has them too: closing ours would leave the address taken, by nobody that a user could end.
+void FunctionsOfNode::keep_for_later(Held& held) {
+  for (Socket* socket : {&held.inside, &held.outside}) {
+    if (socket->fd) { adopted_[socket->name] = std::move(socket->fd); }
+  }
+}
+
 void FunctionsOfNode::release(const ResourceKey& function) {
   cron_ticks_.set(function, {});
+  for (const bool outside : {false, true}) {
+    const std::string name = socket_name(function, outside);
+    if (adopted_.erase(name) > 0 && options_.gate != nullptr) { options_.gate->drop(name); }
+  }
   const auto known = held_.find(function);
   if (known == held_.end()) { return; }
   tell_when_waiting(function, false);
@@ -362,15 +377,15 @@ Async<void> FunctionsOfNode::watch(ResourceKey function, std::uint64_t number) {
 
 namespace {
 
-Async<Result<std::string>> metrics_at(net::Client& client, std::string url) {
+Async<Result<std::string>> text_at(net::Client& client, std::string url) {
   net::ClientRequest request;
-  request.url = std::move(url);
+  request.url = url;
   request.timeout = std::chrono::milliseconds(1000);
   request.body_limit = 4U << 20U;
   auto answer = co_await client.send(std::move(request));
   if (!answer) { co_return fail(std::move(answer.error())); }
   if (answer->status != 200) {
-    co_return fail(ErrorKind::unavailable, fmt::format("/metrics answered {}", answer->status));
+    co_return fail(ErrorKind::unavailable, fmt::format("{} answered {}", url, answer->status));
   }
   co_return std::move(answer->body);
 }
@@ -381,13 +396,29 @@ Async<Result<ProcessorSample>> FunctionsOfNode::sample(const std::string& name_s
                                                        const std::string& pod) {
   const auto url = metrics_url(name_space, pod);
   if (!url) { co_return fail(url.error()); }
-  auto text = co_await metrics_at(client_, *url + "/metrics");
+  auto text = co_await text_at(client_, *url + "/metrics");
   if (!text) { co_return fail(std::move(text.error())); }
   co_return sample_from(*text);
 }
 
+Async<Result<std::vector<ProcessorProblem>>> FunctionsOfNode::problems(
+    const std::string& name_space, const std::string& pod) {
+  const auto url = metrics_url(name_space, pod);
+  if (!url) { co_return fail(url.error()); }
+  auto text = co_await text_at(client_, *url + "/problems");
+  if (!text) { co_return fail(std::move(text.error())); }
+  const auto said = parse_json(*text, {.bytes = 1U << 20U, .depth = 4, .nodes = 4096});
+  std::vector<ProcessorProblem> out;
+  for (const Json& one : said && said->is_array() ? said->as_array() : JsonArray{}) {
+    ProcessorProblem problem{std::string(string_at(one, "code")),
+                             std::string(string_at(one, "message"))};
+    if (!problem.code.empty()) { out.push_back(std::move(problem)); }
+  }
+  co_return out;
+}
+
 Async<Result<std::string>> processor_metrics(net::Client& client, std::string address) {
-  return metrics_at(client, fmt::format("http://{}:{}/metrics", address, kMetricsPort));
+  return text_at(client, fmt::format("http://{}:{}/metrics", address, kMetricsPort));
 }
 
 ProcessorSample sample_from(std::string_view text) {

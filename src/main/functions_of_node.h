@@ -57,6 +57,8 @@ class FunctionsOfNode final : public FunctionSite {
   void tell_when_waiting(const ResourceKey& function, bool wanted) override;
   Async<Result<ProcessorSample>> sample(const std::string& name_space,
                                         const std::string& pod) override;
+  Async<Result<std::vector<ProcessorProblem>>> problems(const std::string& name_space,
+                                                        const std::string& pod) override;
   double free_cpus() override;
   std::optional<std::string> substitute(const std::string& runtime) override;
   std::chrono::steady_clock::time_point now() override { return std::chrono::steady_clock::now(); }
@@ -83,6 +85,8 @@ class FunctionsOfNode final : public FunctionSite {
   // Listens on host:port ("0": any), or goes on with a socket that the gate or a processor has.
   Result<Socket> keep(const Resource& function, bool outside, const std::string& host,
                       const std::string& port);
+  // What is held goes on being held, by name, for the next attempt.
+  void keep_for_later(Held& held);
   // Of a pod's processor: "http://127.64.0.5:8090".
   Result<std::string> metrics_url(const std::string& name_space, const std::string& pod) const;
   std::string control_path(const std::string& name_space, const std::string& pod) const;

@@ -605,6 +605,10 @@ class Server final {
     tcp_url_ = (tcp.tls_certificate.empty() ? "http://" : "https://") + tcp.host + ":" +
                std::to_string(bound);
     log_.info("listening", {{"address", Json(tcp.host)}, {"port", Json(bound)}});
+    if (tcp.host == "0.0.0.0" || tcp.host == "::" || tcp.host == "[::]") {
+      log_.warn("every network of this machine reaches the server",
+                {{"reason", Json("ListensOnAllInterfaces")}, {"address", Json(tcp.host)}});
+    }
     // For `metier env`: --listen may have left the choice of the port to the kernel.
     METIER_CHECK(write_file(options_.data + "/url", tcp_url_ + "\n", 0600));
     return {};

@@ -6,11 +6,18 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "realtime/event.h"
 
 namespace metier::realtime {
+
+// What the owner of a function should know although it runs: a stable code of `metier help`, and this case in words.
+struct Problem {
+  std::string code;  // "BrokerUnavailable"
+  std::string message;
+};
 
 // Why an event has no answer of a handler.
 enum class FailReason {

@@ -111,12 +111,17 @@ class Health final : public HealthServer {
     if (request.path == "/status") {
       co_return net::json_response(200, R"({"processor":{"oper_status":"up"}})");
     }
+    if (request.path == "/problems") {
+      auto problems = calls_.problems();
+      if (!problems) { co_return text(503, problems.error().text() + "\n"); }
+      co_return net::json_response(200, std::move(*problems));
+    }
     if (request.path == "/triggers" || request.path.starts_with("/triggers/")) {
       co_return about_triggers(std::string_view(request.path).substr(9));
     }
     co_return text(404,
-                   "there are /live, /ready, /metrics, /status, /triggers, /triggers/NAME and "
-                   "/triggers/NAME/stats\n");
+                   "there are /live, /ready, /metrics, /status, /problems, /triggers, "
+                   "/triggers/NAME and /triggers/NAME/stats\n");
   }
 
   static constexpr std::string_view kTriggers = "/triggers/";

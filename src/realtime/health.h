@@ -18,6 +18,8 @@ struct HealthCalls {
   // JSON, may wait for the loop, bounded. Every trigger, or the one of that name ("": there is none), or what it has done.
   std::function<Result<std::string>()> triggers;
   std::function<Result<std::string>(std::string name, bool statistics)> trigger;
+  // A JSON list of {"code", "message"}; may wait for the loop, bounded.
+  std::function<Result<std::string>()> problems;
   // A tick of a trigger (Trigger::fire); `done` comes on the loop's thread.
   std::function<void(const std::string& trigger, const std::string& id, bool replace,
                      std::function<void(int status)> done)>

@@ -16,6 +16,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
+constexpr auto kCrashShown = std::chrono::minutes(10);  // a crash that old is history
 
 }  // namespace
 
@@ -80,11 +81,27 @@ void WorkerPool::exited(pid_t pid, int status) {
   const auto found = reasons_.find(pid);
   const std::string why = found == reasons_.end() ? "" : found->second;
   if (found != reasons_.end()) { reasons_.erase(found); }
+  const bool by_itself = ended_by_themselves_.erase(pid) > 0;
   if (shutting_) { return; }
   const std::string how = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status))
                                               : fmt::format("exit code {}", WEXITSTATUS(status));
+  if (by_itself) {
+    ++crashes_.count;
+    crashes_.last = std::chrono::steady_clock::now();
+    crashes_.how = how;
+  }
   log_.warn("a worker ended and is replaced",
             {{"pid", Json(pid)}, {"how", Json(how)}, {"why", Json(why)}});
+}
+
+std::optional<Problem> WorkerPool::problem() const {
+  const auto age = std::chrono::steady_clock::now() - crashes_.last;
+  if (crashes_.count == 0 || age > kCrashShown) { return std::nullopt; }
+  return Problem{"WorkerCrashed",
+                 fmt::format("{} of its workers ended by {} ({}); {} replaced", crashes_.count,
+                             crashes_.count == 1 ? "itself" : "themselves",
+                             crashes_.count == 1 ? crashes_.how : "the last: " + crashes_.how,
+                             crashes_.count == 1 ? "it was" : "they were")};
 }
 
 void WorkerPool::replace_later(Worker& worker) {

@@ -64,6 +64,7 @@ class Processor final : public Watched {
              [this](const std::string& name, bool statistics) {
                return on_loop([this, name, statistics] { return describe(name, statistics); });
              },
+         .problems = [this] { return on_loop([this] { return problems(); }); },
          .fire =
              [this](const std::string& name, const std::string& id, bool replace,
                     std::function<void(int)> done) {
@@ -336,6 +337,19 @@ class Processor final : public Watched {
                                   {"lastEventMs", load.last_event_ms}});
     }
     return {};
+  }
+
+  std::string problems() {
+    JsonArray out;
+    const auto add = [&out](const std::string& where, const std::optional<Problem>& problem) {
+      if (!problem) { return; }
+      out.push_back(JsonObject{{"code", problem->code}, {"message", where + problem->message}});
+    };
+    for (const Entry& entry : triggers_) {
+      add("trigger " + entry.config.name + ": ", entry.trigger->problem());
+    }
+    for (const auto& host : hosts_) { add("", host->problem()); }
+    return dump_json(out);
   }
 
   JsonObject state() {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,8 @@ class Host : public EventTarget {
   virtual void metrics(MetricsWriter& out) const = 0;
   virtual bool ready() const { return true; }
   virtual std::string describe() const { return {}; }
+  // Nothing while all is well.
+  virtual std::optional<Problem> problem() const { return std::nullopt; }
   virtual HostLoad load() const { return {}; }
 };
 

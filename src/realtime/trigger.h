@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,6 +36,8 @@ class Trigger {
   virtual bool ready() const { return true; }
   // State in words for /triggers: "reading orders/3 at 1200", "broker b:9092 does not answer".
   virtual std::string describe() const { return {}; }
+  // Nothing while all is well.
+  virtual std::optional<Problem> problem() const { return std::nullopt; }
   // Of a trigger that is fired from outside (cron): one event of its own. `id` is the event's, given again when the caller does not
   // know how it ended; `replace`: what runs is cancelled. `done` (once, here or later) has the status of the answer.
   virtual void fire(const std::string& id, bool replace, std::function<void(int status)> done);

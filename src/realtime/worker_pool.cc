@@ -41,6 +41,9 @@ WorkerPool::WorkerPool(const HostSite& site)
           Worker& worker = *workers_[static_cast<std::size_t>(i)];
           // What it wrote before it ended counts: why it could not start, the answer to its last event.
           if (worker.state != Worker::State::dying && worker.ring) { read_worker(worker); }
+          if (worker.state != Worker::State::dying && started_ && !shutting_) {
+            ended_by_themselves_.insert(worker.pid);
+          }
           lost(worker, "it ended", true);
           loop_.forget(worker.pidfd.get(), worker.end_watch);
           worker.pidfd.reset();

@@ -8,6 +8,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,6 +41,7 @@ class WorkerPool final : public Host {
   bool ready() const override { return ready_count_.value() > 0; }
   std::string describe() const override;
   HostLoad load() const override;
+  std::optional<Problem> problem() const override;
 
   void deliver(const Event& event, ResponseSink& sink) noexcept override;
   void deliver_batch(std::span<const Event* const> events,
@@ -127,6 +130,13 @@ class WorkerPool final : public Host {
   std::vector<AckListener*> ack_listeners_;
   std::vector<std::unique_ptr<TriggerStats>> stats_;
   std::map<pid_t, std::string> reasons_;
+  struct Crashes {
+    std::uint64_t count = 0;
+    std::chrono::steady_clock::time_point last{};
+    std::string how;  // "signal 11"
+  };
+  Crashes crashes_;                      // workers that ended by themselves after the start
+  std::set<pid_t> ended_by_themselves_;  // not reaped yet
   bool started_ = false, shutting_ = false, native_ = true, cold_ = false, async_ = false;
   std::int64_t handler_ewma_ns_ = -1;
   std::int64_t import_ms_ = 0;

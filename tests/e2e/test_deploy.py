@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import Server, kill_tree_of, running
+from support.server import BINARY, Server, kill_tree_of, running
 
 HELLO = """
 import os
@@ -221,6 +224,11 @@ def test_a_function_at_zero_answers_its_first_request(server: Server, folder: Pa
     url = deploy(server, folder, "-f", "zero.yaml")
     assert get(url)[0] == 200
     until(lambda: view(server, "zero")["state"] == "scaledToZero", "it goes to zero")
+    assert view(server, "zero")["status"]["reason"] == "ScaledToZero"
+    why = server.metier("why", "zero").stdout
+    assert "the next call starts one" in why
+    assert "metier help ScaledToZero" in why
+    assert server.metier("help", "ScaledToZero").returncode == 0
     until(lambda: not processors(server.data), "its processor ends")
     assert get(url) == (200, "hello world")
     until(lambda: view(server, "zero")["state"] == "ready", "it is ready again")
@@ -451,8 +459,6 @@ def test_api_gateways_are_refused_with_the_way_out(server: Server) -> None:
 
 
 def test_a_port_that_is_taken(server: Server, folder: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = server.metier(
@@ -462,3 +468,139 @@ def test_a_port_that_is_taken(server: Server, folder: Path) -> None:
         assert done.returncode == 5, done.stderr
         assert f"{port} is taken" in done.stderr
     assert server.metier("invoke", "nobody").returncode == 3
+
+
+def held_by_gate(server: Server) -> set[str]:
+    """Addresses that the server's gate listens at, as the kernel writes them."""
+    listening = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == "0A":
+            listening[f"socket:[{words[9]}]"] = words[1]
+    out = set()
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"gate" in words and str(server.data).encode() in words:
+                links = [str(entry.readlink()) for entry in (process / "fd").iterdir()]
+                out |= {listening[link] for link in links if link in listening}
+    return out
+
+
+def test_a_function_whose_port_is_taken_leaves_no_address_held(server: Server, folder: Path) -> None:
+    before = held_by_gate(server)
+    assert before, "the gate holds the listener of runs"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        trigger = {"spec.triggers.http": {"kind": "http", "attributes": {"port": taken.getsockname()[1]}}}
+        done = server.metier(
+            "deploy", "hello.py", "--name", "held", "--set", f"spec.config={json.dumps(trigger)}", cwd=folder
+        )
+        assert done.returncode == 5
+        assert server.metier("delete", "held", "-y").returncode == 0
+    until(lambda: held_by_gate(server) == before, "the gate lets its address go")
+
+
+def test_a_worker_that_crashes_is_a_condition(server: Server, folder: Path) -> None:
+    url = deploy(server, folder, "hello.py:exits", "--name", "exits")
+    assert server.metier("why", "exits").stdout == "function 'exits' is ready\n"
+    assert get(url)[0] == 502
+
+    def conditions() -> list[dict[str, Any]]:
+        return view(server, "exits")["status"].get("conditions") or []
+
+    until(lambda: [c["type"] for c in conditions()] == ["WorkerCrashed"], "the condition")
+    assert "1 of its workers ended by itself (exit code 3)" in conditions()[0]["message"]
+    why = server.metier("why", "exits")
+    assert "WorkerCrashed: 1 of its workers ended by itself" in why.stdout
+    assert "metier logs FUNCTION" in why.stdout
+    assert "WorkerCrashed" in server.metier("describe", "exits").stdout
+    assert "WorkerCrashed" in server.metier("help", "WorkerCrashed").stdout
+    assert view(server, "exits")["state"] == "ready", "another worker has its place"
+
+
+def test_an_address_on_every_network_is_said(tmp_path: Path, folder: Path) -> None:
+    with running(tmp_path / "data", listen="0.0.0.0:0") as server:
+        trigger = {"spec.triggers.http": {"kind": "http", "attributes": {"serviceType": "NodePort"}}}
+        deploy(server, folder, "hello.py", "--set", f"spec.config={json.dumps(trigger)}")
+        conditions = json.loads(server.metier("why", "hello", "-o", "json").stdout)["conditions"]
+        assert [c["type"] for c in conditions] == ["ListensOnAllInterfaces"]
+        assert "0.0.0.0:" in conditions[0]["message"]
+        assert "ListensOnAllInterfaces" in server.metier("describe", "hello").stdout
+        assert "127.0.0.1:8080" in server.metier("why", "hello").stdout
+        doctor = json.loads(server.metier("doctor", "-o", "json").stdout)
+        found = [check for check in doctor if check["check"] == "ListensOnAllInterfaces"]
+        assert [check["state"] for check in found] == ["look"]
+        assert server.metier("help", "ListensOnAllInterfaces").returncode == 0
+
+
+class Watch:
+    """`metier deploy --watch` in the background."""
+
+    def __init__(self, server: Server, folder: Path, *arguments: str) -> None:
+        self.err = folder / "watch.err"
+        self.out = folder / "watch.out"
+        self.process = subprocess.Popen(
+            [BINARY, "deploy", *arguments, "--watch"],
+            cwd=folder,
+            env=server.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self.out.open("wb"),
+            stderr=self.err.open("wb"),
+        )
+
+    def said(self, text: str) -> None:
+        until(lambda: text in self.err.read_text() + self.out.read_text(), f"{text!r} of the watch")
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+def test_watch_deploys_every_save_and_a_broken_one_leaves_the_old(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "live.py"
+    file.write_text("import part\ndef handler(context, event):\n    return 'first ' + part.WORD\n")
+    (tmp_path / "part.py").write_text("WORD = 'one'\n")
+
+    def answer() -> str:
+        return server.metier("invoke", "live").stdout
+
+    watch = Watch(server, tmp_path, "live.py")
+    try:
+        watch.said("watching")
+        assert answer() == "first one"
+        beside = tmp_path / "new"  # as editors save: written beside, renamed
+        beside.write_text(
+            "import part\ndef handler(context, event):\n    print('seen', flush=True)\n    return 'second ' + part.WORD\n"
+        )
+        beside.rename(file)
+        until(lambda: answer() == "second one", "the save is deployed")
+        watch.said("live.py changed")
+        watch.said("seen")  # what it prints is shown
+        (tmp_path / "part.py").write_text("WORD = 'two'\n")
+        until(lambda: answer() == "second two", "a file that it imports is deployed too")
+
+        file.write_text("def handlr(context, event):\n    return 'never'\n")
+        watch.said("has no function 'handler'")
+        assert answer() == "second two"
+        file.write_text("import nothing_of_that_name\ndef handler(context, event):\n    return 'never'\n")
+        watch.said("the generation before still answers")
+        assert answer() == "second two"
+        assert watch.process.poll() is None
+        file.write_text("def handler(context, event):\n    return 'third'\n")
+        until(lambda: answer() == "third", "it goes on with the next good save")
+        until(lambda: "watching" in watch.err.read_text().splitlines()[-1], "it waits for the next")
+        assert watch.interrupt() == 130
+        assert "metier delete live" in watch.err.read_text()
+        assert answer() == "third", "it stays deployed"
+    finally:
+        watch.process.kill()
+        watch.process.wait()
+
+
+def test_watch_without_a_file_or_detached_is_refused(server: Server, tmp_path: Path) -> None:
+    absent = server.metier("deploy", "absent.py", "--watch", cwd=tmp_path)
+    assert absent.returncode == 3
+    (tmp_path / "f.py").write_text("def handler(context, event):\n    return 'x'\n")
+    both = server.metier("deploy", "f.py", "--watch", "--detach", cwd=tmp_path)
+    assert both.returncode == 2
+    assert "does not go with --watch" in both.stderr

@@ -124,3 +124,38 @@ def test_a_broker_that_is_away_is_told(server: Server, seen: Seen, tmp_path: Pat
     done = deploy(server, tmp_path, seen, attributes, readinessTimeoutSeconds=3)
     assert done.returncode != 0 and time.monotonic() - begun < 60
     assert "not ready within 3 s" in done.stderr, done.stderr
+
+    def told() -> dict[str, Any]:
+        return dict(server.call("GET", "/api/metier/v1/deployments/f?project=default").json()["status"])
+
+    until(lambda: [c["type"] for c in told().get("conditions") or []] == ["BrokerUnavailable"], what="the condition")
+    assert "127.0.0.1:1" in told()["conditions"][0]["message"]
+    assert told()["reason"] == "ReadinessTimeout"
+    why = server.metier("why", "f").stdout
+    assert "BrokerUnavailable: trigger k: 127.0.0.1:1" in why
+    assert "start the broker" in why
+    assert "BrokerUnavailable" in server.metier("describe", "f").stdout
+    assert server.metier("help", "BrokerUnavailable").returncode == 0
+
+
+def test_a_broker_that_goes_away_and_comes_back_is_told(server: Server, seen: Seen, tmp_path: Path) -> None:
+    own = Broker(tmp_path / "broker").start()
+    try:
+        topic = own.topic(1)
+        done = deploy(server, tmp_path, seen, {"brokers": [own.address], "topics": [topic], "consumerGroup": "g"})
+        assert done.returncode == 0, done.stderr
+
+        def state() -> tuple[str, list[str]]:
+            view = server.call("GET", "/api/metier/v1/deployments/f?project=default").json()
+            return view["state"], [c["type"] for c in view["status"].get("conditions") or []]
+
+        assert state() == ("ready", [])
+        own.stop()
+        until(lambda: state() == ("ready", ["BrokerUnavailable"]), seconds=120, what="the broker's absence")
+        assert own.address in server.metier("why", "f").stdout
+        own.start()
+        own.produce(topic, 5)
+        seen.wait(5)
+        until(lambda: state() == ("ready", []), seconds=120, what="the broker's return")
+    finally:
+        own.stop()

@@ -34,11 +34,17 @@ class Answer:
 
 class Server:
     def __init__(
-        self, data: Path, python: str = sys.executable, env: dict[str, str] | None = None, user: int | None = None
+        self,
+        data: Path,
+        python: str = sys.executable,
+        env: dict[str, str] | None = None,
+        user: int | None = None,
+        listen: str = "127.0.0.1:0",
     ) -> None:
         self.data = data
         self.python = python
         self.extra = env or {}
+        self.listen = listen
         self.wrapper: list[str] = []  # a program that starts the server (strace)
         self.user = user  # the server runs as this user; only root can
         self.process: subprocess.Popen[bytes] | None = None
@@ -65,7 +71,7 @@ class Server:
         began = time.monotonic()
         with open(self.data.parent / "server.err", "ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, BINARY, "server", "--listen", "127.0.0.1:0", "--data", str(self.data), *options],
+                [*self.wrapper, BINARY, "server", "--listen", self.listen, "--data", str(self.data), *options],
                 env={**self.environment, "METIER_READY_FD": str(write), **(env or {})},
                 pass_fds=(write,),
                 stdin=subprocess.DEVNULL,

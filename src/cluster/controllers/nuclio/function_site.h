@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/async.h"
 #include "resource/resource.h"
@@ -25,6 +26,12 @@ struct ProcessorSample {
   double in_flight = 0;
 };
 
+// What a processor says of itself although it runs (its /problems): a code of `metier help`, and this case in words.
+struct ProcessorProblem {
+  std::string code;
+  std::string message;
+};
+
 class FunctionSite {
  public:
   virtual ~FunctionSite() = default;
@@ -42,6 +49,8 @@ class FunctionSite {
   virtual void tell_when_waiting(const ResourceKey& function, bool wanted) = 0;
   virtual Async<Result<ProcessorSample>> sample(const std::string& name_space,
                                                 const std::string& pod) = 0;
+  virtual Async<Result<std::vector<ProcessorProblem>>> problems(const std::string& name_space,
+                                                                const std::string& pod) = 0;
   // Processors of this node that nobody uses, in CPUs (0.3 = a third of one).
   virtual double free_cpus() = 0;
   // nullopt: version is here or none was asked for; else the interpreter that is used instead of "python:X".

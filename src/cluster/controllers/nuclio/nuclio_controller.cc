@@ -11,6 +11,8 @@ namespace metier {
 namespace {
 
 constexpr auto kSampleEvery = std::chrono::milliseconds(2000);
+constexpr auto kLookEvery = std::chrono::milliseconds(5000);  // at problems that nobody tells
+constexpr std::int64_t kAsked = 8;  // processors: a few of many say as much
 constexpr auto kRetryAfter = std::chrono::seconds(10);
 constexpr std::int64_t kReadinessTimeout = 120;
 
@@ -91,6 +93,12 @@ bool unscheduled(const Seen& pod) {
   });
 }
 
+// "0.0.0.0:30080", "[::]:30080"
+bool on_all_interfaces(std::string_view address) {
+  const auto host = address.substr(0, std::min(address.rfind(':'), address.size()));
+  return host == "0.0.0.0" || host == "::" || host == "[::]";
+}
+
 bool can_scale(const ScaleRange& range) { return !range.fixed(); }
 
 Load load_from(const Facts& facts) {
@@ -148,12 +156,22 @@ Async<Result<Facts>> NuclioController::gather(const Resource& resource) {
                             ? int_in(resource.status.get_object(), "replicas").value_or(0)
                             : 0;
   site_.tell_when_waiting(key, replicas == 0 && range.most > 0);
+  const auto generation = function_generation(resource);
+  JsonArray problems;
+  for (std::int64_t i = 0; i < std::min(replicas, kAsked); ++i) {
+    const std::string pod = processor_pod_name(resource, generation, i);
+    auto said = co_await site_.problems(resource.metadata.name_space, pod);
+    if (!said) { continue; }
+    for (const ProcessorProblem& problem : *said) {
+      problems.push_back(JsonObject{{"code", problem.code}, {"message", problem.message}});
+    }
+  }
+  if (!problems.empty()) { facts["problems"] = std::move(problems); }
   if (!can_scale(range) || replicas == 0) {
     loads_.erase(key);
     co_return Facts(std::move(facts));
   }
   std::map<std::string, ProcessorSample> samples;
-  const auto generation = function_generation(resource);
   for (std::int64_t i = 0; i < replicas; ++i) {
     const std::string pod = processor_pod_name(resource, generation, i);
     if (auto sample = co_await site_.sample(resource.metadata.name_space, pod)) {
@@ -248,6 +266,13 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
     }
   }
 
+  const JsonArray* problems = array_in(known, "problems");
+  if (problems != nullptr && !(trouble && trouble->fatal)) {
+    const JsonObject& first = problems->front().as_object();
+    trouble = Trouble{std::string(string_in(first, "code")),
+                      std::string(string_in(first, "message")), false};
+  }
+
   // What there must be.
   if (http && snapshot.services.empty()) {
     Resource service = nuclio_service(resource);
@@ -290,7 +315,13 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
     status["message"] = std::string(error);
   } else if (replicas == 0) {
     state = range.most == 0 ? "ready" : "scaledToZero";
-    if (range.most == 0) { status["message"] = "the function is disabled: no replica runs"; }
+    if (range.most == 0) {
+      status["message"] = "the function is disabled: no replica runs";
+    } else {
+      status["reason"] = "ScaledToZero";
+      status["message"] =
+          "nobody called it for a while, so no replica runs; the next call starts one";
+    }
   } else if (ready >= replicas || (was_ready && ready > 0)) {
     state = "ready";
     status["readyGeneration"] = generation;
@@ -337,6 +368,22 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
         {"message", fmt::format("there is no interpreter for {} on this machine, {} is used",
                                 string_in(spec, "runtime"), used)}});
   }
+  if (const auto external = string_in(known, "external"); on_all_interfaces(external)) {
+    conditions.push_back(JsonObject{
+        {"type", "ListensOnAllInterfaces"},
+        {"reason", "ListensOnAllInterfaces"},
+        {"message", fmt::format("{} takes calls on every network of this machine, and asks nobody "
+                                "for a token",
+                                external)}});
+  }
+  for (const Json& problem : replicas == 0 || problems == nullptr ? JsonArray{} : *problems) {
+    JsonObject condition{{"type", problem.at("code")},
+                         {"reason", problem.at("code")},
+                         {"message", problem.at("message")}};
+    if (std::ranges::find(conditions, Json(condition)) == conditions.end()) {
+      conditions.push_back(std::move(condition));
+    }
+  }
   if (conditions.empty()) {
     status.erase("conditions");
   } else {
@@ -349,6 +396,9 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
   if (retry_in > 0) { out.requeue = std::chrono::milliseconds(retry_in); }
   if (can_scale(range) && replicas > 0) {
     out.requeue = std::min(out.requeue.value_or(kSampleEvery), kSampleEvery);
+  }
+  if (replicas > 0 && !asked_only) {
+    out.requeue = std::min(out.requeue.value_or(kLookEvery), kLookEvery);
   }
   if (replicas > 0 && ready < replicas && !was_ready && waited < timeout) {
     const auto left = std::chrono::milliseconds((timeout - waited) * 1000 + 50);

@@ -25,6 +25,10 @@ class NoSite final : public FunctionSite {
   Async<Result<ProcessorSample>> sample(const std::string&, const std::string&) override {
     co_return ProcessorSample{};
   }
+  Async<Result<std::vector<ProcessorProblem>>> problems(const std::string&,
+                                                        const std::string&) override {
+    co_return std::vector<ProcessorProblem>{};
+  }
   double free_cpus() override { return 1; }
   std::optional<std::string> substitute(const std::string&) override { return std::nullopt; }
   std::chrono::steady_clock::time_point now() override { return {}; }
@@ -223,6 +227,7 @@ TEST_F(NuclioControllerTest, ToZeroAndBack) {
   step({{"address", "127.64.0.3:8080"}, {"idle_ms", 61'000}});
   EXPECT_THAT(pods(), IsEmpty());
   EXPECT_EQ(said("state"), "scaledToZero");
+  EXPECT_EQ(said("reason"), "ScaledToZero");
   EXPECT_FALSE(step().requeue);  // nothing is polled at zero
   EXPECT_THAT(pods(), IsEmpty());
   step({{"address", "127.64.0.3:8080"}, {"waiting", true}});
@@ -319,6 +324,45 @@ TEST(ProcessorConfig, SaysWhatTheProcessorReads) {
       R"({"name":"tick","kind":"cron","numWorkers":1,"attributes":{"interval":"1s"}},)"
       R"({"name":"k","kind":"kafka-cluster","workerTerminationTimeout":"20s","numWorkers":2,"attributes":{"topics":["t"]}}]})");
   EXPECT_EQ(code_file(function.spec()), "pkg/mod.py");
+}
+
+TEST_F(NuclioControllerTest, WhatProcessorsSayOfThemselvesIsAConditionOnce) {
+  step();
+  pod(0, PodPhase::running, true);
+  const Json crash = JsonObject{{"code", "WorkerCrashed"}, {"message", "1 ended"}};
+  const Decision decision =
+      step({{"address", "127.64.0.3:8080"}, {"problems", JsonArray{crash, crash}}});
+  EXPECT_EQ(said("state"), "ready");
+  EXPECT_EQ(said("reason"), "");
+  const JsonArray* conditions = array_in(function_.status.get_object(), "conditions");
+  ASSERT_NE(conditions, nullptr);
+  ASSERT_EQ(conditions->size(), 1U);
+  EXPECT_EQ(string_at(conditions->front(), "type"), "WorkerCrashed");
+  EXPECT_EQ(string_at(conditions->front(), "message"), "1 ended");
+  ASSERT_TRUE(decision.requeue) << "it is looked at again without being told";
+  step();
+  EXPECT_EQ(array_in(function_.status.get_object(), "conditions"), nullptr) << "and goes again";
+}
+
+TEST_F(NuclioControllerTest, AStartThatWaitsForItsBrokerSaysSo) {
+  step();
+  pod(0, PodPhase::running, false);
+  step({{"address", "127.64.0.3:8080"},
+        {"problems", JsonArray{JsonObject{{"code", "BrokerUnavailable"}, {"message", "away"}}}}});
+  EXPECT_EQ(said("state"), "waitingForResourceConfiguration");
+  EXPECT_EQ(said("reason"), "BrokerUnavailable");
+  EXPECT_EQ(said("message"), "away");
+}
+
+TEST_F(NuclioControllerTest, AnExternalAddressOnEveryNetworkIsACondition) {
+  for (const auto& [external, told] :
+       {std::pair("0.0.0.0:30080", true), std::pair("[::]:30080", true), std::pair(":::1", true),
+        std::pair("10.0.0.1:30080", false), std::pair("[::1]:30080", false)}) {
+    step({{"address", "127.64.0.3:8080"}, {"external", external}});
+    const JsonArray* conditions = array_in(function_.status.get_object(), "conditions");
+    ASSERT_EQ(conditions != nullptr, told) << external;
+    if (told) { EXPECT_EQ(string_at(conditions->front(), "type"), "ListensOnAllInterfaces"); }
+  }
 }
 
 }  // namespace

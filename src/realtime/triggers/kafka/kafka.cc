@@ -81,6 +81,10 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     }
     return out.empty() ? "in the group, without a partition" : out;
   }
+  std::optional<Problem> problem() const override {
+    if (why_away_.empty()) { return std::nullopt; }
+    return Problem{"BrokerUnavailable", why_away_};
+  }
   void metrics(MetricsWriter& out) const override {
     const Labels id{{"trigger_kind", "kafka-cluster"}, {"trigger_id", config_.name}};
     out.gauge("metier_kafka_partitions", "Partitions claimed", id,
