@@ -2,6 +2,9 @@
 // private server when none is set up.
 #pragma once
 
+#include <string>
+
+#include "base/result.h"
 #include "cli/server_options.h"
 
 namespace metier::cli {
@@ -9,6 +12,8 @@ namespace metier::cli {
 // What `main` wires in.
 struct Program {
   ServerMain server;  // `metier server`
+  // What the binary carries, unpacked below a data folder: the folder of it.
+  Result<std::string> (*unpack)(const std::string& data) = nullptr;
   std::string version = "0.1.0";
 };
 

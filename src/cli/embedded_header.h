@@ -11,6 +11,6 @@ struct PublicHeader {
   std::string_view text;
 };
 // All of include/metier.
-std::array<PublicHeader, 3> embedded_headers();
+std::array<PublicHeader, 4> embedded_headers();
 
 }  // namespace metier::cli

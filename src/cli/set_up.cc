@@ -312,6 +312,16 @@ Result<int> apply_main(Command& command) {
   return 0;
 }
 
+// The folder of the engine's library, of this very binary.
+Result<std::string> graph_library(Command& command) {
+  METIER_TRY(places, find_places(command.environment(), ::geteuid() == 0));
+  if (command.program.unpack == nullptr) {
+    return fail(ErrorKind::unsupported, "this program carries no library");
+  }
+  METIER_TRY(folder, command.program.unpack(places.data));
+  return folder + "/lib";
+}
+
 Result<int> build_main(Command& command) {
   const auto& source = command.arguments.words()[0];
   const auto suffix = fs::path(source).extension().string();
@@ -324,7 +334,10 @@ Result<int> build_main(Command& command) {
         invalid("build", source + " is not a C++ source file", "name a .cc, .cpp or .cxx file"));
   }
   auto target = command.arguments.value("--output");
-  if (target.empty()) { target = fs::path(source).replace_extension(".so").string(); }
+  const bool program = command.arguments.has("--program");
+  if (target.empty()) {
+    target = fs::path(source).replace_extension(program ? "" : ".so").string();
+  }
   METIER_TRY(include, include_folder(command.environment()));
   std::string compiler;
   std::vector<std::string> candidates{"clang++-19", "g++", "clang++", "c++"};
@@ -349,8 +362,13 @@ Result<int> build_main(Command& command) {
   } else {
     words.insert(words.end(), {"-O2", "-g1"});
   }
-  words.insert(words.end(),
-               {"-fPIC", "-shared", "-fvisibility=hidden", "-I" + include, source, "-o", target});
+  words.insert(words.end(), {"-I" + include, source, "-o", target});
+  if (program) {
+    METIER_TRY(library, graph_library(command));
+    words.insert(words.end(), {"-L" + library, "-lmetier_graph", "-Wl,-rpath," + library});
+  } else {
+    words.insert(words.end(), {"-fPIC", "-shared", "-fvisibility=hidden"});
+  }
   words.insert(words.end(), command.arguments.rest().begin(), command.arguments.rest().end());
   std::string line;
   for (const auto& word : words) { line += (line.empty() ? "" : " ") + shell_word(word); }
@@ -366,7 +384,8 @@ Result<int> build_main(Command& command) {
                       .message = fmt::format("{} does not compile", source),
                       .fix = "the compiler's messages are above"});
   }
-  command.screen.next({fmt::format("metier run {}:HANDLER --kind job", target)});
+  command.screen.next({program ? (target.contains('/') ? target : "./" + target)
+                               : fmt::format("metier run {}:HANDLER --kind job", target)});
   return 0;
 }
 

@@ -143,7 +143,8 @@ constexpr std::array kKindsFlags{
     kOutput, kNoHeaders, kColor,
     kQuiet,  kProject,   Flag{"--check", 0, "", "is each usable here? if not, why"}};
 constexpr std::array kBuildFlags{
-    Flag{"--output", 'o', "FILE", "the library to write (FILE.so)"},
+    Flag{"--output", 'o', "FILE", "the library to write (FILE.so), or the program (FILE)"},
+    Flag{"--program", 0, "", "a program that tests a graph (metier/mock_server.h)"},
     Flag{"--debug", 'g', "", "with debug information, without optimisation"},
     kColor,
     kQuiet,
@@ -212,7 +213,8 @@ constexpr std::array<Words, 1> kAbortExamples{"metier abort train-big"};
 constexpr std::array<Words, 1> kDeleteExamples{"metier delete 4f9a12c7"};
 constexpr std::array<Words, 1> kApplyExamples{"metier apply -f secret.yaml"};
 constexpr std::array<Words, 2> kKindsExamples{"metier kinds", "metier kinds --check"};
-constexpr std::array<Words, 1> kBuildExamples{"metier build by_carrier.cc"};
+constexpr std::array<Words, 2> kBuildExamples{"metier build by_carrier.cc",
+                                              "metier build --program graph_test.cc"};
 constexpr std::array<Words, 2> kServerExamples{"metier server --listen 127.0.0.1:8080",
                                                "metier server --data /srv/metier"};
 constexpr std::array<Words, 1> kEnvExamples{"eval \"$(metier env)\""};
@@ -288,8 +290,8 @@ constexpr std::array kVerbs{
                kKindsExamples, 0, 1},
               &kinds_main,
               "look"},
-    VerbEntry{{"build", "FILE.cc [-o FILE.so] [-- COMPILER-ARGS]", "compile a native handler",
-               kBuildFlags, kBuildExamples, 1, 1, true},
+    VerbEntry{{"build", "FILE.cc [-o FILE.so] [-- COMPILER-ARGS]",
+               "compile a native handler, step or graph", kBuildFlags, kBuildExamples, 1, 1, true},
               &build_main,
               "set up"},
     VerbEntry{{"server", "[--listen ADDR:PORT]", "the server, in the foreground", kServerFlags,

@@ -34,5 +34,8 @@ int main(int argc, char** argv) {
   }
   metier::cli::Program program;
   program.server = metier::serve;
+  program.unpack = [](const std::string& data) {
+    return metier::unpack_bundle(data, metier::bundle());
+  };
   return metier::cli::cli_main(argc, argv, program);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -207,3 +208,64 @@ METIER_GRAPH([](metier::Graph& graph) {
     url = done.stdout.strip().splitlines()[-1]
     assert json.loads(call(url, body={"delay": 20})[1]) == {"delay": 20, "scaled": [20]}
     assert call(url, body={"delay": 1})[1] == ""
+
+
+PROGRAM = """
+#include <metier/graph.h>
+#include <metier/mock_server.h>
+#include <cstdio>
+
+void build(metier::Graph& graph) {
+  graph.set_topology("flow", "async");
+  graph.to("storey.Filter", "late", {{"_fn", "(event['delay'] > 15)"}})
+      .to(metier::handler("(1 / event['by'])"), "divide")
+      .result_path("part")
+      .error_handler(metier::handler("({'failed': event})"), "caught", {"out"});
+  graph.add_step(metier::handler("([event])"), "out", {"divide"}).respond();
+}
+
+int main() {
+  metier::Graph graph;
+  build(graph);
+  metier::MockServer server(graph);
+  for (const char* body : {R"({"delay": 20, "by": 4})", R"({"delay": 20, "by": 0})", R"({"delay": 1})", R"({})", "no json"}) {
+    const metier::Answer answer = server.test("/", body, "", "application/json");
+    std::printf("%d %d %s\\n", answer.status, answer.failed, answer.body.c_str());
+  }
+  metier::Graph python;
+  python.to("Mine", "mine");
+  try {
+    metier::MockServer refused(python);
+  } catch (const std::invalid_argument& error) { std::printf("%s\\n", error.what()); }
+}
+"""
+
+
+def test_a_program_tests_its_graph_in_its_own_process(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "check.cc").write_text(PROGRAM)
+    built = server.metier("build", "--program", "check.cc", cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([str(tmp_path / "check")], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[:4] == [
+        '200 0 [{"delay": 20, "by": 4, "part": 0.25}]',
+        '200 0 [{"failed": {"delay": 20, "by": 0}}]',
+        "200 0 ",
+        "400 1 KeyError: 'delay'",
+    ]
+    broken, refused = done.stdout.splitlines()[4:]
+    assert broken.startswith("400 1 failed to json decode event")
+    assert "step 'mine' runs in Python" in refused
+
+
+def test_the_program_of_the_how_to_runs(server: Server, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "serving.md").read_text(encoding="utf-8")
+    steps, program = (block.split("```")[0] for block in page.split("```cpp\n")[1:3])
+    (tmp_path / "steps.cc").write_text(steps)
+    (tmp_path / "graph_test.cc").write_text(program)
+    for words in (["steps.cc"], ["--program", "graph_test.cc"]):
+        built = server.metier("build", *words, cwd=tmp_path)
+        assert built.returncode == 0, built.stderr
+    subprocess.run([str(tmp_path / "graph_test")], cwd=tmp_path, check=True)
+    (tmp_path / "graph_test.cc").write_text(program.replace("MockServer", "NoServer"))
+    broken = server.metier("build", "--program", "graph_test.cc", cwd=tmp_path)
+    assert broken.returncode != 0 and "graph_test.cc does not compile" in broken.stderr

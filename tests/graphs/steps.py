@@ -83,7 +83,9 @@ class Teapot(Exception):
 
 
 def answers(body: Any, context: Any) -> Any:
-    return context.Response(body=f"<b>{body}</b>", content_type="text/html", status_code=201, headers={"X-Mine": "1"})
+    return context.Response(
+        body=f"<b>{body.decode()}</b>", content_type="text/html", status_code=201, headers={"X-Mine": "1"}
+    )
 
 
 def boom(body: Any) -> Any:

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 from conftest import BINARY, ROOT, Make, Processor, until
+from processors import children
 
 CASES = json.loads((ROOT / "tests" / "graphs" / "cases.json").read_text(encoding="utf-8"))
+PYTHON = json.loads((ROOT / "tests" / "graphs" / "python.json").read_text(encoding="utf-8"))
+STEPS = (ROOT / "tests" / "graphs" / "steps.py").read_text(encoding="utf-8")
 ATTACH = "\nfrom metier_serving.worker import attach as _attach\n_attach(globals())\n"
 Serve = Callable[..., Processor]
 
@@ -48,8 +51,16 @@ def answers_the_suite(processor: Processor, case: dict[str, Any]) -> None:
             headers["MLRUN-EVENT-ID"] = call["id"]
         answer = processor.call(call.get("path", "/"), sent, headers=headers)
         assert answer.status == call.get("status", 200), (call, answer)
+        if "answered_as" in call:
+            assert answer.headers["content-type"] == call["answered_as"], call
+        for name, value in call.get("headers", {}).items():
+            assert answer.headers.get(name.lower()) == value, call
         if "says" in call:
             assert call["says"] in answer.text, (call, answer)
+            continue
+        if "has" in call:
+            found = answer.json()
+            assert {name: found.get(name) for name in call["has"]} == call["has"], call
             continue
         value = call.get("value")
         text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
@@ -60,6 +71,11 @@ def answers_the_suite(processor: Processor, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
 def test_the_suite(serve: Serve, case: dict[str, Any], where: str) -> None:
     answers_the_suite(serve(case["graph"], None if where == "processor" else ""), case)
+
+
+@pytest.mark.parametrize("case", PYTHON, ids=lambda case: str(case["name"]))
+def test_the_suite_of_python_steps(serve: Serve, case: dict[str, Any]) -> None:
+    answers_the_suite(serve(case["graph"], STEPS, parameters=case.get("parameters", {})), case)
 
 
 CUT = {
@@ -82,6 +98,66 @@ def test_native_steps_run_before_the_hop_to_python(serve: Serve) -> None:
     assert counts == {"f": 3, "e": 1, "p": 1, "z": 1}
     assert processor.metric("metier_graph_step_failures_total", step="f") == 1
     assert processor.metric("metier_graph_step_seconds_bucket", step="p", le="+Inf") == 1
+
+
+BUILT = """
+from metier_serving import Flow
+def python(body):
+    return {**body, 'p': 1}
+graph = Flow(engine="async")
+graph.to("storey.Filter", "f", _fn="(event['x'] > 0)").to(name="e", handler="({**event, 'y': event['x'] + 1})").to(
+    name="p", handler="python").to(name="z", handler="([event])").respond()
+"""
+
+
+def test_a_graph_that_the_code_builds_keeps_its_native_start(serve: Serve) -> None:
+    processor = serve(None, BUILT, workers=2)
+    assert processor.call("/", '{"x": 1}').json() == [{"x": 1, "y": 2, "p": 1}]
+    assert processor.call("/", '{"x": 0}').text == ""
+    counts = {step: processor.metric("metier_graph_step_events_total", step=step) for step in "fepz"}
+    assert counts == {"f": 2, "e": 1, "p": 1, "z": 1}
+    handled = processor.metric("nuclio_processor_handled_events_total")
+    assert handled == 1  # by workers: what was filtered cost no hop
+    for pid in children(processor.process.pid):
+        os.kill(pid, signal.SIGKILL)  # their successors run the same part
+    until(lambda: processor.call("/", '{"x": 1}').status == 200, 120, "a new worker")
+    assert processor.call("/", '{"x": 4}').json() == [{"x": 4, "y": 5, "p": 1}]
+
+
+def test_a_graph_of_the_code_without_a_native_start_runs_whole(serve: Serve) -> None:
+    code = BUILT.replace('"storey.Filter", "f", _fn="(event[\'x\'] > 0)"', 'name="f", handler="python"')
+    assert serve(None, code).call("/", '{"x": 1}').json() == [{"x": 1, "y": 2, "p": 1}]
+
+
+def test_code_with_a_handler_of_its_own_runs_unchanged(serve: Serve) -> None:
+    code = "def init_context(context):\n    context.mine = 'mine'\n\ndef handler(context, event):\n    return context.mine\n"
+    assert serve(None, code, workers=2).call("/", "x").text == "mine"
+
+
+def test_steps_of_a_library_run_in_workers_too(serve: Serve, library: Path) -> None:
+    graph = {
+        "engine": "async",
+        "steps": {
+            "p": {"handler": "python"},
+            "t": {
+                "handler": f"{library}:twice",
+                "after": ["p"],
+                "input_path": "x",
+                "result_path": "y",
+                "responder": True,
+            },
+        },
+    }
+    processor = serve(graph, "def python(body):\n    return {**body, 'p': 1}\n")
+    assert processor.call("/", '{"x": 4}').json() == {"x": 4, "p": 1, "y": 8}
+    answer = processor.call("/", '{"x": 13}')
+    assert (answer.status, answer.text) == (400, "StepFailed: thirteen")
+    graph["steps"]["t"]["after"] = []
+    graph["steps"]["p"]["after"], graph["steps"]["p"]["responder"] = ["t"], True
+    del graph["steps"]["t"]["responder"]
+    processor = serve(graph, "def python(body):\n    return {**body, 'p': 1}\n")  # before the workers
+    assert processor.call("/", '{"x": 4}').json() == {"x": 4, "p": 1, "y": 8}
+    assert processor.metric("metier_graph_step_events_total", step="t") == 1
 
 
 SLOW = """

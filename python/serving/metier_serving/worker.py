@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from .acks import Acks, Arrival
@@ -66,6 +68,7 @@ def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:
     within_ours(spec)
     if not spec.get("graph"):  # the code itself builds it: a module's `graph`
         spec = {**spec, "graph": namespace.get("graph")}
+        cut(spec["graph"])
     server = GraphServer.from_dict(spec)
     server.set_current_function(os.environ.get("SERVING_CURRENT_FUNCTION", ""))
     server.init_states(context, namespace)
@@ -73,6 +76,28 @@ def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:
     server.http_trigger = kind == "http"
     server.init_object(namespace)
     return server
+
+
+def cut(graph: Any) -> None:
+    """Tells the processor the graph that this module has built; it says from which step on the workers run it (``START_FROM_STEP``)."""
+    folder = os.environ.get("METIER_GRAPH_STATS", "")
+    if graph is None or os.environ.get("METIER_GRAPH_CUT") != "ask":
+        return
+    entry = Path(folder) / "entry"
+    if not entry.exists():
+        document = graph.to_dict() if hasattr(graph, "to_dict") else graph
+        text = json.dumps(document, default=str)
+        own = Path(folder) / f"graph.json.{os.getpid()}"
+        own.write_text(text, encoding="utf-8")
+        own.replace(Path(folder) / "graph.json")
+    end = time.monotonic() + 60  # it looks every few milliseconds, on a machine that has time
+    while not entry.exists():
+        if time.monotonic() > end:
+            raise RuntimeError("the processor does not say from which step on this worker runs the graph")
+        time.sleep(0.001)
+    step = entry.read_text(encoding="utf-8")
+    if step:
+        os.environ["START_FROM_STEP"] = step
 
 
 def handle(server: GraphServer, event: Any) -> Any:

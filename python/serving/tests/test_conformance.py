@@ -19,7 +19,7 @@ def check(server: Any, case: dict[str, Any]) -> None:
         body = call.get("body")
         answer = server.test(
             call.get("path", "/"),
-            body,
+            body.encode() if isinstance(body, str) else body,  # text, as it comes over the wire
             method="GET" if "body" not in call else "POST",
             content_type=call.get("content_type"),
             event_id=call.get("id"),
@@ -30,6 +30,10 @@ def check(server: Any, case: dict[str, Any]) -> None:
         text = getattr(answer, "body", answer)
         text = text.decode() if isinstance(text, bytes) else text
         assert status == call.get("status", 200), (call, text)
+        if "answered_as" in call:
+            assert answer.content_type == call["answered_as"], call
+        for name, value in call.get("headers", {}).items():
+            assert answer.headers.get(name) == value, call
         if "says" in call:
             assert call["says"] in text, call
             continue

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <unordered_map>
 
+#include "base/files.h"
 #include "realtime/hosts.h"
 #include "serving/host/event_names.h"
 #include "serving/host/graph_host.h"
@@ -28,13 +29,15 @@ using realtime::ResponseSink;
 
 class SegmentHost final : public Host {
  public:
-  SegmentHost(std::unique_ptr<realtime::ProcessorConfig> config, std::unique_ptr<Host> workers,
-              std::unique_ptr<NativeGraph> prefix, std::string counters)
+  SegmentHost(realtime::Loop& loop, std::unique_ptr<realtime::ProcessorConfig> config,
+              std::unique_ptr<Host> workers, std::string counters)
       : config_(std::move(config)),
         workers_(std::move(workers)),
-        prefix_(std::move(prefix)),
-        counters_(std::move(counters)) {
-    if (prefix_ == nullptr) { return; }
+        counters_(std::move(counters)),
+        ask_timer_(loop, [this] { look_for_graph(); }) {}
+  // The native steps that run here.
+  void cut(std::unique_ptr<NativeGraph> prefix) {
+    prefix_ = std::move(prefix);
     std::vector<std::string> names;
     for (const PlanStep& step : prefix_->plan().steps) { names.push_back(step.name); }
     if (auto stats =
@@ -53,10 +56,25 @@ class SegmentHost final : public Host {
     if (!counters_.empty()) { std::filesystem::remove_all(counters_, ignored); }
   }
 
-  void start(std::function<void(Result<void>)> ready) override {
-    workers_->start(std::move(ready));
+  // The graph is built by the code: a worker tells it (`graph.json`), and waits for the step from which on it runs it (`entry`).
+  void ask(GraphOptions options) {
+    options_ = std::move(options);
+    asks_ = true;
   }
-  void shut(std::function<void()> done) override { workers_->shut(std::move(done)); }
+
+  void start(std::function<void(Result<void>)> ready) override {
+    if (!asks_) { return workers_->start(std::move(ready)); }
+    look_for_graph();
+    workers_->start([this, ready = std::move(ready)](Result<void> up) {
+      // No worker has asked: the code serves itself, or MLRun's engine does.
+      if (std::exchange(asks_, false)) { answer(""); }
+      ready(std::move(up));
+    });
+  }
+  void shut(std::function<void()> done) override {
+    ask_timer_.cancel();
+    workers_->shut(std::move(done));
+  }
   bool ready() const override { return workers_->ready(); }
   HostLoad load() const override { return workers_->load(); }
   std::string describe() const override {
@@ -131,6 +149,30 @@ class SegmentHost final : public Host {
     std::string body, id;
   };
 
+  void look_for_graph() {
+    const auto text = read_file(counters_ + "/graph.json");
+    if (!text) { return ask_timer_.after(std::chrono::milliseconds(2)); }
+    asks_ = false;
+    std::string entry;
+    const auto graph = parse_json(*text);
+    if (graph && graph->is_object()) {
+      auto made = NativeGraph::make_prefix(graph->get_object(), entry, std::move(options_));
+      if (made && *made) {
+        cut(std::move(*made));
+      } else {
+        entry.clear();  // what is wrong with the graph, its worker says
+      }
+    }
+    answer(entry);
+  }
+  // Says the step to all workers, those to come too. Never half there: they read it as soon as it is.
+  void answer(const std::string& entry) {
+    ask_timer_.cancel();
+    const std::string part = counters_ + "/entry.part";
+    if (!write_file(part, entry) || ::rename(part.c_str(), (counters_ + "/entry").c_str()) != 0) {
+      prefix_.reset();  // the worker gives up, and says so
+    }
+  }
   void take(int lane, const Event& event, ResponseSink& sink) noexcept {
     if (prefix_ == nullptr) { return send(lane, std::make_unique<Passed>(*this, event, sink)); }
     given_ = &event;
@@ -177,6 +219,9 @@ class SegmentHost final : public Host {
   std::unique_ptr<Host> workers_;
   std::unique_ptr<NativeGraph> prefix_;
   std::string counters_;
+  realtime::LoopTimer ask_timer_;
+  GraphOptions options_;
+  bool asks_ = false;
   std::optional<StepStats> stats_;
   std::unordered_map<ResponseSink*, std::unique_ptr<Passed>> passed_;
   const Event* given_ = nullptr;
@@ -201,18 +246,27 @@ Result<std::unique_ptr<Host>> make_segment_host(const HostSite& site) {
     config->env.emplace_back("METIER_GRAPH_ACKS", "explicit");
   }
   std::unique_ptr<NativeGraph> prefix;
-  auto source = graph_source(site.config);
-  const bool cut = variable(site.config, "START_FROM_STEP").empty();
-  if (source && cut && site.trigger.kind == "http") {
-    std::string entry;
-    GraphOptions options;
-    options.current_function = source->current_function.empty() ? "*" : source->current_function;
-    options.default_content_type = source->default_content_type;
-    options.folders = source->folders;
-    auto made = NativeGraph::make_prefix(source->graph, entry, std::move(options));
-    if (made && *made) {
-      prefix = std::move(*made);
-      config->env.emplace_back("START_FROM_STEP", entry);
+  GraphOptions options;
+  bool ask = false;
+  if (variable(site.config, "START_FROM_STEP").empty() && site.trigger.kind == "http" &&
+      !folder.empty()) {
+    auto source = graph_source(site.config);
+    const std::string current = variable(site.config, "SERVING_CURRENT_FUNCTION");
+    options.current_function = current.empty() ? "*" : current;
+    if (!site.config.path.empty()) { options.folders = {site.config.path}; }
+    if (source) {
+      options.default_content_type = source->default_content_type;
+      std::string entry;
+      auto made = NativeGraph::make_prefix(source->graph, entry, std::move(options));
+      if (made && *made) {
+        prefix = std::move(*made);
+        config->env.emplace_back("START_FROM_STEP", entry);
+      }
+    } else if (const auto spec = parse_json(variable(site.config, "SERVING_SPEC_ENV"));
+               spec && spec->is_object() && field_of_mlrun(spec->get_object()).empty()) {
+      ask = true;
+      options.default_content_type = string_in(spec->get_object(), "default_content_type");
+      config->env.emplace_back("METIER_GRAPH_CUT", "ask");
     }
   }
   METIER_TRY(workers, realtime::make_python_host({.loop = site.loop,
@@ -220,8 +274,11 @@ Result<std::unique_ptr<Host>> make_segment_host(const HostSite& site) {
                                                   .trigger = site.trigger,
                                                   .trigger_label = site.trigger_label,
                                                   .log = site.log}));
-  return std::make_unique<SegmentHost>(std::move(config), std::move(workers), std::move(prefix),
-                                       std::move(folder));
+  auto host = std::make_unique<SegmentHost>(site.loop, std::move(config), std::move(workers),
+                                            std::move(folder));
+  if (prefix != nullptr) { host->cut(std::move(prefix)); }
+  if (ask) { host->ask(std::move(options)); }
+  return host;
 }
 
 }  // namespace metier::serving
