@@ -13,7 +13,7 @@
 
 namespace metier {
 
-KindRegistry builtin_kinds() {
+KindRegistry builtin_kinds(FunctionCheck check) {
   std::vector<std::unique_ptr<Kind>> all;
   all.push_back(make_handler_kind());
   all.push_back(make_local_kind());
@@ -22,8 +22,8 @@ KindRegistry builtin_kinds() {
   all.push_back(make_mpijob_kind());
   all.push_back(make_spark_kind());
   all.push_back(make_remote_spark_kind());
-  all.push_back(make_nuclio_kind());
-  all.push_back(make_serving_kind());
+  all.push_back(make_nuclio_kind(check));
+  all.push_back(make_serving_kind(std::move(check)));
   KindRegistry kinds;
   for (const std::string_view name : kind_names()) {
     for (auto& kind : all) {

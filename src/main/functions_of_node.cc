@@ -13,14 +13,15 @@
 #include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
 #include "base/digest.h"
-#include "cluster/controllers/nuclio/processor_pod.h"
 #include "main/environments_of_pods.h"
 #include "main/held_sockets.h"
+#include "main/processor_check.h"
 #include "net/url.h"
 #include "resource/pod.h"
 
@@ -85,11 +86,10 @@ std::string address_of(int fd) {
   return fmt::format("{}:{}", text, ntohs(four->sin_port));
 }
 
-// The external address of an earlier life, by the function's own status.
-std::string external_before(const Resource& function) {
-  const JsonArray* before = function.status.is_object()
-                                ? array_in(function.status.get_object(), "externalInvocationUrls")
-                                : nullptr;
+// The address of an earlier life, by the function's own status.
+std::string address_before(const Resource& function, const char* urls) {
+  const JsonArray* before =
+      function.status.is_object() ? array_in(function.status.get_object(), urls) : nullptr;
   if (before == nullptr || before->empty() || !before->front().is_string()) { return {}; }
   return std::string(std::string_view(before->front().get_string()));
 }
@@ -210,7 +210,7 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
     if (node_port >= 0 && !options_.listen.empty()) {
       std::string port = std::to_string(node_port);
       // A port that was chosen once stays, so that its callers find it again.
-      const std::string before = external_before(function);
+      const std::string before = address_before(function, "externalInvocationUrls");
       if (node_port == 0 && !before.empty() && before != *inside) { port = split(before).port; }
       auto outside = keep(function, true, options_.listen, port);
       if (!outside && node_port == 0 && port != "0") {
@@ -238,6 +238,7 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
     options_.gate->drop(gone);
   }
   held_[key] = std::move(held);
+  write_addresses(key.name_space);
   return held_[key].where;
 }
 
@@ -245,6 +246,31 @@ Result<FunctionSocket> FunctionsOfNode::hold(const Resource& function, const std
 void FunctionsOfNode::keep_for_later(Held& held) {
   for (Socket* socket : {&held.inside, &held.outside}) {
     if (socket->fd) { adopted_[socket->name] = std::move(socket->fd); }
+  }
+}
+
+std::string FunctionsOfNode::addresses_file(const std::string& name_space) const {
+  return fmt::format("{}/functions/addresses-{}.json", options_.data, name_space);
+}
+
+// Pods have in their hosts file what was there when they began: whom a function calls may have come later.
+void FunctionsOfNode::write_addresses(const std::string& name_space) {
+  JsonObject addresses;
+  for (const Resource& function :
+       objects_.list({.name_space = name_space, .kind = "NuclioFunction"})) {
+    const auto known = held_.find(key_of(function));
+    std::string address = known == held_.end() ? address_before(function, "internalInvocationUrls")
+                                               : known->second.where.address;
+    if (!address.empty()) { addresses[function.metadata.name] = std::move(address); }
+  }
+  const std::string file = addresses_file(name_space);
+  auto made = make_folders(options_.data + "/functions", 0711);
+  if (made) { made = write_file(file + ".tmp", dump_json(addresses), 0644); }
+  if (!made || ::rename((file + ".tmp").c_str(), file.c_str()) != 0) {
+    options_.log.warn(
+        "functions do not find each other by name",
+        {{"file", Json(file)},
+         {"error", Json(made ? std::string(std::strerror(errno)) : made.error().text())}});
   }
 }
 
@@ -537,7 +563,7 @@ Result<void> FunctionsOfNode::prepare(const Resource& pod, Ambient& ambient) {
       if (held->second.outside.fd) { place.external_socket = held->second.outside.name; }
     }
   }
-  JsonObject config = processor_config(*function, place);
+  JsonObject config = processor_document(*function, place);
   const JsonObject* security = object_in(pod.spec(), "securityContext");
   const auto user = security == nullptr ? std::nullopt : int_in(*security, "runAsUser");
   const std::string control = control_path(key.name_space, pod.metadata.name);
@@ -553,6 +579,7 @@ Result<void> FunctionsOfNode::prepare(const Resource& pod, Ambient& ambient) {
   }
   ambient.env.emplace_back("METIER_PROGRAM", options_.program);
   ambient.env.emplace_back("METIER_PROCESSOR_CONFIG", file);
+  ambient.env.emplace_back("METIER_FUNCTION_ADDRESSES", addresses_file(key.name_space));
   return {};
 }
 

@@ -91,6 +91,10 @@ class FunctionsOfNode final : public FunctionSite {
   Result<std::string> metrics_url(const std::string& name_space, const std::string& pod) const;
   std::string control_path(const std::string& name_space, const std::string& pod) const;
 
+  // Name → address of every function of a namespace: a file that processors read when one calls another.
+  std::string addresses_file(const std::string& name_space) const;
+  void write_addresses(const std::string& name_space);
+
   Executor loop_;
   const ObjectStore& objects_;
   net::Client& client_;

@@ -40,6 +40,7 @@
 #include "main/engines_of_host.h"
 #include "main/environments_of_pods.h"
 #include "main/functions_of_node.h"
+#include "main/processor_check.h"
 #include "net/identity.h"
 
 namespace metier {
@@ -722,7 +723,7 @@ class Server final {
   asio::io_context loop_;
   Executor executor_;
   std::exception_ptr failure_;
-  KindRegistry kinds_ = builtin_kinds();
+  KindRegistry kinds_ = builtin_kinds(check_processor);
   std::string lib_;
   std::string python_;
   std::string tcp_url_;  // of the TCP listener, empty without one

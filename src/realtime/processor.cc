@@ -26,7 +26,8 @@ namespace {
 
 int complain(const Error& error, int code, const std::string& where = {}) {
   std::string text = (where.empty() ? where : where + ": ") + error.text();
-  if (!error.fix.empty()) { text += "\n" + error.fix; }
+  // One line: the last one of its log is what is shown of a processor that ended.
+  if (!error.fix.empty()) { text += "; " + error.fix; }
   std::fprintf(stderr, "processor: %s\n", text.c_str());
   std::fflush(stderr);
   return code;

@@ -445,8 +445,11 @@ Result<ProcessorConfig> parse_processor_config(std::string_view json) {
     }
     for (std::size_t i = 0; i < triggers->get_array().size(); ++i) {
       const Json& entry = triggers->get_array()[i];
-      const std::string path = fmt::format("triggers[{}]", i);
+      std::string path = fmt::format("triggers[{}]", i);
       if (!entry.is_object()) { return fail(invalid(path, "is no object", "give an object")); }
+      if (const auto name = string_at(entry, "name"); !name.empty()) {
+        path = fmt::format("triggers.{}", name);
+      }
       METIER_TRY(trigger, read_trigger(entry.get_object(), path));
       if (std::ranges::find(config.triggers, trigger.name, &TriggerConfig::name) !=
           config.triggers.end()) {

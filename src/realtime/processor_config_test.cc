@@ -70,13 +70,13 @@ TEST(ProcessorConfig, RefusesByNameWithAFix) {
   EXPECT_EQ(
       error(
           R"({"name":"f","handler":"m:h","triggers":[{"name":"a","kind":"http","numWorkers":0}]})"),
-      "triggers[0].numWorkers: 0 is out of range | give 1 to 100000");
+      "triggers.a.numWorkers: 0 is out of range | give 1 to 100000");
   EXPECT_EQ(error(R"({"name":"f","handler":"m:h","health":{"fd":3,"address":":1"}})"),
             "health: 2 of fd, gate and address are given | give exactly one");
   EXPECT_EQ(
       error(
           R"({"name":"f","handler":"m:h","triggers":[{"name":"a","kind":"http"},{"name":"a","kind":"cron"}]})"),
-      "triggers[1].name: 'a' is there twice | give each trigger its name");
+      "triggers.a.name: 'a' is there twice | give each trigger its name");
   EXPECT_EQ(error(R"({"name":"f","handler":"m:h","env":[{"name":"A=B","value":"x"}]})"),
             "env[0]: 'A=B' cannot be set in an environment | a name without = and NUL");
 }

@@ -57,6 +57,8 @@ struct TriggerKind {
   std::string_view name;                      // "kafka-cluster"
   std::span<const std::string_view> aliases;  // "kafka"
   bool is_stream = false;                     // minReplicas 0 is refused; explicit ack is meant
+  // Names of its attributes when `check` refuses others; empty: it reads those that it knows.
+  std::span<const std::string_view> attributes;
   // Attributes, without I/O: errors name `triggers.NAME.attributes.X`, value, rule and fix. Also used at deploy.
   Result<void> (*check)(const TriggerConfig& trigger) = nullptr;
   Result<std::unique_ptr<Trigger>> (*make)(const TriggerSite& site) = nullptr;

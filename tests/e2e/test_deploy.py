@@ -398,10 +398,56 @@ def test_function_yaml_with_wrong_fields(server: Server, tmp_path: Path) -> None
          "triggers: {k: {kind: kafka-cluster, attributes: {topics: [t], brokers: ['127.0.0.1:1'], consumerGroup: g}}}}", 5,
          "0 with a stream trigger"),
         ("{handler: 'other:handler', runtime: python}", 3, "other.py: no such file"),
+        ("{handler: 'main:handler', disableDefaultHTTPTrigger: true}", 2, "spec.triggers: there is none that is enabled"),
+        ("{handler: 'main:handler', triggers: {w: {kind: http, disabled: true}}}", 2, "none that is enabled"),
     ]:  # fmt: skip
         (tmp_path / "function.yaml").write_text(f"metadata: {{name: bad}}\nspec: {spec}\n")
         done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
         assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trigger", "says"),
+    [
+        ("{kind: http, attributes: {readBufferSize: 9999999}}", "attributes.readBufferSize: '9999999' is no size"),
+        ("{kind: http, attributes: {readHeaderTimeout: 0s}}", "attributes.readHeaderTimeout: '\"0s\"' is no duration above 0"),
+        ("{kind: http, attributes: {tls: {certificate: /c.pem}}}", "attributes.tls: names only one of certificate and key"),
+        ("{kind: http, mode: async, batch: {mode: enable}}", "t.batch: cannot be used with mode async"),
+        ("{kind: kafka, attributes: {topics: [t], brokers: ['127.0.0.1:1'], consumerGroup: g, sessionTimeout: 1s}}",
+         "heartbeatInterval: 3000 ms is not less than sessionTimeout"),
+        ("{kind: kafka, attributes: {topics: [t], brokers: ['127.0.0.1:1'], consumerGroup: g, fetchMin: 0}}", "fetchMin: 0 is out of range"),
+    ],
+)  # fmt: skip
+def test_what_a_processor_would_end_with_is_refused_at_deploy(
+    server: Server, tmp_path: Path, trigger: str, says: str
+) -> None:
+    (tmp_path / "main.py").write_text("def handler(c, e): pass")
+    (tmp_path / "function.yaml").write_text(
+        f"metadata: {{name: refused}}\nspec: {{handler: 'main:handler', triggers: {{t: {trigger}}}}}\n"
+    )
+    done = server.metier("deploy", "-f", "function.yaml", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr and "spec.triggers.t." in done.stderr, done.stderr
+    assert view(server, "refused")["state"] == "none", "nothing was started"
+
+
+CALLER = """
+import nuclio_sdk
+
+def handler(context, event):
+    answer = context.platform.call_function(event.body.decode(), nuclio_sdk.Event(body=b"Ada"))
+    return f"{answer.status_code} {answer.body.decode()}"
+"""
+
+
+def test_a_function_calls_another_by_name(server: Server, folder: Path) -> None:
+    (folder / "caller.py").write_text(CALLER)
+    deploy(server, folder, "caller.py")
+    deploy(server, folder, "hello.py")  # after it: a running function finds it all the same
+    for name in ("hello", "default-hello"):
+        assert server.metier("invoke", "caller", "-d", name).stdout == "200 hello Ada"
+    done = server.metier("invoke", "caller", "-d", "nobody")
+    assert done.returncode == 1 and "function 'nobody' does not answer" in done.stdout + done.stderr
 
 
 def test_over_rest_an_unknown_field_is_a_condition(server: Server) -> None:
@@ -414,14 +460,19 @@ def test_over_rest_an_unknown_field_is_a_condition(server: Server) -> None:
         "spec": {
             "function_handler": "main:handler",
             "build": {"functionSourceCode": source},
-            "config": {"spec.noSuchField": 1, "spec.nodeName": "x"},
+            "config": {
+                "spec.noSuchField": 1,
+                "spec.nodeName": "x",
+                "spec.triggers.web": {"kind": "http", "attributes": {"noSuchAttribute": 1}},
+            },
         },
     }
     answer = server.call("POST", "/api/v1/projects/default/nuclio/rest/deploy", {"function": function})
     assert answer.status == 200, answer.body
     until(lambda: view(server, "rest")["state"] == "ready", "it is ready")
     said = [c["message"] for c in view(server, "rest")["status"]["conditions"] if c["type"] == "FieldIgnored"]
-    assert any("spec.noSuchField" in text for text in said) and any("spec.nodeName" in text for text in said)
+    for field in ("spec.noSuchField", "spec.nodeName", "spec.triggers.web.attributes.noSuchAttribute"):
+        assert any(field in text for text in said), said
     function["spec"]["nuclio_runtime"] = "golang"
     answer = server.call("POST", "/api/v1/projects/default/nuclio/rest/deploy", {"function": function})
     assert answer.status == 400 and b"written in Go" in answer.body

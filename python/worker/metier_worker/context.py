@@ -161,6 +161,23 @@ class Platform:
         """Finish every delivered record up to this one of its topic and partition."""
         self._ring.ack(qualified_offset.topic, int(qualified_offset.partition), int(qualified_offset.offset))
 
+    def _url_of(self, name: str, service: str | None) -> str:
+        """Return where a function is called: its name at Nuclio (`PROJECT-NAME`), or its own within this one's project."""
+        named = self._functions.get(name) or os.environ.get("METIER_FUNCTION_" + name.upper().replace("-", "_"))
+        if named:
+            return named
+        try:
+            with open(os.environ["METIER_FUNCTION_ADDRESSES"], encoding="utf-8") as file:
+                addresses = json.load(file)
+        except (KeyError, OSError, ValueError):  # a processor by itself: names are the network's matter
+            addresses = {}
+        project = os.environ.get("NUCLIO_PROJECT_NAME", "default")
+        wanted = [service.removeprefix("nuclio-")] if service else [name, f"{project}-{name}"]
+        for word in wanted:
+            if word in addresses:
+                return str(addresses[word])
+        return f"http://{service or 'nuclio-' + name}:8080"
+
     def call_function(
         self, function_name: str, event: Any, node: Any = None, timeout: float | None = None, service_name_override: str | None = None
     ) -> Any:
@@ -168,10 +185,7 @@ class Platform:
         import http.client
         from urllib.parse import urlsplit
 
-        url = self._functions.get(function_name) or os.environ.get(
-            "METIER_FUNCTION_" + function_name.upper().replace("-", "_"),
-            f"http://{service_name_override or 'nuclio-' + function_name}:8080",
-        )
+        url = self._url_of(function_name, service_name_override)
         parts = urlsplit(url if "://" in url else "http://" + url)
         body = event.body
         if isinstance(body, (dict, list)):

@@ -238,6 +238,7 @@ Async<Result<void>> Environments::build(const EnvironmentSpec& spec, const std::
     if (*installed != 0) { co_return failed(id, "uv pip install"); }
   }
   for (const auto& command : spec.commands) {
+    if (command == "@nuclio.postCopy") { continue; }  // Nuclio's mark: where an image gets the code
     const char* path = std::getenv("PATH");
     Program program{
         .arguments = {"/bin/sh", "-c", command},

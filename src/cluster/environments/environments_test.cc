@@ -70,7 +70,7 @@ TEST_F(EnvironmentsTest, BuildsOnceAndIsFoundAgain) {
   auto environments = make();
   const EnvironmentSpec spec{.python = python_,
                              .requirements = {"a==1", "# note", "a==1", "b  # why"},
-                             .commands = {"echo hi > made"}};
+                             .commands = {"@nuclio.postCopy", "echo hi > made"}};
   auto first = run(environments.resolve(spec));
   ASSERT_TRUE(first) << first.error().text();
   EXPECT_TRUE(fs::exists(folder_ + "/environments/" + first->id + "/made"));

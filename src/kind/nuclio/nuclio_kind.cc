@@ -28,6 +28,15 @@ Result<void> check_handler(const Function& function, const JsonObject& spec) {
   const std::string encoded = function.text("build.functionSourceCode");
   if (encoded.empty()) {
     if (!function.text("command").empty()) { return {}; }
+    if (const std::string source = function.text("build.source"); !source.empty()) {
+      return fail(Error{
+          .kind = ErrorKind::unsupported,
+          .message = quote(source) + " is not fetched: sources are for functions that are run",
+          .field = "spec.build.source",
+          .fix =
+              "fetch it and deploy the file: metier deploy FILE, or code_to_function(filename=…)",
+          .code = "Unsupported"});
+    }
     return fail(invalid("spec.build.functionSourceCode", "the function has no code",
                         "metier deploy FILE[:HANDLER]"));
   }
@@ -52,13 +61,15 @@ Result<void> check_handler(const Function& function, const JsonObject& spec) {
 
 class NuclioKind final : public Kind {
  public:
+  explicit NuclioKind(FunctionCheck check) : check_(std::move(check)) {}
+
   const KindTraits& traits() const override { return traits_; }
 
   Result<void> validate(const Subject& subject) const override {
     METIER_CHECK(validate_function(subject.function));
     if (subject.run != nullptr) { return validate_run(*subject.run); }
     METIER_TRY(compiled, nuclio::compile(subject, Site{}));
-    METIER_CHECK(check_nuclio_function(subject, compiled));
+    METIER_CHECK(check_nuclio_function(compiled, check_));
     return check_handler(subject.function, compiled.spec());
   }
 
@@ -103,12 +114,14 @@ class NuclioKind final : public Kind {
                      .deploys = true,
                      .abortable = false,
                      .nested_hyperparams = false};
+  FunctionCheck check_;
 };
 
 }  // namespace
 
-Result<void> check_nuclio_function(const Subject&, const Resource& compiled) {
-  return nuclio::review_spec(compiled.spec()).verdict(false);
+Result<void> check_nuclio_function(const Resource& compiled, const FunctionCheck& check) {
+  METIER_CHECK(nuclio::review_spec(compiled.spec()).verdict(false));
+  return check ? check(compiled) : Result<void>();
 }
 
 Observation observe_nuclio_function(const Subject& subject,
@@ -176,6 +189,8 @@ Observation observe_nuclio_function(const Subject& subject,
   return seen;
 }
 
-std::unique_ptr<Kind> make_nuclio_kind() { return std::make_unique<NuclioKind>(); }
+std::unique_ptr<Kind> make_nuclio_kind(FunctionCheck check) {
+  return std::make_unique<NuclioKind>(std::move(check));
+}
 
 }  // namespace metier

@@ -56,6 +56,16 @@ TEST(NuclioKind, LowersTheDefaultFunction) {
           std::string(kCode) + R"("}}})"));
 }
 
+TEST(NuclioKind, ASourceThatIsNotFetchedIsNamed) {
+  const Function f = function_of(
+      R"({"kind":"remote","metadata":{"name":"f","project":"p"},"spec":{"function_handler":"main:handler",
+      "build":{"source":"git://github.com/org/repo#main"}}})");
+  const auto verdict = make_nuclio_kind()->validate(Subject{f, nullptr});
+  ASSERT_FALSE(verdict);
+  EXPECT_THAT(verdict.error().text(),
+              HasSubstr("spec.build.source: 'git://github.com/org/repo#main' is not fetched"));
+}
+
 TEST(NuclioKind, LowersEverything) {
   Function f = function_of(
       R"({"kind":"remote","metadata":{"name":"my-f","project":"p","tag":"v2","labels":{"team":"a"},"annotations":{"x":"y"}},

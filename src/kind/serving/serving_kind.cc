@@ -194,6 +194,8 @@ void acknowledge_at_the_end(Resource& resource) {
 
 class ServingKind final : public Kind {
  public:
+  explicit ServingKind(FunctionCheck check) : check_(std::move(check)) {}
+
   const KindTraits& traits() const override { return traits_; }
 
   Result<void> validate(const Subject& subject) const override {
@@ -203,7 +205,7 @@ class ServingKind final : public Kind {
     METIER_TRY(function, as_nuclio(subject, Site{}));
     const Subject lowered{function, nullptr, subject.attempt};
     METIER_TRY(compiled, nuclio::compile(lowered, Site{}));
-    return check_nuclio_function(lowered, compiled);
+    return check_nuclio_function(compiled, check_);
   }
 
   Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const override {
@@ -254,6 +256,7 @@ class ServingKind final : public Kind {
                      .deploys = true,
                      .abortable = false,
                      .nested_hyperparams = false};
+  FunctionCheck check_;
 };
 
 }  // namespace
@@ -301,6 +304,8 @@ std::string serving_code(std::string_view code) {
   return std::string(code) + std::string(kFooter);
 }
 
-std::unique_ptr<Kind> make_serving_kind() { return std::make_unique<ServingKind>(); }
+std::unique_ptr<Kind> make_serving_kind(FunctionCheck check) {
+  return std::make_unique<ServingKind>(std::move(check));
+}
 
 }  // namespace metier

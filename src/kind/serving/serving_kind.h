@@ -2,11 +2,11 @@
 
 #include <memory>
 
-#include "kind/kind.h"
+#include "kind/nuclio/nuclio_kind.h"
 
 namespace metier {
 
-std::unique_ptr<Kind> make_serving_kind();
+std::unique_ptr<Kind> make_serving_kind(FunctionCheck check = {});
 
 // The document that workers read (SERVING_SPEC_ENV), as MLRun's server makes it.
 JsonObject serving_spec(const Function& function, std::string_view project);

@@ -176,8 +176,11 @@ inline constexpr Field kSpec[] = {
 
 inline constexpr Field kBatch[] = {
     {"mode"}, {"batchSize", Type::integer}, {"timeout", Type::duration}};
-inline constexpr Field kAsync[] = {{"maxConnectionsNumber", Type::integer},
-                                   {"connectionAvailabilityTimeout", Type::integer}};
+inline constexpr std::string_view kWaitsForWorker =
+    "workerAvailabilityTimeoutMilliseconds is how long an event waits";
+inline constexpr Field kAsync[] = {
+    {"maxConnectionsNumber", Type::integer},
+    {"connectionAvailabilityTimeout", Type::integer, Use::ignored, kWaitsForWorker}};
 inline constexpr Field kPartition[] = {{"id", Type::any}, {"checkpoint", Type::any}};
 inline constexpr Field kTrigger[] = {
     {"class", Type::text, Use::used},
@@ -201,7 +204,7 @@ inline constexpr Field kTrigger[] = {
     {"batch", Type::object, Use::used, "", kBatch},
     {"mode"},
     {"async", Type::object, Use::used, "", kAsync},
-    {"connectionAvailabilityTimeout", Type::integer},
+    {"connectionAvailabilityTimeout", Type::integer, Use::ignored, kWaitsForWorker},
     {"total_tasks", Type::integer, Use::ignored, "Nuclio does not read it either"},
     {"max_task_allocation", Type::integer, Use::ignored, "Nuclio does not read it either"},
     {"attributes", Type::object}};
@@ -211,24 +214,26 @@ inline constexpr Field kCors[] = {
     {"allowOrigins", Type::texts},  {"allowMethods", Type::texts},
     {"allowHeaders", Type::texts},  {"allowCredentials", Type::boolean},
     {"exposeHeaders", Type::texts}, {"preflightMaxAgeSeconds", Type::integer}};
-// Attributes of the HTTP trigger; tls and the like are ours.
+inline constexpr Field kHttpTls[] = {{"certificate"}, {"key"}};
+// Attributes of the HTTP trigger; tls, the time limits and maxConnections are ours.
 inline constexpr Field kHttp[] = {
     {"port", Type::integer},
     {"serviceType"},
     {"maxRequestBodySize", Type::integer},
     {"readBufferSize", Type::integer},
-    {"reduceMemoryUsage", Type::boolean},
+    {"mode", Type::text, Use::ignored, "it is the trigger's own field, beside its attributes"},
+    {"reduceMemoryUsage", Type::boolean, Use::ignored,
+     "a connection's buffer is given back when it is idle"},
     {"disablePortPublishing", Type::boolean},
     {"ingresses", Type::object, Use::ignored, kNoIngress},
     {"cors", Type::object, Use::used, "", kCors},
-    {"workerAllocationMode"},
-    {"worker_allocation_mode"},
+    {"workerAllocationMode", Type::text, Use::ignored, "it is for streams"},
+    {"worker_allocation_mode", Type::text, Use::ignored, "it is for streams"},
     {"event", Type::any, Use::ignored, "Nuclio does not read it either"},
-    {"tls", Type::object},
+    {"tls", Type::object, Use::used, "", kHttpTls},
     {"idleTimeout", Type::duration},
-    {"headerTimeout", Type::duration},
-    {"bodyTimeout", Type::duration},
-    {"maxHeaderBytes", Type::integer},
+    {"readHeaderTimeout", Type::duration},
+    {"readBodyTimeout", Type::duration},
     {"maxConnections", Type::integer}};
 inline constexpr Field kCronEvent[] = {{"body", Type::any}, {"headers", Type::object}};
 inline constexpr Field kCron[] = {
@@ -240,7 +245,7 @@ inline constexpr Field kCron[] = {
     {"worker_allocation_mode"},
     {"event", Type::object, Use::used, "", kCronEvent}};
 
-// Attributes of the Kafka trigger (docs/reference/kafka-attributes.md); commitInterval and onFailure are ours.
+// Attributes of the Kafka trigger (docs/reference/kafka-attributes.md); the last four are ours.
 inline constexpr const char* kKafkaRetries = "librdkafka tries on until the brokers answer";
 inline constexpr Field kKafkaOauth[] = {
     {"clientID"}, {"clientSecret"}, {"tokenURL"}, {"scopes", Type::texts}};

@@ -66,7 +66,8 @@ bool is_nuclio_document(const JsonObject& document) {
   if (string_in(document, "kind") == "NuclioFunction") { return true; }
   if (document.contains("kind")) { return false; }
   const JsonObject* spec = object_in(document, "spec");
-  return spec != nullptr && (spec->contains("runtime") || spec->contains("triggers"));
+  return spec != nullptr &&
+         (spec->contains("handler") || spec->contains("runtime") || spec->contains("triggers"));
 }
 
 Result<Function> function_from_document(const JsonObject& document, const fs::path& file) {

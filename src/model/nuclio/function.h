@@ -10,7 +10,7 @@
 
 namespace metier::nuclio {
 
-// apiVersion of Nuclio, kind NuclioFunction, or a document of neither that has Nuclio's spec (runtime, handler, triggers).
+// apiVersion of Nuclio, kind NuclioFunction, or a document of neither that has Nuclio's spec (runtime, handler or triggers).
 bool is_nuclio_document(const JsonObject& document);
 
 // A function of kind remote whose base_spec is the document. The code is functionSourceCode, else the file that

@@ -66,6 +66,24 @@ TEST(NuclioSchema, TheWholeExampleIsRight) {
   EXPECT_EQ(seen.ignored[0].field, "spec.triggers.web.attributes.ingresses");
 }
 
+TEST(NuclioSchema, WhatHasNoEffectIsSaid) {
+  const Review seen = review(
+      "{triggers: {w: {kind: http, url: ':9090', username: u, async: {maxConnectionsNumber: 5, "
+      "connectionAvailabilityTimeout: 3}, attributes: {mode: async, reduceMemoryUsage: true, "
+      "readHeaderTimeout: 5s, maxConnections: 9, tls: {certificate: c, key: k}}}}}");
+  ASSERT_TRUE(seen.verdict(true)) << seen.verdict(true).error().text();
+  std::vector<std::string> fields;
+  for (const auto& remark : seen.ignored) { fields.push_back(remark.field); }
+  EXPECT_THAT(fields,
+              testing::UnorderedElementsAre("spec.triggers.w.url", "spec.triggers.w.username",
+                                            "spec.triggers.w.async.connectionAvailabilityTimeout",
+                                            "spec.triggers.w.attributes.mode",
+                                            "spec.triggers.w.attributes.reduceMemoryUsage"));
+  EXPECT_THAT(refusal("{triggers: {w: {kind: http, mode: async, async: {maxConnectionsNumber: "
+                      "1001}}}}"),
+              HasSubstr("give 1 to 1000"));
+}
+
 TEST(NuclioSchema, AbsentValuesAreAbsent) {
   EXPECT_EQ(refusal("{sidecars: [], avatar: null, noSuchThing: '', triggers: {t: null}, "
                     "initContainers: null}"),

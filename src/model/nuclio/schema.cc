@@ -225,7 +225,7 @@ void review_trigger(std::string_view name, const JsonObject& trigger, std::strin
     at_least(*batch, "batchSize", 1, 100'000, place, out);
   }
   if (const JsonObject* async = object_in(trigger, "async")) {
-    at_least(*async, "maxConnectionsNumber", 1, 1'000'000, fmt::format("{}.async", at), out);
+    at_least(*async, "maxConnectionsNumber", 1, 1000, fmt::format("{}.async", at), out);
   }
   if (string_in(trigger, "mode") == "async" && runtime != "python") {
     out.wrong.push_back(
@@ -259,6 +259,17 @@ void review_trigger(std::string_view name, const JsonObject& trigger, std::strin
   }
   if (kind == "kafka-cluster" || kind == "kafka") {
     review_kafka(trigger, attributes, inside, out);
+  }
+  if (!is_stream_trigger(kind)) {
+    for (const char* key : {"url", "username", "password", "secret", "paths", "partitions"}) {
+      const Json* value = trigger.if_contains(key);
+      if (value == nullptr || absent(*value)) { continue; }
+      out.ignored.push_back({fmt::format("{}.{}", at, key),
+                             kind == "http"
+                                 ? "the function answers at the address it is given, and "
+                                   "asks nobody who they are"
+                                 : "ticks come from the clock"});
+    }
   }
   const bool acks = string_in(trigger, "explicitAckMode") == "enable" ||
                     string_in(trigger, "explicitAckMode") == "explicitOnly";

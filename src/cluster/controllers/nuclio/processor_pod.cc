@@ -36,9 +36,9 @@ std::string duration_text(const Json& value) {
 JsonObject trigger_config(std::string_view name, const JsonObject& trigger,
                           const ProcessorPlace& place) {
   JsonObject out{{"name", name}, {"kind", string_in(trigger, "kind")}};
-  for (const char* key : {"disabled", "workerAvailabilityTimeoutMilliseconds",
-                          "workerAllocatorName", "mode", "explicitAckMode", "batch", "url",
-                          "username", "password", "secret", "paths", "annotations"}) {
+  for (const char* key :
+       {"workerAvailabilityTimeoutMilliseconds", "workerAllocatorName", "mode", "explicitAckMode",
+        "batch", "url", "username", "password", "secret", "paths", "annotations"}) {
     if (const Json* value = trigger.if_contains(key)) { out[key] = *value; }
   }
   for (const char* key : {"workerTerminationTimeout", "waitExplicitAckDuringRebalanceTimeout"}) {
@@ -244,6 +244,7 @@ JsonObject processor_config(const Resource& function, const ProcessorPlace& plac
   for (const auto& member : given == nullptr ? JsonObject{} : *given) {
     if (!member.value().is_object()) { continue; }
     const JsonObject& trigger = member.value().get_object();
+    if (bool_in(trigger, "disabled")) { continue; }
     JsonObject inside = trigger_config(member.key(), trigger, place);
     if (!place.external_socket.empty() && string_in(trigger, "kind") == "http") {
       // The same workers behind a second socket: the one that other machines reach.

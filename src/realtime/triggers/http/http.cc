@@ -225,7 +225,8 @@ Result<std::unique_ptr<Trigger>> make(const TriggerSite& site) {
 }  // namespace
 
 const TriggerKind& http_trigger_kind() {
-  static const TriggerKind kKind{.name = "http", .check = check, .make = make};
+  static const TriggerKind kKind{
+      .name = "http", .attributes = http_attributes(), .check = check, .make = make};
   return kKind;
 }
 

@@ -9,6 +9,20 @@
 namespace metier::realtime {
 namespace {
 
+constexpr std::string_view kNames[] = {"port",
+                                       "serviceType",
+                                       "ingresses",
+                                       "readBufferSize",
+                                       "maxRequestBodySize",
+                                       "reduceMemoryUsage",
+                                       "disablePortPublishing",
+                                       "cors",
+                                       "maxConnections",
+                                       "readHeaderTimeout",
+                                       "readBodyTimeout",
+                                       "idleTimeout",
+                                       "tls"};
+
 Result<void> read_number(const JsonObject& object, std::string_view key, const std::string& path,
                          std::size_t& out, std::int64_t least, std::int64_t most) {
   const Json* value = object.if_contains(key);
@@ -76,28 +90,15 @@ bool CorsOptions::allows(std::string_view origin) const {
   });
 }
 
+std::span<const std::string_view> http_attributes() { return kNames; }
+
 Result<HttpOptions> read_http_options(const TriggerConfig& trigger) {
   HttpOptions options;
   const std::string path = "triggers." + trigger.name + ".attributes";
   const JsonObject& given = trigger.attributes;
-  static constexpr std::string_view kKnown[] = {"port",
-                                                "serviceType",
-                                                "ingresses",
-                                                "readBufferSize",
-                                                "maxRequestBodySize",
-                                                "reduceMemoryUsage",
-                                                "disablePortPublishing",
-                                                "mode",
-                                                "cors",
-                                                "maxConnections",
-                                                "readHeaderTimeout",
-                                                "readBodyTimeout",
-                                                "idleTimeout",
-                                                "tls",
-                                                "annotations"};
   for (const auto& entry : given) {
-    if (std::ranges::find(kKnown, std::string_view(entry.key())) == std::end(kKnown)) {
-      const std::string near = nearest(std::string_view(entry.key()), kKnown);
+    if (std::ranges::find(kNames, std::string_view(entry.key())) == std::end(kNames)) {
+      const std::string near = nearest(std::string_view(entry.key()), kNames);
       return fail(invalid(path + "." + std::string(entry.key()),
                           "the http trigger has no such attribute",
                           near.empty() ? "leave it out" : "did you mean " + near + "?"));
@@ -123,6 +124,7 @@ Result<HttpOptions> read_http_options(const TriggerConfig& trigger) {
   if (const JsonObject* cors = object_in(given, "cors")) {
     const std::string at = path + ".cors";
     options.cors.enabled = bool_in(*cors, "enabled");
+    METIER_CHECK(read_words(*cors, "allowOrigin", at, options.cors.allow_origins));  // its old name
     METIER_CHECK(read_words(*cors, "allowOrigins", at, options.cors.allow_origins));
     METIER_CHECK(read_words(*cors, "allowMethods", at, options.cors.allow_methods));
     METIER_CHECK(read_words(*cors, "allowHeaders", at, options.cors.allow_headers));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,8 @@ struct HttpOptions {
   CorsOptions cors;
   std::string tls_certificate, tls_key;  // ours: tls {certificate, key}, PEM files; both or none
 };
+
+std::span<const std::string_view> http_attributes();  // every name that is read
 
 // Errors name attributes.X with value, rule and fix.
 Result<HttpOptions> read_http_options(const TriggerConfig& trigger);
