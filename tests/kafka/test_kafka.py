@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from broker import Broker, until
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from conftest import HANDLER, Seen
 
 
@@ -250,6 +250,102 @@ def test_a_handler_that_hangs_is_delivered_three_times(broker: Broker, consume: 
     seen.check_order()
     assert seen.offsets()[0].count(3) == 3
     until(lambda: broker.committed(topic, group) == [10], what="the commit")
+
+
+def read_topic(broker: Broker, topic: str, count: int) -> list[Any]:
+    """The first records of a topic of one partition."""
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": f"{topic}-reader", "log_level": 0})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found: list[Any] = []
+
+    def all_there() -> bool:
+        message = consumer.poll(1)
+        if message is not None and message.error() is None:
+            found.append(message)
+        return len(found) >= count
+
+    try:
+        until(all_there, 180, f"{count} records of {topic}")
+        return found
+    finally:
+        consumer.close()
+
+
+FAILS = HANDLER.replace(
+    'return "ok"',
+    """
+    if event.offset == 3: raise ValueError("three")
+    if event.offset == 5: os._exit(1)
+    if event.offset == 7: time.sleep(600)
+    return "ok" """,
+)
+
+
+def test_what_fails_again_and_again_goes_to_the_dead_letter_topic(
+    broker: Broker, consume: Any, seen: Seen, group: str
+) -> None:
+    topic, dead = broker.topic(), broker.topic(name=f"{group}.dead")
+    broker.produce(topic, 10, key=b"k", headers={"origin": b"test"})
+    processor = consume(
+        broker.address, topic, group, FAILS, timeout="2s", attributes={"deadLetterTopic": dead, "maxDeliveries": 2}
+    )
+    seen.wait(10)
+    offsets = seen.offsets()[0]
+    assert [offsets.count(n) for n in range(10)] == [1, 1, 1, 2, 1, 2, 1, 2, 1, 1]
+    seen.check_order()
+    letters = read_topic(broker, dead, 3)
+    assert [(letter.key(), letter.value()) for letter in letters] == [(b"k", b"3"), (b"k", b"5"), (b"k", b"7")]
+    for letter, offset, why in zip(letters, (3, 5, 7), ("three", "worker", "timed out"), strict=True):
+        headers = {name: value.decode() for name, value in letter.headers()}
+        assert why in headers.pop("metier-error"), letter.headers()
+        assert headers == {
+            "origin": "test", "metier-function": "f", "metier-group": group, "metier-topic": topic,
+            "metier-partition": "0", "metier-offset": str(offset), "metier-deliveries": "2",
+        }  # fmt: skip
+    until(lambda: broker.committed(topic, group) == [10], what="the commit")
+    assert processor.metric("metier_kafka_dead_letters_total") == 3
+
+
+def test_a_dead_letter_topic_that_is_not_there_holds_the_partition(
+    broker: Broker, consume: Any, seen: Seen, group: str
+) -> None:
+    topic, dead = broker.topic(), f"{group}.dead"
+    broker.produce(topic, 6)
+    processor = consume(broker.address, topic, group, FAILS, attributes={"deadLetterTopic": dead, "maxDeliveries": 1})
+    until(lambda: dead in processor.get(processor.admin, "/triggers/k").json()["state"], 180, "the reason to be told")
+    assert broker.committed(topic, group)[0] <= 3, "nothing is passed over"
+    assert max(seen.offsets()[0]) == 3
+    broker.topic(name=dead)
+    seen.wait(6)
+    assert [letter.value() for letter in read_topic(broker, dead, 2)] == [b"3", b"5"]
+    until(lambda: broker.committed(topic, group) == [6], what="the commit")
+
+
+PRODUCES = """
+import os
+from confluent_kafka import Producer
+
+def init_context(context):
+    context.user_data.producer = Producer({"bootstrap.servers": os.environ["BROKERS"]})
+    context.platform.set_termination_callback(context.user_data.producer.flush)
+
+def handler(context, event):
+    failed = []
+    producer = context.user_data.producer
+    producer.produce(os.environ["TO"], event.body + b"!", key=event.key, on_delivery=lambda error, _: error and failed.append(error))
+    if producer.flush(30) or failed:
+        raise RuntimeError(f"not delivered: {failed}")
+"""
+
+
+def test_a_handler_produces_with_a_client_of_its_own(broker: Broker, consume: Any, group: str) -> None:
+    topic, to = broker.topic(), broker.topic()
+    broker.produce(topic, 5, key=b"k")
+    variables = {"BROKERS": broker.address, "TO": to}
+    processor = consume(broker.address, topic, group, PRODUCES, numWorkers=2, environment=variables)
+    assert [(m.key(), m.value()) for m in read_topic(broker, to, 5)] == [(b"k", b"%d!" % n) for n in range(5)]
+    processor.stop()
+    assert broker.committed(topic, group) == [5]
 
 
 def test_busy_workers_leave_records_at_the_broker(broker: Broker, consume: Any, seen: Seen, group: str) -> None:

@@ -291,6 +291,8 @@ inline constexpr Field kKafka[] = {
     {"logLevel", Type::integer},
     {"version", Type::any, Use::ignored, "the brokers are asked for what they can do"},
     {"commitInterval", Type::duration},
-    {"onFailure"}};
+    {"onFailure"},
+    {"deadLetterTopic"},
+    {"maxDeliveries", Type::integer}};
 
 }  // namespace metier::nuclio

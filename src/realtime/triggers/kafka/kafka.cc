@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "realtime/triggers/kafka/consumer.h"
+#include "realtime/triggers/kafka/dead_letters.h"
 #include "realtime/triggers/kafka/options.h"
 #include "realtime/triggers/kafka/partition.h"
 
@@ -21,12 +22,14 @@ using std::chrono::milliseconds;
 
 constexpr auto kStoreEvery = milliseconds(100);
 constexpr auto kCloseWithin = std::chrono::seconds(5);
+constexpr auto kLetterAgain = std::chrono::seconds(2);
 
 class KafkaTrigger final : public Trigger, public AckListener, public PartitionOwner {
  public:
   KafkaTrigger(const TriggerSite& site, KafkaOptions options)
       : loop_(site.loop),
         config_(site.trigger),
+        function_(site.config.name),
         options_(std::move(options)),
         log_(site.log),
         single_(site.trigger.mode == "async" || options_.on_failure != OnFailure::commit),
@@ -37,6 +40,11 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
 
   Result<void> start(EventTarget& target) override {
     target_ = &target;
+    if (!options_.dead_letter_topic.empty()) {
+      auto letters = DeadLetters::open(loop_, options_, log_);
+      if (!letters) { return fail(std::move(letters.error()).at("triggers." + config_.name)); }
+      letters_ = std::move(*letters);
+    }
     target.listen_acks(this);
     auto consumer = KafkaConsumer::open(
         loop_, options_,
@@ -72,12 +80,18 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   std::string describe() const override {
     std::string out;
     if (!why_away_.empty()) { out = why_away_; }
+    if (!letters_fail_.empty()) {
+      out += fmt::format("{}dead letter topic {}: {}", out.empty() ? "" : ", ",
+                         options_.dead_letter_topic, letters_fail_);
+    }
     if (!joined_) { return out.empty() ? fmt::format("joining group {}", options_.group) : out; }
     for (const auto& [where, partition] : partitions_) {
       out += fmt::format("{}{} {}/{} at {}{}", out.empty() ? "" : ", ",
                          partition->stopped ? "stopped:" : "reading", where.topic, where.partition,
                          std::max<std::int64_t>(0, partition->position()),
-                         partition->has_unacked() ? " (waits for explicit acks)" : "");
+                         partition->has_dead()      ? " (waits for the dead letter topic)"
+                         : partition->has_unacked() ? " (waits for explicit acks)"
+                                                    : "");
     }
     return out.empty() ? "in the group, without a partition" : out;
   }
@@ -92,6 +106,8 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     out.counter("metier_kafka_records_total", "Records finished", id, finished_);
     out.counter("metier_kafka_rebalances_total", "Rebalances", id, rebalances_);
     out.counter("metier_kafka_redelivered_total", "Records delivered again", id, again_);
+    out.counter("metier_kafka_dead_letters_total", "Records given to the dead letter topic", id,
+                buried_);
     out.gauge("metier_kafka_lag", "Records that are not finished", id, static_cast<double>(lag()));
   }
 
@@ -128,6 +144,12 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   std::string_view trigger_name() const override { return config_.name; }
   ExplicitAck acks() const override { return config_.explicit_ack; }
   OnFailure on_failure() const override { return options_.on_failure; }
+  int max_deliveries() const override { return options_.max_deliveries; }
+  bool bury(Partition& partition, Record& record) override {
+    if (!letters_) { return false; }
+    send_letter(partition, record);
+    return true;
+  }
   void say(std::string_view message, const Partition& partition, std::int64_t offset) override {
     log_.error(message, {{"topic", Json(partition.where().topic)},
                          {"partition", Json(partition.where().partition)},
@@ -135,6 +157,56 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   }
 
  private:
+  // ---- dead letters
+  void send_letter(const Partition& partition, Record& record) {
+    record.letter_out = true;
+    const TopicPartition where = partition.where();
+    const std::int64_t offset = record.event.offset;
+    letters_->send(
+        *record.message,
+        {.function = function_,
+         .group = options_.group,
+         .topic = where.topic,
+         .why = record.why,
+         .partition = where.partition,
+         .offset = offset,
+         .deliveries = record.deliveries},
+        [this, where, offset](const std::string& error) { letter_ended(where, offset, error); });
+  }
+  void letter_ended(const TopicPartition& where, std::int64_t offset, const std::string& error) {
+    const auto found = partitions_.find(where);
+    if (error.empty()) {
+      ++buried_;
+      letters_fail_.clear();
+    } else {
+      if (letters_fail_.empty()) {
+        log_.error("the dead letter topic does not take a record, it is tried on",
+                   {{"topic", Json(options_.dead_letter_topic)}, {"why", Json(error)}});
+      }
+      letters_fail_ = error;
+      letters_again_ = loop_.now() + kLetterAgain;
+    }
+    if (found == partitions_.end()) { return; }  // its new owner delivers it again
+    if (error.empty()) {
+      say("no handler finished a record, it went to the dead letter topic", *found->second, offset);
+    }
+    found->second->buried(offset,
+                          error.empty() ? Partition::Letter::arrived : Partition::Letter::failed);
+    feed(*found->second);
+  }
+  void letters_again() {
+    if (!letters_ || loop_.now() < letters_again_) { return; }
+    letters_again_ = loop_.now() + kLetterAgain;
+    for (auto& [where, partition] : partitions_) {
+      if (!partition->has_dead()) { continue; }
+      for (const auto& record : partition->records()) {
+        if (record->state == Record::State::dead && !record->letter_out) {
+          send_letter(*partition, *record);
+        }
+      }
+    }
+  }
+
   // ---- records to handlers
   void look_everywhere() {
     for (auto& [where, partition] : partitions_) { partition->maybe = true; }
@@ -363,6 +435,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     pump_timer_.cancel();
     leave_timer_.cancel();
     partitions_.clear();
+    letters_.reset();
     consumer_.reset();
     std::exchange(done_, nullptr)();
   }
@@ -370,6 +443,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   void tick() {
     store_timer_.after(kStoreEvery);
     store();
+    letters_again();
     consumer_->serve();  // also tells the group that we live
     if (closing_ && consumer_->closed()) {
       return loop_.post([this] { closed(); });
@@ -418,27 +492,30 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
 
   Loop& loop_;
   const TriggerConfig& config_;
+  std::string function_;
   KafkaOptions options_;
   Logger log_;
   bool single_;  // one record of a partition with a handler, not several in its worker's ring
   EventTarget* target_ = nullptr;
   std::unique_ptr<KafkaConsumer> consumer_;
+  std::unique_ptr<DeadLetters> letters_;
   std::map<TopicPartition, std::unique_ptr<Partition>> partitions_;
   TopicPartition next_;
   LoopTimer store_timer_, pump_timer_, leave_timer_, close_timer_;
   SteadyTime wakes_at_{};
   std::vector<TopicPartition> leaving_;
   std::function<void()> done_;
-  std::string why_away_;
+  std::string why_away_, letters_fail_;
+  SteadyTime letters_again_{};
   std::atomic<bool> joined_{false};
   bool pumping_ = false, waits_for_room_ = false, settling_ = false;
   bool revoking_ = false, lost_ = false, draining_ = false, drained_ = false, waited_ = false;
   bool stopping_ = false, closing_ = false;
-  std::uint64_t finished_ = 0, rebalances_ = 0, again_ = 0, unknown_acks_ = 0;
+  std::uint64_t finished_ = 0, rebalances_ = 0, again_ = 0, unknown_acks_ = 0, buried_ = 0;
 };
 
 Result<void> check(const TriggerConfig& trigger) {
-  METIER_TRY(options, read_kafka_options(trigger));
+  METIER_TRY(options, read_kafka_options(trigger, Secrets::leave));
   static_cast<void>(options);
   return {};
 }

@@ -206,9 +206,43 @@ Result<void> read_security(const Reader& reader, KafkaOptions& out) {
   return {};
 }
 
+// What fails is tried again, so often; then it goes to the topic, or is passed over when there is none.
+Result<void> read_dead_letters(const Reader& reader, KafkaOptions& out) {
+  METIER_TRY(topic, reader.text("deadLetterTopic"));
+  METIER_TRY(given, reader.text("onFailure"));
+  METIER_TRY(most, reader.number("maxDeliveries", topic.empty() ? 0 : 3, 1, 1000));
+  if (!topic.empty() && given.empty()) { out.on_failure = OnFailure::retry; }
+  const bool retries = out.on_failure == OnFailure::retry;
+  for (const auto& [key, asked] :
+       {std::pair{"deadLetterTopic", !topic.empty()}, std::pair{"maxDeliveries", most > 0}}) {
+    if (asked && !retries) {
+      return fail(
+          invalid(reader.at(key),
+                  "is for onFailure retry, here it is " + (given.empty() ? "commit" : given),
+                  "write onFailure: retry"));
+    }
+  }
+  const bool right =
+      topic.size() <= 249 && topic != "." && topic != ".." &&
+      std::ranges::all_of(topic, [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' || c == '-';
+      });
+  if (!right) {
+    return fail(invalid(reader.at("deadLetterTopic"), quote(topic) + " is no name of a topic",
+                        "letters, digits, '.', '_' and '-', at most 249"));
+  }
+  if (std::ranges::find(out.topics, topic) != out.topics.end()) {
+    return fail(invalid(reader.at("deadLetterTopic"), quote(topic) + " is one of its topics",
+                        "a failed record would be read again and again: name another one"));
+  }
+  out.dead_letter_topic = std::move(topic);
+  out.max_deliveries = static_cast<int>(most);
+  return {};
+}
+
 }  // namespace
 
-Result<KafkaOptions> read_kafka_options(const TriggerConfig& trigger) {
+Result<KafkaOptions> read_kafka_options(const TriggerConfig& trigger, Secrets secrets) {
   const Reader reader(trigger);
   KafkaOptions out;
   METIER_TRY(brokers, reader.words("brokers"));
@@ -247,6 +281,7 @@ Result<KafkaOptions> read_kafka_options(const TriggerConfig& trigger) {
   out.on_failure = failure == "commit"  ? OnFailure::commit
                    : failure == "retry" ? OnFailure::retry
                                         : OnFailure::stop;
+  METIER_CHECK(read_dead_letters(reader, out));
   METIER_TRY(window, reader.number("ackWindowSize", 0, 0, 1'000'000));
   out.ack_window = window;
 
@@ -293,7 +328,8 @@ Result<KafkaOptions> read_kafka_options(const TriggerConfig& trigger) {
   if (level > 0) {
     put("debug", level > 1 ? "consumer,cgrp,topic,metadata,fetch" : "consumer,cgrp");
   }
-  METIER_CHECK(read_security(reader, out));
+  METIER_TRY(folder, reader.text("secretPath"));
+  if (secrets == Secrets::read || folder.empty()) { METIER_CHECK(read_security(reader, out)); }
   return out;
 }
 

@@ -96,6 +96,26 @@ TEST(KafkaOptions, WhatIsWrongIsNamed) {
               HasSubstr("accessCertificate: is empty"));
   EXPECT_THAT(wrong(R"({"onFailure":"deadLetter"})"),
               HasSubstr("onFailure: 'deadLetter' is not one of its values"));
+  EXPECT_THAT(wrong(R"({"onFailure":"stop","deadLetterTopic":"d"})"),
+              HasSubstr("deadLetterTopic: is for onFailure retry, here it is stop"));
+  EXPECT_THAT(wrong(R"({"maxDeliveries":3})"),
+              HasSubstr("maxDeliveries: is for onFailure retry, here it is commit"));
+  EXPECT_THAT(wrong(R"({"deadLetterTopic":"d","maxDeliveries":0})"),
+              HasSubstr("maxDeliveries: 0 is out of range"));
+  EXPECT_THAT(wrong(R"({"deadLetterTopic":"a topic"})"), HasSubstr("is no name of a topic"));
+  EXPECT_THAT(wrong(R"({"topics":["t","d"],"deadLetterTopic":"d"})"),
+              HasSubstr("'d' is one of its topics"));
+}
+
+TEST(KafkaOptions, DeadLetters) {
+  const auto options = read_kafka_options(trigger(R"({"deadLetterTopic":"t.dead"})"));
+  ASSERT_TRUE(options) << options.error().text();
+  EXPECT_EQ(options->on_failure, OnFailure::retry);
+  EXPECT_EQ(options->dead_letter_topic, "t.dead");
+  EXPECT_EQ(options->max_deliveries, 3);
+  const auto endless = read_kafka_options(trigger(R"({"onFailure":"retry"})"));
+  ASSERT_TRUE(endless);
+  EXPECT_EQ(endless->max_deliveries, 0);
 }
 
 }  // namespace

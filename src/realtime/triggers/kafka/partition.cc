@@ -6,6 +6,7 @@ namespace metier::realtime {
 namespace {
 
 constexpr std::size_t kReadAtOnce = 64;
+constexpr std::size_t kWhyBytes = 1000;  // of a header
 
 std::size_t size_of(const Record& record) { return record.message->len + record.message->key_len; }
 
@@ -15,8 +16,18 @@ void Record::head(const ResponseHead& head) noexcept {
   outcome = head.outcome;
   no_ack = head.no_ack;
 }
-void Record::end() noexcept { partition->ended(*this, Partition::How::answered); }
+bool Record::chunk(std::string_view bytes) noexcept {
+  if (outcome == Outcome::raised && why.size() < kWhyBytes) {
+    why += bytes.substr(0, kWhyBytes - why.size());
+  }
+  return true;
+}
+void Record::end() noexcept {
+  if (outcome == Outcome::raised) { ++deliveries; }
+  partition->ended(*this, Partition::How::answered);
+}
 void Record::fail(const Failure& failure) noexcept {
+  why = failure.message;
   // Those that waited behind it in the worker did not begin: only the first of them was delivered.
   if (failure.reason == FailReason::refused) {
     return partition->ended(*this, Partition::How::exhausted);
@@ -24,7 +35,7 @@ void Record::fail(const Failure& failure) noexcept {
   const bool began = failure.reason == FailReason::timed_out ||
                      failure.reason == FailReason::internal ||
                      (failure.reason == FailReason::worker_died && partition->is_first(*this));
-  const bool exhausted = began && ++deliveries >= Partition::kDeliveries;
+  const bool exhausted = began && ++deliveries >= partition->limit();
   partition->ended(*this, exhausted ? Partition::How::exhausted : Partition::How::again);
 }
 
@@ -43,6 +54,8 @@ std::unique_ptr<Record> Partition::fresh(KafkaMessage message) {
   record->message = std::move(message);
   record->state = Record::State::waiting;
   record->deliveries = 0;
+  record->why.clear();
+  record->letter_out = false;
   record->headers.clear();
   const rd_kafka_message_t& from = *record->message;
   rd_kafka_headers_t* headers = nullptr;
@@ -75,7 +88,7 @@ std::unique_ptr<Record> Partition::fresh(KafkaMessage message) {
 }
 
 Record* Partition::next(KafkaSource& source) {
-  if (leaving || stopped) { return nullptr; }
+  if (leaving || stopped || dead_ > 0) { return nullptr; }
   while (next_ < static_cast<int>(records_.size()) &&
          records_[static_cast<std::size_t>(next_)]->state != Record::State::waiting) {
     ++next_;  // only some of those before it came back
@@ -106,6 +119,7 @@ void Partition::sent(Record& record) {
   record.outcome = Outcome::answered;
   record.no_ack = false;
   record.acked = false;
+  record.why.clear();
   record.delivery = ++deliveries_;
   record.event.lane = lane;
   ++in_flight_;
@@ -123,10 +137,16 @@ void Partition::ended(Record& record, How how) {
   const std::int64_t offset = record.event.offset;
   const bool acked = record.acked;
   const bool failed = record.outcome == Outcome::raised || how == How::exhausted;
+  const int most = owner_.max_deliveries();
+  const bool given_up =
+      failed && !acked && most > 0 && (how == How::exhausted || record.deliveries >= most);
   if (how == How::again && !acked) {
     // In order: what was sent behind it failed as well, or waits already.
     again(record);
-  } else if (failed && !acked && owner_.on_failure() != OnFailure::commit) {
+  } else if (given_up && owner_.bury(*this, record)) {
+    record.state = Record::State::dead;
+    ++dead_;
+  } else if (failed && !acked && !given_up && owner_.on_failure() != OnFailure::commit) {
     again(record);
     if (owner_.on_failure() == OnFailure::stop) {
       stopped = true;
@@ -139,12 +159,12 @@ void Partition::ended(Record& record, How how) {
   } else {
     tries_ = 0;
     ++finished;
-    if (how == How::exhausted) {
+    if (how == How::exhausted || given_up) {
       owner_.say("a record is passed over: no handler finished it", *this, offset);
     }
     const bool waits = owner_.acks() == ExplicitAck::explicit_only ||
                        (owner_.acks() == ExplicitAck::enable && record.no_ack);
-    if (waits && !acked && how == How::answered) {
+    if (waits && !acked && !given_up && how == How::answered) {
       record.state = Record::State::unacked;  // its message stays: its worker may end before
       ++unacked_;
       unacked_bytes_ += size_of(record);
@@ -197,12 +217,36 @@ bool Partition::worker_lost(int lane) {
   }
   if (oldest == nullptr) { return false; }
   // What ended the worker is what ran; where nothing did, it may be the oldest one.
-  if (!runs && ++oldest->deliveries >= kDeliveries) {
+  if (!runs && ++oldest->deliveries >= limit()) {
+    oldest->why = "its worker ended before it was acknowledged";
+    if (owner_.max_deliveries() > 0 && owner_.bury(*this, *oldest)) {
+      oldest->state = Record::State::dead;
+      ++dead_;
+      return true;
+    }
     owner_.say("a record is passed over: no handler finished it", *this, oldest->event.offset);
     oldest->state = Record::State::done;
     trim();
   }
   return true;
+}
+
+int Partition::limit() const {
+  return owner_.max_deliveries() > 0 ? owner_.max_deliveries() : kDeliveries;
+}
+
+void Partition::buried(std::int64_t offset, Letter how) {
+  const auto found = std::ranges::find_if(records_, [offset](const auto& record) {
+    return record->event.offset == offset && record->state == Record::State::dead;
+  });
+  if (found == records_.end()) { return; }
+  (*found)->letter_out = false;
+  if (how == Letter::failed) { return; }
+  (*found)->state = Record::State::done;
+  --dead_;
+  tries_ = 0;
+  ++finished;
+  trim();
 }
 
 void Partition::trim() {

@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "realtime/event_target.h"
@@ -12,6 +13,7 @@
 namespace metier::realtime {
 
 class Partition;
+struct Record;
 
 // Told of what happens to a partition's records.
 class PartitionOwner {
@@ -21,14 +23,19 @@ class PartitionOwner {
   virtual std::string_view trigger_name() const = 0;
   virtual ExplicitAck acks() const = 0;
   virtual OnFailure on_failure() const = 0;
+  // Of onFailure: retry: a record that failed so often is given up. 0: what raises is tried on and on.
+  virtual int max_deliveries() const = 0;
+  // Sends a record that is given up to the dead letters: `buried` follows. False: there are none.
+  virtual bool bury(Partition& partition, Record& record) = 0;
   virtual void say(std::string_view message, const Partition& partition, std::int64_t offset) = 0;
 };
 
 // The record of one offset that is not finished.
 struct Record final : ResponseSink {
-  enum class State { waiting, in_flight, unacked, done };
+  // dead: on its way to the dead letters; it holds the partition until it is there.
+  enum class State { waiting, in_flight, unacked, dead, done };
   void head(const ResponseHead& head) noexcept override;
-  bool chunk(std::string_view) noexcept override { return true; }
+  bool chunk(std::string_view bytes) noexcept override;
   void end() noexcept override;
   void fail(const Failure& failure) noexcept override;
 
@@ -41,7 +48,9 @@ struct Record final : ResponseSink {
   bool no_ack = false;
   bool acked = false;          // while it was with a handler
   std::uint64_t delivery = 0;  // which of the partition's deliveries brought it to its handler
-  int deliveries = 0;
+  int deliveries = 0;          // that failed
+  std::string why;             // the last of them
+  bool letter_out = false;     // dead: the brokers were asked
 };
 
 class Partition final {
@@ -70,6 +79,11 @@ class Partition final {
   // The worker of a lane has ended: nobody acknowledges what it had answered, so that is delivered again, at most kDeliveries times.
   // Told before what it had in flight fails. False: there was nothing.
   bool worker_lost(int lane);
+  // The dead letters have the record, or (`Letter::failed`) do not take it: it is asked again.
+  enum class Letter { arrived, failed };
+  void buried(std::int64_t offset, Letter how);
+  bool has_dead() const { return dead_ > 0; }
+  int limit() const;  // deliveries of a record that ends its workers
   const std::deque<std::unique_ptr<Record>>& records() const { return records_; }
   std::int64_t position() const { return position_; }
   // What may be committed (the next offset to read), when it has moved since the last time.
@@ -97,7 +111,7 @@ class Partition final {
   std::vector<std::unique_ptr<Record>> spare_;
   std::vector<KafkaMessage> read_;
   int next_ = 0;  // index in records_: all that wait to be delivered are there or behind it
-  int in_flight_ = 0, unacked_ = 0;
+  int in_flight_ = 0, unacked_ = 0, dead_ = 0;
   std::size_t unacked_bytes_ = 0;
   std::uint64_t deliveries_ = 0;
   int tries_ = 0;                                // of onFailure: retry

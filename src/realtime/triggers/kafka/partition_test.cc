@@ -69,12 +69,21 @@ class Topic final : public KafkaSource {
 struct Owner final : PartitionOwner {
   void record_ended(Partition&) override {}
   std::string_view trigger_name() const override { return "k"; }
-  ExplicitAck acks() const override { return ExplicitAck::explicit_only; }
-  OnFailure on_failure() const override { return OnFailure::commit; }
+  ExplicitAck acks() const override { return acknowledge; }
+  OnFailure on_failure() const override { return most == 0 ? OnFailure::commit : OnFailure::retry; }
+  int max_deliveries() const override { return most; }
+  bool bury(Partition&, Record& record) override {
+    if (letters) { buried.emplace_back(record.event.offset, record.why); }
+    return letters;
+  }
   void say(std::string_view, const Partition&, std::int64_t offset) override {
     passed_over.push_back(offset);
   }
   std::vector<std::int64_t> passed_over;
+  ExplicitAck acknowledge = ExplicitAck::explicit_only;
+  int most = 0;  // maxDeliveries
+  bool letters = false;
+  std::vector<std::pair<std::int64_t, std::string>> buried;
 };
 
 class AcknowledgedPartition : public testing::Test {
@@ -163,6 +172,74 @@ TEST_F(AcknowledgedPartition, ARecordThatEndsEveryWorkerIsPassedOver) {
     EXPECT_TRUE(partition.worker_lost(0));
   }
   EXPECT_THAT(owner.passed_over, ElementsAre(0));
+  EXPECT_EQ(partition.position(), 1);
+  EXPECT_EQ(answer(0), 1);
+}
+
+class DeadLetterPartition : public AcknowledgedPartition {
+ protected:
+  DeadLetterPartition() {
+    owner.acknowledge = ExplicitAck::disable;
+    owner.most = 2;
+    owner.letters = true;
+  }
+  void raise(Record* record) {
+    ASSERT_NE(record, nullptr);
+    record->respond({.status = 500, .outcome = Outcome::raised}, "no luck");
+  }
+};
+
+TEST_F(DeadLetterPartition, HoldsItsPartitionUntilTheLetterHasArrived) {
+  EXPECT_EQ(answer(0), 0);
+  raise(send(0));
+  EXPECT_THAT(owner.buried, ElementsAre());
+  raise(send(0));
+  EXPECT_THAT(owner.buried, ElementsAre(testing::Pair(1, "no luck")));
+  EXPECT_EQ(send(0), nullptr);  // nothing behind it is handled before it is safe
+  EXPECT_EQ(partition.position(), 1);
+  partition.buried(1, Partition::Letter::failed);
+  EXPECT_TRUE(partition.has_dead());
+  EXPECT_EQ(send(0), nullptr);
+  partition.buried(1, Partition::Letter::arrived);
+  EXPECT_FALSE(partition.has_dead());
+  EXPECT_EQ(partition.position(), 2);
+  EXPECT_THAT(rest(0), ElementsAre(2, 3, 4, 5));
+  EXPECT_THAT(owner.passed_over, ElementsAre());
+}
+
+TEST_F(DeadLetterPartition, CountsDeadWorkersAndExceptionsTogether) {
+  send(0)->fail({.reason = FailReason::worker_died, .status = 502, .message = "the worker died"});
+  raise(send(0));
+  EXPECT_THAT(owner.buried, ElementsAre(testing::Pair(0, "no luck")));
+  partition.buried(0, Partition::Letter::arrived);
+  raise(send(0));
+  send(0)->fail({.reason = FailReason::timed_out, .status = 408, .message = "timed out"});
+  EXPECT_EQ(owner.buried.back(), std::pair(std::int64_t{1}, std::string("timed out")));
+}
+
+TEST_F(DeadLetterPartition, WhatCannotBeDeliveredAtAllGoesAtOnce) {
+  send(0)->fail({.reason = FailReason::refused, .status = 431, .message = "too large"});
+  EXPECT_THAT(owner.buried, ElementsAre(testing::Pair(0, "too large")));
+}
+
+TEST_F(DeadLetterPartition, WithoutATopicItIsPassedOver) {
+  owner.letters = false;
+  raise(send(0));
+  EXPECT_EQ(partition.position(), 0);
+  raise(send(0));
+  EXPECT_THAT(owner.passed_over, ElementsAre(0));
+  EXPECT_EQ(partition.position(), 1);
+}
+
+TEST_F(DeadLetterPartition, ARecordWhoseWorkersEndBeforeTheyAcknowledge) {
+  owner.acknowledge = ExplicitAck::explicit_only;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(answer(0), 0);
+    EXPECT_TRUE(partition.worker_lost(0));
+  }
+  ASSERT_EQ(owner.buried.size(), 1U);
+  EXPECT_EQ(owner.buried[0].first, 0);
+  partition.buried(0, Partition::Letter::arrived);
   EXPECT_EQ(partition.position(), 1);
   EXPECT_EQ(answer(0), 1);
 }
