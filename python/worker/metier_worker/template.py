@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import time
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +76,22 @@ def load(handler: str, path: str) -> tuple[Any, Any]:
             raise HandlerError(f"module '{module_name}' has no handler '{name}'" + (f"; it has: {', '.join(known)}" if known else ""))
         target = getattr(target, word)
     if not callable(target):
-        raise HandlerError(f"'{handler}' is a {type(target).__name__}, which cannot be called")
+        raise HandlerError(f"'{handler}' cannot be called, its type is {type(target).__name__}")
+    check_arguments(handler, target)
     return module, target
+
+
+def check_arguments(handler: str, target: Any) -> None:
+    """Refuse a plain function that every event would fail on: it is called with two arguments."""
+    if not isinstance(target, types.FunctionType):
+        return
+    code = target.__code__
+    needs = code.co_argcount - len(target.__defaults__ or ())
+    named = set(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]) - set(target.__kwdefaults__ or ())
+    takes_two = needs <= 2 and (code.co_argcount >= 2 or code.co_flags & 0x04)
+    if not takes_two or named:
+        names = ", ".join(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+        raise HandlerError(f"'{handler}' takes ({names}), and is called with two arguments: write def {target.__name__}(context, event)")
 
 
 def import_module(name: str, path: str) -> Any:

@@ -64,7 +64,7 @@ class Worker:
         found = self.triggers.get(key) if hasattr(self, "triggers") else None
         if found is None:
             found = sdk_module().TriggerInfo(kind, name)
-            if hasattr(self, "triggers"):
+            if hasattr(self, "triggers") and len(self.triggers) < 64:  # a CloudEvent's source is its sender's choice
                 self.triggers[key] = found
         return found
 

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "net/parser.h"
 #include "realtime/ring.h"
@@ -259,6 +260,11 @@ void HttpConnection::deliver() {
       if (same(header.name, "ce-eventtype")) { event_.type = header.value; }
       if (same(header.name, "ce-eventtypeversion")) { event_.type_version = header.value; }
       if (same(header.name, "ce-source")) { event_.trigger_kind = header.value; }
+      if (same(header.name, "ce-eventtime")) {
+        if (const auto when = from_iso(header.value)) {
+          event_.timestamp_us = when->time_since_epoch().count();
+        }
+      }
     }
   }
   if (const std::string_view level = request_.header(HttpRequest::kLogLevel); !level.empty()) {
