@@ -135,7 +135,7 @@ class HttpTrigger final : public Trigger, public Watched {
   void step_back() {
     watching_ = false;
     site_.loop.forget(socket_.get(), *this);
-    moment_ = kShortest;
+    moment_ = kFirst;
     look_again_.after(moment_);
     if (std::exchange(room_awaited_, true)) { return; }
     site_.target->when_room(-1, [this] {
@@ -193,7 +193,8 @@ class HttpTrigger final : public Trigger, public Watched {
     socket_.reset();
   }
 
-  static constexpr std::chrono::milliseconds kShortest{2}, kLongest{32};
+  // The first look leaves the others time to come, also on a busy machine: nothing waits for it that has a free worker.
+  static constexpr std::chrono::milliseconds kFirst{25}, kShortest{2}, kLongest{32};
 
   HttpSite site_;
   ListenConfig listen_;
