@@ -102,6 +102,55 @@ def test_async_spec(mlrun: Any, project: Any, server: Server) -> None:
     assert function.invoke("/") in ("waited", b"waited")
 
 
+CONFIGURED = """# @nuclio.configure
+#
+# function.yaml:
+#   spec:
+#     env: [{name: WHO, value: inside}]
+#     triggers:
+#       web: {kind: http, numWorkers: 2}
+import os
+
+def handler(context, event):
+    return f"{os.environ['WHO']} {context.trigger_name}"
+"""
+
+
+def test_a_source_that_configures_itself(mlrun: Any, project: Any, server: Server) -> None:
+    path = server.data.parent / "self.py"
+    path.write_text(CONFIGURED)
+    function = mlrun.code_to_function("self", project="rt", filename=str(path), kind="nuclio", image="mlrun/mlrun")
+    function.deploy()
+    assert function.invoke("/") in ("inside web", b"inside web")
+    function.set_env("WHO", "sdk")  # what the call says wins
+    function.deploy()
+    assert function.invoke("/") in ("sdk web", b"sdk web")
+
+
+def with_trigger(trigger: dict[str, Any]) -> Any:
+    return lambda function: function.add_trigger("t", trigger)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_trigger({"kind": "rabbit-mq"}), "triggers of kind rabbit-mq are not served here"),
+        (lambda f: f.add_v3io_stream_trigger("v3io:///projects/x/s", group="g"), "triggers of kind v3ioStream are not served"),
+        (lambda f: f.with_sidecar("side", "image", ports=8050), "a function's pod has the processor only"),
+        (lambda f: f.with_source_archive("git://github.com/o/r#main", handler="main:handler"), "'git://github.com/o/r#main' is not fetched"),
+        (lambda f: f.set_config("spec.eventTimeout", "soon"), "expected a duration such as"),
+        (with_trigger({"kind": "kafka-cluster", "attributes": {"topics": ["t"], "brokers": ["127.0.0.1:1"], "consumerGroup": "g", "sessionTimeout": "1s"}}),
+         "3000 ms is not less than sessionTimeout 1000 ms"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_said(mlrun: Any, project: Any, code: Path, change: Any, says: str) -> None:
+    function = mlrun.code_to_function("refused", project="rt", filename=str(code), kind="nuclio", image="mlrun/mlrun")
+    change(function)
+    with pytest.raises(OSError, match="cannot submit deploy") as refusal:
+        function.deploy()
+    assert says in str(refusal.value)
+
+
 def test_a_function_that_raises(mlrun: Any, project: Any, code: Path) -> None:
     function = mlrun.code_to_function(
         "broken", project="rt", filename=str(code), handler="broken", kind="nuclio", image="mlrun/mlrun"
