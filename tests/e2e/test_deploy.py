@@ -548,7 +548,8 @@ def test_a_function_whose_port_is_taken_leaves_no_address_held(server: Server, f
         )
         assert done.returncode == 5
         assert server.metier("delete", "held", "-y").returncode == 0
-    until(lambda: held_by_gate(server) == before, "the gate lets its address go")
+    # Those of functions that an earlier test has deleted may go meanwhile.
+    until(lambda: held_by_gate(server) <= before, "the gate lets its address go")
 
 
 def test_a_worker_that_crashes_is_a_condition(server: Server, folder: Path) -> None:
