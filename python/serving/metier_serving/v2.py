@@ -141,7 +141,9 @@ def _load(model: Any) -> None:
         model.load()
     except Exception as error:
         model.error = error
-        raise RuntimeError(f"failed to load model {model.name}: {type(error).__name__}: {error}") from error
+        path = getattr(model, "model_path", None)
+        place = f" from '{path}'" if path and str(path) not in str(error) else ""  # a library's message has no path
+        raise RuntimeError(f"failed to load model {model.name}{place}: {type(error).__name__}: {error}") from error
     model.ready = True
 
 

@@ -182,6 +182,9 @@ def test_models_that_do_not_load(serve: Any) -> None:
     made.add_route("m", class_name="Bad", model_path="")
     with pytest.raises(RuntimeError, match="failed to load model m: OSError: the model file is damaged"):
         serve(made, globals())
+    made["m"].class_args["model_path"] = "/m/bad.pkl"
+    with pytest.raises(RuntimeError, match="failed to load model m from '/m/bad.pkl': OSError: the model file is"):
+        serve(made, globals())
     server = serve(made, globals(), load_mode="async")
     end = time.monotonic() + 5
     while "damaged" not in server.test("/v2/models/m/infer", {"inputs": []}, silent=True).body:
