@@ -104,6 +104,29 @@ std::optional<Problem> WorkerPool::problem() const {
                              crashes_.count == 1 ? "it was" : "they were")};
 }
 
+void WorkerPool::ended(Worker& worker) {
+  // What it wrote before it ended counts: why it could not start, the answer to its last event.
+  if (worker.state != Worker::State::dying && worker.ring) { read_worker(worker); }
+  if (worker.state != Worker::State::dying && worker.pid > 0 && started_ && !shutting_) {
+    ended_by_themselves_.insert(worker.pid);
+  }
+  lost(worker, "it ended", true);
+  if (worker.pidfd) {
+    loop_.forget(worker.pidfd.get(), worker.end_watch);
+    worker.pidfd.reset();
+  }
+  worker.timeout_timer.cancel();
+  if (worker.pid > 0) { template_->reap(worker.pid); }
+  worker.pid = -1;
+  worker.state = Worker::State::none;
+  if (worker.ring) {
+    loop_.forget(worker.ring->out_eventfd(), worker.out_watch);
+    worker.ring.reset();
+  }
+  told(worker);
+  replace_later(worker);
+}
+
 void WorkerPool::replace_later(Worker& worker) {
   if (shutting_) {
     check_shut();

@@ -37,27 +37,7 @@ WorkerPool::WorkerPool(const HostSite& site)
     workers_.push_back(std::make_unique<Worker>(
         loop_, i, [this, i] { check_timeouts(*workers_[static_cast<std::size_t>(i)]); },
         [this, i] { spawn(*workers_[static_cast<std::size_t>(i)]); },
-        [this, i] {
-          Worker& worker = *workers_[static_cast<std::size_t>(i)];
-          // What it wrote before it ended counts: why it could not start, the answer to its last event.
-          if (worker.state != Worker::State::dying && worker.ring) { read_worker(worker); }
-          if (worker.state != Worker::State::dying && started_ && !shutting_) {
-            ended_by_themselves_.insert(worker.pid);
-          }
-          lost(worker, "it ended", true);
-          loop_.forget(worker.pidfd.get(), worker.end_watch);
-          worker.pidfd.reset();
-          worker.timeout_timer.cancel();
-          template_->reap(worker.pid);
-          worker.pid = -1;
-          worker.state = Worker::State::none;
-          if (worker.ring) {
-            loop_.forget(worker.ring->out_eventfd(), worker.out_watch);
-            worker.ring.reset();
-          }
-          told(worker);
-          replace_later(worker);
-        }));
+        [this, i] { ended(*workers_[static_cast<std::size_t>(i)]); }));
   }
   loop_.at_turn_end([this] {
     for (auto& worker : workers_) {
@@ -138,6 +118,10 @@ void WorkerPool::start(std::function<void(Result<void>)> ready) {
           .exited = [this](pid_t pid, int status) { exited(pid, status); },
           .died =
               [this] {
+                // What it was asked to fork and did not tell of: one that it still made sees its ring close, and ends.
+                for (auto& worker : workers_) {
+                  if (worker->state != Worker::State::none && worker->pid <= 0) { ended(*worker); }
+                }
                 if (shutting_) { return; }
                 log_.warn("the template process ended, it is started again");
                 template_timer_.after(milliseconds(50));

@@ -105,6 +105,8 @@ class WorkerPool final : public Host {
   void forked(int index, pid_t pid);
   void lost(Worker& worker, std::string_view why, bool trust_claims);
   void exited(pid_t pid, int status);
+  // Its process is gone, or none came of what the template was asked: its place is free, its events are another's.
+  void ended(Worker& worker);
   void replace_later(Worker& worker);
   void check_timeouts(Worker& worker);
   void fail_flight(Worker& worker, std::uint32_t slot, const Failure& failure);

@@ -228,6 +228,18 @@ def test_workers_end_with_their_processor(make: Any) -> None:
     )
 
 
+def test_what_a_dying_template_was_asked_for_comes_of_the_next(make: Any) -> None:
+    f = make(PIDS, workers=1)
+    worker = int(f.call("/pid").text)
+    template = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(template, signal.SIGSTOP)  # it is sent the request to fork, and never reads it
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: f.metric("metier_processor_worker_restarts_total") == 1, what="the request")
+    os.kill(template, signal.SIGKILL)
+    assert f.call("/", b"replaced", timeout=120).body == b"replaced"
+    f.stop()  # nobody waits for the worker that never was
+
+
 def test_the_template_may_die(make: Any) -> None:
     f = make(PIDS, workers=1)
     template = int((Path(f"/proc/{f.call('/pid').text}/stat").read_text().rsplit(")", 1)[1].split())[1])
