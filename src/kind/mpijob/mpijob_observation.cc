@@ -201,7 +201,9 @@ Observation observe_mpijob(const Subject& subject, std::span<const ResourceStatu
     seen.state = RunState::completed;
   } else if (const auto* failed = true_condition(status, "Failed")) {
     seen.state = RunState::error;
-    seen.first_failure = first.take();
+    // At its deadline the launcher is stopped, and its ranks end in whatever way and order.
+    const bool late = launcher != nullptr && launcher->status.reason == "DeadlineExceeded";
+    if (!late) { seen.first_failure = first.take(); }
     if (!seen.first_failure && launcher != nullptr) { seen.first_failure = failure_of(*launcher); }
     if (!seen.first_failure) {
       seen.first_failure = Failure{.code = std::string(string_in(*failed, "reason", "Error")),

@@ -359,6 +359,17 @@ TEST(MpiJobObservation, ARankThatMpirunEndedIsNoCause) {
   EXPECT_EQ(failed(0, 9, 3).first_failure->rank, 2) << "killed after it";
 }
 
+TEST(MpiJobObservation, ADeadlineIsTheCauseWhateverItsRanksEndedBy) {
+  const auto seen = observed(
+      {job_status("Failed"),
+       pod("-launcher", PodPhase::failed, {ended("base", false, 143, 0, 6)}, "DeadlineExceeded"),
+       pod("-worker-0", PodPhase::succeeded,
+           {ended("base", false, 0, 0, 6), ended("rank-0", true, 1, 0, 4)})});
+  ASSERT_TRUE(seen.first_failure);
+  EXPECT_EQ(seen.first_failure->code, "DeadlineExceeded");
+  EXPECT_EQ(seen.reason, "DeadlineExceeded");
+}
+
 TEST(MpiJobObservation, ALostWorkerIsTheCauseAndNotItsRanks) {
   const auto seen = observed(
       {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 137, 0, 6)}),
