@@ -180,7 +180,8 @@ void acknowledge_at_the_end(Resource& resource) {
   for (auto&& member : *triggers) {
     JsonObject* trigger = member.value().if_object();
     if (trigger == nullptr) { continue; }
-    const std::string_view kind = string_in(*trigger, "kind");
+    const std::string kind(
+        string_in(*trigger, "kind"));  // a text of it moves when a member is added
     JsonObject& attributes = ensure_object(*trigger, "attributes");
     const bool decided = !string_in(*trigger, "explicitAckMode").empty() ||
                          string_in(attributes, "workerAllocationMode") == "pool" ||
