@@ -99,6 +99,8 @@ class Server:
             raise AssertionError(f"server ended {self.process.returncode}: {self.errors()[-2000:]}")
         lines = self.metier("env").stdout.splitlines()
         values = dict(line.removeprefix("export ").split("=", 1) for line in lines if "=" in line and "export" in line)
+        if "MLRUN_DBPATH" not in values:
+            raise AssertionError(f"server ended after it was ready: {self.errors()[-2000:]}")
         self.url = values["MLRUN_DBPATH"].strip("'\"")
         self.token = values["METIER_TOKEN"].strip("'\"")
         return self
