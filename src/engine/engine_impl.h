@@ -17,12 +17,11 @@ struct Engine::Live {
   std::vector<Part> parts;
   std::vector<Part> gone;  // parts whose pods were taken from the run while it went on
   std::map<std::string, Part, std::less<>>
-      held;                // part → whose log has a second name, should its pod go
-  bool held_read = false;  // those of the server before are among them
-  UsageByPod usage;        // of a run of several parts
-  bool sampling = false;   // somebody fills `usage`
-  Time quiet_since{};      // nothing was printed and hardly any processor time used since then
-  Time printed_at{};       // something was printed last
+      held;               // part → whose log has a second name, should its pod go
+  UsageByPod usage;       // of a run of several parts
+  bool sampling = false;  // somebody fills `usage`
+  Time quiet_since{};     // nothing was printed and hardly any processor time used since then
+  Time printed_at{};      // something was printed last
   std::map<std::string, std::uint64_t, std::less<>>
       printed;                  // part → size of its log at the last look
   Json progress;                // what the engine of its kind says (stages, tasks), or null

@@ -536,6 +536,7 @@ Async<void> Engine::recover() {
       LivePtr live = adopt(std::move(**plan), std::move(function), std::move(*run));
       live->state = run_state_from(row.state).value_or(RunState::pending);
       live->committed = true;
+      read_held(*live);
       if (auto timeline = records.timeline(row.project, row.uid)) {
         for (const TimelineRow& mark : *timeline) {
           if (mark.what != "phase" || mark.attempt != live->plan.attempt) { continue; }

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <filesystem>
 #include <utility>
 
@@ -110,35 +109,23 @@ namespace {
 constexpr std::size_t kMostGone = 1000;
 constexpr std::string_view kHeld = "@held";  // the second name of the log of a part that lives
 
-Part part_from(std::string_view name) {
-  Part out{.role = std::string(name), .index = 0, .pod = {}, .container = {}};
-  const auto dash = name.rfind('-');
-  if (dash == std::string_view::npos) { return out; }
-  const char* const end = name.data() + name.size();
-  const auto [stop, error] = std::from_chars(name.data() + dash + 1, end, out.index);
-  if (error == std::errc{} && stop == end) { out.role = name.substr(0, dash); }
-  return out;
-}
-
 }  // namespace
 
 // The second names that a server before made for this run.
 void Engine::read_held(Live& live) const {
-  live.held_read = true;
   std::error_code none;
   for (const auto& entry :
        std::filesystem::directory_iterator(part_logs(live.plan.project, live.plan.uid), none)) {
     const std::string file = entry.path().filename().string();
     if (!file.ends_with(kHeld)) { continue; }
     const std::string name = file.substr(0, file.size() - kHeld.size());
-    live.held.emplace(name, part_from(name));
+    live.held.emplace(name, part_of_name(name));
   }
 }
 
 // The parts of a run as they are now. One that is no longer there (an executor that Spark let go, a pod in whose place
 // came another) stays in the list, and its log stays: while its pod is there the log has a second name.
 void Engine::note_parts(Live& live, std::vector<Part> now) {
-  if (!live.held_read) { read_held(live); }
   live.parts = std::move(now);
   if (live.parts.size() < 2 && live.held.empty()) { return; }
   const std::string folder = part_logs(live.plan.project, live.plan.uid);
@@ -184,17 +171,7 @@ JsonArray Engine::parts_of(const Live& live) const {
   JsonArray out = parts_json(live.parts, live.resources, live.usage);
   for (const Part& part : live.gone) {
     if (find_part(out, part_name(part)) != nullptr) { continue; }
-    JsonObject one{{"name", part_name(part)},
-                   {"role", part.role},
-                   {"index", part.index},
-                   {"pod", part.pod},
-                   {"state", "removed"}};
-    if (const auto used = live.usage.find(part.pod);
-        used != live.usage.end() && !used->second.empty()) {
-      one["cpu_seconds"] = static_cast<double>(used->second.back().cpu_us) / 1e6;
-      one["peak_memory"] = std::ranges::max_element(used->second, {}, &UsageSample::memory)->memory;
-    }
-    out.push_back(std::move(one));
+    out.push_back(removed_part_json(part, live.usage));
   }
   for (Json& part : out) {
     JsonObject& one = part.get_object();

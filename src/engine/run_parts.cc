@@ -1,6 +1,7 @@
 #include "engine/run_parts.h"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 #include "resource/labels.h"
@@ -38,6 +39,14 @@ void put(JsonObject& out, std::string_view key, Time time) {
 void add_use(JsonObject& out, std::int64_t cpu_us, std::int64_t peak) {
   if (cpu_us > 0) { out["cpu_seconds"] = static_cast<double>(cpu_us) / 1e6; }
   if (peak > 0) { out["peak_memory"] = peak; }
+}
+
+JsonObject part_json(const Part& part, std::string_view state) {
+  return {{"name", part_name(part)},
+          {"role", part.role},
+          {"index", part.index},
+          {"pod", part.pod},
+          {"state", state}};
 }
 
 void describe_rank(const ContainerStatus& rank, JsonObject& out) {
@@ -98,6 +107,16 @@ std::string part_name(const Part& part) {
   return numbered || part.index > 0 ? part.role + "-" + std::to_string(part.index) : part.role;
 }
 
+Part part_of_name(std::string_view name) {
+  Part out{.role = std::string(name), .index = 0, .pod = {}, .container = {}};
+  const auto dash = name.rfind('-');
+  if (dash == std::string_view::npos) { return out; }
+  const char* const end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + dash + 1, end, out.index);
+  if (error == std::errc{} && stop == end) { out.role = name.substr(0, dash); }
+  return out;
+}
+
 void add_sample(std::vector<UsageSample>& samples, const UsageSample& sample) {
   if (samples.size() >= kMostSamples) {
     for (std::size_t i = 0; 2 * i < samples.size(); ++i) { samples[i] = samples[2 * i]; }
@@ -118,11 +137,7 @@ JsonArray parts_json(std::span<const Part> parts,
   }
   JsonArray out;
   for (const Part& part : parts) {
-    JsonObject one{{"name", part_name(part)},
-                   {"role", part.role},
-                   {"index", part.index},
-                   {"pod", part.pod},
-                   {"state", "pending"}};
+    JsonObject one = part_json(part, "pending");
     put(one, "container", part.container);
     if (const auto pod = pods.find(part.pod); pod != pods.end()) {
       const auto& containers = pod->second.containers;
@@ -139,6 +154,15 @@ JsonArray parts_json(std::span<const Part> parts,
     }
     out.push_back(std::move(one));
   }
+  return out;
+}
+
+JsonObject removed_part_json(const Part& part, const UsageByPod& usage) {
+  JsonObject out = part_json(part, "removed");
+  const auto used = usage.find(part.pod);
+  if (used == usage.end() || used->second.empty()) { return out; }
+  add_use(out, used->second.back().cpu_us,
+          std::ranges::max_element(used->second, {}, &UsageSample::memory)->memory);
   return out;
 }
 

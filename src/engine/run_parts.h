@@ -14,6 +14,8 @@ namespace metier {
 
 // "launcher", "driver", "worker-2", "rank-3": what `describe` shows and `logs --part` takes.
 std::string part_name(const Part& part);
+// Role and index of such a name; its pod is not known.
+Part part_of_name(std::string_view name);
 
 // CPU and memory of one pod at one time.
 struct UsageSample {
@@ -33,6 +35,9 @@ void add_sample(std::vector<UsageSample>& samples, const UsageSample& sample);
 JsonArray parts_json(std::span<const Part> parts,
                      const std::map<ResourceKey, ResourceStatus>& resources,
                      const UsageByPod& usage);
+
+// The same of a part whose pod was taken from the run while it went on: "removed", with what it had used.
+JsonObject removed_part_json(const Part& part, const UsageByPod& usage);
 
 // How long a running run of several parts has been silent; set when that is longer than EngineOptions::silence.
 struct Silence {
