@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/files.h"
+#include "base/interfaces.h"
 #include "base/programs.h"
 #include "base/quantity.h"
 #include "cli/outcome.h"
@@ -71,7 +72,7 @@ void check_listening(const Places& places, std::vector<Check>& out) {
   if (!text) { return; }
   text->erase(std::min(text->find('\n'), text->size()));
   const auto url = net::parse_url(*text);
-  if (url && (url->host == "0.0.0.0" || url->host == "::" || url->host == "[::]")) {
+  if (url && is_all_interfaces(url->host)) {
     out.push_back({"installation", "ListensOnAllInterfaces", Mark::look,
                    fmt::format("every network of this machine reaches the server: {}", *text),
                    "listen on one address: metier help ListensOnAllInterfaces"});

@@ -19,6 +19,7 @@
 #include "api/records_routes.h"
 #include "base/digest.h"
 #include "base/files.h"
+#include "base/interfaces.h"
 #include "cluster/controllers/dask/dask_cluster.h"
 #include "cluster/controllers/mpi/mpi_job.h"
 #include "cluster/controllers/nuclio/nuclio_controller.h"
@@ -606,7 +607,7 @@ class Server final {
     tcp_url_ = (tcp.tls_certificate.empty() ? "http://" : "https://") + tcp.host + ":" +
                std::to_string(bound);
     log_.info("listening", {{"address", Json(tcp.host)}, {"port", Json(bound)}});
-    if (tcp.host == "0.0.0.0" || tcp.host == "::" || tcp.host == "[::]") {
+    if (is_all_interfaces(tcp.host)) {
       log_.warn("every network of this machine reaches the server",
                 {{"reason", Json("ListensOnAllInterfaces")}, {"address", Json(tcp.host)}});
     }

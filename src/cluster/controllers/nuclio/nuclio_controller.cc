@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/interfaces.h"
 #include "cluster/controllers/nuclio/processor_pod.h"
 #include "resource/pod.h"
 
@@ -95,8 +96,7 @@ bool unscheduled(const Seen& pod) {
 
 // "0.0.0.0:30080", "[::]:30080"
 bool on_all_interfaces(std::string_view address) {
-  const auto host = address.substr(0, std::min(address.rfind(':'), address.size()));
-  return host == "0.0.0.0" || host == "::" || host == "[::]";
+  return is_all_interfaces(address.substr(0, std::min(address.rfind(':'), address.size())));
 }
 
 bool can_scale(const ScaleRange& range) { return !range.fixed(); }
