@@ -93,6 +93,8 @@ def main() -> int:
     if threaded and not moved:
         restart_without(names, threaded)
     warm_up()
+    if "distributed.cli.dask_scheduler" in sys.modules:
+        importlib.import_module("metier_runner.dask_program").rehearse()
     gc.collect()
     gc.freeze()
     ready = {"v": 1, "ready": True, "pid": os.getpid(), "threads": thread_count(), "preloaded": [n for n in names if n not in failed]}
