@@ -145,6 +145,7 @@ class EmbeddedCluster final : public Cluster {
   void schedule_soon();
   void schedule();
   void say_why_waiting();
+  void ask_for_room();
   void pump_starts();
   Async<void> launch(std::vector<EntryPtr> members);
   Async<void> start_one(EntryPtr entry, std::shared_ptr<std::size_t> left,

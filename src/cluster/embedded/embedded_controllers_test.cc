@@ -18,6 +18,43 @@ std::string state_of(Node& node, const std::string& name) {
   return object ? std::string(string_at(object->status, "state")) : "gone";
 }
 
+// Holds three processors until others want them; looks by itself once an hour.
+class GivingController final : public Controller {
+ public:
+  std::string_view api_version() const override { return "metier.dev/v1"; }
+  std::string_view kind() const override { return "Giver"; }
+  Async<Result<Facts>> gather(const Resource&) override { co_return Facts(); }
+  Async<Result<void>> before_stop(const Resource&) override { co_return Result<void>{}; }
+  bool gives_room() const override { return true; }
+  Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts&,
+                     Time) const override {
+    Decision out;
+    out.requeue = std::chrono::hours(1);
+    const bool closed = string_at(resource.status, "state") == "Closed" || snapshot.room_wanted;
+    if (closed) { out.status = JsonObject{{"state", "Closed"}}; }
+    for (const Resource& pod : snapshot.pods) {
+      if (closed) { out.remove.push_back(key_of(pod)); }
+    }
+    if (!closed && snapshot.pods.empty()) {
+      out.create.push_back(cpu_pod(resource.metadata.name + "-0", "3"));
+    }
+    return out;
+  }
+};
+
+TEST(EmbeddedCluster, WhoGivesRoomIsAskedAsSoonAsOthersWaitForIt) {
+  Node node([](EmbeddedOptions& options) {
+    options.controllers.push_back(std::make_shared<GivingController>());
+  });
+  ASSERT_TRUE(node.apply({object_of("metier.dev/v1", "Giver", "idle", "{}")}));
+  ASSERT_THAT(node.driver.starts, UnorderedElementsAre("idle-0"));
+  ASSERT_TRUE(node.apply({task_set("small", 1, false, kForever)}));  // fits beside it
+  EXPECT_EQ(node.pod("idle-0").phase, PodPhase::running);
+  ASSERT_TRUE(node.apply({task_set("set", 2, true, kForever)}));
+  EXPECT_EQ(node.pod("idle-0").phase, PodPhase::unknown);
+  EXPECT_EQ(state_of(node, "set"), "Running");
+}
+
 TEST(EmbeddedCluster, ATaskSetIsDoneWhenAllItsPodsAre) {
   Node node;
   ASSERT_TRUE(node.apply({task_set("set", 3, false, kForever)}));

@@ -132,11 +132,13 @@ void EmbeddedCluster::schedule() {
 }
 
 void EmbeddedCluster::say_why_waiting() {
+  bool room_wanted = false;
   for (const auto& id : std::exchange(fresh_waiting_, {})) {
     const auto found = by_uid_.find(id);
     if (found == by_uid_.end() || found->second->stage != Entry::Stage::queued) { continue; }
     const auto cause = scheduler_.cause(id);
     if (!cause) { continue; }
+    room_wanted = true;
     const auto& entry = found->second;
     entry->status.phase = PodPhase::pending;
     entry->status.reason = cause->code;
@@ -148,6 +150,17 @@ void EmbeddedCluster::say_why_waiting() {
                                   .since = clock_.now()});
     note(entry->key, true, "FailedScheduling", cause->reason);
     touch(entry);
+  }
+  if (room_wanted) { ask_for_room(); }
+}
+
+// Who may end early for others is asked at once, not at its next look.
+void EmbeddedCluster::ask_for_room() {
+  for (const auto& [uid, owner] : owners_) {
+    const auto* controller = controller_of(owner.first.kind);
+    if (controller != nullptr && controller->gives_room() && scheduler_.others_want_room_of(uid)) {
+      reconcile_soon(owner.first);
+    }
   }
 }
 
