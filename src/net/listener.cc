@@ -11,71 +11,14 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
+
+#include "base/ports.h"
 
 namespace metier::net {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr int kBacklog = 4096;
-
-std::string process_name(std::int64_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/comm");
-  std::string name;
-  std::getline(file, name);
-  return name;
-}
-
-std::string holder_text(std::int64_t pid) {
-  if (pid <= 0) { return "another process"; }
-  const auto name = process_name(pid);
-  return name.empty() ? fmt::format("process {}", pid) : fmt::format("process {} ({})", pid, name);
-}
-
-// The inode of the socket that listens on a TCP port, 0 when not found.
-std::uint64_t listening_inode(std::uint16_t port) {
-  for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
-    std::ifstream file(table);
-    std::string line;
-    std::getline(file, line);
-    const auto wanted = fmt::format(":{:04X}", port);
-    while (std::getline(file, line)) {
-      std::array<char, 80> local{};
-      unsigned state = 0;
-      unsigned long inode = 0;
-      if (std::sscanf(line.c_str(), " %*d: %79s %*s %x %*s %*s %*s %*s %*s %lu", local.data(),
-                      &state, &inode) != 3) {
-        continue;
-      }
-      if (state == 0x0A && std::string_view(local.data()).ends_with(wanted)) { return inode; }
-    }
-  }
-  return 0;
-}
-
-// The process that holds a socket by inode, 0 when /proc does not tell.
-std::int64_t holder_of(std::uint64_t inode) {
-  if (inode == 0) { return 0; }
-  const auto wanted = fmt::format("socket:[{}]", inode);
-  std::error_code ec;
-  for (const auto& process : fs::directory_iterator("/proc", ec)) {
-    const auto name = process.path().filename().string();
-    std::int64_t pid = 0;
-    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr !=
-        name.data() + name.size()) {
-      continue;
-    }
-    std::error_code denied;
-    for (const auto& entry : fs::directory_iterator(process.path() / "fd", denied)) {
-      std::error_code gone;
-      if (fs::read_symlink(entry.path(), gone) == wanted) { return pid; }
-    }
-  }
-  return 0;
-}
 
 Result<sockaddr_un> unix_address(const std::string& path) {
   sockaddr_un address{};
@@ -105,10 +48,10 @@ Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& addr
     ucred peer{};
     socklen_t size = sizeof peer;
     const bool known = ::getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0;
-    return fail(
-        Error{.kind = ErrorKind::conflict,
-              .message = fmt::format("{} is in use by {}", path, holder_text(known ? peer.pid : 0)),
-              .fix = "stop that server, or use another data folder"});
+    return fail(Error{
+        .kind = ErrorKind::conflict,
+        .message = fmt::format("{} is in use by {}", path, process_text(known ? peer.pid : 0)),
+        .fix = "stop that server, or use another data folder"});
   }
   if (errno != ECONNREFUSED) { return fail(errno_error(path, errno)); }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) { return fail(errno_error(path, errno)); }
@@ -174,11 +117,11 @@ Result<Listening> listen_tcp(const ListenOptions& options) {
       return fail(invalid(
           "", fmt::format("cannot listen on {}:{}: {}", options.host, port, std::strerror(error))));
     }
-    return fail(Error{.kind = ErrorKind::conflict,
-                      .message = fmt::format("port {} is in use by {}", port,
-                                             holder_text(holder_of(listening_inode(options.port)))),
-                      .fix = "choose another port, or stop that process",
-                      .code = "PortTaken"});
+    return fail(Error{
+        .kind = ErrorKind::conflict,
+        .message = fmt::format("port {} is in use by {}", port, any_port_holder(options.port)),
+        .fix = "choose another port, or stop that process",
+        .code = "PortTaken"});
   }
   sockaddr_storage bound{};
   socklen_t size = sizeof bound;

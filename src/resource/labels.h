@@ -12,5 +12,7 @@ inline constexpr std::string_view kPodGroupLabel = "scheduling.metier.dev/pod-gr
 inline constexpr std::string_view kSharedLabel = "metier.dev/shared";
 // A set of modules that the interpreter which a pod is forked from has imported already ("dask").
 inline constexpr std::string_view kPreloadAnnotation = "metier.dev/preload";
+// Ports that a pod cannot do without ("8786,8787"): where somebody holds one on its address it does not start.
+inline constexpr std::string_view kPortsAnnotation = "metier.dev/ports";
 
 }  // namespace metier

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -273,6 +274,33 @@ def test_a_cluster_that_is_idle_for_its_timeout_closes(server: Server, folder: P
     code, _, errors = run(server, folder, "squares.py:total", "--replicas", "1", "--set", 'spec.scheduler_timeout="2s"')
     assert code == 0, errors
     assert wait_for(lambda: any(phase == "Succeeded" for phase in pods(server, "scheduler").values()))
+
+
+def test_a_port_that_another_program_has_is_named_with_its_holder(server: Server, folder: Path) -> None:
+    arguments = ["squares.py:total", "--replicas", "1", "-e", "PORTS=1", "--set", 'spec.scheduler_timeout="1s"']
+    code, first, errors = run(server, folder, *arguments)
+    assert code == 0, errors
+    host = first["status"]["results"]["scheduler"].removeprefix("tls://").partition(":")[0]
+
+    def hold() -> socket.socket | None:
+        """The scheduler leaves by itself, and its port can be had."""
+        other = socket.socket()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind((host, 8787))
+        except OSError:
+            other.close()
+            return None
+        other.listen()
+        return other
+
+    with wait_for(hold):
+        code, refused, errors = run(server, folder, *arguments)
+    assert code == 5, errors
+    assert refused["status"]["reason"] in ("PortTaken", "GangIncomplete"), refused["status"]
+    assert f"port 8787 of its address {host} is in use by process {os.getpid()} (" in refused["status"]["error"]
+    code, _, errors = run(server, folder, *arguments)
+    assert code == 0, errors
 
 
 @pytest.mark.parametrize(

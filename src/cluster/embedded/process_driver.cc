@@ -6,13 +6,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 
 #include <fmt/format.h>
 
 #include "base/failpoint.h"
+#include "base/ports.h"
 #include "cluster/controllers/pod_group.h"
 #include "cluster/embedded/process_entry.h"
+#include "resource/labels.h"
 
 namespace metier {
 namespace fs = std::filesystem;
@@ -40,6 +43,25 @@ bool older_than_boot(const std::string& file) {
   const auto at = text.find("\nbtime ");
   return at != std::string::npos && ::stat(file.c_str(), &info) == 0 &&
          info.st_mtim.tv_sec + 1 < std::strtoll(text.c_str() + at + 7, nullptr, 10);
+}
+
+// Errors: unavailable (PortTaken) that names who has one of the ports ("8786,8787") on the pod's address.
+Result<void> ports_free(const std::string& address, std::string_view ports) {
+  while (!ports.empty()) {
+    const auto end = std::min(ports.find(','), ports.size());
+    const auto port =
+        static_cast<std::uint16_t>(std::atoi(std::string(ports.substr(0, end)).c_str()));
+    if (const auto holder = port_holder(address, port); !holder.empty()) {
+      return fail(Error{.kind = ErrorKind::unavailable,
+                        .message = fmt::format("port {} of its address {} is in use by {}", port,
+                                               address, holder),
+                        .field = {},
+                        .fix = "stop that process, or let it listen on one address only",
+                        .code = "PortTaken"});
+    }
+    ports.remove_prefix(std::min(end + 1, ports.size()));
+  }
+  return {};
 }
 
 std::unexpected<Error> unknown(const std::string& id) {
@@ -87,6 +109,12 @@ Async<Result<PodHandle>> ProcessDriver::start(LaunchSpec spec) {
   }
   auto at = paths(spec.id);
   const auto& annotations = spec.pod.metadata.annotations;
+  if (const auto ports = annotations.find(std::string(kPortsAnnotation));
+      ports != annotations.end()) {
+    if (auto free = ports_free(spec.pod_ip, ports->second); !free) {
+      co_return fail(std::move(free.error()));
+    }
+  }
   if (const auto ranks = annotations.find(std::string(kRanksAnnotation));
       ranks != annotations.end() && ranks->second == "true" && !spec.share_group.empty()) {
     at.gang = options_.data + "/gangs/" + spec.share_group;

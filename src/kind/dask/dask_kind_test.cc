@@ -111,6 +111,26 @@ TEST(Dask, RolesAskForALittleOnThisMachineUnlessTheUserSaysOtherwise) {
   EXPECT_EQ(asks(R"({"command":"a.py","worker_resources":{}})", "worker"), "");
 }
 
+// Our workers have no nanny: its variables are the pod's, and a value of the user's own wins.
+TEST(Dask, WorkersHaveTheVariablesOfANanny) {
+  const auto value = [](const Function& function, const char* role, std::string_view name) {
+    const auto cluster = lowered(function, nullptr).front();
+    const JsonObject& container =
+        cluster.spec().at(role).at("template").at("spec").at("containers").at(0).as_object();
+    std::string out;
+    for (const Json& entry : *array_in(container, "env")) {
+      if (string_at(entry, "name") == name) { out += string_at(entry, "value"); }
+    }
+    return out;
+  };
+  Function f = function_of(R"({"command":"a.py"})");
+  EXPECT_EQ(value(f, "worker", "OMP_NUM_THREADS"), "1");
+  EXPECT_EQ(value(f, "worker", "MALLOC_TRIM_THRESHOLD_"), "65536");
+  EXPECT_EQ(value(f, "scheduler", "OMP_NUM_THREADS"), "");
+  ASSERT_TRUE(set_env(f, "OMP_NUM_THREADS", 4));
+  EXPECT_EQ(value(f, "worker", "OMP_NUM_THREADS"), "4");
+}
+
 TEST(Dask, TheClusterIsFoundAgainUntilWhatItsWorkersAreMadeOfChanges) {
   const metier::Run run = run_of();
   const metier::Run other = run_of("f-other");

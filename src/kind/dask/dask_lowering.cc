@@ -23,8 +23,26 @@ constexpr std::string_view kRoutes =
 // On this machine the runner is on the path of every pod: all that the controller asks in one answer.
 constexpr std::string_view kOwnRoute = R"(,"metier_runner.dask_http")";
 
+// How often a process looks whether its event loop still turns; Dask's 20 ms are more than half of what an idle scheduler uses,
+// and its warning comes after 3 s.
+constexpr std::string_view kTick = "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL";
+constexpr std::string_view kOurTick = "100ms";
+// What a nanny gives its worker (distributed.nanny.pre-spawn-environ): threads come from nthreads, and freed memory goes back.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNannyVariables{{
+    {"MALLOC_TRIM_THRESHOLD_", "65536"},
+    {"OMP_NUM_THREADS", "1"},
+    {"MKL_NUM_THREADS", "1"},
+    {"OPENBLAS_NUM_THREADS", "1"},
+}};
+
 std::string name_of(const Json& entry) {
   return entry.is_object() ? std::string(string_in(entry.get_object(), "name")) : std::string();
+}
+
+void set_default(JsonArray& env, std::string_view name, std::string_view value) {
+  const bool given =
+      std::ranges::any_of(env, [&](const Json& entry) { return name_of(entry) == name; });
+  if (!given) { env.push_back(JsonObject{{"name", name}, {"value", value}}); }
 }
 
 // Runtime variables win; of the function's own, a repeated name has its last value at its first place.
@@ -100,16 +118,14 @@ Json scheduler_template(const Subject& subject, const Site& site) {
   if (const std::string idle = subject.function.text("scheduler_timeout"); !idle.empty()) {
     role.line.args.insert(role.line.args.end(), {"--idle-timeout", idle});
   }
-  const bool routed = std::ranges::any_of(role.env, [](const Json& entry) {
-    return name_of(entry) == "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES";
-  });
-  if (!routed) {
-    role.env.push_back(JsonObject{
-        {"name", "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"},
-        {"value",
-         "[" + std::string(kRoutes) + (site.embedded ? std::string(kOwnRoute) : "") + "]"}});
+  set_default(role.env, "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES",
+              "[" + std::string(kRoutes) + (site.embedded ? std::string(kOwnRoute) : "") + "]");
+  if (site.embedded) { set_default(role.env, kTick, kOurTick); }
+  Json out = role_template(subject, site, "scheduler", std::move(role));
+  if (site.embedded) {
+    out.at("metadata").at("annotations").get_object()[kPortsAnnotation] = "8786,8787";
   }
-  return role_template(subject, site, "scheduler", std::move(role));
+  return out;
 }
 
 Json worker_template(const Subject& subject, const Site& site) {
@@ -130,6 +146,8 @@ Json worker_template(const Subject& subject, const Site& site) {
     // Our controller replaces workers and the pod's cgroup limits memory: no nanny.
     role.line.args.insert(role.line.args.end(),
                           {"--host", "$(METIER_POD_ADDRESS)", "--no-dashboard", "--no-nanny"});
+    for (const auto& [name, value] : kNannyVariables) { set_default(role.env, name, value); }
+    set_default(role.env, kTick, kOurTick);
   }
   if (const JsonArray* args = array_in(function.spec(), "args")) {
     for (const Json& argument : *args) { role.line.args.push_back(python_text(argument)); }

@@ -297,6 +297,21 @@ TEST(DaskCluster, FailsWithItsScheduler) {
   EXPECT_THAT(world.pods(), ElementsAre("scheduler"));
 }
 
+TEST(DaskCluster, FailsByTheNameOfThePortThatItsSchedulerCannotHave) {
+  World world;
+  world.step();
+  world.all_run();
+  world.pod("scheduler").status =
+      to_json(PodStatus{.phase = PodPhase::failed,
+                        .reason = "PortTaken",
+                        .message = "port 8787 is in use by process 7 (nginx)"});
+  world.step();
+  EXPECT_EQ(world.state(), "Failed");
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "PortTaken");
+  EXPECT_THAT(std::string(string_at(world.cluster.status, "message")),
+              HasSubstr("process 7 (nginx)"));
+}
+
 // The loss of each part at each step of a cluster's life.
 enum class Step { created, placed, answering, joined, growing, retiring };
 constexpr std::array kSteps{Step::created, Step::placed,  Step::answering,

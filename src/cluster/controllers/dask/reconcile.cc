@@ -162,8 +162,12 @@ class Reconciliation {
       if (container.signal != 0) {
         return fmt::format("{} was killed by signal {}", pod.metadata.name, container.signal);
       }
-      return fmt::format("{} ended with exit code {}{}", pod.metadata.name, container.exit_code,
-                         container.message.empty() ? "" : ": " + container.message);
+      const std::string code = fmt::format("exit code {}", container.exit_code);
+      const bool more = !container.message.empty() && container.message != code;
+      // Its own words are in its log: a run's log is its handler's.
+      return fmt::format("{} ended with {}{}; its log: metier logs RUN --part {}-{}",
+                         pod.metadata.name, code, more ? ": " + container.message : "",
+                         label(pod, kComponent), label(pod, kIndex));
     }
     return fmt::format("{}: {}", pod.metadata.name,
                        status.message.empty() ? "it failed" : status.message);
@@ -250,6 +254,10 @@ class Reconciliation {
       return;
     }
     std::string message = end_text(*scheduler_, status);
+    if (status.reason == "PortTaken") {  // it never began
+      fail_with(status.reason, std::move(message), scheduler_->metadata.name);
+      return;
+    }
     fail_with(status.reason == "OOMKilled" ? "OOMKilled" : "SchedulerLost",
               "the scheduler of the Dask cluster is gone: " + message, scheduler_->metadata.name);
   }
