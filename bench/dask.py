@@ -39,16 +39,23 @@ def tasks(context, n: int = 4000):
     client.gather(client.map(lambda x: x, range(n), pure=False))
     context.log_result("cpu_per_task_us", (cpu() - before) / n * 1e6)
 
+def watch(dask_scheduler):
+    from distributed.diagnostics.plugin import SchedulerPlugin
+    joined = dask_scheduler.joined_at = []
+    class Joined(SchedulerPlugin):
+        name = "joined"
+        def add_worker(self, scheduler, worker):
+            joined.append(time.time())
+    dask_scheduler.add_plugin(Joined())
+
 def grow(context):
     client = context.dask_client
-    count = lambda: len(client.scheduler_info(n_workers=-1)["workers"])
-    have = count()
+    client.wait_for_workers(1)
+    client.run_on_scheduler(watch)
     naps = client.map(lambda i: __import__("time").sleep(1.5), range(40), pure=False)
-    began = time.time()
-    while count() <= have:
-        time.sleep(0.002)
-    context.log_result("registered", time.time())
-    context.log_result("began", began)
+    context.log_result("began", time.time())
+    client.wait_for_workers(2)
+    context.log_result("registered", client.run_on_scheduler(lambda dask_scheduler: min(dask_scheduler.joined_at)))
     client.cancel(naps)
 """
 
@@ -63,11 +70,19 @@ if sys.argv[3] == "grow":
     import os, subprocess
     command = [sys.executable, "-m", "dask", "worker", sys.argv[2], "--nthreads", "1", "--no-nanny", "--no-dashboard"]
     client.wait_for_workers(2)
+    def watch(dask_scheduler):
+        from distributed.diagnostics.plugin import SchedulerPlugin
+        joined = dask_scheduler.joined_at = []
+        class Joined(SchedulerPlugin):
+            name = "joined"
+            def add_worker(self, scheduler, worker):
+                joined.append(time.time())
+        dask_scheduler.add_plugin(Joined())
+    client.run_on_scheduler(watch)
     began = time.time()
     worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(client.scheduler_info(n_workers=-1)["workers"]) < 3:
-        time.sleep(0.002)
-    print("registered", time.time() - began, flush=True)
+    client.wait_for_workers(3)
+    print("registered", client.run_on_scheduler(lambda dask_scheduler: min(dask_scheduler.joined_at)) - began, flush=True)
     worker.kill()
     worker.wait()
 if sys.argv[3] == "tasks":

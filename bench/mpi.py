@@ -1,5 +1,6 @@
 """Kind mpijob beside a bare, tuned mpirun: start, allreduce, the end after a killed rank, CPU of our own processes beside
-that of a job's ranks (BENCH_SECONDS of computing, 60).
+that of a job's ranks (BENCH_SECONDS of computing, 60). BENCH_ROWS=start,killed,cpu and BENCH_MPI=venv-mpi,venv-mpi5,venv-mpich
+choose rows and libraries; all of it takes a quarter of an hour.
 
 Pairs are interleaved in one go; medians. `start`: from the submit (bare: from the exec of mpirun) to the time that rank 0
 takes after a first allreduce of a Python program with mpi4py.
@@ -219,6 +220,7 @@ def own_cpu(server: Server, replicas: int, slots: int, seconds: int) -> tuple[fl
 
 def main() -> None:
     only = os.environ.get("BENCH_ROWS", "start,killed,cpu").split(",")
+    folders = os.environ.get("BENCH_MPI", ",".join(ENVIRONMENTS.values())).split(",")
     if shutil.which("mpirun") is None:
         raise SystemExit("no mpirun here: scripts/setup")
     rows: list[tuple[str, ...]] = []
@@ -228,24 +230,26 @@ def main() -> None:
         program.write_text(PROGRAM)
         for name, folder in ENVIRONMENTS.items():
             python = ROOT / "build" / folder / "bin/python"
-            if not python.exists():
+            if not python.exists() or folder not in folders:
                 continue
             with running(Path(temporary) / folder / "data", python=str(python)) as server:
                 ours(server, 2, 1)  # the zygote and the page cache
                 if "start" in only:
                     rows += rows_of(name, folder, program, server)
-                if folder == "venv-mpi" and "killed" in only:
-                    notes.append(("a killed rank → the run's end", f"{killed(server):.0f} ms"))
-                if folder == "venv-mpi" and "cpu" in only:
+                if "killed" in only:
+                    notes.append((name, "a killed rank → the run's end", f"{killed(server):.0f} ms"))
+                if "cpu" in only:
                     length = int(os.environ.get("BENCH_SECONDS", "60"))
                     for replicas, slots in ((2, 2), (16, 4)):
                         own, ranks = own_cpu(server, replicas, slots, length)
                         what = (
                             f"our own CPU of that of the ranks, {replicas * slots} ranks in {replicas} pods, {length} s"
                         )
-                        notes.append((what, f"{100 * own / ranks:.2f} % ({own:.2f} of {ranks:.1f} s)"))
-    table("mpijob beside bare mpirun, ms", ("MPI", "what", "ours", "bare", "ratio"), rows)
-    table("Open MPI 4", ("what", ""), notes)
+                        notes.append((name, what, f"{100 * own / ranks:.2f} % ({own:.2f} of {ranks:.1f} s)"))
+    if rows:
+        table("mpijob beside bare mpirun, ms", ("MPI", "what", "ours", "bare", "ratio"), rows)
+    if notes:
+        table("mpijob alone", ("MPI", "what", ""), notes)
 
 
 if __name__ == "__main__":
