@@ -3,12 +3,13 @@
 - cold: driver and two executors as pods, the same JVMs started by hand, and spark-submit local[2];
 - warm: a run on a warm Spark, and a fresh bare client of that same Connect server; remote-spark on it likewise.
 
-Seconds and CPU seconds, medians of BENCH_REPEAT rounds (default 7). CPU is of the processes of that way alone; the JVM of the warm
-Spark is in none of them.
+Seconds and CPU seconds, medians of so many rounds. CPU is of the processes of that way alone; the JVM of the warm Spark is in none of
+them. `--parts cold` or `--parts warm` is one half of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -27,7 +28,6 @@ from metier_runner import spark  # noqa: E402
 from support.server import Server, running  # noqa: E402
 
 PYTHON = ROOT / "build" / "venv-spark" / "bin" / "python"
-REPEAT = int(os.environ.get("BENCH_REPEAT", "7"))
 JOB = """
 import sys
 import time
@@ -53,7 +53,8 @@ def job(context=None):
 if __name__ == "__main__":
     job()
 """
-Measure = tuple[float, float]
+LOCAL = "spark-submit local[2]"
+Measure = tuple[float, float]  # seconds and CPU seconds
 
 
 def submit(server: Server, folder: Path, *options: str) -> dict[str, Any]:
@@ -149,9 +150,9 @@ def when(done: subprocess.CompletedProcess[str]) -> float:
     return float(found[0])
 
 
-def interleaved(ways: dict[str, Callable[[], Measure]]) -> dict[str, list[Measure]]:
+def interleaved(ways: dict[str, Callable[[], Measure]], rounds: int) -> dict[str, list[Measure]]:
     out: dict[str, list[Measure]] = {name: [] for name in ways}
-    for i in range(REPEAT + 1):
+    for i in range(rounds + 1):
         for name, call in ways.items():
             value = call()
             if i > 0:  # the first round fills caches: pages, and the archives of classes
@@ -160,39 +161,65 @@ def interleaved(ways: dict[str, Callable[[], Measure]]) -> dict[str, list[Measur
 
 
 def show(title: str, measured: dict[str, list[Measure]], peer: str) -> None:
-    bare = median(seconds for seconds, _ in measured[peer])
+    """Medians, their distance from the peer's and their ratios to the peer's and to spark-submit's."""
+    seconds = {name: median(value for value, _ in values) for name, values in measured.items()}
+    bare, local = seconds[peer], seconds[LOCAL]
     rows = []
     for name, values in measured.items():
-        seconds, cpu = median(v[0] for v in values), median(v[1] for v in values)
-        rows.append((name, f"{seconds:.2f}", f"{cpu:.1f}", f"{seconds - bare:+.2f}", f"{seconds / bare:.2f}"))
-    table(f"{title}, s ({REPEAT} rounds)", ("way", "median", "cpu", "- bare", "/ bare"), rows)
+        own, every = seconds[name], sorted(value for value, _ in values)
+        cpu = median(used for _, used in values)
+        spread = f"{every[0]:.2f}..{every[-1]:.2f}"
+        rows.append(
+            (name, f"{own:.2f}", spread, f"{cpu:.1f}", f"{own - bare:+.2f}", f"{own / bare:.2f}", f"{own / local:.2f}")
+        )
+    header = ("way", "median", "least..most", "cpu", f"- {peer}", "ratio", f"/ {LOCAL}")
+    table(f"{title}, s ({len(next(iter(measured.values())))} rounds)", header, rows)
+
+
+def cold(server: Server, folder: Path, rounds: int) -> None:
+    options = ["--kind", "spark", "--replicas", "2"]
+    ways: dict[str, Callable[[], Measure]] = {
+        "metier, 2 executors": lambda: ours(server, folder, *options),
+        "by hand, 2 executors": lambda: by_hand(folder),
+        LOCAL: lambda: local(folder),
+    }
+    show("spark, submit to result", interleaved(ways, rounds), "by hand, 2 executors")
+
+
+def warm(server: Server, folder: Path, rounds: int) -> None:
+    options = ["--kind", "spark", "--replicas", "2", "--set", "spec.warm=true"]
+    remote = submit(server, folder, *options)["results"]["remote"]
+    token = token_of(server)
+    service = ["--kind", "remote-spark", "-e", f"METIER_SPARK_SERVICE={remote}"]
+    service += ["-e", f"SPARK_CONNECT_AUTHENTICATE_TOKEN={token}"]
+    ways: dict[str, Callable[[], Measure]] = {
+        "metier, warm": lambda: ours(server, folder, *options),
+        "metier, remote-spark": lambda: ours(server, folder, *service),
+        "bare client": lambda: client(folder, remote, token),
+        LOCAL: lambda: local(folder),
+    }
+    show("warm spark, submit to result", interleaved(ways, rounds), "bare client")
+
+
+PARTS: dict[str, Callable[[Server, Path, int], None]] = {"cold": cold, "warm": warm}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench spark", description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=int(os.environ.get("BENCH_REPEAT", "7")))
+    wish = parser.parse_args()
+    parts = wish.parts.split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"--parts: '{unknown[0]}' is none of {', '.join(PARTS)}")
+    if wish.rounds < 1:
+        parser.error(f"--rounds: {wish.rounds} is less than 1")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "words.py").write_text(JOB)
         with running(folder / "data", python=str(PYTHON)) as server:
-            cold = ["--kind", "spark", "--replicas", "2"]
-            ways: dict[str, Callable[[], Measure]] = {
-                "metier, 2 executors": lambda: ours(server, folder, *cold),
-                "by hand, 2 executors": lambda: by_hand(folder),
-                "spark-submit local[2]": lambda: local(folder),
-            }
-            first = interleaved(ways)
-            show("spark, submit to result", first, "by hand, 2 executors")
-            warm = ["--kind", "spark", "--replicas", "2", "--set", "spec.warm=true"]
-            remote = submit(server, folder, *warm)["results"]["remote"]
-            token = token_of(server)
-            service = ["--kind", "remote-spark", "-e", f"METIER_SPARK_SERVICE={remote}"]
-            service += ["-e", f"SPARK_CONNECT_AUTHENTICATE_TOKEN={token}"]
-            ways = {
-                "metier, warm": lambda: ours(server, folder, *warm),
-                "metier, remote-spark": lambda: ours(server, folder, *service),
-                "bare client": lambda: client(folder, remote, token),
-                "spark-submit local[2]": lambda: local(folder),
-            }
-            show("warm spark, submit to result", interleaved(ways), "bare client")
+            for part in parts:
+                PARTS[part](server, folder, wish.rounds)
 
 
 if __name__ == "__main__":
