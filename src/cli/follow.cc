@@ -184,10 +184,13 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
   std::string state = "pending";
   int handled = 0;
   auto quiet_since = std::chrono::steady_clock::time_point{};
-  command.session.interrupted = [&] {
-    ask_state = live.tick();
-    return ask_state || counter.count() > handled;
+  const auto listen = [&] {
+    command.session.interrupted = [&] {
+      ask_state = live.tick();
+      return ask_state || counter.count() > handled;
+    };
   };
+  listen();
   struct Reset {
     Session& session;
     ~Reset() { session.interrupted = nullptr; }
@@ -201,10 +204,7 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
         state = status == nullptr ? state : std::string(string_in(*status, "state", state));
       }
       live.tell(is_final(state) ? std::string() : live_text(command, project, uid, state));
-      command.session.interrupted = [&] {
-        ask_state = live.tick();
-        return ask_state || counter.count() > handled;
-      };
+      listen();
     }
     if (counter.count() > handled) {
       live.rest(true);
@@ -215,7 +215,9 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
       quiet_since = now;
       if (!detach && ::isatty(STDIN_FILENO) != 0 && command.screen.style().err_terminal) {
         if (ask_abort(command, counter, handled, uid, detach)) {
+          command.session.interrupted = nullptr;  // it may take as long as the run's grace time
           METIER_CHECK(abort_run(command, project, uid));
+          listen();
         }
       } else if (!detach) {
         command.screen.say(fmt::format(

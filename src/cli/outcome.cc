@@ -208,6 +208,11 @@ bool is_misuse(std::string_view reason) {
   return reason == "InvalidParameter" || reason == "HandlerMissing" || reason == "ProgramMissing";
 }
 
+// The machine lacks something: the sentence says what, no code of anybody's is to blame.
+bool is_lack(const JsonObject* failure, int code) {
+  return failure != nullptr && code == 5 && string_in(*failure, "file").empty();
+}
+
 // Who has to act is the first fact.
 std::string place_of(const JsonObject& status, int code) {
   if (const auto* failure = object_in(status, "failure")) {
@@ -246,7 +251,7 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
   const int code = exit_code_of_run(string_in(status, "state"), reason);
   const auto* failure = object_in(status, "failure");
   const auto verb = reason == "OOMKilled" ? "killed" : "failed";
-  const bool misuse = is_misuse(reason);
+  const bool misuse = is_misuse(reason) || is_lack(failure, code);
   const auto what = failure != nullptr && misuse
                         ? printable(first_line(string_in(*failure, "message")))
                     : failure != nullptr && !string_in(*failure, "type").empty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -307,6 +308,39 @@ def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
         process.wait(30)
         assert b"\r\x1b[K" in seen
         assert seen.rindex(b"does not exist") < seen.rindex(b"\r\x1b[K")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_a_run_that_ends_slowly_is_aborted_after_ctrl_c_and_yes(server: Server, folder: Path) -> None:
+    """The question's answer waits for the run's end, however often the live line turns meanwhile."""
+    (folder / "slow.sh").write_text("#!/bin/sh\ntrap 'sleep 2; exit 0' TERM\necho begun\nwhile :; do sleep 0.1; done\n")
+    (folder / "slow.sh").chmod(0o755)
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [BINARY, "run", "slow.sh", "--kind", "job"],
+        env={**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
+        cwd=folder,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    seen = b""
+    try:
+        while b"begun" not in seen:
+            seen += os.read(master, 4096)
+        process.send_signal(signal.SIGINT)
+        while b"abort run" not in seen:
+            seen += os.read(master, 4096)
+        os.write(master, b"y\n")
+        with contextlib.suppress(OSError):  # the other side is closed
+            while piece := os.read(master, 4096):
+                seen += piece
+        assert process.wait(30) == 4, seen
+        assert b"aborted after" in seen and b"interrupted" not in seen
     finally:
         process.kill()
         process.wait()
