@@ -188,6 +188,12 @@ Result<FileKind> kind_of_file(const std::string& path, const struct stat& info) 
     return fail(invalid("", path + ": is a function file", "run it with: metier run -f " + path));
   }
   if ((info.st_mode & 0111) != 0) { return FileKind::program; }
+  if (suffix == ".R" || suffix == ".r") {
+    return fail(invalid("",
+                        path + ": is a program in R, which runs as an executable in kinds local "
+                               "and job; kind spark runs Python, Java and Scala",
+                        "begin it with #!/usr/bin/env Rscript and chmod +x it"));
+  }
   return fail(invalid("", path + ": is neither Python, a shell script, a library nor executable",
                       "chmod +x it, or name the file with .py"));
 }

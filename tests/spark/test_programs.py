@@ -74,6 +74,7 @@ def test_a_java_program_runs_with_its_jars_and_files(server: Server, python: Pat
         ({"command": "/nowhere/a.jar", "job_type": "Java", "main_class": "A"}, 5, "there is no jar /nowhere/a.jar"),
         ({"command": "a.jar", "job_type": "Java"}, 2, "needs its main class"),
         ({"command": "a.R", "job_type": "R"}, 5, "R are not run"),
+        ({"command": "a.R"}, 5, "R are not run"),
         (
             {"command": "count.py", "executor_resources": {"requests": {"memory": "1Gi"}}},
             2,

@@ -1,5 +1,7 @@
 #include "kind/remote_spark/remote_spark_kind.h"
 
+#include <algorithm>
+
 #include "kind/single_pod_kind.h"
 #include "kind/spark/spark_warm.h"
 #include "model/spark.h"
@@ -10,14 +12,29 @@ namespace {
 
 constexpr std::string_view kService = "METIER_SPARK_SERVICE";
 
-// The variable's values, whoever wrote it.
+// The variable's values, whoever wrote it; those of secrets are known in the pod only.
 std::vector<std::string> services_of(const Function& function) {
   std::vector<std::string> out;
   const JsonArray* env = array_in(function.spec(), "env");
   for (const Json& variable : env == nullptr ? JsonArray{} : *env) {
-    if (string_at(variable, "name") == kService) { out.emplace_back(string_at(variable, "value")); }
+    if (string_at(variable, "name") == kService && find_path(variable, "valueFrom") == nullptr) {
+      out.emplace_back(string_at(variable, "value"));
+    }
   }
   return out;
+}
+
+// Without any, a session would be one of its own pod: no cluster that exists already.
+bool names_cluster(const Function& function) {
+  if (const JsonArray* from = array_in(function.spec(), "env_from"); from && !from->empty()) {
+    return true;
+  }
+  const JsonArray* env = array_in(function.spec(), "env");
+  return env != nullptr && std::ranges::any_of(*env, [](const Json& variable) {
+           const auto name = string_at(variable, "name");
+           return name == kService || name == "SPARK_REMOTE" || name == "MASTER" ||
+                  name == "PYSPARK_SUBMIT_ARGS" || name == "MLRUN_SPARK_CLIENT_IGZ_SPARK";
+         });
 }
 
 class RemoteSparkKind final : public SinglePodKind {
@@ -29,6 +46,12 @@ class RemoteSparkKind final : public SinglePodKind {
       for (const std::string& service : services_of(subject.function)) {
         Function probe = subject.function;  // the method's own rules
         METIER_CHECK(with_spark_service(probe, service));
+      }
+      if (!names_cluster(subject.function)) {
+        return fail(invalid("function.spec.env",
+                            "kind remote-spark needs the Spark cluster that its session goes to",
+                            "-e METIER_SPARK_SERVICE=sc://HOST:PORT or spark://HOST:PORT, in code "
+                            "with_spark_service(…); kind spark starts a cluster of its own"));
       }
     }
     return SinglePodKind::validate(subject);

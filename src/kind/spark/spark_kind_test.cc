@@ -135,7 +135,7 @@ TEST(Spark, RefusesWhatCannotBeRight) {
   EXPECT_EQ(
       refused(R"({"command":"a.R","job_type":"R"})"),
       "function.spec.job_type: Spark programs in R are not run: SparkR is deprecated and not in "
-      "the pyspark package; Python, Java or Scala");
+      "the pyspark package; write it in Python, Java or Scala");
   EXPECT_EQ(
       refused(R"({"command":"a.jar","job_type":"Scala"})"),
       "function.spec.main_class: a Scala program needs its main class; set main_class to its full "
@@ -356,6 +356,34 @@ TEST(RemoteSpark, RefusesLivy) {
   ASSERT_TRUE(set_env(f, "METIER_SPARK_SERVICE", "livy://h"));
   const metier::Run run = run_of();
   EXPECT_FALSE(kind("remote-spark").validate(Subject{.function = f, .run = &run}));
+}
+
+TEST(RemoteSpark, NeedsACluster) {
+  const metier::Run run = run_of();
+  const auto checked = [&](const Function& f) {
+    return kind("remote-spark").validate(Subject{.function = f, .run = &run});
+  };
+  Function f = spark_function(kInline, "remote-spark");
+  const auto refused = checked(f);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().field, "function.spec.env");
+  EXPECT_TRUE(refused.error().fix.contains("METIER_SPARK_SERVICE=sc://HOST:PORT"));
+  Function by_secret = f;
+  by_secret.spec()["env"] = *parse_json(
+      R"([{"name":"METIER_SPARK_SERVICE","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}])");
+  EXPECT_TRUE(checked(by_secret)) << "its value is known in the pod only";
+  ASSERT_TRUE(set_env(f, "SPARK_REMOTE", "sc://127.0.0.1:15002"));
+  EXPECT_TRUE(checked(f));
+}
+
+TEST(Spark, RefusesProgramsInR) {
+  const metier::Run run = run_of();
+  Function f = spark_function(kInline);
+  f.spec()["command"] = "count.R";
+  const auto refused = kind("spark").validate(Subject{.function = f, .run = &run});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().field, "function.spec.command");
+  EXPECT_TRUE(refused.error().message.contains("in R are not run"));
 }
 
 }  // namespace

@@ -390,13 +390,14 @@ Result<void> validate_spark(const Subject& subject) {
   const Function& function = subject.function;
   ProblemList problems;
   const std::string type = function.text("job_type");
-  if (type == "R") {
+  const std::string command = function.text("command");
+  if (type == "R" || command.ends_with(".R") || command.ends_with(".r")) {
     return fail(Error{
         .kind = ErrorKind::unsupported,
         .message =
             "Spark programs in R are not run: SparkR is deprecated and not in the pyspark package",
-        .field = "function.spec.job_type",
-        .fix = "Python, Java or Scala",
+        .field = type == "R" ? "function.spec.job_type" : "function.spec.command",
+        .fix = "write it in Python, Java or Scala",
         .code = {}});
   }
   if (!type.empty() && type != "Python" && type != "Java" && type != "Scala") {
@@ -407,8 +408,8 @@ Result<void> validate_spark(const Subject& subject) {
     problems.add("function.spec.main_class", "a " + type + " program needs its main class",
                  "set main_class to its full name, like org.example.Main");
   }
-  if ((type == "Java" || type == "Scala") && !function.text("command").ends_with(".jar")) {
-    problems.add("function.spec.command", quote(function.text("command")) + " is no jar",
+  if ((type == "Java" || type == "Scala") && !command.ends_with(".jar")) {
+    problems.add("function.spec.command", quote(command) + " is no jar",
                  "name the program's .jar file");
   }
   if (const Json* replicas = function.spec().if_contains("replicas");
