@@ -13,6 +13,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kLeastJava = 17;
+constexpr std::string_view kPathOfPods =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 constexpr const char* kInstallJava = "apt-get install openjdk-17-jre-headless";
 
 std::string program_in(std::string_view path, std::string_view name) {
@@ -60,8 +62,20 @@ Java find_java(const std::string& home, const std::string& path) {
   return out;
 }
 
+namespace {
+
+// The Java that pods have: that of this server's JAVA_HOME, else of its PATH, else where Debian puts it.
+Java java_of_pods() {
+  if (const std::string home = text_of(std::getenv("JAVA_HOME")); !home.empty()) {
+    if (Java java = find_java(home, ""); !java.program.empty()) { return java; }
+  }
+  return find_java("", text_of(std::getenv("PATH")) + ":" + std::string(kPathOfPods));
+}
+
+}  // namespace
+
 std::vector<KindHealth> spark_health() {
-  const Java java = find_java(text_of(std::getenv("JAVA_HOME")), text_of(std::getenv("PATH")));
+  const Java java = java_of_pods();
   KindHealth spark{.kind = "spark", .usable = true, .with = "Java " + java.version, .note = {}};
   std::string missing;
   if (java.program.empty()) {
@@ -80,7 +94,7 @@ std::vector<KindHealth> spark_health() {
   return {std::move(spark), std::move(remote)};
 }
 
-std::map<std::string, std::string> spark_services() {
+std::map<std::string, std::string> spark_variables() {
   constexpr std::string_view kStart = "METIER_SPARK_SERVICE_";
   std::map<std::string, std::string> out;
   for (char** one = environ; *one != nullptr; ++one) {
@@ -89,6 +103,12 @@ std::map<std::string, std::string> spark_services() {
     if (text.starts_with(kStart) && equals > kStart.size()) {
       out.emplace(text.substr(0, equals), text.substr(equals + 1));
     }
+  }
+  const Java java = java_of_pods();
+  std::error_code error;
+  const fs::path real = fs::canonical(java.program, error);
+  if (!error && java.program != program_in(kPathOfPods, "java")) {
+    out.emplace("JAVA_HOME", real.parent_path().parent_path().string());
   }
   return out;
 }

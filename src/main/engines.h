@@ -19,7 +19,8 @@ Java find_java(const std::string& home, const std::string& path);
 
 // spark and remote-spark.
 std::vector<KindHealth> spark_health();
-// Spark services that this server's environment names: METIER_SPARK_SERVICE_<NAME> with their addresses.
-std::map<std::string, std::string> spark_services();
+// What pods get of this server's environment: METIER_SPARK_SERVICE_<NAME>, the addresses of Spark services, and
+// JAVA_HOME where Java is in no place of Debian's.
+std::map<std::string, std::string> spark_variables();
 
 }  // namespace metier

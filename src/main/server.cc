@@ -277,7 +277,7 @@ class Server final {
                                      [this](const std::string& project, const std::string& uid) {
                                        return engine_->tokens().token(project, uid);
                                      },
-                                 .variables = spark_services()});
+                                 .variables = spark_variables()});
     ProcessDriver::Options driver;
     driver.data = options_.data;
     driver.shim = lib_ + "/metier-shim";
