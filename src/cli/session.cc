@@ -44,6 +44,7 @@ const std::set<std::string, std::less<>>& cluster_codes() {
                                                         "KeyLost",
                                                         "PortTaken",
                                                         "EngineMissing",
+                                                        "ServiceUnavailable",
                                                         "NodeLost",
                                                         "ShimLost",
                                                         "HostRebooted",

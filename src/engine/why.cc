@@ -37,6 +37,8 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"PortTaken", "a port that it needs is in use", "choose another port, or stop its holder"},
     {"EngineMissing", "the engine that this kind needs is not installed",
      "see what is missing: metier kinds --check"},
+    {"ServiceUnavailable", "the service that it works with does not answer",
+     "start the service, or correct its address"},
     {"NodeLost", "the node or the pod was lost", "run it again"},
     {"OOMKilled", "it was killed because it used more memory than its limit",
      "give it more: --mem"},

@@ -10,6 +10,8 @@ from support.server import Server, free_port, running
 from support.spark_service import connect_server, ended_after, java, listening
 from test_spark import only_all, run
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(scope="module")
 def master(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -27,7 +29,9 @@ def master(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 @pytest.fixture(scope="module")
 def connect(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not list(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar")):
-        pytest.skip("pyspark 3.5 carries no Connect server: tested with Spark 4")
+        python = (
+            ROOT / "build" / "venv-spark" / "bin" / "python"
+        )  # pyspark 3.5 carries no Connect server: its client meets Spark 4's
     with connect_server(python, tmp_path_factory.mktemp("connect")) as url:
         yield url
 
@@ -66,6 +70,15 @@ def test_a_name_is_looked_up_in_the_servers_settings(tmp_path: Path, folder: Pat
         function = yaml_for(folder, "nobody")
         done = server.metier("run", "-f", function, "--handler", "connected", cwd=folder, timeout=120)
         assert "METIER_SPARK_SERVICE_NOBODY is not set" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["spark", "sc"])
+def test_an_address_where_nobody_listens_is_named(server: Server, folder: Path, python: Path, scheme: str) -> None:
+    service = f"{scheme}://127.0.0.1:{free_port()}"
+    done = server.metier("run", "-f", yaml_for(folder, service), "--handler", "connected", cwd=folder, timeout=120)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert f"no Spark service answers at {service.partition('://')[2]}: Connection refused" in done.stderr
+    assert "ServiceUnavailable" in server.metier("why", "@-1").stdout
 
 
 def test_livy_is_refused(server: Server, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,18 @@ def test_abort_ends_every_part(server: Server, folder: Path) -> None:
     assert server.metier("abort", uid, timeout=120).returncode == 0
     assert state_of(server, uid)["state"] == "aborted"
     wait_for("processes end", lambda: not processes_of(server), 60)
+
+
+def test_a_port_that_is_taken_names_its_holder(server: Server, folder: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        conf = f"spec.spark_conf={json.dumps({'spark.ui.port': str(port)})}"
+        done = server.metier("run", "count.py:total", "--kind", "spark", "--set", conf, cwd=folder, timeout=PATIENCE)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "failed after" in done.stderr and f": port {port} at 127." in done.stderr
+    assert f"(process {os.getpid()})" in done.stderr or f"ss -ltnp 'sport = :{port}' names it" in done.stderr
+    assert "in your code" not in done.stderr
+    assert "PortTaken" in server.metier("why", "@-1").stdout
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .errors import NotFound, RunnerError
 from .failure import environment_name
 from .spark_archive import Archive
+from .spark_ports import PortTaken, check_free
 
 if TYPE_CHECKING:
     from .context import Context
@@ -58,6 +59,7 @@ OPENED = [
 
 
 # Spark's own lines are kept apart from the user's: warnings from the driver, what happens from executors. They go to stderr.
+# A reader of its pages that went away (the controller waits two seconds) is nothing to tell.
 LOGGING = """rootLogger.level = {level}
 rootLogger.appenderRef.stderr.ref = stderr
 appender.stderr.type = Console
@@ -69,6 +71,8 @@ logger.native.name = org.apache.hadoop.util.NativeCodeLoader
 logger.native.level = error
 logger.security.name = org.apache.spark.SecurityManager
 logger.security.level = warn
+logger.pages.name = org.glassfish.jersey.server.ServerRuntime
+logger.pages.level = off
 logger.shell.name = org.apache.spark.repl.Main
 logger.shell.level = {level}
 """
@@ -84,6 +88,10 @@ class DependencyMissing(NotFound):
     """A jar, file or package that the application brings is not there."""
 
     code = "StartFailed"
+
+
+# Of a part that is no driver: what the controller knows of its cause (connect_controller.cc).
+EXIT_CODES: dict[type, int] = {SparkMissing: 5, PortTaken: 6}
 
 
 class Session:
@@ -327,6 +335,7 @@ def driver_command(start: dict[str, Any], environment: MutableMapping[str, str],
     conf = {str(key): str(value) for key, value in (start.get("conf") or {}).items()}
     check_local(conf)
     address = environment.get("METIER_POD_IP") or "127.0.0.1"
+    check_free(address, ports_of(conf))
     conf["spark.master"] = MASTER
     conf.setdefault("spark.ui.showConsoleProgress", "false")
     if conf.setdefault("spark.eventLog.enabled", "true") == "true" and "spark.eventLog.dir" not in conf:
@@ -345,6 +354,19 @@ def driver_command(start: dict[str, Any], environment: MutableMapping[str, str],
     options = " ".join(filter(None, [str(start.get("java_options") or ""), conf.get("spark.driver.extraJavaOptions", "")]))
     words = java_command(environment, "warn", str(start.get("memory") or "1g"), options, conf.get("spark.driver.extraClassPath", ""))
     return [*words, "org.apache.spark.deploy.SparkSubmit", "--properties-file", path, "--conf", f"spark.driver.host={address}"]
+
+
+def ports_of(conf: dict[str, str]) -> dict[int, str]:
+    """The fixed ports of these properties, and what each is for."""
+    uses = {
+        "spark.driver.port": "where executors find the driver",
+        "spark.driver.blockManager.port": "where executors fetch what the driver holds",
+        "spark.metier.wishes.port": "where the driver tells how many executors it wants",
+        "spark.connect.grpc.binding.port": "where clients find the warm Spark",
+    }
+    if conf.get("spark.ui.enabled", "true") != "false":
+        uses["spark.ui.port"] = "that of Spark's pages"
+    return {int(conf[key]): use for key, use in uses.items() if conf.get(key, "").isdigit() and conf[key] != "0"}
 
 
 def cluster_manager(environment: MutableMapping[str, str]) -> str:
@@ -506,7 +528,7 @@ def main(words: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         if words[0] == "driver":
             tell(error)
-        return 5 if isinstance(error, SparkMissing) else 1
+        return EXIT_CODES.get(type(error), 1)
     print("usage: python -m metier_runner.spark executor | driver FILE [ARGS...] | connect", file=sys.stderr)
     return 2
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,14 +20,16 @@ from types import FrameType
 from typing import Any
 
 from . import spark
-from .errors import InvalidArgument
+from .errors import InvalidArgument, RunnerError
 from .failure import environment_name
+from .spark_ports import check_free
 
 PORT = 15002
 TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 WARM = "METIER_SPARK_WARM"  # address of the warm Spark that this run's session goes to
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 LOOK_EVERY = 0.5  # seconds
+PATIENCE = 5.0  # seconds in which a service has to answer: PySpark itself would try for ten minutes
 CLIENT = {
     "grpc": "grpcio",
     "grpc_status": "grpcio-status",
@@ -35,6 +38,12 @@ CLIENT = {
     "pandas": "pandas<3",
     "pyarrow": "pyarrow",
 }
+
+
+class ServiceUnavailable(RunnerError):
+    """Nobody answers at the address of a Spark service."""
+
+    code = "ServiceUnavailable"
 
 
 def use_service(environment: MutableMapping[str, str]) -> None:
@@ -48,24 +57,63 @@ def use_service(environment: MutableMapping[str, str]) -> None:
             raise InvalidArgument(
                 f"Spark service '{name}' is no address and {variable} is not set: write spark://HOST:PORT or sc://HOST:PORT"
             )
+    if not address.startswith(("sc://", "spark://")):
+        raise InvalidArgument(f"'{address}' is no address of a Spark service: write spark://HOST:PORT or sc://HOST:PORT")
+    places = places_of(address)
     if address.startswith("sc://"):
         check_client(f"Spark Connect ({address})")
+        reach(name, address, places, environment)
         os.environ["SPARK_REMOTE"] = environment["SPARK_REMOTE"] = address
         if address.startswith("sc://127.") and environment.get(TOKEN):
             session_of(address)  # PySpark alone would want TLS for the token
         return
-    if not address.startswith("spark://"):
-        raise InvalidArgument(f"'{address}' is no address of a Spark service: write spark://HOST:PORT or sc://HOST:PORT")
     found = spark.jvm_environment(environment)
     spark.find_java(environment, found["SPARK_HOME"])
-    hosts = [part.rsplit(":", 1)[0] for part in address[len("spark://") :].split(",")]
-    if all(host == "localhost" or host.startswith("127.") for host in hosts):
+    reach(name, address, places, environment)
+    if all(of_this_machine(host) for host, _ in places):
         found["SPARK_LOCAL_IP"] = environment.get("METIER_POD_IP") or "127.0.0.1"
     else:
         found.pop("SPARK_LOCAL_IP", None)  # the cluster must reach the driver
     found.pop("_SPARK_AUTH_SECRET", None)
     found["PYSPARK_SUBMIT_ARGS"] = f"--master {address} {environment.get('METIER_SPARK_SUBMIT_ARGS', '')} pyspark-shell"
     os.environ.update(found)
+
+
+def places_of(address: str) -> list[tuple[str, int]]:
+    """Host and port of each server in the address of a service. Raises InvalidArgument."""
+    scheme, _, rest = address.partition("://")
+    out = []
+    for place in rest.partition("/")[0].split(","):
+        host, colon, port = place.rpartition(":")
+        if scheme == "sc" and (not colon or place.endswith("]")):
+            host, port = place, str(PORT)
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+            raise InvalidArgument(f"'{address}': '{place}' is not HOST:PORT with a port from 1 to 65535")
+        out.append((host.strip("[]"), int(port)))
+    return out
+
+
+def of_this_machine(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def reach(name: str, address: str, places: list[tuple[str, int]], environment: MutableMapping[str, str]) -> None:
+    """Return when one of the service's servers answers. Raises ServiceUnavailable."""
+    if any(environment.get(one) for one in ("grpc_proxy", "https_proxy", "http_proxy")) and not of_this_machine(places[0][0]):
+        return  # gRPC goes through the proxy: what this machine sees says nothing
+    ends = time.monotonic() + PATIENCE
+    while True:
+        for host, port in places:
+            try:
+                socket.create_connection((host, port), timeout=PATIENCE).close()
+                return
+            except OSError as error:
+                why = f"{host}:{port}: {error.strerror or error}"
+        if time.monotonic() >= ends:
+            break
+        time.sleep(0.1)
+    given = f"METIER_SPARK_SERVICE={name}" if name == address else f"METIER_SPARK_SERVICE={name}, which is {address}"
+    raise ServiceUnavailable(f"no Spark service answers at {why} ({given}): start it, or correct the address")
 
 
 def check_client(what: str) -> None:
@@ -122,7 +170,8 @@ def session_of(remote: str) -> Any:
 def end_session() -> None:
     """Release what the session holds in the server."""
     module = sys.modules.get("pyspark.sql.connect.session")
-    session = module.SparkSession._get_default_session() if module is not None else None
+    # By its attribute: Spark 3.5 has no method for it.
+    session = getattr(module.SparkSession, "_default_session", None) if module is not None else None
     if session is not None:
         with contextlib.suppress(Exception):
             session.stop()
@@ -148,6 +197,7 @@ def server_command(start: dict[str, Any], environment: MutableMapping[str, str],
     conf["spark.connect.grpc.binding.address"], conf["spark.connect.grpc.binding.port"] = address, str(PORT)
     conf.setdefault("spark.ui.showConsoleProgress", "false")
     conf.setdefault("spark.sql.warehouse.dir", os.path.join(folder, "warehouse"))
+    check_free(address, spark.ports_of(conf))
     path = os.path.join(folder, "spark.properties")
     spark.write_properties(path, conf)
     options = " ".join(filter(None, [str(start.get("java_options") or ""), conf.get("spark.driver.extraJavaOptions", "")]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from metier_runner import failure, spark, spark_archive, spark_connect
+from metier_runner import failure, spark, spark_archive, spark_connect, spark_ports
 from metier_runner.errors import InvalidArgument, NotFound
 
 
@@ -66,6 +66,23 @@ def test_the_driver_gets_its_properties_and_no_secret_in_its_command(environment
     assert not any(secret in word or "secret of the run" in word for word in words)
 
 
+def test_a_port_that_another_program_holds_is_named_with_it(environment: dict[str, str], tmp_path: Path, home: Path) -> None:
+    (home / "jars" / "spark-connect_2.13-4.3.0.jar").write_bytes(b"")
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        own = f"is taken by .+ \\(process {os.getpid()}\\): end it"
+        conf = {"spark.driver.port": str(port)}
+        with pytest.raises(spark_ports.PortTaken, match=f"port {port} at 127.9.0.1, where executors find the driver, {own}") as refused:
+            spark.driver_command({"app": "a", "conf": conf}, environment, str(tmp_path / "work"))
+        assert failure.describe(refused.value)["code"] == "PortTaken"
+        conf = {"spark.ui.port": str(port)}
+        with pytest.raises(spark_ports.PortTaken, match=f"port {port} at 127.9.0.1, that of Spark's pages, {own}"):
+            spark_connect.server_command({"app": "a", "conf": conf}, environment, str(tmp_path / "work"))
+        spark.driver_command({"app": "a", "conf": {**conf, "spark.ui.enabled": "false"}}, environment, str(tmp_path / "work"))
+    with socket.create_server(("127.0.0.9", port)):
+        spark.driver_command({"app": "a", "conf": conf}, environment, str(tmp_path / "work"))
+
+
 def test_a_missing_dependency_is_named_before_anything_starts(environment: dict[str, str], tmp_path: Path) -> None:
     start = {"app": "a", "conf": {"spark.jars": "/nowhere/a.jar,hdfs://h/b.jar"}}
     with pytest.raises(NotFound, match=r"there is no jar /nowhere/a\.jar on this machine"):
@@ -98,6 +115,7 @@ def test_no_pyspark_is_refused_with_the_requirement(monkeypatch: pytest.MonkeyPa
 
 def test_services_by_address_and_by_name(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(spark_connect, "reach", lambda *asked: None)
     environment["METIER_SPARK_SERVICE"] = "spark://127.0.0.1:7077"
     spark_connect.use_service(environment)
     assert os.environ["PYSPARK_SUBMIT_ARGS"].startswith("--master spark://127.0.0.1:7077 ")
@@ -111,6 +129,35 @@ def test_services_by_address_and_by_name(environment: dict[str, str], monkeypatc
     monkeypatch.setattr(spark_connect, "find_spec", lambda name: None if name == "grpc" else object())
     with pytest.raises(spark.SparkMissing, match="needs 'grpcio', which environment"):
         spark_connect.use_service(environment)
+
+
+def test_a_service_where_nobody_listens_is_named_at_once(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(spark_connect, "find_spec", lambda name: object())
+    monkeypatch.setattr(spark_connect, "PATIENCE", 0.01)
+    with socket.create_server(("127.0.0.9", 0)) as listener:
+        port = listener.getsockname()[1]
+        environment["METIER_SPARK_SERVICE"] = f"spark://127.0.0.9:1,127.0.0.9:{port}"
+        spark_connect.use_service(environment)
+    for address in (f"spark://127.0.0.9:{port}", f"sc://127.0.0.9:{port}/;user_id=a"):
+        environment["METIER_SPARK_SERVICE"] = address
+        with pytest.raises(spark_connect.ServiceUnavailable, match=f"answers at 127.0.0.9:{port}: Connection refused") as refused:
+            spark_connect.use_service(environment)
+        assert f"METIER_SPARK_SERVICE={address})" in str(refused.value)
+        assert failure.describe(refused.value)["code"] == "ServiceUnavailable"
+    assert "SPARK_REMOTE" not in environment
+    environment |= {"METIER_SPARK_SERVICE": "site", "METIER_SPARK_SERVICE_SITE": f"sc://127.0.0.9:{port}"}
+    with pytest.raises(spark_connect.ServiceUnavailable, match=f"METIER_SPARK_SERVICE=site, which is sc://127.0.0.9:{port}"):
+        spark_connect.use_service(environment)
+
+
+@pytest.mark.parametrize("address", ["spark://host", "spark://host:x", "spark://:7077", "sc://host:70000", "sc://", "spark://a:1,b"])
+def test_an_address_without_host_and_port_is_refused(environment: dict[str, str], address: str) -> None:
+    environment["METIER_SPARK_SERVICE"] = address
+    with pytest.raises(InvalidArgument, match="is not HOST:PORT with a port from 1 to 65535"):
+        spark_connect.use_service(environment)
+    assert spark_connect.places_of("sc://host/;token=a") == [("host", 15002)]
+    assert spark_connect.places_of("sc://[::1]/") == [("::1", 15002)] and spark_connect.places_of("sc://[::1]:2") == [("::1", 2)]
 
 
 def test_wrong_words_are_a_usage_line(capsys: pytest.CaptureFixture[str]) -> None:

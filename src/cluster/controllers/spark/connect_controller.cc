@@ -47,16 +47,24 @@ void server_ended(const PodStatus& pod, const std::string& name, JsonObject& sta
     return;
   }
   status["state"] = "Failed";
-  // What the runner says by its exit code: the environment lacks what a Connect server needs.
-  const bool missing = std::ranges::any_of(
-      pod.containers, [](const ContainerStatus& container) { return container.exit_code == 5; });
+  // What the runner says by its exit code (EXIT_CODES of metier_runner.spark).
+  const auto ended_with = [&](int code) {
+    return std::ranges::any_of(pod.containers, [&](const ContainerStatus& container) {
+      return container.exit_code == code;
+    });
+  };
+  const bool missing = ended_with(5);
+  const bool taken = ended_with(6);
   status["reason"] = pod.reason == "OOMKilled" ? "OOMKilled"
                      : missing                 ? "EngineMissing"
+                     : taken                   ? "PortTaken"
                                                : "ServerLost";
   status["failed"] = name;
   status["failedAt"] = to_iso(now);
   status["message"] = fmt::format("the warm Spark of this project is gone: {}{}", pod_end_text(pod),
-                                  missing ? ", its log names what the environment lacks" : "");
+                                  missing ? ", its log names what the environment lacks"
+                                  : taken ? ", its log names the port and who holds it"
+                                          : "");
 }
 
 void keep_few(std::vector<const Resource*> ended, Decision& out) {

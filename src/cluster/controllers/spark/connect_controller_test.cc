@@ -127,6 +127,8 @@ TEST(SparkConnect, ALostServerFailsItAndSaysWhy) {
   EXPECT_EQ(text(decision, "state"), "Failed");
   EXPECT_EQ(text(decision, "reason"), "EngineMissing");
   EXPECT_EQ(text(decision, "failed"), "warm-spark-1-server");
+  decision = decide(resource, {server(PodPhase::failed, 6)});
+  EXPECT_EQ(text(decision, "reason"), "PortTaken");
   decision = decide(resource, {server(PodPhase::failed, 1)});
   EXPECT_EQ(text(decision, "reason"), "ServerLost");
   decision = decide(resource, {});
