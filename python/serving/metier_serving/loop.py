@@ -137,8 +137,7 @@ class Driver:
             return
         waiter.lock = threading.Lock()
         waiter.lock.acquire()
-        loop = self._loop
-        assert loop is not None
+        loop = self._made_loop()  # the leader may not have come so far yet
         loop.call_soon_threadsafe(self._begin_all, waiter)
         # The leader may have gone just now: then this thread leads.
         if self._lead.acquire(blocking=False):
@@ -150,6 +149,13 @@ class Driver:
         if wait and waiter.error is not None:
             raise waiter.error
 
+    def _made_loop(self) -> _Loop:
+        if self._loop is None:
+            with self._handing:
+                if self._loop is None:
+                    self._loop = _Loop()
+        return self._loop
+
     def _begin_all(self, waiter: _Waiter) -> None:
         for parked in waiter.parked:
             self._begin(parked, waiter)
@@ -160,9 +166,7 @@ class Driver:
             task.cancel()
 
     def _as_leader(self, waiter: _Waiter, wait: bool, timeout: float | None, begin: bool) -> None:
-        if self._loop is None:
-            self._loop = _Loop()
-        loop = self._loop
+        loop = self._made_loop()
         try:
             if begin:
                 _set_running(loop)

@@ -296,3 +296,29 @@ def test_events_that_await_are_in_flight_together(serve: Any) -> None:
     for caller in callers:
         caller.join()
     assert max(at_once) > 1
+
+
+def test_the_first_callers_may_come_together(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from metier_serving import loop
+
+    class Slow(loop._Loop):  # while it is made, others come
+        def __init__(self) -> None:
+            time.sleep(0.1)
+            super().__init__()
+
+    monkeypatch.setattr(loop, "_Loop", Slow)
+
+    async def waits(body: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return body
+
+    graph = Flow(engine="async")
+    graph.to(name="a", handler=waits).respond()
+    server = serve(graph)
+    answers: list[Any] = []
+    callers = [threading.Thread(target=lambda i=i: answers.append(server.test(body=i))) for i in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(answers) == list(range(8))
