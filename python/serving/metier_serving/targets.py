@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import datetime
 import importlib.util
+import json
 import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import GraphError
+from .errors import GraphError, error_text
 
 
 class _Column:
@@ -70,11 +71,39 @@ class _Target:
             event.keep()
             self._kept.append(event)
             full = self._most is not None and len(self._rows) >= self._most
-            if not full and self._timer is None and self._after is not None:
-                self._timer = self._server._driver.call_later(self._after, self.flush)
+            if not full:
+                self._arm()
         if full:
-            self.flush()
+            try:
+                refused = self._write_out()
+            except BaseException:
+                self._withdraw(event)
+                raise
+            if event in refused:
+                raise ValueError(refused[event])
         return event
+
+    def _arm(self) -> None:
+        if self._timer is None and self._after is not None:
+            self._timer = self._server._driver.call_later(self._after, self._flush_late)
+
+    def _withdraw(self, event: Any) -> None:
+        """The event fails, so that its row is not written later: what waits never grows past ``max_events``."""
+        with self._lock:
+            at = next((i for i, kept in enumerate(self._kept) if kept is event), None)
+            if at is None:
+                return
+            del self._rows[at], self._kept[at]
+            self._arm()
+        event.release()
+
+    def _flush_late(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # the rows stay for the next time
+            self._server.context.logger.error(f"{type(self).__name__} {self._path}: {error_text(error)}")
+            with self._lock:
+                self._arm()
 
     def _row(self, event: Any) -> dict[str, Any]:
         assert self._columns is not None
@@ -82,17 +111,23 @@ class _Target:
 
     def flush(self) -> None:
         """Writes what has been collected."""
+        for why in self._write_out().values():
+            self._server.context.logger.error(why)
+
+    def _write_out(self) -> dict[Any, str]:
+        """The events whose rows were refused, and why."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._rows:
-                self.write(self._rows)  # what it raises leaves them for the next time
+            refused = self.write(self._rows) if self._rows else {}  # what it raises leaves them for the next time
             kept, self._rows, self._kept = self._kept, [], []
         for event in kept:
             event.release()
+        return {kept[at]: f"{type(self).__name__} {self._path}: {why}" for at, why in refused.items()}
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
+    def write(self, rows: list[dict[str, Any]]) -> dict[int, str]:
+        """Writes all rows, or those that fit: of the others, why they do not."""
         raise NotImplementedError
 
     def finish(self) -> None:
@@ -106,13 +141,14 @@ class CSVTarget(_Target):
         super().__init__(path, columns, **options)
         self._header = header
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
+    def write(self, rows: list[dict[str, Any]]) -> dict[int, str]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             if self._header and file.tell() == 0:
                 writer.writeheader()
             writer.writerows(rows)
+        return {}
 
 
 _TIMES = ("$year", "$month", "$day", "$hour")
@@ -142,6 +178,8 @@ class ParquetTarget(_Target):
             raise GraphError(f"ParquetTarget: '{path}' is one file, it has no partitions; name a folder")
         self._parts: list[str] = parts
         self._writer: Any = None
+        self._texts: list[str] = []  # columns without a value in the first rows
+        self._schema: Any = None  # of what was written first; later rows have its types
 
     def _row(self, event: Any) -> dict[str, Any]:
         row = super()._row(event)
@@ -152,20 +190,67 @@ class ParquetTarget(_Target):
                 row["key"] = event.key
         return row
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        import pyarrow as pa
+    def write(self, rows: list[dict[str, Any]]) -> dict[int, str]:
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pylist(rows)
+        table, refused = self._table(rows)
+        if table is None:
+            return refused
         if not self._single:
             names = [part.lstrip("$") for part in self._parts]
             name = f"{uuid.uuid4().hex}-{{i}}.parquet"
             pq.write_to_dataset(table, str(self._path), partition_cols=names or None, basename_template=name)
-            return
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(str(self._path), table.schema)
-        self._writer.write_table(table.cast(self._writer.schema))
+        else:
+            if self._writer is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(str(self._path), table.schema)
+            self._writer.write_table(table)
+        self._schema = table.schema
+        return refused
+
+    def _table(self, rows: list[dict[str, Any]]) -> tuple[Any, dict[int, str]]:
+        """The rows that fit the schema of those before them, and why others do not."""
+        import pyarrow as pa
+
+        try:
+            return self._made(rows), {}
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            pass
+        fitting: list[dict[str, Any]] = []
+        refused: dict[int, str] = {}
+        for at, row in enumerate(rows):
+            try:
+                self._schema = self._made([row]).schema
+                fitting.append(row)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+                refused[at] = self._misfit(row) or str(error)
+        return self._made(fitting) if fitting else None, refused
+
+    def _made(self, rows: list[dict[str, Any]]) -> Any:
+        import pyarrow as pa
+
+        for name in self._texts:
+            rows = [{**row, name: _as_text(row.get(name))} for row in rows]
+        if self._schema is not None:
+            return pa.Table.from_pylist(rows, self._schema)
+        table = pa.Table.from_pylist(rows)
+        # Of a column that has no value in the first rows nothing is known: it holds texts, which take what comes.
+        self._texts = [field.name for field in table.schema if pa.types.is_null(field.type)]
+        fields = [field.with_type(pa.string()) if field.name in self._texts else field for field in table.schema]
+        return table.cast(pa.schema(fields))
+
+    def _misfit(self, row: dict[str, Any]) -> str:
+        import pyarrow as pa
+
+        for field in self._schema or []:
+            try:
+                pa.array([row.get(field.name)], field.type)
+            except pa.ArrowException:
+                return (
+                    f"column '{field.name}' has the type {field.type} of its first rows, {row[field.name]!r} does not fit; "
+                    "write all rows of one type"
+                )
+        return ""
 
     def finish(self) -> None:
         """A single file can be read from now on."""
@@ -173,6 +258,12 @@ class ParquetTarget(_Target):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._schema = None
+            self._texts = []
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _time_of(event: Any) -> datetime.datetime:

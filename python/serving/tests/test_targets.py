@@ -37,18 +37,36 @@ def test_what_was_collected_is_written_after_a_while(serve: Any, tmp_path: Path)
     assert path.read_text().strip() == "1,2"
 
 
-def test_parquet_as_one_file_and_in_partitions(serve: Any, tmp_path: Path) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
+def test_a_folder_that_cannot_be_written_fails_the_event_and_keeps_the_rows(serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    path = tmp_path / "taken" / "rows.csv"
     graph = Flow(engine="async")
-    graph.to("storey.ParquetTarget", "one", path=str(tmp_path / "one.parquet"), columns=["x"], max_events=2)
-    graph.to("storey.ParquetTarget", "many", path=str(tmp_path / "many"), partition_cols=["k", "$year"])
+    graph.to("storey.CSVTarget", "w", path=str(path), max_events=2, flush_after_seconds=None).respond()
     server = serve(graph)
-    for index in range(5):
-        server.test(body={"x": index, "k": index % 2}, time="2026-01-02T03:04:05Z")
-    server.wait_for_completion()
-    assert pq.read_table(tmp_path / "one.parquet").to_pylist() == [{"x": i} for i in range(5)]
-    rows = pq.read_table(tmp_path / "many").to_pylist()
-    assert sorted(row["x"] for row in rows) == list(range(5)) and {int(row["year"]) for row in rows} == {2026}
+    assert server.test(body={"x": 0}) == {"x": 0}
+    for index in (1, 2, 3):  # each of them would fill the batch: none is kept, so that nothing grows
+        answer = server.test(body={"x": index}, silent=True, get_body=False)
+        assert answer.status_code == 400 and str(tmp_path / "taken") in answer.body
+    (tmp_path / "taken").unlink()
+    server.test(body={"x": 4})
+    assert path.read_text().split() == ["0", "4"]
+
+
+def test_a_late_write_that_fails_is_tried_again(serve: Any, tmp_path: Path) -> None:
+    import time
+
+    (tmp_path / "taken").write_text("")
+    path = tmp_path / "taken" / "rows.csv"
+    graph = Flow(engine="async")
+    graph.to("storey.CSVTarget", "w", path=str(path), flush_after_seconds=0.02)
+    server = serve(graph)
+    server.test(body={"x": 7})
+    time.sleep(0.1)
+    (tmp_path / "taken").unlink()
+    end = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert path.read_text().split() == ["7"]
 
 
 @pytest.mark.parametrize(
