@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .errors import GraphError
+from .errors import GraphError, NeedsMlrun
 
 Namespace = Sequence[Mapping[str, Any]]
 
@@ -98,10 +98,27 @@ def _find(name: str, spaces: Namespace, what: str, step: str) -> Any:
     )
 
 
+def needs_storey(step: str, name: Any) -> NeedsMlrun:
+    """The refusal of a step that only storey's own engine runs: tables, NoSQL and TSDB targets."""
+    return NeedsMlrun(
+        f"step '{step}' has the class '{name}', a step of storey that metier's engine lacks",
+        f"graph.steps.{step}.class_name",
+        "an environment with mlrun serves it by MLRun's own engine; docs/how-to/serving.md has the steps that run here",
+        "NeedsMlrun",
+    )
+
+
+def is_storey(cls: type) -> bool:
+    """It derives from a step of storey itself."""
+    return any(base.__module__.split(".")[0] == "storey" for base in cls.__mro__)
+
+
 def get_class(name: Any, spaces: Namespace, step: str = "") -> type:
     """A class by name, looked for in the namespaces, then by import."""
     if isinstance(name, type):
         return name
+    if str(name).startswith("storey.") and name not in _OURS and not any(name in space for space in spaces):
+        raise needs_storey(step, name)
     found = _find(str(name), spaces, "class", step)
     if inspect.ismodule(found):
         raise GraphError(f"step '{step}': '{name}' is a module, not a class", f"graph.steps.{step}.class_name")

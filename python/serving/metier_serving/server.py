@@ -15,7 +15,17 @@ from .context import GraphContext, MockTrigger, Response, StreamContext
 from .errors import GraphError, NeedsMlrun, Unanswered, error_text
 from .limits import limited
 from .loop import Driver
-from .resolve import accepts, get_class, get_function, is_coroutine, is_mlrun, namespaces, takes_context
+from .resolve import (
+    accepts,
+    get_class,
+    get_function,
+    is_coroutine,
+    is_mlrun,
+    is_storey,
+    namespaces,
+    needs_storey,
+    takes_context,
+)
 from .states import Flow, RouterStep, Step, graph_from_dict
 from .streams import get_stream_pusher
 from .v2 import V2ModelServer, fast, post_init
@@ -213,6 +223,8 @@ class GraphServer:
             built.call = handler
             if takes_context(handler):
                 built.kwargs = {"context": self.context}
+        if built.call is None and is_storey(type(built.object)):
+            raise needs_storey(step.name, step.class_name)
         if built.call is None:
             raise GraphError(
                 f"step '{step.name}': class '{step.class_name}' has neither do() nor do_event()",
@@ -442,7 +454,10 @@ class GraphServer:
             return body
         if isinstance(body, types.GeneratorType) or hasattr(body, "__aiter__"):
             return body
-        return self.context.Response(body=_engine.dumps(body), content_type="application/json", status_code=200)
+        return self._encoded(_engine.dumps(body))
+
+    def _encoded(self, text: str) -> Any:
+        return self.context.Response(body=text, content_type="application/json", status_code=200)
 
     def _check(self, response: Any) -> Any:
         if response.status_code >= 300:

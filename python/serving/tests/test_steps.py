@@ -338,5 +338,5 @@ def test_native_steps_of_a_library(serve: Any, tmp_path: Path) -> None:
 def test_steps_of_storey_that_are_not_ours_are_refused_by_name(serve: Any) -> None:
     graph = Flow(engine="async")
     graph.to("storey.NoSqlTarget", "t", table="x")
-    with pytest.raises(GraphError, match=r"step 't': class 'storey.NoSqlTarget' was not found"):
+    with pytest.raises(GraphError, match=r"step 't' has the class 'storey.NoSqlTarget', a step of storey"):
         serve(graph, {})
