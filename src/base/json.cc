@@ -18,7 +18,8 @@ namespace {
 
 class Converter {
  public:
-  explicit Converter(const JsonLimits& limits) : limits_(limits) {}
+  Converter(const JsonLimits& limits, bool last_of_twice)
+      : limits_(limits), last_of_twice_(last_of_twice) {}
 
   Result<Json> convert(yyjson_val* value, std::size_t depth) {
     if (depth >= limits_.depth && yyjson_is_ctn(value)) {
@@ -77,7 +78,9 @@ class Converter {
       auto converted = convert(item, depth + 1);
       if (!converted) { return converted; }
       const std::string_view name(yyjson_get_str(key), yyjson_get_len(key));
-      if (!out.emplace(name, std::move(*converted)).second) {
+      if (last_of_twice_) {
+        out[name] = std::move(*converted);
+      } else if (!out.emplace(name, std::move(*converted)).second) {
         return fail(Error{.kind = ErrorKind::invalid,
                           .message = fmt::format("key {} is given twice", quote(name)),
                           .fix = "give each key once"});
@@ -87,6 +90,7 @@ class Converter {
   }
 
   const JsonLimits& limits_;
+  bool last_of_twice_;
   std::size_t nodes_ = 0;
 };
 
@@ -310,9 +314,7 @@ void append_python(std::string& out, const Json& value, bool sorted) {
 
 constexpr std::size_t kReserved = 512;
 
-}  // namespace
-
-Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
+Result<Json> parse(std::string_view text, const JsonLimits& limits, bool last_of_twice) {
   if (text.size() > limits.bytes) {
     return fail(Error{.kind = ErrorKind::too_large,
                       .message = fmt::format("{} bytes of JSON, at most {} are read", text.size(),
@@ -330,10 +332,17 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
     return fail(ErrorKind::invalid, fmt::format("not JSON at byte {}: {}", error.pos,
                                                 error.msg == nullptr ? "empty" : error.msg));
   }
-  auto out = Converter(limits).convert(yyjson_doc_get_root(doc), 0);
+  auto out = Converter(limits, last_of_twice).convert(yyjson_doc_get_root(doc), 0);
   yyjson_doc_free(doc);
   return out;
 }
+
+}  // namespace
+
+Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
+  return parse(text, limits, false);
+}
+Result<Json> parse_python_json(std::string_view text) { return parse(text, {}, true); }
 
 std::string dump_json(const Json& value, JsonStyle style) {
   std::string out;

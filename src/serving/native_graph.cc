@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/json_ordered.h"
 #include "serving/native_steps.h"
 #include "serving/python_value.h"
@@ -38,6 +40,10 @@ class NativeGraph::Host final : public StepHost {
       if (!step) { return metier::fail(std::move(step.error())); }
       steps[i] = std::move(*step);
     }
+    reads_part_ = !plan.starts.empty() && std::ranges::all_of(plan.starts, [&](int start) {
+      const auto& step = steps[static_cast<std::size_t>(start)];
+      return step != nullptr && step->reads_part();
+    });
     return {};
   }
 
@@ -209,7 +215,14 @@ class NativeGraph::Host final : public StepHost {
     const bool declared = type == "application/json" || type == "json";
     if (call.body.empty()) { return std::nullopt; }
     if (declared || type.empty()) {
-      auto value = parse_json(call.body);
+      if (reads_part_ && call.body.size() >= kMembersFrom && call.body.size() <= kMembersTo) {
+        auto text = BodyText::of(call.body);
+        if (text && !text->has("full_event_wrapper")) {
+          event.body = Payload(std::move(text));
+          return std::nullopt;
+        }
+      }
+      auto value = parse_python_json(call.body);
       if (value) {
         unwrap(std::move(*value), event);
         return std::nullopt;
@@ -226,8 +239,13 @@ class NativeGraph::Host final : public StepHost {
     return std::nullopt;
   }
   static GraphAnswer encoded(const NativeEvent& event) {
-    const Json& body = event.body.get();
     GraphAnswer out;
+    if (event.body.text() != nullptr) {
+      out.content_type = "application/json";
+      out.body = event.body.dump(true);
+      return out;
+    }
+    const Json& body = event.body.get();
     if (body.is_null()) { return out; }
     if (body.is_string()) {
       out.content_type = "text/plain";
@@ -241,6 +259,7 @@ class NativeGraph::Host final : public StepHost {
 
   StepOutput out_;
   Raised raised_;
+  bool reads_part_ = false;  // no step at the start sees the whole body
 };
 
 NativeGraph::NativeGraph(std::unique_ptr<Host> host) : host_(std::move(host)) {}

@@ -1,6 +1,7 @@
 // A ModelRouter whose routes run here: `<prefix>/<model>[/versions/<version>][/<operation>]`, as metier_serving.routers has it.
 #include <algorithm>
 
+#include "base/json_ordered.h"
 #include "serving/native_steps.h"
 #include "serving/python_value.h"
 #include "serving/step_library.h"
@@ -31,7 +32,7 @@ class ModelRouter final : public NativeStep {
                                      std::string(kPrefix));
     }
     if (!get && is_true(event->body.get()) && !event->body.get().is_object()) {
-      auto parsed = event->raw ? parse_json(event->body.get().get_string())
+      auto parsed = event->raw ? parse_python_json(event->body.get().get_string())
                                : Result<Json>(fail(ErrorKind::invalid, ""));
       if (!parsed || !parsed->is_object()) {
         return raise("ValueError", "Unrecognized request format");

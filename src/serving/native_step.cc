@@ -5,18 +5,87 @@
 #include <algorithm>
 #include <random>
 
+#include "base/json_ordered.h"
 #include "serving/native_steps.h"
 #include "serving/python_value.h"
 #include "serving/step_library.h"
 
 namespace metier::serving {
 
+std::unique_ptr<BodyText> BodyText::of(std::string_view text) {
+  auto out = std::make_unique<BodyText>();
+  out->source_ = std::make_shared<const std::string>(text);
+  const auto members = json_members(*out->source_);
+  if (!members) { return nullptr; }
+  out->members_.reserve(members->size());
+  for (const JsonMember& member : *members) {
+    out->members_.push_back({.key = std::string(member.key), .text = member.value, .put = {}});
+  }
+  return out;
+}
+
+bool BodyText::has(std::string_view key) const {
+  return std::ranges::find(members_, key, &Member::key) != members_.end();
+}
+
+std::optional<std::string_view> BodyText::text(std::string_view key) const {
+  const auto found = std::ranges::find(members_, key, &Member::key);
+  return found == members_.end() || found->put ? std::nullopt : std::optional(found->text);
+}
+
+const Json* BodyText::put(std::string_view key) const {
+  const auto found = std::ranges::find(members_, key, &Member::key);
+  return found == members_.end() || !found->put ? nullptr : &*found->put;
+}
+
+void BodyText::put(std::string_view key, Json value) {
+  value_ = nullptr;
+  const auto found = std::ranges::find(members_, key, &Member::key);
+  if (found != members_.end()) {
+    found->put = std::move(value);
+  } else {
+    members_.push_back({.key = std::string(key), .text = {}, .put = std::move(value)});
+  }
+}
+
+std::shared_ptr<Json> BodyText::value() const {
+  if (value_ == nullptr) {
+    JsonObject out;
+    for (const Member& member : members_) {
+      out[member.key] = member.put ? *member.put : parse_python_json(member.text).value_or(Json());
+    }
+    value_ = std::make_shared<Json>(std::move(out));
+  }
+  return value_;
+}
+
+std::string BodyText::dump(bool python) const {
+  std::string out = "{";
+  out.reserve(source_->size() + 64);
+  for (const Member& member : members_) {
+    if (out.size() > 1) { out += python ? ", " : ","; }
+    out += python ? dump_python_ordered(Json(member.key)) : dump_json(Json(member.key));
+    out += python ? ": " : ":";
+    if (!member.put) {
+      out += member.text;
+    } else {
+      out += python ? dump_python_ordered(*member.put) : dump_json(*member.put);
+    }
+  }
+  return out += '}';
+}
+
 const Json& Payload::get() const {
   static const Json none;
+  if (text_ != nullptr) {
+    value_ = text_->value();
+    text_ = nullptr;
+  }
   return value_ == nullptr ? none : *value_;
 }
 
 Json& Payload::own() {
+  get();
   if (value_ == nullptr) {
     value_ = std::make_shared<Json>();
   } else if (value_.use_count() > 1) {
@@ -26,11 +95,22 @@ Json& Payload::own() {
 }
 
 void Payload::set(Json value) {
+  text_ = nullptr;
   if (value_ != nullptr && value_.use_count() == 1) {
     *value_ = std::move(value);
   } else {
     value_ = std::make_shared<Json>(std::move(value));
   }
+}
+
+BodyText& Payload::own_text() {
+  if (text_.use_count() > 1) { text_ = std::make_shared<BodyText>(*text_); }
+  return *text_;
+}
+
+std::string Payload::dump(bool python) const {
+  if (text_ != nullptr) { return text_->dump(python); }
+  return python ? dump_python_ordered(get()) : dump_json(get());
 }
 
 std::string random_event_id() {
@@ -64,13 +144,17 @@ Result<Paths> Paths::of(const StepSite& site) {
   return out;
 }
 
-std::expected<const Json*, Raised> Paths::read(const Json& body) const {
+namespace {
+
+// The value at names that begin at `from`; null when a member is missing.
+std::expected<const Json*, Raised> follow(const std::vector<std::string>& names, std::size_t from,
+                                          const Json& body) {
   static const Json none;
   const Json* at = &body;
-  for (const std::string& part : input) {
+  for (std::size_t i = from; i < names.size(); ++i) {
     if (at->is_null()) { return &none; }
     if (const auto* object = at->if_object()) {
-      at = object->if_contains(part);
+      at = object->if_contains(names[i]);
       if (at == nullptr) { return &none; }
       continue;
     }
@@ -85,7 +169,34 @@ std::expected<const Json*, Raised> Paths::read(const Json& body) const {
   return at;
 }
 
+}  // namespace
+
+std::expected<const Json*, Raised> Paths::read(const Payload& body, Json& room) const {
+  const BodyText* text = input.empty() ? nullptr : body.text();
+  if (text == nullptr) { return follow(input, 0, body.get()); }
+  static const Json none;
+  if (const Json* put = text->put(input[0])) { return follow(input, 1, *put); }
+  auto found = text->text(input[0]);
+  if (!found) { return &none; }
+  // Down through objects by their texts, then the rest as a value.
+  std::size_t at = 1;
+  while (at < input.size() && found->size() >= kMembersFrom) {
+    const auto members = json_members(*found);
+    if (!members) { break; }
+    const auto member = std::ranges::find(*members, std::string_view(input[at]), &JsonMember::key);
+    if (member == members->end()) { return &none; }
+    found = member->value;
+    ++at;
+  }
+  room = parse_python_json(*found).value_or(Json());
+  return follow(input, at, room);
+}
+
 std::expected<void, Raised> Paths::write(Payload& body, Json value) const {
+  if (result.size() == 1 && body.text() != nullptr && body.text()->full()) {
+    body.own_text().put(result[0], std::move(value));
+    return {};
+  }
   if (result.empty() || !is_true(body.get())) {
     body.set(std::move(value));
     return {};
@@ -123,8 +234,10 @@ class MapStep final : public NativeStep {
  public:
   MapStep(Paths paths, Expression expression)
       : paths_(std::move(paths)), expression_(std::move(expression)) {}
+  bool reads_part() const override { return !paths_.input.empty(); }
   StepResult run(std::unique_ptr<NativeEvent>& event, StepOutput&) override {
-    const auto input = paths_.read(event->body.get());
+    Json room;
+    const auto input = paths_.read(event->body, room);
     if (!input) { return std::unexpected(input.error()); }
     auto value = expression_.evaluate({.event = **input});
     if (!value) { return std::unexpected(std::move(value.error())); }

@@ -10,21 +10,52 @@
 #include <vector>
 
 #include "serving/expression.h"
+#include "serving/json_members.h"
 #include "serving/plan.h"
 
 namespace metier::serving {
+
+// A JSON object of which nobody has asked for the values yet: members as texts, and values that steps have put in their place.
+class BodyText {
+ public:
+  // Nothing when `json_members` leaves the text to whoever reads values.
+  static std::unique_ptr<BodyText> of(std::string_view text);
+  bool full() const { return !members_.empty(); }
+  bool has(std::string_view key) const;
+  // The member's text; nothing when it is missing, or no text any more.
+  std::optional<std::string_view> text(std::string_view key) const;
+  const Json* put(std::string_view key) const;  // what a step has put there
+  void put(std::string_view key, Json value);
+  std::shared_ptr<Json> value() const;  // all of it, made once
+  std::string dump(bool python) const;  // as dump_python_ordered, or dump_json; untouched members as they came
+
+ private:
+  struct Member {
+    std::string key;
+    std::string_view text;  // of `source_`
+    std::optional<Json> put;
+  };
+  std::shared_ptr<const std::string> source_;
+  std::vector<Member> members_;
+  mutable std::shared_ptr<Json> value_;
+};
 
 // A body that branches share until one of them writes.
 class Payload {
  public:
   Payload() = default;
   explicit Payload(Json value) : value_(std::make_shared<Json>(std::move(value))) {}
+  explicit Payload(std::unique_ptr<BodyText> text) : text_(std::move(text)) {}
   const Json& get() const;
   Json& own();  // a copy of one's own, when others have it too
   void set(Json value);
+  const BodyText* text() const { return text_.get(); }  // null: it is a value
+  BodyText& own_text();
+  std::string dump(bool python) const;
 
  private:
-  std::shared_ptr<Json> value_;
+  mutable std::shared_ptr<Json> value_;
+  mutable std::shared_ptr<BodyText> text_;
 };
 
 struct NativeRequest;
@@ -56,6 +87,8 @@ class NativeStep {
  public:
   virtual ~NativeStep() = default;
   virtual StepResult run(std::unique_ptr<NativeEvent>& event, StepOutput& out) = 0;
+  // It reads what its input_path names, and no more.
+  virtual bool reads_part() const { return false; }
   // When it wants `flush` (a batch whose time is over).
   virtual std::optional<SteadyTime> due() const { return std::nullopt; }
   // Events of its own that go on: what is due at `now`, all of it without.

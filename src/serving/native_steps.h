@@ -9,8 +9,8 @@ namespace metier::serving {
 struct Paths {
   std::vector<std::string> input, result;
   static Result<Paths> of(const StepSite& site);
-  // Null when a member is missing.
-  std::expected<const Json*, Raised> read(const Json& body) const;
+  // Null when a member is missing. In `body`, or in `room` when only this part of the body's text was read.
+  std::expected<const Json*, Raised> read(const Payload& body, Json& room) const;
   std::expected<void, Raised> write(Payload& body, Json value) const;
 };
 

@@ -28,10 +28,12 @@ class FunctionStep : public NativeStep {
  public:
   FunctionStep(Paths paths, Expression expression)
       : paths_(std::move(paths)), expression_(std::move(expression)) {}
+  bool reads_part() const override { return !paths_.input.empty(); }
 
  protected:
   std::expected<Json, Raised> value_of(const NativeEvent& event) const {
-    const auto input = paths_.read(event.body.get());
+    Json room;
+    const auto input = paths_.read(event.body, room);
     if (!input) { return std::unexpected(input.error()); }
     return expression_.evaluate({.event = **input});
   }
@@ -59,7 +61,8 @@ class Filter final : public FunctionStep {
 
  public:
   StepResult run(std::unique_ptr<NativeEvent>& event, StepOutput&) override {
-    const auto input = paths_.read(event->body.get());
+    Json room;
+    const auto input = paths_.read(event->body, room);
     if (!input) { return std::unexpected(input.error()); }
     const auto keep = expression_.truth({.event = **input});
     if (!keep) { return std::unexpected(keep.error()); }
@@ -136,8 +139,10 @@ class FlatMap final : public FunctionStep {
 class Flatten final : public NativeStep {
  public:
   explicit Flatten(Paths paths) : paths_(std::move(paths)) {}
+  bool reads_part() const override { return !paths_.input.empty(); }
   StepResult run(std::unique_ptr<NativeEvent>& event, StepOutput& out) override {
-    const auto input = paths_.read(event->body.get());
+    Json room;
+    const auto input = paths_.read(event->body, room);
     if (!input) { return std::unexpected(input.error()); }
     return spread(*event, **input, out);
   }

@@ -158,19 +158,34 @@ TEST(NativeGraph, AMillionEventsThroughBatchMergeAndWindowKeepNothing) {
     auto text = read_file("/proc/self/statm");
     return std::stoll(text->substr(text->find(' ')));
   };
+  std::int64_t sent = 0, ended = 0;
+  std::vector<std::int64_t> ran(graph->plan().steps.size());
+  graph->observe([&](int step, std::int64_t, bool failed) {
+    ++ran[static_cast<std::size_t>(step)];
+    EXPECT_FALSE(failed);
+  });
+  // Held: an event has ended when its batch has.
   const auto send = [&](int count) {
-    for (int i = 0; i < count; ++i) {
-      const std::string body = R"x({"x":1,"k":)x" + std::to_string(i % 1000) + "}";
-      graph->start({.body = body, .timestamp_us = std::int64_t{i} * 1000}, false,
-                   [](GraphAnswer&&) {});
+    for (int i = 0; i < count; ++i, ++sent) {
+      const std::string body = R"x({"x":1,"k":)x" + std::to_string(sent % 1000) + "}";
+      graph->start({.body = body, .timestamp_us = sent * 1000}, true,
+                   [&ended](GraphAnswer&& answer) { ended += answer.failed ? 0 : 1; });
     }
   };
   send(20'000);
   [[maybe_unused]] const auto before = resident();
-  send(std::getenv("METIER_TEST_ALL") == nullptr ? 40'000 : 1'000'000);
+  send(std::getenv("METIER_TEST_ALL") == nullptr ? 100'000 : 1'000'000);
 #if !__has_feature(address_sanitizer)  // it keeps what was freed, and looks for leaks by itself
   EXPECT_LT(resident() - before, 1024) << "pages";  // 4 MiB
 #endif
+  EXPECT_EQ(ended, sent);
+  const auto runs = [&](std::string_view name) {
+    return ran[static_cast<std::size_t>(graph->plan().index_of(name))];
+  };
+  EXPECT_EQ(runs("w"), sent);
+  EXPECT_EQ(runs("j"), 2 * sent);
+  EXPECT_EQ(runs("b"), sent);
+  EXPECT_EQ(runs("c"), sent / 100);
 }
 
 }  // namespace

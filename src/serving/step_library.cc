@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "base/json_ordered.h"
 #include "metier/step.h"
 
 namespace metier::serving {
@@ -15,8 +16,10 @@ class LibraryStep final : public NativeStep {
  public:
   LibraryStep(Paths paths, LibraryFunction function)
       : paths_(std::move(paths)), function_(function) {}
+  bool reads_part() const override { return !paths_.input.empty(); }
   StepResult run(std::unique_ptr<NativeEvent>& event, StepOutput&) override {
-    const auto input = paths_.read(event->body.get());
+    Json room;
+    const auto input = paths_.read(event->body, room);
     if (!input) { return std::unexpected(input.error()); }
     auto out = function_.call(library_text(*event, **input));
     if (!out) { return std::unexpected(std::move(out.error())); }
@@ -82,7 +85,7 @@ std::string library_text(const NativeEvent& event, const Json& body) {
 }
 
 Json library_value(std::string text, bool& raw) {
-  auto value = parse_json(text);
+  auto value = parse_python_json(text);
   raw = !value;
   return value ? std::move(*value) : Json(text);
 }

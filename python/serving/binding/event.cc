@@ -53,12 +53,14 @@ constexpr std::array kMembers = {&Event::body,         &Event::key,      &Event:
 int traverse(PyObject* self, visitproc visit, void* arg) {
   auto* event = reinterpret_cast<Event*>(self);
   for (auto member : kMembers) { Py_VISIT(event->*member); }
+  if (const int stop = event->text == nullptr ? 0 : event->text->traverse(visit, arg)) { return stop; }
   Py_VISIT(Py_TYPE(self));
   return 0;
 }
 
 int clear(PyObject* self) {
   auto* event = reinterpret_cast<Event*>(self);
+  delete std::exchange(event->text, nullptr);
   for (auto member : kMembers) { Py_CLEAR(event->*member); }
   return 0;
 }
@@ -96,7 +98,7 @@ int init(PyObject* self, PyObject* args, PyObject* kwargs) {
     return -1;
   }
   auto* event = reinterpret_cast<Event*>(self);
-  if (PyTuple_Size(args) == 1) { assign(event->body, PyTuple_GetItem(args, 0)); }
+  if (PyTuple_Size(args) == 1) { set_body(event, Ref::of(PyTuple_GetItem(args, 0)).release()); }
   PyObject *name = nullptr, *value = nullptr;
   Py_ssize_t at = 0;
   while (kwargs != nullptr && PyDict_Next(kwargs, &at, &name, &value) != 0) {
@@ -112,12 +114,12 @@ PyObject* copy(PyObject* self, PyObject*) {
 PyObject* deep_copy(PyObject* self, PyObject*) {
   Event* other = copy_event(reinterpret_cast<Event*>(self));
   if (other == nullptr) { return nullptr; }
-  PyObject* body = clone_body(other->body);
-  if (body == nullptr) {
+  PyObject* body = other->text != nullptr ? nullptr : clone_body(other->body);
+  if (other->text == nullptr && body == nullptr && other->body != nullptr) {
     Py_DECREF(other);
     return nullptr;
   }
-  Py_DECREF(std::exchange(other->body, body));
+  if (other->text == nullptr) { set_body(other, body); }
   return reinterpret_cast<PyObject*>(other);
 }
 
@@ -125,7 +127,7 @@ PyObject* repr(PyObject* self) {
   auto* event = reinterpret_cast<Event*>(self);
   const auto shown = [](PyObject* value) { return value == nullptr ? Py_None : value; };
   return PyUnicode_FromFormat("Event(id=%S, body=%R, method=%S, path=%S)", shown(event_id(event)),
-                              shown(event->body), shown(event->method), shown(event->path));
+                              body_of(event), shown(event->method), shown(event->path));
 }
 
 template <auto Member>
@@ -135,7 +137,6 @@ constexpr PyMemberDef member(const char* name) {
 
 #define METIER_MEMBER(name) member<offsetof(Event, name)>(#name)
 std::array members = {
-    METIER_MEMBER(body),
     METIER_MEMBER(path),
     METIER_MEMBER(method),
     METIER_MEMBER(headers),
@@ -182,7 +183,20 @@ int set_lazy(PyObject* self, PyObject* value, void* closure) {
   return 0;
 }
 
-std::array getters = {PyGetSetDef{"id", get_id, set_id, "unique id of the event, text", nullptr},
+PyObject* get_body(PyObject* self, void*) {
+  PyObject* body = body_of(reinterpret_cast<Event*>(self));
+  Py_XINCREF(body);
+  return body;
+}
+
+int write_body(PyObject* self, PyObject* value, void*) {
+  Py_XINCREF(value);
+  set_body(reinterpret_cast<Event*>(self), value);
+  return 0;
+}
+
+std::array getters = {PyGetSetDef{"body", get_body, write_body, "what the steps work on", nullptr},
+                      PyGetSetDef{"id", get_id, set_id, "unique id of the event, text", nullptr},
                       PyGetSetDef{"key", get_lazy, set_lazy, nullptr, &lazy[0]},
                       PyGetSetDef{"timestamp", get_lazy, set_lazy, nullptr, &lazy[1]},
                       PyGetSetDef{"time", get_lazy, set_lazy, nullptr, &lazy[1]},
@@ -278,6 +292,13 @@ Event* copy_event(Event* event) {
   Event* other = new_event();
   if (other == nullptr) { return nullptr; }
   event_id(event);  // both have the same
+  if (event->text != nullptr) {
+    other->text = event->text->clone().release();
+    if (other->text == nullptr) {  // what steps have put in cannot be copied: it is shared
+      PyErr_Clear();
+      other->text = new BodyText(*event->text);
+    }
+  }
   for (auto member : kMembers) {
     other->*member = event->*member;
     Py_XINCREF(other->*member);
@@ -314,6 +335,20 @@ void leave(Event* event) {
   Py_INCREF(reinterpret_cast<PyObject*>(event));  // what is told may let go of it
   each_request(event, one_less);
   Py_DECREF(reinterpret_cast<PyObject*>(event));
+}
+
+PyObject* body_of(Event* event) {
+  if (event->text != nullptr) {
+    PyObject* value = event->text->value();
+    if (value == nullptr) { return nullptr; }
+    set_body(event, value);
+  }
+  return event->body == nullptr ? Py_None : event->body;
+}
+
+void set_body(Event* event, PyObject* value) {
+  delete std::exchange(event->text, nullptr);
+  Py_XDECREF(std::exchange(event->body, value));
 }
 
 PyObject* event_id(Event* event) {
@@ -354,6 +389,7 @@ bool take_attributes(Event* event, PyObject* other) {
       PyErr_Clear();
       continue;
     }
+    if (i == 0) { delete std::exchange(event->text, nullptr); }
     Py_XDECREF(std::exchange(event->*(names[i].second), value));
   }
   return true;

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "body_text.h"
 #include "py.h"
 
 namespace metier::serving::python {
@@ -19,6 +21,7 @@ struct Request {
   bool stream = false;  // nobody waits for an answer; `ended` is told when nothing is left
   Ref ended;            // called once with the first error, or None
   Ref answer;
+  std::unique_ptr<BodyText> answer_text;  // in place of `answer`
   Ref error;  // the exception of an event that nobody handled
   struct Parked {
     int step;
@@ -40,12 +43,14 @@ struct Rider {
 };
 
 struct Event {
+  // The body is null or stale while there is a text of it: read it by `body_of`, write it by `set_body`.
   PyObject_HEAD PyObject *body, *key, *id, *path, *method, *headers, *content_type, *error,
       *origin_state, *terminated, *trigger, *timestamp, *offset, *shard_id, *topic, *stream_path,
       *source, *dict, *weakrefs;
   Request* request;
   int from;                    // the step that it came from, for joins
   std::vector<Rider>* riders;  // null: none
+  BodyText* text;              // owned; null: the body is a value
 };
 
 extern PyTypeObject* event_type;
@@ -61,6 +66,9 @@ void enter(Event* event);
 void leave(Event* event);
 // `made` stands for what rode on `from` as well.
 void inherit(Event* made, Event* from);
+// The body as a value, None when there is none; null with an exception. Borrowed.
+PyObject* body_of(Event* event);
+void set_body(Event* event, PyObject* value);  // takes over `value`
 PyObject* event_id(Event* event);  // borrowed; made when asked for first
 
 // Dicts, lists and tuples anew, everything else that cannot change shared; other objects by copy.deepcopy.

@@ -1,5 +1,6 @@
 #include "flow.h"
 
+#include <algorithm>
 #include <array>
 #include <new>
 #include <string>
@@ -11,6 +12,13 @@ PyTypeObject* flow_type = nullptr;
 
 Flow::~Flow() {
   if (lock != nullptr) { PyThread_free_lock(lock); }
+}
+
+bool Flow::reads_part() const {
+  return !plan.starts.empty() && std::ranges::all_of(plan.starts, [this](int start) {
+    const Handler& handler = handlers[static_cast<std::size_t>(start)];
+    return !handler.whole && !handler.input.empty() && !handler.selector;
+  });
 }
 
 FlowLock::FlowLock(Flow& flow) : flow_(flow) {

@@ -43,6 +43,8 @@ struct Flow {
   PyThread_type_lock lock = nullptr;
   unsigned long owner = 0;  // the thread that holds the lock
   int depth = 0;
+  // No step at the start sees the whole body.
+  bool reads_part() const;
   ~Flow();
 };
 
@@ -88,8 +90,8 @@ class PythonHost final : public StepHost {
   std::vector<int> chosen_;
 };
 
-// The value at a path of the body: None when a member is missing. New reference.
-PyObject* value_at(const std::vector<Ref>& path, PyObject* body);
+// The value at a path of the body, its names from `from` on: None when a member is missing. New reference.
+PyObject* value_at(const std::vector<Ref>& path, std::size_t from, PyObject* body);
 // The body with the value put at the path; takes over `value`.
 PyObject* put_at(const std::vector<Ref>& path, PyObject* body, PyObject* value);
 // The pending exception, taken.

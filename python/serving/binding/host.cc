@@ -31,9 +31,10 @@ bool true_member(PyObject* value) {
 
 }  // namespace
 
-PyObject* value_at(const std::vector<Ref>& path, PyObject* body) {
+PyObject* value_at(const std::vector<Ref>& path, std::size_t from, PyObject* body) {
   Ref at = Ref::of(body);
-  for (const Ref& key : path) {
+  for (std::size_t i = from; i < path.size(); ++i) {
+    const Ref& key = path[i];
     if (PyDict_Check(at.get())) {
       PyObject* found = PyDict_GetItemWithError(at.get(), key.get());
       if (found == nullptr) {
@@ -131,10 +132,11 @@ Verdict PythonHost::call(int step, Event* event) {
   if (handler.whole) {
     result = call_one(handler.call.get(), reinterpret_cast<PyObject*>(event), handler.kwargs.get());
   } else if (handler.input.empty()) {
-    const Ref body = Ref::of(event->body == nullptr ? Py_None : event->body);
-    result = call_one(handler.call.get(), body.get(), handler.kwargs.get());
+    const Ref body = Ref::of(body_of(event));
+    result = body ? call_one(handler.call.get(), body.get(), handler.kwargs.get()) : nullptr;
   } else {
-    const Ref body(value_at(handler.input, event->body == nullptr ? Py_None : event->body));
+    const Ref body(event->text != nullptr ? event->text->at(handler.input)
+                                          : value_at(handler.input, 0, body_of(event)));
     result = body ? call_one(handler.call.get(), body.get(), handler.kwargs.get()) : nullptr;
   }
   if (result == nullptr) { return raised(step); }
@@ -159,12 +161,18 @@ Verdict PythonHost::value(Handler& handler, int step, Event* event, PyObject* re
   switch (handler.mode) {
     case Mode::map: {
       if (handler.result.empty()) {
-        Py_XDECREF(std::exchange(event->body, result));
+        set_body(event, result);
         break;
       }
-      PyObject* body = put_at(handler.result, event->body, result);
+      if (handler.result.size() == 1 && event->text != nullptr && event->text->full()) {
+        event->text->put(handler.result[0].get(), Ref(result).get());
+        break;
+      }
+      const Ref held(result);
+      PyObject* old = body_of(event);
+      PyObject* body = old == nullptr ? nullptr : put_at(handler.result, old, Ref(held).release());
       if (body == nullptr) { return raised(step); }
-      Py_XDECREF(std::exchange(event->body, body));
+      set_body(event, body);
       break;
     }
     case Mode::event:
@@ -179,9 +187,10 @@ Verdict PythonHost::value(Handler& handler, int step, Event* event, PyObject* re
     }
     case Mode::extend: {
       const Ref members(result);
-      const Ref done(event->body == nullptr || event->body == Py_None
+      PyObject* body = body_of(event);
+      const Ref done(body == nullptr || body == Py_None
                          ? nullptr
-                         : PyObject_CallMethod(event->body, "update", "O", result));
+                         : PyObject_CallMethod(body, "update", "O", result));
       if (!done) {
         if (PyErr_Occurred() == nullptr) {
           PyErr_SetString(PyExc_TypeError, "Extend needs a dict as body, got None");
@@ -198,7 +207,7 @@ Verdict PythonHost::value(Handler& handler, int step, Event* event, PyObject* re
       while (PyObject* item = PyIter_Next(items.get())) {
         Event* made = copy_event(event);
         if (made == nullptr) { break; }
-        Py_XDECREF(std::exchange(made->body, item));
+        set_body(made, item);
         made_.push_back({made});
       }
       if (PyErr_Occurred() != nullptr) {
@@ -254,12 +263,13 @@ bool PythonHost::take_event(int step, Event* event, PyObject* result) {
     PyErr_Clear();
     if (!dict) { return take_attributes(event, result); }
   }
-  assign(event->body, result);  // a plain value, or a Response, in place of the event
+  set_body(event, Ref(given).release());  // a plain value, or a Response, in place of the event
   return true;
 }
 
 Verdict PythonHost::choose(Handler& handler, int step, Event* event) {
-  const Ref names(call_one(handler.selector.get(), event->body));
+  PyObject* body = body_of(event);
+  const Ref names(body == nullptr ? nullptr : call_one(handler.selector.get(), body));
   if (!names) { return raised(step); }
   if (names.get() == Py_None) { return Verdict::next; }
   const Ref sequence(PySequence_List(names.get()));
@@ -294,11 +304,13 @@ void PythonHost::take(std::vector<Token>& tokens) {
 Token PythonHost::branch(Token token) {
   Event* event = event_of(token);
   Event* other = copy_event(event);
-  PyObject* body = other == nullptr ? nullptr : clone_body(event->body);
-  if (body == nullptr && event->body != nullptr) {  // what cannot be copied is shared
-    PyErr_Clear();
-  } else if (other != nullptr) {
-    Py_XDECREF(std::exchange(other->body, body));
+  if (other != nullptr && other->text == nullptr && event->body != nullptr) {
+    PyObject* body = clone_body(event->body);
+    if (body == nullptr) {  // what cannot be copied is shared
+      PyErr_Clear();
+    } else {
+      set_body(other, body);
+    }
   }
   if (other == nullptr) {
     PyErr_Clear();
@@ -361,7 +373,11 @@ void PythonHost::respond(Token token) {
   Event* event = event_of(token);
   if (event->request != nullptr && !event->request->answered) {
     event->request->answered = true;
-    event->request->answer = Ref::of(event->body == nullptr ? Py_None : event->body);
+    if (event->text != nullptr) {
+      event->request->answer_text = std::make_unique<BodyText>(*event->text);
+    } else {
+      event->request->answer = Ref::of(body_of(event));
+    }
   }
 }
 

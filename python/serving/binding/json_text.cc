@@ -247,6 +247,15 @@ PyObject* decode_json(PyObject* text) {
   return value != nullptr || PyErr_Occurred() != nullptr ? value : slow_decode(text);
 }
 
+PyObject* decode_text(std::string_view text) {
+  yyjson_doc* doc = yyjson_read(text.data(), text.size(), YYJSON_READ_BIGNUM_AS_RAW);
+  PyObject* value = doc == nullptr ? nullptr : to_python(yyjson_doc_get_root(doc), 0);
+  yyjson_doc_free(doc);
+  if (value != nullptr || PyErr_Occurred() != nullptr) { return value; }
+  const Ref whole(PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
+  return whole ? slow_decode(whole.get()) : nullptr;
+}
+
 PyObject* encode_json(PyObject* value) {
   Writer writer;
   if (writer.write(value)) {

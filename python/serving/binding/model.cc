@@ -93,7 +93,8 @@ PyObject* call(PyObject* object, PyObject* args, PyObject*) {
     return nullptr;
   }
   auto* event = reinterpret_cast<Event*>(given);
-  PyObject* body = is_event(given) ? event->body : nullptr;
+  PyObject* body = is_event(given) ? body_of(event) : nullptr;
+  if (body == nullptr && PyErr_Occurred() != nullptr) { return nullptr; }
   PyObject* op = body != nullptr && PyDict_CheckExact(body) && is_usual(self)
                      ? operation(event, body)
                      : nullptr;
@@ -123,7 +124,7 @@ PyObject* call(PyObject* object, PyObject* args, PyObject*) {
   }
   if (self->postprocess != Py_None) { answer = Ref(call_one(self->postprocess, answer.get())); }
   if (!answer) { return nullptr; }
-  Py_XDECREF(std::exchange(event->body, answer.release()));
+  set_body(event, answer.release());
   Py_INCREF(given);
   return given;
 }

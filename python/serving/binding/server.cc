@@ -56,10 +56,13 @@ PyObject* header(PyObject* headers, PyObject* name, const char* canonical) {
 }
 
 // What a queue of another function wrote: the event itself, in a body (MLRun's form).
-bool unwrap(Event* event) {
+PyObject* wrapper_key() {
   static PyObject* const marker = PyUnicode_InternFromString("full_event_wrapper");
+  return marker;
+}
+bool unwrap(Event* event) {
   if (!PyDict_Check(event->body)) { return true; }
-  PyObject* wrapped = PyDict_GetItemWithError(event->body, marker);
+  PyObject* wrapped = PyDict_GetItemWithError(event->body, wrapper_key());
   if (wrapped == nullptr || wrapped != Py_True) { return PyErr_Occurred() == nullptr; }
   const Ref held = Ref::of(event->body);
   const auto take = [&](const char* name, PyObject*& member) {
@@ -93,6 +96,13 @@ PyObject* prepare(ServerObject* self, Event* event) {
   const bool declared =
       is_text(event->content_type, "application/json") || is_text(event->content_type, "json");
   if (!declared && has_text(event->content_type)) { return nullptr; }
+  if (flow_of(self->flow)->reads_part()) {
+    auto text = BodyText::of(body);
+    if (text && !text->has(wrapper_key())) {
+      event->text = text.release();
+      return nullptr;
+    }
+  }
   PyObject* value = decode_json(body);
   if (value != nullptr) {
     Py_DECREF(std::exchange(event->body, value));
@@ -128,6 +138,13 @@ PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_bo
   if (error) {
     restore(error);
     return failed(self, event, "_handler");
+  }
+  if (const auto text = std::exchange(request->answer_text, nullptr)) {
+    body = Ref(get_body ? text->value() : text->dump());
+    if (body && !get_body) {
+      return PyObject_CallMethod(self->owner, "_encoded", "O", body.get());
+    }
+    if (!body) { return failed(self, event, "_handler"); }  // what JSON cannot say
   }
   if (!body) {
     const Flow& flow = *flow_of(self->flow);
