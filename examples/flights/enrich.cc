@@ -151,6 +151,42 @@ const Row& row_of(const Table& table, const std::string& id) {
   return found == table.end() ? nothing : found->second;
 }
 
+int weekday(int year, int month, int day) {  // 0 is Sunday
+  constexpr std::array<int, 12> kShift = {0, 3, 2, 5, 0, 3, 5, 1, 4, 6, 2, 4};
+  year -= month < 3 ? 1 : 0;
+  return (year + year / 4 - year / 100 + year / 400 + kShift[static_cast<std::size_t>(month - 1)] +
+          day) %
+         7;
+}
+
+// Month and hour in New York, where the schedule is written, of a time as 2013-07-10T22:00:00Z.
+std::pair<int, int> scheduled(std::string_view when) {
+  const auto number = [&](std::size_t at, std::size_t size) {
+    int out = -1;
+    const char* first = when.data() + at;
+    return when.size() >= at + size && std::from_chars(first, first + size, out).ptr == first + size
+               ? out
+               : -1;
+  };
+  const int year = number(0, 4), month = number(5, 2), day = number(8, 2), hour = number(11, 2);
+  const bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+  const auto days_of = [&](int m) {
+    return m == 2 ? (leap ? 29 : 28) : m == 4 || m == 6 || m == 9 || m == 11 ? 30 : 31;
+  };
+  if (year < 1 || month < 1 || month > 12 || day < 1 || day > days_of(month) || hour < 0 ||
+      hour > 23) {
+    throw std::invalid_argument("time_hour " + std::string(when) +
+                                " is no time; write it as 2013-07-10T22:00:00Z");
+  }
+  // Summer time since 2007: from the second Sunday of March, 7:00 UTC, to the first of November, 6:00.
+  const auto sunday = [&](int m) { return 1 + (7 - weekday(year, m, 1)) % 7; };
+  const int at = (month * 100 + day) * 100 + hour;
+  const bool summer = at >= (300 + sunday(3) + 7) * 100 + 7 && at < (1100 + sunday(11)) * 100 + 6;
+  const int there = hour - (summer ? 4 : 5);
+  if (there >= 0) { return {month, there}; }
+  return {day > 1 ? month : month > 1 ? month - 1 : 12, there + 24};
+}
+
 std::string parse(std::string_view body) {
   const Flight flight(body);
   std::vector<std::string> unknown;
@@ -169,26 +205,17 @@ std::string parse(std::string_view body) {
     for (const std::string_view name : kFeatures) { what.append(", ").append(name); }
     throw std::invalid_argument(what);
   }
-  // 2013-07-10T22:00:00Z
-  const std::string_view when = flight.name_of("time_hour");
-  const auto add = [&](std::string_view name, std::size_t at) {
-    int number = 0;
-    if (when.empty() || flight.has(name)) { return; }
-    const char* digits = when.data() + at;
-    if (when.size() < at + 2 || std::from_chars(digits, digits + 2, number).ptr != digits + 2) {
-      throw std::invalid_argument("time_hour " + std::string(when) +
-                                  " is no time; write it as 2013-07-10T22:00:00Z");
-    }
-    out.add(name, std::to_string(number));
-  };
-  add("month", 5);
-  add("hour", 11);
+  if (const std::string_view when = flight.name_of("time_hour"); !when.empty()) {
+    const auto [month, hour] = scheduled(when);
+    if (!flight.has("month")) { out.add("month", std::to_string(month)); }
+    if (!flight.has("hour")) { out.add("hour", std::to_string(hour)); }
+  }
   return out.done();
 }
 
 std::string enrich(std::string_view body) {
-  static const Table weather = read("weather.csv", {"origin", "time_hour"},
-                                    {kWeather.begin(), kWeather.end()});
+  static const Table weather =
+      read("weather.csv", {"origin", "time_hour"}, {kWeather.begin(), kWeather.end()});
   static const Table planes = read("planes.csv", {"tailnum"}, {"seats", "year"});
   const Flight flight(body);
   const auto id = [&](std::string_view name) { return std::string(flight.name_of(name)) + " "; };

@@ -13,12 +13,15 @@ import csv
 import json
 import os
 import pickle
+from datetime import datetime, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from metier_serving import Flow, V2ModelServer
 
 FEATURES = ["month", "hour", "distance", "seats", "temp", "wind_speed", "precip", "visib", "plane_age"]
 WEATHER = ["temp", "wind_speed", "precip", "visib"]
+NEW_YORK = ZoneInfo("America/New_York")
 LATE = 15  # minutes; what the FAA counts as late
 
 
@@ -32,11 +35,12 @@ def parse(flight):
     when = flight.get("time_hour", "")
     if when:
         try:
-            month, hour = int(when[5:7]), int(when[11:13])
+            utc = datetime(int(when[:4]), int(when[5:7]), int(when[8:10]), int(when[11:13]), tzinfo=timezone.utc)
         except ValueError:
             raise ValueError(f"time_hour {when} is no time; write it as 2013-07-10T22:00:00Z") from None
-        flight.setdefault("month", month)
-        flight.setdefault("hour", hour)
+        there = utc.astimezone(NEW_YORK)  # the models know the hour of the schedule
+        flight.setdefault("month", there.month)
+        flight.setdefault("hour", there.hour)
     return flight
 
 

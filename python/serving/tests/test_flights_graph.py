@@ -28,13 +28,23 @@ FLIGHTS: list[Any] = [
     {"origin": "EWR", "time_hour": WHEN, "tailnum": "N1", "distance": 1.5e2},
     {"origin": "JFK", "time_hour": WHEN, "tailnum": "N14228", "temp": -1.25, "seats": 3, "plane_age": 0, "month": 1},
     {"origin": "LGA", "time_hour": "2013-01-01T06:00:00Z"},
-    {"distance": 1, "tailnum": "é \" \\ {[,:]}"},
+    {"distance": 1, "tailnum": 'é " \\ {[,:]}'},
     {"hour": 5, "time_hour": "", "origin": "JFK"},
     {"origin": "JFK", "time_hour": WHEN, "seat": 1, "zz": [1, {"a": "}"}], "from": "x"},  # unknown members
     {"time_hour": "yesterday"},
     {"time_hour": "20"},
+    {"time_hour": "2013-02-29T10:00:00Z"},
     {},
     [1],
+    # the hours around both changes of the clocks, and a month's and a year's first hours
+    *({"time_hour": f"2013-03-10T{hour:02}:00:00Z"} for hour in range(4, 10)),
+    *({"time_hour": f"2013-11-03T{hour:02}:00:00Z"} for hour in range(3, 9)),
+    *(
+        {"time_hour": f"{day}T{hour:02}:00:00Z"}
+        for day in ("2013-01-01", "2012-03-01", "2013-08-01")
+        for hour in (0, 5)
+    ),
+    *({"time_hour": f"{year}-{month:02}-15T12:00:00Z"} for year in (2008, 2013, 2024) for month in range(1, 13)),
 ]
 
 
@@ -54,7 +64,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     shutil.copy(EXAMPLE / "graph.py", tmp_path)
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{ROOT / 'include'}"]
     library = str(tmp_path / "enrich.so")
-    subprocess.run(["g++", "-Wall", "-Wextra", "-Werror", *flags, str(EXAMPLE / "enrich.cc"), "-o", library], check=True)
+    subprocess.run(
+        ["g++", "-Wall", "-Wextra", "-Werror", *flags, str(EXAMPLE / "enrich.cc"), "-o", library], check=True
+    )
     (tmp_path / "weather.csv").write_text(WEATHER)
     (tmp_path / "planes.csv").write_text(PLANES)
     for name, factor in (("delay", 0.1), ("quick", 0.2)):
@@ -85,7 +97,7 @@ def test_native_steps_and_their_python_forms_say_the_same(serve: Any, example: M
     for flight, native, python in zip(FLIGHTS, *answers):
         assert native == python, flight
     known = {"temp": 80.06, "wind_speed": 14.96014, "precip": 0.0, "visib": 10.0, "seats": 149.0, "plane_age": 14.0}
-    assert answers[0][0] == {**FLIGHTS[0], **known, "month": 7, "hour": 22}
+    assert answers[0][0] == {**FLIGHTS[0], **known, "month": 7, "hour": 18}
     assert answers[0][1]["visib"] == 10.0 and "temp" not in answers[0][1] and "plane_age" not in answers[0][1]
     assert answers[0][6][0] == 400 and "unknown: from, seat, zz; known: origin, time_hour, tailnum" in answers[0][6][1]
     assert "time_hour yesterday is no time; write it as" in answers[0][7][1]
