@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import time
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
@@ -227,7 +228,7 @@ class ParallelRun(BaseModelRouter):
         self.executor_type = executor
         self.on_partial = on_partial
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        self._cost = 0.0
+        self._row = self._threads = 0.0  # seconds of a route: in a row, or its part of a call in threads
         self._calls = 0
 
     def merger(self, body: Any, results: Mapping[str, Any]) -> Any:
@@ -272,32 +273,36 @@ class ParallelRun(BaseModelRouter):
     def _outcomes(self, event: Any) -> dict[str, tuple[Any, BaseException | None]]:
         names = list(self.routes)
         copies = [_copy(event) for _ in names]
-        if self.executor_type == "array" or len(names) < 2 or self._is_light():
-            import time
-
-            start = time.perf_counter()
+        start = time.perf_counter()
+        if self.executor_type == "array" or len(names) < 2 or self._in_a_row():
             done = {name: _call(self.routes[name], copied) for name, copied in zip(names, copies)}
-            self._learn((time.perf_counter() - start) / len(names))
+            self._row = _learnt(self._row, (time.perf_counter() - start) / len(names))
             return done
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(len(names), f"router-{self.name}")
-        futures = [self._pool.submit(_timed, self, self.routes[n], c) for n, c in zip(names, copies)]
-        return {name: future.result() for name, future in zip(names, futures)}
+        futures = [self._pool.submit(_call, self.routes[n], c) for n, c in zip(names, copies)]
+        done = {name: future.result() for name, future in zip(names, futures)}
+        self._threads = _learnt(self._threads, (time.perf_counter() - start) / len(names))
+        return done
 
-    def _is_light(self) -> bool:
-        """Routes that take less than a thread's hand-over are run in a row: measured, near the least of the last calls."""
+    def _in_a_row(self) -> bool:
+        """Routes of less than a thread's hand-over, and those that gain nothing by threads (they hold the interpreter's lock)."""
         self._calls += 1
-        return self._cost < 100e-6 or self._calls % 64 == 0  # now and then in a row, to see whether it has changed
-
-    def _learn(self, seconds: float) -> None:
-        # A late call among quick ones (the machine was busy) must not count as what a call takes: down at once, up slowly.
-        grown = self._cost + (min(seconds, 8 * self._cost + 1e-3) - self._cost) / 8
-        self._cost = min(seconds, grown)
+        if self._row < 100e-6:
+            return True
+        return (self._row <= 1.1 * self._threads) != (
+            self._calls % 64 == 0
+        )  # now and then the other way, to see whether it has changed
 
     def close(self) -> None:
         """Ends the pool."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
+
+
+def _learnt(known: float, seconds: float) -> float:
+    # A late call among quick ones (the machine was busy) must not count as what a call takes: down at once, up slowly.
+    return min(seconds, known + (min(seconds, 8 * known + 1e-3) - known) / 8)
 
 
 def _copy(event: Any) -> Any:
@@ -321,15 +326,6 @@ def _call(route: Any, event: Any) -> tuple[Any, BaseException | None]:
 
 async def _finish(awaitable: Any) -> Any:
     return await awaitable
-
-
-def _timed(router: ParallelRun, route: Any, event: Any) -> tuple[Any, BaseException | None]:
-    import time
-
-    start = time.perf_counter()
-    outcome = _call(route, event)
-    router._learn(time.perf_counter() - start)
-    return outcome
 
 
 class VotingEnsemble(ParallelRun):
@@ -446,8 +442,6 @@ class VotingEnsemble(ParallelRun):
         subpath = subpath or "infer"
         if subpath not in ("infer", "predict", "explain"):
             raise ValueError(f"illegal model operation {subpath}, method={event.method}")
-        import time
-
         request = self.validate(event.body, event.method)
         when, started = _engine.timestamp(), time.perf_counter()
         event_id = request.get("id", event.id)

@@ -110,7 +110,7 @@ def test_7_a_failing_route_fails_the_request_by_name(serve: Any, executor: str) 
 def test_8_a_health_call_keeps_the_pool(serve: Any) -> None:
     server = serve(parallel(on_partial="skip"), globals())
     router = server._objects["r"]
-    router._cost = 1.0  # as slow routes: by threads
+    router._row = 1.0  # as slow routes: by threads
     server.test(body={"x": 1})
     pool = router._pool
     assert pool is not None
@@ -322,3 +322,19 @@ def test_the_first_callers_may_come_together(serve: Any, monkeypatch: pytest.Mon
     for caller in callers:
         caller.join()
     assert sorted(answers) == list(range(8))
+
+
+def test_routes_run_in_threads_where_that_is_faster() -> None:
+    from metier_serving.routers import ParallelRun
+
+    router = ParallelRun(name="r", routes={"a": None, "b": None})
+    router._row, router._threads = 90e-6, 0.0
+    assert router._in_a_row()  # less than a hand-over
+    router._row = 0.02
+    assert not router._in_a_row()  # nothing is known of threads yet
+    router._threads = 0.021
+    chosen = [router._in_a_row() for _ in range(64)]
+    assert chosen.count(False) == 1  # they hold the interpreter's lock; now and then it is tried
+    router._threads = 0.01
+    chosen = [router._in_a_row() for _ in range(64)]
+    assert chosen.count(True) == 1
