@@ -129,6 +129,30 @@ def test_a_graph_of_the_code_without_a_native_start_runs_whole(serve: Serve) -> 
     assert serve(None, code).call("/", '{"x": 1}').json() == [{"x": 1, "y": 2, "p": 1}]
 
 
+def test_what_is_wrong_with_a_graph_is_said_without_the_engines_frames(make: Make, serve: Serve) -> None:
+    code = BUILT.replace('name="p", handler="python"', '"Missing", "p"')
+    with pytest.raises(AssertionError, match="the processor ended"):
+        serve(None, code)
+    log = make.running[-1].log()
+    assert "init_context raised GraphError: step 'p': class 'Missing' was not found: define it in the function's" in log
+    assert "Traceback" not in log, log
+    model = """
+from metier_serving import RouterStep, V2ModelServer
+class Model(V2ModelServer):
+    def load(self):
+        raise OSError("the file is damaged")
+    def predict(self, request):
+        return []
+graph = RouterStep("r")
+graph.add_route("m1", class_name="Model", model_path="")
+"""
+    with pytest.raises(AssertionError, match="the processor ended"):
+        serve(None, model)
+    log = make.running[-1].log()
+    assert "init_context raised RuntimeError: failed to load model m1: OSError: the file is damaged" in log
+    assert ", in load" in log and "metier_serving/" not in log, log
+
+
 def test_code_with_a_handler_of_its_own_runs_unchanged(serve: Serve) -> None:
     code = "def init_context(context):\n    context.mine = 'mine'\n\ndef handler(context, event):\n    return context.mine\n"
     assert serve(None, code, workers=2).call("/", "x").text == "mine"

@@ -248,7 +248,7 @@ def test_exceptions_are_answers(make: Any) -> None:
         (
             "def init_context(c):\n    raise RuntimeError('no model')\ndef handler(c, e): pass\n",
             "main:handler",
-            ["init_context raised RuntimeError: no model"],
+            ["init_context raised RuntimeError: no model", 'main.py", line 2, in init_context'],
         ),
         ("import os\nos._exit(9)\n", "main:handler", ["ended while it imported the handler (exit code 9)"]),
     ],

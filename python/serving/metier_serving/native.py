@@ -21,7 +21,8 @@ def native_step(name: str, step: str) -> Callable[[Any], Any]:
     field = f"graph.steps.{step}.handler"
     found = next((p for p in (Path(path), *(Path(folder) / path for folder in sys.path)) if p.is_file()), None)
     if found is None:
-        raise GraphError(f"step '{step}': there is no library '{path}'", field)
+        fix = "`metier build` makes it of a .cc file; it lies beside the function's code, or has an absolute path"
+        raise GraphError(f"step '{step}': there is no library '{path}'", field, fix)
     try:
         call: Callable[[Any], Any] = _engine.library_step(str(found.resolve()), function, step, StepFailed)
     except LookupError:

@@ -27,6 +27,7 @@ class Worker:
     """What the ring's loop calls."""
 
     coroutine_type = types.CoroutineType
+    answer_type = encoding.Answer
 
     def __init__(self, spec: dict[str, Any], fds: list[int], handler: Any, module: Any) -> None:
         self.spec = spec
@@ -197,10 +198,8 @@ class Worker:
         try:
             self.init_context()
         except BaseException as error:  # noqa: BLE001 - the processor says it to the user
-            import traceback
-
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self.ring.message(INIT_FAILED, 0, 0, f"init_context raised {type(error).__name__}: {error}\n{text}".encode("utf-8", "replace"))
+            said = "\n".join(part for part in (encoding.own_lines(error), f"init_context raised {type(error).__name__}: {error}") if part)
+            self.ring.message(INIT_FAILED, 0, 0, said.encode("utf-8", "replace"))
             return 3
         import gc
 
