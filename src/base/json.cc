@@ -240,6 +240,15 @@ std::uint32_t next_code_point(std::string_view text, std::size_t& i) {
 void append_python_string(std::string& out, std::string_view text) {
   out += '"';
   for (std::size_t i = 0; i < text.size();) {
+    const auto plain = [&](std::size_t at) {
+      const char c = text[at];
+      return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+    };
+    std::size_t end = i;
+    while (end < text.size() && plain(end)) { ++end; }
+    out.append(text.substr(i, end - i));
+    i = end;
+    if (i == text.size()) { break; }
     const auto point = next_code_point(text, i);
     switch (point) {
       case '"': out += "\\\""; continue;
@@ -289,21 +298,24 @@ void append_python(std::string& out, const Json& value, bool sorted) {
       return;
     }
     case boost::json::kind::object: {
-      // UTF-8 byte order is code point order, which is how Python sorts text.
-      std::vector<const boost::json::key_value_pair*> pairs;
-      for (const auto& pair : value.get_object()) { pairs.push_back(&pair); }
-      if (sorted) {
-        std::ranges::sort(pairs, {},
-                          [](const auto* pair) { return std::string_view(pair->key()); });
-      }
       out += '{';
       bool first = true;
-      for (const auto* pair : pairs) {
+      const auto member = [&](const boost::json::key_value_pair& pair) {
         if (!first) { out += ", "; }
         first = false;
-        append_python_string(out, pair->key());
+        append_python_string(out, pair.key());
         out += ": ";
-        append_python(out, pair->value(), sorted);
+        append_python(out, pair.value(), sorted);
+      };
+      if (sorted) {
+        // UTF-8 byte order is code point order, which is how Python sorts text.
+        std::vector<const boost::json::key_value_pair*> pairs;
+        for (const auto& pair : value.get_object()) { pairs.push_back(&pair); }
+        std::ranges::sort(pairs, {},
+                          [](const auto* pair) { return std::string_view(pair->key()); });
+        for (const auto* pair : pairs) { member(*pair); }
+      } else {
+        for (const auto& pair : value.get_object()) { member(pair); }
       }
       out += '}';
       return;
@@ -402,6 +414,7 @@ std::string dump_python_json(const Json& value) {
 
 std::string dump_python_ordered(const Json& value) {
   std::string out;
+  if (value.is_structured()) { out.reserve(kReserved); }
   append_python(out, value, false);
   return out;
 }

@@ -45,11 +45,17 @@ std::string rows(std::string_view end = "") {
 }
 
 TEST(JsonMembers, SayWhatAReaderOfValuesSays) {
-  for (const std::string& text :
-       {std::string("{}"), std::string(" { } \n"), std::string(R"({"a":1,"b":[],"c":{}})"),
-        std::string(R"({"a": [true, false, null, "", "\"", [[]], {"b": {"c": 1}}], "é": -0.5e+7})"),
-        rows(), rows(R"(, "x": 2, "":0)"), rows(R"(, "long": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29])"),
-        rows(R"(, "spaced": [1,   2,3,)" "\n" R"( 4, 123456789012345678901234567890123456789012345678901234567890123456789, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])")}) {
+  for (
+      const std::string& text :
+      {std::string("{}"), std::string(" { } \n"), std::string(R"({"a":1,"b":[],"c":{}})"),
+       std::string(R"({"a": [true, false, null, "", "\"", [[]], {"b": {"c": 1}}], "é": -0.5e+7})"),
+       rows(), rows(R"(, "x": 2, "":0)"),
+       rows(
+           R"(, "long": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29])"),
+       rows(
+           R"(, "spaced": [1,   2,3,)"
+           "\n"
+           R"( 4, 123456789012345678901234567890123456789012345678901234567890123456789, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])")}) {
     const auto whole = parse_python_json(text);
     ASSERT_TRUE(whole) << text;
     EXPECT_EQ(by_members(text), *whole) << text;
@@ -62,18 +68,20 @@ TEST(JsonMembers, LeaveWhatTheyDoNotKnow) {
   for (int i = 0; i < 61; ++i) { deep += "]"; }
   for (int i = 0; i < 64; ++i) { many += ", \"k" + std::to_string(i) + "\": 0"; }
   for (const std::string& text :
-       {std::string(""), std::string("[1]"), std::string("1"), std::string("{"), std::string(R"({"a")"),
-        std::string(R"({"a":1} 2)"), std::string(R"({"a":1,})"), std::string(R"({a:1})"),
-        std::string(R"({"a":NaN})"), std::string(R"({"a":"\ud800"})"), std::string(R"({"\u0061":1})"),
-        std::string("{\"a\":\"\n\"}"), std::string("{\"a\":\"\xc3\"}"), std::string("{\"a\":\"\xed\xa0\x80\"}"), deep + "}", many + "}",
-        std::string("{\"a\":1\0}", 8)}) {
+       {std::string(""), std::string("[1]"), std::string("1"), std::string("{"),
+        std::string(R"({"a")"), std::string(R"({"a":1} 2)"), std::string(R"({"a":1,})"),
+        std::string(R"({a:1})"), std::string(R"({"a":NaN})"), std::string(R"({"a":"\ud800"})"),
+        std::string(R"({"\u0061":1})"), std::string("{\"a\":\"\n\"}"),
+        std::string("{\"a\":\"\xc3\"}"), std::string("{\"a\":\"\xed\xa0\x80\"}"), deep + "}",
+        many + "}", std::string("{\"a\":1\0}", 8)}) {
     EXPECT_FALSE(json_members(text)) << text;
   }
 }
 
 // Every way to damage a few bytes of a text: what the members take, a reader of values takes, and sees the same.
 TEST(JsonMembers, TakeNothingThatIsNoJson) {
-  const std::string sound = rows(R"(, "s": "a long text without anything in it", "z": [1, 2, -3.5, 4e5, 0.25])");
+  const std::string sound =
+      rows(R"(, "s": "a long text without anything in it", "z": [1, 2, -3.5, 4e5, 0.25])");
   std::mt19937 random(7);
   constexpr std::string_view kBytes = "0123456789.-+eE, ,:[]{}\"\\\n\ttruefalsn\x01\xc3\xa4";
   int taken = 0;
@@ -107,7 +115,8 @@ std::unique_ptr<NativeGraph> made(std::string_view text) {
 TEST(JsonMembers, ALargeBodyPassesAsItCame) {
   const auto graph = made(
       R"x({"engine":"sync","steps":{"s":{"handler":"(event + 1)","input_path":"x.y","result_path":"z"}}})x");
-  const std::string body = rows(R"(, "big": 123456789012345678901234567890, "exact": 1.10, "n": 1E5)");
+  const std::string body =
+      rows(R"(, "big": 123456789012345678901234567890, "exact": 1.10, "n": 1E5)");
   const std::string answer = graph->test({.body = body}).body;
   // members that no step touched are the bytes that came; the result is behind them
   EXPECT_EQ(answer, body.substr(0, body.size() - 1) + ", \"z\": 2}");
@@ -130,9 +139,10 @@ TEST(JsonMembers, StepsSeeTheSameOfASmallAndALargeBody) {
   const auto missing = made(
       R"x({"engine":"sync","steps":{"a":{"handler":"([event])","input_path":"x.gone.far"}}})x");
   EXPECT_EQ(missing->test({.body = rows()}).body, "[null]");
-  const auto into = made(
-      R"x({"engine":"sync","steps":{"a":{"handler":"([event])","input_path":"x.y.far"}}})x");
-  EXPECT_THAT(into->test({.body = rows()}).body, HasSubstr("TypeError: 'int' object is not subscriptable"));
+  const auto into =
+      made(R"x({"engine":"sync","steps":{"a":{"handler":"([event])","input_path":"x.y.far"}}})x");
+  EXPECT_THAT(into->test({.body = rows()}).body,
+              HasSubstr("TypeError: 'int' object is not subscriptable"));
 }
 
 TEST(JsonMembers, ALargeBodyThatIsNoJsonIsRefused) {

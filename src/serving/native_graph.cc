@@ -240,7 +240,7 @@ class NativeGraph::Host final : public StepHost {
   }
   static GraphAnswer encoded(const NativeEvent& event) {
     GraphAnswer out;
-    if (event.body.text() != nullptr) {
+    if (event.body.is_late()) {
       out.content_type = "application/json";
       out.body = event.body.dump(true);
       return out;

@@ -39,7 +39,7 @@ const Json* BodyText::put(std::string_view key) const {
 }
 
 void BodyText::put(std::string_view key, Json value) {
-  value_ = nullptr;
+  forget();
   const auto found = std::ranges::find(members_, key, &Member::key);
   if (found != members_.end()) {
     found->put = std::move(value);
@@ -48,15 +48,17 @@ void BodyText::put(std::string_view key, Json value) {
   }
 }
 
-std::shared_ptr<Json> BodyText::value() const {
-  if (value_ == nullptr) {
-    JsonObject out;
-    for (const Member& member : members_) {
-      out[member.key] = member.put ? *member.put : parse_python_json(member.text).value_or(Json());
-    }
-    value_ = std::make_shared<Json>(std::move(out));
-  }
+std::shared_ptr<Json> LateBody::value() const {
+  if (value_ == nullptr) { value_ = std::make_shared<Json>(make()); }
   return value_;
+}
+
+Json BodyText::make() const {
+  JsonObject out;
+  for (const Member& member : members_) {
+    out[member.key] = member.put ? *member.put : parse_python_json(member.text).value_or(Json());
+  }
+  return out;
 }
 
 std::string BodyText::dump(bool python) const {
@@ -75,11 +77,49 @@ std::string BodyText::dump(bool python) const {
   return out += '}';
 }
 
+class Payload::List final : public LateBody {
+ public:
+  explicit List(std::vector<Payload> items) : items_(std::move(items)) {}
+  // What branches share is written once.
+  std::string dump(bool python) const override {
+    std::string out = "[";
+    std::vector<std::pair<std::size_t, std::size_t>> spans;
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      if (i > 0) { out += python ? ", " : ","; }
+      std::size_t same = 0;
+      while (same < i && !items_[same].is_same(items_[i])) { ++same; }
+      const std::size_t begin = out.size();
+      if (same < i) {
+        out.append(out, spans[same].first, spans[same].second);
+      } else {
+        out += items_[i].dump(python);
+      }
+      spans.emplace_back(begin, out.size() - begin);
+    }
+    return out += ']';
+  }
+
+ private:
+  Json make() const override {
+    JsonArray out;
+    out.reserve(items_.size());
+    for (const Payload& item : items_) { out.push_back(item.get()); }
+    return out;
+  }
+  std::vector<Payload> items_;
+};
+
+Payload Payload::list(std::vector<Payload> items) {
+  Payload out;
+  out.late_ = std::make_shared<List>(std::move(items));
+  return out;
+}
+
 const Json& Payload::get() const {
   static const Json none;
-  if (text_ != nullptr) {
-    value_ = text_->value();
-    text_ = nullptr;
+  if (late_ != nullptr) {
+    value_ = late_->value();
+    late_ = nullptr;
   }
   return value_ == nullptr ? none : *value_;
 }
@@ -95,7 +135,7 @@ Json& Payload::own() {
 }
 
 void Payload::set(Json value) {
-  text_ = nullptr;
+  late_ = nullptr;
   if (value_ != nullptr && value_.use_count() == 1) {
     *value_ = std::move(value);
   } else {
@@ -104,19 +144,23 @@ void Payload::set(Json value) {
 }
 
 BodyText& Payload::own_text() {
-  if (text_.use_count() > 1) { text_ = std::make_shared<BodyText>(*text_); }
-  return *text_;
+  if (late_.use_count() > 1) { late_ = std::make_shared<BodyText>(*text()); }
+  return *static_cast<BodyText*>(late_.get());
 }
 
 std::string Payload::dump(bool python) const {
-  if (text_ != nullptr) { return text_->dump(python); }
+  if (late_ != nullptr) { return late_->dump(python); }
   return python ? dump_python_ordered(get()) : dump_json(get());
 }
 
 std::string random_event_id() {
   static thread_local std::mt19937_64 random{std::random_device{}()};
-  std::string out = fmt::format("{:016x}{:016x}", random(), random());
-  out[12] = '4';
+  std::string out(32, '4');  // the thirteenth stays
+  for (std::size_t at = 0; at < out.size();) {
+    for (std::uint64_t bits = random(), i = 0; i < 16; ++i, bits >>= 4U, ++at) {
+      if (at != 12) { out[at] = "0123456789abcdef"[bits & 15U]; }
+    }
+  }
   return out;
 }
 

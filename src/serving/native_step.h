@@ -15,8 +15,23 @@
 
 namespace metier::serving {
 
-// A JSON object of which nobody has asked for the values yet: members as texts, and values that steps have put in their place.
-class BodyText {
+// A body of which nobody has asked for the value yet.
+class LateBody {
+ public:
+  virtual ~LateBody() = default;
+  std::shared_ptr<Json> value() const;              // all of it, made once
+  virtual std::string dump(bool python) const = 0;  // as dump_python_ordered, or dump_json
+
+ protected:
+  void forget() { value_ = nullptr; }
+
+ private:
+  virtual Json make() const = 0;
+  mutable std::shared_ptr<Json> value_;
+};
+
+// A JSON object: members as texts, and values that steps have put in their place.
+class BodyText final : public LateBody {
  public:
   // Nothing when `json_members` leaves the text to whoever reads values.
   static std::unique_ptr<BodyText> of(std::string_view text);
@@ -26,10 +41,10 @@ class BodyText {
   std::optional<std::string_view> text(std::string_view key) const;
   const Json* put(std::string_view key) const;  // what a step has put there
   void put(std::string_view key, Json value);
-  std::shared_ptr<Json> value() const;  // all of it, made once
-  std::string dump(bool python) const;  // as dump_python_ordered, or dump_json; untouched members as they came
+  std::string dump(bool python) const override;  // untouched members as they came
 
  private:
+  Json make() const override;
   struct Member {
     std::string key;
     std::string_view text;  // of `source_`
@@ -37,7 +52,6 @@ class BodyText {
   };
   std::shared_ptr<const std::string> source_;
   std::vector<Member> members_;
-  mutable std::shared_ptr<Json> value_;
 };
 
 // A body that branches share until one of them writes.
@@ -45,17 +59,24 @@ class Payload {
  public:
   Payload() = default;
   explicit Payload(Json value) : value_(std::make_shared<Json>(std::move(value))) {}
-  explicit Payload(std::unique_ptr<BodyText> text) : text_(std::move(text)) {}
+  explicit Payload(std::unique_ptr<BodyText> text) : late_(std::move(text)) {}
+  static Payload list(std::vector<Payload> items);  // their bodies, not copied before somebody asks
   const Json& get() const;
   Json& own();  // a copy of one's own, when others have it too
   void set(Json value);
-  const BodyText* text() const { return text_.get(); }  // null: it is a value
+  // Null: it is no such object.
+  const BodyText* text() const { return dynamic_cast<const BodyText*>(late_.get()); }
   BodyText& own_text();
+  bool is_late() const { return late_ != nullptr; }
   std::string dump(bool python) const;
 
  private:
+  class List;
+  bool is_same(const Payload& other) const {
+    return value_ == other.value_ && late_ == other.late_;
+  }
   mutable std::shared_ptr<Json> value_;
-  mutable std::shared_ptr<BodyText> text_;
+  mutable std::shared_ptr<LateBody> late_;
 };
 
 struct NativeRequest;

@@ -304,7 +304,7 @@ class Batch final : public NativeStep {
       open.due = now_() + std::chrono::duration_cast<SteadyTime::duration>(
                               std::chrono::duration<double>(*after_));
     }
-    open.bodies.push_back(event->body.get());
+    open.bodies.push_back(event->body);
     if (most_ == 0 || open.bodies.size() < most_) {
       open.key = std::move(*key);
       open.events.push_back(std::move(event));
@@ -339,7 +339,7 @@ class Batch final : public NativeStep {
  private:
   struct Open {
     Json key;
-    JsonArray bodies;
+    std::vector<Payload> bodies;
     std::vector<std::unique_ptr<NativeEvent>>
         events;  // their requests are told when the batch has ended
     std::optional<SteadyTime> due;
@@ -349,7 +349,7 @@ class Batch final : public NativeStep {
     made->id = random_event_id();
     made->key = open.key.is_string() ? std::string(open.key.get_string()) : std::string();
     made->path = "/";
-    made->body = Payload(std::move(open.bodies));
+    made->body = Payload::list(std::move(open.bodies));
     for (const auto& event : open.events) {
       if (event->request != nullptr) { made->kept.push_back(event->request); }
       made->kept.insert(made->kept.end(), event->kept.begin(), event->kept.end());
@@ -461,8 +461,8 @@ class Merge final : public NativeStep {
         return std::ranges::find(before_, event->from) - before_.begin();
       });
     }
-    JsonArray bodies;
-    for (const auto& event : all) { bodies.push_back(event->body.get()); }
+    std::vector<Payload> bodies;
+    for (const auto& event : all) { bodies.push_back(event->body); }
     keeper->raw = false;
     for (auto& event : all) {
       if (event.get() == keeper) {
@@ -472,7 +472,7 @@ class Merge final : public NativeStep {
       if (event->request != nullptr) { keeper->kept.push_back(event->request); }
       keeper->kept.insert(keeper->kept.end(), event->kept.begin(), event->kept.end());
     }
-    last->body = Payload(std::move(bodies));
+    last->body = Payload::list(std::move(bodies));
     return StepDone::next;
   }
   void forget(Kept::iterator found) {

@@ -51,7 +51,11 @@ Result<LibraryFunction> LibraryFunction::load(std::string_view name,
   const auto found = std::ranges::find_if(
       places, [&](const auto& place) { return std::filesystem::is_regular_file(place, ignored); });
   if (found == places.end()) {
-    return fail(ErrorKind::not_found, "there is no library " + quote(path));
+    return fail(Error{
+        .kind = ErrorKind::not_found,
+        .message = "there is no library " + quote(path),
+        .fix = "`metier build` makes it of a .cc file; it lies beside the function's code, or "
+               "has an absolute path"});
   }
   void* library =
       ::dlopen(std::filesystem::absolute(*found, ignored).c_str(), RTLD_NOW | RTLD_LOCAL);

@@ -197,8 +197,7 @@ class SegmentHost final : public Host {
   }
   void hand_over(const NativeEvent& event) {
     auto passed = std::make_unique<Passed>(*this, *given_, *sink_);
-    passed->body =
-        event.raw ? std::string(event.body.get().get_string()) : event.body.dump(false);
+    passed->body = event.raw ? std::string(event.body.get().get_string()) : event.body.dump(false);
     passed->id = event.id;
     passed->event.body = passed->body;
     passed->event.uid = passed->id;
