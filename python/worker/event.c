@@ -76,17 +76,20 @@ static PyObject* headers_of(const struct metier_event_record* record) {
   return headers;
 }
 
+static PyObject* bytes_of_body(EventBase* self) {
+  if (self->body != NULL) {
+    Py_INCREF(self->body);
+    return self->body;
+  }
+  Py_ssize_t size = 0;
+  const char* at = part_of(self->record, METIER_PART_BODY, &size);
+  return PyBytes_FromStringAndSize(at, size);
+}
+
 static PyObject* body_of(EventBase* self) {
   const struct metier_event_record* record = self->record;
-  PyObject* bytes = self->body;
-  if (bytes != NULL) {
-    Py_INCREF(bytes);
-  } else {
-    Py_ssize_t size = 0;
-    const char* at = part_of(record, METIER_PART_BODY, &size);
-    bytes = PyBytes_FromStringAndSize(at, size);
-    if (bytes == NULL) { return NULL; }
-  }
+  PyObject* bytes = bytes_of_body(self);
+  if (bytes == NULL) { return NULL; }
   Py_ssize_t size = 0;
   const char* type = part_of(record, METIER_PART_CONTENT_TYPE, &size);
   if (size == 16 && memcmp(type, "application/json", 16) == 0) {
@@ -184,6 +187,38 @@ static int event_set(PyObject* object, PyObject* value, void* closure) {
   return 0;
 }
 
+/* For a graph's engine, which reads JSON itself: the body's bytes whatever their type; what has been read or set already as it is. */
+static PyObject* raw_body(PyObject* object, void* unused) {
+  (void)unused;
+  EventBase* self = (EventBase*)object;
+  if (self->cache[A_BODY] == NULL && self->record != NULL) { return bytes_of_body(self); }
+  return event_get(object, (void*)(intptr_t)A_BODY);
+}
+
+/* Whether a header says something to a graph (MLRUN-EVENT-ID, MLRUN-EVENT-PATH): else none of them needs to be read. */
+static PyObject* has_graph_headers(PyObject* object, void* unused) {
+  (void)unused;
+  EventBase* self = (EventBase*)object;
+  if (self->cache[A_HEADERS] != NULL || self->record == NULL) { Py_RETURN_TRUE; }
+  static const char prefix[] = "mlrun-event-";
+  Py_ssize_t left = 0;
+  const char* at = part_of(self->record, METIER_PART_HEADERS, &left);
+  while (left >= 8) {
+    uint32_t lengths[2];
+    memcpy(lengths, at, 8);
+    if ((uint64_t)lengths[0] + lengths[1] > (uint64_t)left - 8) { break; }
+    size_t same = 0;
+    while (same < sizeof prefix - 1 && same < lengths[0] &&
+           (at[8 + same] | 0x20) == (prefix[same] | 0x20)) {
+      ++same;
+    }
+    if (same == sizeof prefix - 1) { Py_RETURN_TRUE; }
+    at += 8 + lengths[0] + lengths[1];
+    left -= 8 + (Py_ssize_t)lengths[0] + lengths[1];
+  }
+  Py_RETURN_FALSE;
+}
+
 int detach(EventBase* self) {
   if (self->record == NULL || self->owned != NULL) { return 0; }
   const size_t size = self->record->record.size;
@@ -224,7 +259,7 @@ static void event_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
-static PyGetSetDef event_getset[A_COUNT + 1]; /* filled below */
+static PyGetSetDef event_getset[A_COUNT + 3]; /* filled below */
 static PyType_Slot event_slots[] = {
     {Py_tp_doc, "The C part of Event: attributes are decoded when they are first read."},
     {Py_tp_dealloc, (void*)event_dealloc},
@@ -244,6 +279,10 @@ PyTypeObject* event_type_new(void) {
     event_getset[i].set = event_set;
     event_getset[i].closure = (void*)(intptr_t)i;
   }
+  event_getset[A_COUNT].name = "_raw_body";
+  event_getset[A_COUNT].get = raw_body;
+  event_getset[A_COUNT + 1].name = "_graph_headers";
+  event_getset[A_COUNT + 1].get = has_graph_headers;
   event_base_type = (PyTypeObject*)PyType_FromSpec(&event_spec);
   return event_base_type;
 }

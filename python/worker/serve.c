@@ -12,7 +12,8 @@ static int64_t now_ns(void) {
 
 /* What `serve` needs of the Python side, fetched once. */
 typedef struct {
-  PyObject *handler, *context, *encode, *failed, *coroutine_type, *coroutine, *batch, *begin, *done;
+  PyObject *handler, *context, *encode, *failed, *coroutine_type, *coroutine, *batch, *begin, *done,
+      *answer_type;
 } Host;
 
 static int host_from(PyObject* object, Host* host) {
@@ -27,7 +28,8 @@ static int host_from(PyObject* object, Host* host) {
                       {"coroutine", &host->coroutine},
                       {"batch", &host->batch},
                       {"begin", &host->begin},
-                      {"done", &host->done}};
+                      {"done", &host->done},
+                      {"answer_type", &host->answer_type}};
   memset(host, 0, sizeof *host);
   for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; ++i) {
     *wanted[i].at = PyObject_GetAttrString(object, wanted[i].name);
@@ -46,6 +48,7 @@ static void host_release(Host* host) {
   Py_XDECREF(host->batch);
   Py_XDECREF(host->begin);
   Py_XDECREF(host->done);
+  Py_XDECREF(host->answer_type);
 }
 
 int send_encoded(Ring* self, uint32_t slot, uint32_t generation, PyObject* encoded,
@@ -101,6 +104,9 @@ static int send_result(Ring* self, Host* host, uint32_t slot, uint32_t generatio
       return sent;
     }
     PyErr_Clear(); /* lone surrogates: encode() says what they become */
+  }
+  if ((PyObject*)Py_TYPE(result) == host->answer_type) {
+    return send_encoded(self, slot, generation, result, handler_ns);
   }
   PyObject* ids = Py_BuildValue("(IIL)", slot, generation, (long long)handler_ns);
   PyObject* encoded =

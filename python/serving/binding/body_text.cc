@@ -93,8 +93,8 @@ int BodyText::traverse(visitproc visit, void* arg) const {
 PyObject* BodyText::value() const {
   Ref out(PyDict_New());
   for (const Member& member : members_) {
-    const Ref key(PyUnicode_FromStringAndSize(member.key.data(),
-                                              static_cast<Py_ssize_t>(member.key.size())));
+    const Ref key(
+        PyUnicode_FromStringAndSize(member.key.data(), static_cast<Py_ssize_t>(member.key.size())));
     const Ref value(member.put ? Ref(member.put) : Ref(decode_text(member.text)));
     if (!out || !key || !value || PyDict_SetItem(out.get(), key.get(), value.get()) != 0) {
       return nullptr;
@@ -112,8 +112,8 @@ PyObject* BodyText::dump() const {
   };
   for (const Member& member : members_) {
     if (out.size() > 1) { out += ", "; }
-    const Ref key(PyUnicode_FromStringAndSize(member.key.data(),
-                                              static_cast<Py_ssize_t>(member.key.size())));
+    const Ref key(
+        PyUnicode_FromStringAndSize(member.key.data(), static_cast<Py_ssize_t>(member.key.size())));
     if (!add(key.get())) { return nullptr; }
     out += ": ";
     if (!member.put) {

@@ -22,7 +22,7 @@ class BodyText {
   void put(PyObject* key, PyObject* value);
   PyObject* value() const;  // the dict. New reference.
   int traverse(visitproc visit, void* arg) const;
-  PyObject* dump() const;   // its text, as str; untouched members as they came. New reference.
+  PyObject* dump() const;  // its text, as str; untouched members as they came. New reference.
 
  private:
   struct Member {

@@ -53,7 +53,9 @@ constexpr std::array kMembers = {&Event::body,         &Event::key,      &Event:
 int traverse(PyObject* self, visitproc visit, void* arg) {
   auto* event = reinterpret_cast<Event*>(self);
   for (auto member : kMembers) { Py_VISIT(event->*member); }
-  if (const int stop = event->text == nullptr ? 0 : event->text->traverse(visit, arg)) { return stop; }
+  if (const int stop = event->text == nullptr ? 0 : event->text->traverse(visit, arg)) {
+    return stop;
+  }
   Py_VISIT(Py_TYPE(self));
   return 0;
 }
@@ -139,12 +141,10 @@ constexpr PyMemberDef member(const char* name) {
 std::array members = {
     METIER_MEMBER(path),
     METIER_MEMBER(method),
-    METIER_MEMBER(headers),
     METIER_MEMBER(content_type),
     METIER_MEMBER(error),
     METIER_MEMBER(origin_state),
     METIER_MEMBER(terminated),
-    METIER_MEMBER(trigger),
     METIER_MEMBER(source),
     PyMemberDef{"_from", T_INT, static_cast<Py_ssize_t>(offsetof(Event, from)), READONLY, nullptr},
     PyMemberDef{"__dictoffset__", T_PYSSIZET, static_cast<Py_ssize_t>(offsetof(Event, dict)),
@@ -159,9 +159,10 @@ struct Lazy {
   const char* name;
   PyObject* Event::* member;
 };
-std::array lazy = {Lazy{"key", &Event::key},       Lazy{"timestamp", &Event::timestamp},
-                   Lazy{"offset", &Event::offset}, Lazy{"shard_id", &Event::shard_id},
-                   Lazy{"topic", &Event::topic},   Lazy{"stream_path", &Event::stream_path}};
+std::array lazy = {Lazy{"key", &Event::key},         Lazy{"timestamp", &Event::timestamp},
+                   Lazy{"offset", &Event::offset},   Lazy{"shard_id", &Event::shard_id},
+                   Lazy{"topic", &Event::topic},     Lazy{"stream_path", &Event::stream_path},
+                   Lazy{"headers", &Event::headers}, Lazy{"trigger", &Event::trigger}};
 
 PyObject* get_lazy(PyObject* self, void* closure) {
   auto* event = reinterpret_cast<Event*>(self);
@@ -205,6 +206,8 @@ std::array getters = {PyGetSetDef{"body", get_body, write_body, "what the steps 
                       PyGetSetDef{"shard_id", get_lazy, set_lazy, nullptr, &lazy[3]},
                       PyGetSetDef{"topic", get_lazy, set_lazy, nullptr, &lazy[4]},
                       PyGetSetDef{"stream_path", get_lazy, set_lazy, nullptr, &lazy[5]},
+                      PyGetSetDef{"headers", get_lazy, set_lazy, nullptr, &lazy[6]},
+                      PyGetSetDef{"trigger", get_lazy, set_lazy, nullptr, &lazy[7]},
                       PyGetSetDef{}};
 void one_less(Request* request) {
   if (--request->live > 0 || !request->ended) { return; }
@@ -371,8 +374,8 @@ bool take_attributes(Event* event, PyObject* other) {
       std::pair{PyUnicode_InternFromString("body"), &Event::body},
       std::pair{PyUnicode_InternFromString("path"), &Event::path},
       std::pair{PyUnicode_InternFromString("method"), &Event::method},
-      std::pair{PyUnicode_InternFromString("headers"), &Event::headers},
       std::pair{PyUnicode_InternFromString("content_type"), &Event::content_type},
+      std::pair{PyUnicode_InternFromString("headers"), &Event::headers},
       std::pair{PyUnicode_InternFromString("trigger"), &Event::trigger},
       // what a step may have set on an event of its own making
       std::pair{PyUnicode_InternFromString("error"), &Event::error},
@@ -380,10 +383,14 @@ bool take_attributes(Event* event, PyObject* other) {
       std::pair{PyUnicode_InternFromString("terminated"), &Event::terminated},
       std::pair{PyUnicode_InternFromString("key"), &Event::key},
       std::pair{PyUnicode_InternFromString("id"), &Event::id}};
-  // A trigger's event has only the first six; the rest is read from it when asked for.
-  const std::size_t count = other == event->source ? 6 : names.size();
+  // Of a trigger's event only the first four; the rest is read from it when asked for. Our worker's has the body's bytes.
+  static PyObject* const raw = PyUnicode_InternFromString("_raw_body");
+  const bool source = other == event->source;
+  const std::size_t count = source ? 4 : names.size();
   for (std::size_t i = 0; i < count; ++i) {
-    PyObject* value = PyObject_GetAttr(other, names[i].first);
+    PyObject* value = source && i == 0 ? PyObject_GetAttr(other, raw) : nullptr;
+    if (source && i == 0 && value == nullptr) { PyErr_Clear(); }
+    if (value == nullptr) { value = PyObject_GetAttr(other, names[i].first); }
     if (value == nullptr) {
       if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) { return false; }
       PyErr_Clear();

@@ -22,7 +22,7 @@ struct Request {
   Ref ended;            // called once with the first error, or None
   Ref answer;
   std::unique_ptr<BodyText> answer_text;  // in place of `answer`
-  Ref error;  // the exception of an event that nobody handled
+  Ref error;                              // the exception of an event that nobody handled
   struct Parked {
     int step;
     Event* event;  // owned
@@ -69,7 +69,7 @@ void inherit(Event* made, Event* from);
 // The body as a value, None when there is none; null with an exception. Borrowed.
 PyObject* body_of(Event* event);
 void set_body(Event* event, PyObject* value);  // takes over `value`
-PyObject* event_id(Event* event);  // borrowed; made when asked for first
+PyObject* event_id(Event* event);              // borrowed; made when asked for first
 
 // Dicts, lists and tuples anew, everything else that cannot change shared; other objects by copy.deepcopy.
 PyObject* clone_body(PyObject* body, int depth = 0);

@@ -18,14 +18,14 @@ struct ServerObject {
   PyObject_HEAD PyObject *flow,
       *owner;  // owner: metier_serving.server.GraphServer, for everything that is not the usual way
   PyObject *response, *default_type, *empty, *slash, *get, *post, *id_header, *path_header,
-      *no_trigger;
+      *no_trigger, *answer_type;
 };
 
 constexpr std::array kOwned = {
-    &ServerObject::flow,         &ServerObject::owner,     &ServerObject::response,
-    &ServerObject::default_type, &ServerObject::empty,     &ServerObject::slash,
-    &ServerObject::get,          &ServerObject::post,      &ServerObject::id_header,
-    &ServerObject::path_header,  &ServerObject::no_trigger};
+    &ServerObject::flow,         &ServerObject::owner,      &ServerObject::response,
+    &ServerObject::default_type, &ServerObject::empty,      &ServerObject::slash,
+    &ServerObject::get,          &ServerObject::post,       &ServerObject::id_header,
+    &ServerObject::path_header,  &ServerObject::no_trigger, &ServerObject::answer_type};
 
 bool is_text(PyObject* value, std::string_view text) {
   Py_ssize_t size = 0;
@@ -75,9 +75,22 @@ bool unwrap(Event* event) {
   return true;
 }
 
+// The headers of a trigger's event are read only where one of them says something to a graph.
+void take_headers(Event* event) {
+  static PyObject* const says = PyUnicode_InternFromString("_graph_headers");
+  static PyObject* const headers = PyUnicode_InternFromString("headers");
+  if (event->headers != nullptr || event->source == nullptr) { return; }
+  const Ref any(PyObject_GetAttr(event->source, says));
+  if (any.get() == Py_False) { return; }
+  PyErr_Clear();
+  event->headers = PyObject_GetAttr(event->source, headers);
+  PyErr_Clear();
+}
+
 // Null with an exception, or null without: go on.
 PyObject* prepare(ServerObject* self, Event* event) {
   if (!has_text(event->content_type)) { assign(event->content_type, self->default_type); }
+  take_headers(event);
   if (event->headers != nullptr && PyDict_Check(event->headers) &&
       PyDict_Size(event->headers) > 0) {
     if (PyObject* id = header(event->headers, self->id_header, "Mlrun-Event-Id")) {
@@ -130,6 +143,26 @@ PyObject* begin(ServerObject* self, Event* event, Request* request) {
   return nullptr;
 }
 
+// An answer's JSON text as a worker sends it.
+PyObject* encoded(ServerObject* self, PyObject* text) {
+  if (self->answer_type == nullptr || self->answer_type == Py_None) {
+    return PyObject_CallMethod(self->owner, "_encoded", "O", text);
+  }
+  const Ref bytes(PyUnicode_AsUTF8String(text));
+  static PyObject* const ok = PyLong_FromLong(200);
+  static PyObject* const none = PyLong_FromLong(0);
+  static PyObject* const type = PyBytes_FromString("application/json");
+  static PyObject* const empty = PyBytes_FromString("");
+  const Ref parts(bytes ? PyTuple_Pack(5, ok, type, empty, bytes.get(), none) : nullptr);
+  return parts ? call_one(self->answer_type, parts.get()) : nullptr;
+}
+
+// What json.dumps writes, and no answer of another kind.
+bool is_plain(PyObject* value) {
+  return PyDict_CheckExact(value) || PyList_CheckExact(value) || PyFloat_CheckExact(value) ||
+         PyLong_CheckExact(value) || PyBool_Check(value) || PyTuple_CheckExact(value);
+}
+
 PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_body) {
   request->answered = true;  // what fails behind the answer is told as a step's error
   // Taken out of the request: an exception's frames may hold the event, and the event its request.
@@ -141,9 +174,7 @@ PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_bo
   }
   if (const auto text = std::exchange(request->answer_text, nullptr)) {
     body = Ref(get_body ? text->value() : text->dump());
-    if (body && !get_body) {
-      return PyObject_CallMethod(self->owner, "_encoded", "O", body.get());
-    }
+    if (body && !get_body) { return encoded(self, body.get()); }
     if (!body) { return failed(self, event, "_handler"); }  // what JSON cannot say
   }
   if (!body) {
@@ -155,6 +186,10 @@ PyObject* answer(ServerObject* self, Event* event, Request* request, bool get_bo
   if (get_body || body.get() == Py_None || PyUnicode_Check(body.get()) ||
       PyBytes_Check(body.get())) {
     return body.release();
+  }
+  if (is_plain(body.get())) {
+    const Ref text(encode_json(body.get()));
+    return text ? encoded(self, text.get()) : failed(self, event, "_handler");
   }
   PyObject* response = PyObject_CallMethod(self->owner, "_encode", "O", body.get());
   return response != nullptr ? response : failed(self, event, "_handler");  // what JSON cannot say
@@ -287,6 +322,41 @@ PyObject* run_event(PyObject* object, PyObject* args) {
   return run(reinterpret_cast<ServerObject*>(object), event, get_body != 0);
 }
 
+// serve(event): the answer as a worker sends it, or a coroutine that gives it.
+PyObject* serve(PyObject* object, PyObject* given) {
+  auto* self = reinterpret_cast<ServerObject*>(object);
+  Event* event = event_from(given);
+  if (event == nullptr) { return nullptr; }
+  const Ref held(reinterpret_cast<PyObject*>(event));
+  if (event->body != nullptr && PyBytes_Check(event->body) && PyBytes_Size(event->body) == 0) {
+    set_body(event, nullptr);
+  }
+  PyObject* refused = prepare(self, event);
+  if (refused != nullptr || PyErr_Occurred() != nullptr) { return refused; }
+  auto* request = new Request;
+  begin(self, event, request);
+  PyObject* result = nullptr;
+  if (request->parked.empty()) {
+    result = answer(self, event, request, false);
+    if (result == Py_None) {
+      Py_DECREF(result);
+      result = Ref::of(self->empty).release();
+    }
+  } else {
+    const Ref parked(parked_of(self->flow, *request));
+    result =
+        parked ? PyObject_CallMethod(self->owner, "_later", "OO", parked.get(), event) : nullptr;
+  }
+  let_go(request);
+  return result;
+}
+
+// answers_as(type): `serve` answers JSON as type((status, content type, headers, body, flags)), in bytes.
+PyObject* answers_as(PyObject* object, PyObject* type) {
+  assign(reinterpret_cast<ServerObject*>(object)->answer_type, type);
+  Py_RETURN_NONE;
+}
+
 // begin(event, get_body=False): (True, answer, event), or (False, what is awaited, event): for hosts with a loop of their own.
 // begin(event, False, ended): of a stream: there is no answer, `ended(first error or None)` is called once when nothing of the event is
 // on its way or kept any more.
@@ -386,6 +456,8 @@ bool make_server_type(PyObject* module) {
                   "silent=False, get_body=True, "
                   "event_id=None, trigger=None, offset=None, time=None)"},
       PyMethodDef{"run", run_event, METH_VARARGS, "run(event, get_body=False)"},
+      PyMethodDef{"serve", serve, METH_O, "serve(event)"},
+      PyMethodDef{"answers_as", answers_as, METH_O, "answers_as(type)"},
       PyMethodDef{"begin", begin_event, METH_VARARGS, "begin(event, get_body=False)"},
       PyMethodDef{"answer", answer_event, METH_VARARGS, "answer(event, get_body=False)"},
       PyMethodDef{}};

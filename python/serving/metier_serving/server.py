@@ -424,6 +424,11 @@ class GraphServer:
         self._driver.finish(parked, wait=self._flow.waits, timeout=self.parameters.get("request_timeout"))
         return True
 
+    def _later(self, parked: list[Any], event: Any) -> Any:
+        from .worker import later
+
+        return later(self, parked, event)
+
     def _failed(self, event: Any, error: BaseException, where: str) -> Any:
         if where == "json":
             message, status, headers = f"failed to json decode event, {error_text(error)}", 400, {}

@@ -28,13 +28,18 @@ def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
     if spec is not None:
         os.environ["SERVING_SPEC_ENV"] = spec  # for user code that reads it, as far as the system lets it through
 
+    serve: Any = None  # of the engine, for requests
+
     def init_context(context: Any) -> Any:
+        nonlocal serve
         document = load_spec() if spec is None else dict(json.loads(spec))
         try:
             server = build(document, namespace, context)
         except NeedsMlrun as error:
             return by_mlrun(error, namespace, context)
         context._server = server
+        if server.http_trigger:
+            serve = server.engine.serve
         context.mlrun_handler = lambda context, event: handle(server, event)
         platform: Any = getattr(context, "platform", None)
         if hasattr(platform, "set_termination_callback"):
@@ -43,6 +48,8 @@ def attach(namespace: dict[str, Any], spec: str | None = None) -> None:
         return None
 
     def handler(context: Any, event: Any) -> Any:
+        if serve is not None:
+            return serve(event)
         server = context._server
         return handle(server, event) if server.__class__ is GraphServer else context.mlrun_handler(context, event)
 
@@ -72,9 +79,14 @@ def build(spec: dict[str, Any], namespace: Any, context: Any) -> GraphServer:
     server = GraphServer.from_dict(spec)
     server.set_current_function(os.environ.get("SERVING_CURRENT_FUNCTION", ""))
     server.init_states(context, namespace)
-    kind = getattr(getattr(context, "trigger", None), "kind", "http") or "http"
-    server.http_trigger = kind == "http"
+    kind = getattr(getattr(context, "trigger", None), "kind", "")
+    server.http_trigger = (kind or "http") == "http"
     server.init_object(namespace)
+    try:
+        from metier_worker.encode import Answer
+    except ImportError:  # a worker that is not ours
+        return server
+    server.engine.answers_as(Answer)
     return server
 
 
@@ -105,13 +117,11 @@ def handle(server: GraphServer, event: Any) -> Any:
     if getattr(event.trigger, "kind", "") in _STREAMS:
         event.path = "/"
         return stream(server, event)
-    if event.body == b"":
-        event.body = None
-    done, value, begun = server.engine.begin(event)
-    return _web(value) if done else _later(server, value, begun)
+    return server.engine.serve(event)
 
 
-async def _later(server: GraphServer, parked: list[Any], event: Any) -> Any:
+async def later(server: GraphServer, parked: list[Any], event: Any) -> Any:
+    """The answer of an event whose steps wait."""
     try:
         await server.finish_in_loop(parked)
     except Exception as error:  # the request's time is over

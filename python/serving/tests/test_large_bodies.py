@@ -54,7 +54,9 @@ def test_a_step_sees_what_input_path_names(serve: Any, engine: str, kind: type) 
     assert make(serve, {"handler": "add_to", "input_path": "x.z.deep"}).test(body=text) == [1, 2, "seen"]
     assert make(serve, {"handler": "(event)", "input_path": "data"}).test(body=text) == ROWS
     assert make(serve, {"handler": "([event])", "input_path": "gone.far"}).test(body=text) == [None]
-    answer = make(serve, {"handler": "([event])", "input_path": "text.far"}).test(body=text, silent=True, get_body=False)
+    answer = make(serve, {"handler": "([event])", "input_path": "text.far"}).test(
+        body=text, silent=True, get_body=False
+    )
     assert answer.status_code == 400 and answer.body.startswith("TypeError: string indices must be integers")
 
 
@@ -88,7 +90,10 @@ def test_branches_do_not_see_each_other(serve: Any) -> None:
     graph.add_step("mlrun.serving.Merge", "j", after=["a", "b"])
     graph["j"].to(name="out", handler="([(body['r'], sorted(body)) for body in event])").respond()
     answer = serve(graph, globals()).test(body=json.dumps(LARGE))
-    assert answer == [([1, 2, "seen"], ["a", "data", "r", "text", "x"]), ([1, 2, "seen"], ["b", "data", "r", "text", "x"])]
+    assert answer == [
+        ([1, 2, "seen"], ["a", "data", "r", "text", "x"]),
+        ([1, 2, "seen"], ["b", "data", "r", "text", "x"]),
+    ]
 
 
 @pytest.mark.parametrize("engine", ["sync", "async"])
@@ -113,9 +118,7 @@ def test_an_error_handler_has_the_body(serve: Any, engine: str) -> None:
 )
 def test_what_is_no_json_is_refused(serve: Any, damage: Any, error: str) -> None:
     server = make(serve, {"handler": "add", "input_path": "x.y"})
-    answer = server.test(
-        body=damage(json.dumps(LARGE)), content_type="application/json", silent=True, get_body=False
-    )
+    answer = server.test(body=damage(json.dumps(LARGE)), content_type="application/json", silent=True, get_body=False)
     assert answer.status_code == 400 and error in answer.body
 
 

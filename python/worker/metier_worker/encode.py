@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
     Encoded = tuple[int, bytes, bytes, bytes, int]
 
+
+class Answer(tuple):  # type: ignore[type-arg]
+    """(status, content type, headers, body, flags), encoded by whoever returns it: a serving graph."""
+
+    __slots__ = ()
+
+
 RAISED = 1
 NO_ACK = 2
 JSON = b"application/json"
@@ -139,6 +146,8 @@ def with_file(result: Any) -> Any:
 
 def encode(result: Any) -> Encoded:
     """Encode every form that is not streamed; raises what the handler then raised."""
+    if type(result) is Answer:
+        return result
     if isinstance(result, str):
         return 200, TEXT, b"", text_bytes(result), 0
     if isinstance(result, (bytes, bytearray, memoryview)):
@@ -171,12 +180,30 @@ def checked_status(status: Any) -> int:
     return int(status)
 
 
+ENGINE = ("/metier_worker/", "/metier_serving/", "<frozen ")
+
+
+def own_lines(error: BaseException) -> str:
+    """Return the traceback of an exception and its causes without the engine's frames; empty when nothing else is in it."""
+    import traceback
+
+    parts: list[str] = []
+    at: BaseException | None = error
+    while at is not None and len(parts) < 8:
+        frames = [frame for frame in traceback.extract_tb(at.__traceback__) if not any(name in frame.filename for name in ENGINE)]
+        if frames:
+            lines = [*traceback.format_list(frames), *traceback.format_exception_only(type(at), at)]
+            parts.append("Traceback (most recent call last):\n" + "".join(lines).rstrip("\n"))
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+    return "\n".join(reversed(parts))
+
+
 def failed(error: BaseException, log: Any = None) -> Encoded:
     """Encode an exception: 500, its text and traceback, as Nuclio words it."""
     import traceback
 
     trace = error.__traceback__
-    while trace is not None and "metier_worker" in trace.tb_frame.f_code.co_filename:
+    while trace is not None and any(name in trace.tb_frame.f_code.co_filename for name in ENGINE):
         trace = trace.tb_next  # begin where the handler's own code begins
     lines = "".join(traceback.format_exception(type(error), error, trace))
     if log is not None:
