@@ -24,6 +24,7 @@ from typing import Any
 
 from common import ROOT, median, table
 from peers import BUILD, FOLDER, tools
+
 from realtime import Sample, cpu_ns, tree
 
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
@@ -41,7 +42,7 @@ REQUIREMENTS = {
 PINNED = ["taskset", "-c", "0"] if (os.cpu_count() or 1) > 1 else []
 
 # What both peers are given: the functions of graph.py, called one after the other; a person would write no less.
-CALLS = '''
+CALLS = """
 import os, sys
 sys.path[:0] = os.environ["FLIGHTS_CODE"].split(":")
 os.environ["STEPS"] = "python"
@@ -59,7 +60,7 @@ def late(flight):
     votes = [model.predict(request) for model, _ in models]
     vote = [sum(w * value for (_, w), value in zip(models, row)) for row in zip(*votes)]
     return flights.answer({"outputs": vote})
-'''
+"""
 FASTAPI = """
 from typing import Any
 from calls import late
@@ -95,7 +96,7 @@ class Flights(MLModel):
         answers = [json.dumps(late(json.loads(flight))) for flight in flights]
         return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("late", answers)])
 """
-EMPTY = "def empty(context, event):\n    return ''\n"
+EMPTY = "def handler(context, event):\n    return ''\n"
 STEPS = """
 from metier_serving import Flow
 
@@ -147,7 +148,7 @@ def holder_of(port: int) -> int:
     holders = []
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if os.readlink(link) == inode:
+            if str(link.readlink()) == inode:
                 holders.append(int(link.parts[2]))
         except OSError:
             continue
@@ -237,7 +238,9 @@ def deployed(server: Any, name: str, kind: str, file: Path, bodies: list[str], *
     return Way(f"metier, {name}", url, bodies, lambda: [server.pid, *tree(processor)])
 
 
-def peer(name: str, url: str, command: list[str], bodies: list[str], variables: dict[str, str], started: list[Any]) -> Way:
+def peer(
+    name: str, url: str, command: list[str], bodies: list[str], variables: dict[str, str], started: list[Any]
+) -> Way:
     log = HERE / f"{name}.log"
     process = subprocess.Popen(
         [*PINNED, *command], cwd=HERE, env={**os.environ, **variables}, stdout=log.open("wb"), stderr=subprocess.STDOUT
@@ -267,7 +270,7 @@ def steps(server: Any, wrk: list[str], options: argparse.Namespace) -> None:
     (HERE / "three.py").write_text(STEPS)
     body = json.dumps({"a": 1, "b": "text", "c": [1, 2, 3]})
     ways = [
-        deployed(server, "empty", "nuclio", HERE / "empty.py", [body], "--handler", "empty:empty"),
+        deployed(server, "empty", "nuclio", HERE / "empty.py", [body]),
         deployed(server, "three", "serving", HERE / "three.py", [body]),
     ]
     for connections in (1, 16):

@@ -126,9 +126,13 @@ COLLECTED = {
 
 @pytest.mark.parametrize("class_name", ["storey.Collector", "Mine"])
 def test_other_steps_of_storey_run_on_mlruns_engine(make: Make, class_name: str) -> None:
-    mine = "\nclass Mine(storey.Flow):\n    async def _do(self, event):\n        return await self._do_downstream(event)\n"
+    mine = (
+        "\nclass Mine(storey.Flow):\n    async def _do(self, event):\n        return await self._do_downstream(event)\n"
+    )
     graph = json.loads(json.dumps(COLLECTED).replace("storey.Collector", class_name))
-    processor = make.start(CODE.replace("import storey", "import storey" + mine), variables(graph), python=sys.executable)
+    processor = make.start(
+        CODE.replace("import storey", "import storey" + mine), variables(graph), python=sys.executable
+    )
     processor.wait_ready(180)
     assert processor.call("/", json.dumps({"n": 1}), headers={"Content-Type": "application/json"}).json() == {"done": 2}
     assert f"engine: mlrun (step 'collect' has the class '{class_name}', a step of storey" in processor.log()
@@ -147,7 +151,11 @@ def test_a_graph_of_ours_stays_on_our_engine_where_mlrun_is_there(make: Make) ->
         (runner("Twice"), {}, "step 'runner' has kind 'model_runner', which metier's engine lacks"),
         ({"steps": {"h": {"kind": "hub_task", "class_name": "x"}}}, {}, "step 'h' has kind 'hub_task'"),
         ({"allow_cyclic": True, "steps": {"a": {"handler": "out"}}}, {}, "cyclic flows are beyond metier's engine"),
-        ({"steps": {"m": {"kind": "monitoring_application", "class_name": "x"}}}, {}, "step 'm' has kind 'monitoring_app"),
+        (
+            {"steps": {"m": {"kind": "monitoring_application", "class_name": "x"}}},
+            {},
+            "step 'm' has kind 'monitoring_app",
+        ),
         (COLLECTED, {}, "step 'collect' has the class 'storey.Collector', a step of storey that metier's engine lacks"),
         ({"steps": {"t": {"class_name": "storey.NoSqlTarget"}}}, {}, "step 't' has the class 'storey.NoSqlTarget'"),
         ({"steps": {"t": {"class_name": "storey.TSDBTarget"}}}, {}, "step 't' has the class 'storey.TSDBTarget'"),

@@ -44,9 +44,15 @@ def serve() -> Iterator[Serve]:
 
 
 def test_rows_of_every_type_come_back_from_one_file(serve: Serve, tmp_path: Path) -> None:
-    server = serve(tmp_path / "in" / "a" / "folder.parquet", index_cols="id", columns=["x", "text", "on", "list", "key=$key"], max_events=3)
+    server = serve(
+        tmp_path / "in" / "a" / "folder.parquet",
+        index_cols="id",
+        columns=["x", "text", "on", "list", "key=$key"],
+        max_events=3,
+    )
     rows = [
-        {"id": i, "x": i / 4, "text": None if i == 2 else f"é{i}", "on": i % 2 == 0, "list": [i, i + 1]} for i in range(8)
+        {"id": i, "x": i / 4, "text": None if i == 2 else f"é{i}", "on": i % 2 == 0, "list": [i, i + 1]}
+        for i in range(8)
     ]
     for row in rows:
         assert server.test(body={**row, "left out": 1}) == {**row, "left out": 1}
