@@ -283,6 +283,7 @@ TEST(WarmSpark, RefusesWhatItCannotBe) {
   EXPECT_EQ(refused("{}"), "");
   EXPECT_EQ(refused(R"({"warm_idle_timeout":"90s"})"), "");
   EXPECT_TRUE(refused(R"({"warm_idle_timeout":"soon"})").contains("warm_idle_timeout"));
+  EXPECT_TRUE(refused(R"({"warm_idle_timeout":0})").contains("longer than 0"));
   EXPECT_TRUE(refused(R"({"warm":"yes"})").contains("true or false"));
   EXPECT_TRUE(refused(R"({"dynamic_allocation":{"enabled":true}})").contains("a fixed size"));
   EXPECT_TRUE(refused(R"({"job_type":"Scala","main_class":"a.B","command":"a.jar"})")

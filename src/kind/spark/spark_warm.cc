@@ -18,7 +18,7 @@ constexpr std::int64_t kIdle = 600;  // seconds
 
 std::optional<std::int64_t> idle_of(const Function& function) {
   const Json* given = function.spec().if_contains("warm_idle_timeout");
-  if (given == nullptr || is_falsy(*given)) { return kIdle; }
+  if (given == nullptr || given->is_null()) { return kIdle; }
   if (given->is_int64()) {
     return given->get_int64() > 0 ? std::optional(given->get_int64()) : std::nullopt;
   }

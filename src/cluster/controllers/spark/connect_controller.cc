@@ -61,10 +61,11 @@ void server_ended(const PodStatus& pod, const std::string& name, JsonObject& sta
                                                : "ServerLost";
   status["failed"] = name;
   status["failedAt"] = to_iso(now);
-  status["message"] = fmt::format("the warm Spark of this project is gone: {}{}", pod_end_text(pod),
-                                  missing ? ", its log names what the environment lacks"
-                                  : taken ? ", its log names the port and who holds it"
-                                          : "");
+  const std::string_view why = missing ? "what the environment lacks" : "the port and who holds it";
+  status["message"] =
+      missing || taken
+          ? fmt::format("the warm Spark could not start: its log names {} (--part server)", why)
+          : fmt::format("the warm Spark of this project is gone: {}", pod_end_text(pod));
 }
 
 void keep_few(std::vector<const Resource*> ended, Decision& out) {

@@ -129,6 +129,9 @@ TEST(SparkConnect, ALostServerFailsItAndSaysWhy) {
   EXPECT_EQ(text(decision, "failed"), "warm-spark-1-server");
   decision = decide(resource, {server(PodPhase::failed, 6)});
   EXPECT_EQ(text(decision, "reason"), "PortTaken");
+  EXPECT_EQ(
+      text(decision, "message"),
+      "the warm Spark could not start: its log names the port and who holds it (--part server)");
   decision = decide(resource, {server(PodPhase::failed, 1)});
   EXPECT_EQ(text(decision, "reason"), "ServerLost");
   decision = decide(resource, {});
