@@ -212,7 +212,7 @@ def own_cpu(server: Server, replicas: int, slots: int, seconds: int) -> tuple[fl
         if run["status"]["state"] in ("completed", "error", "aborted"):
             break
         time.sleep(1)
-    assert run["status"]["state"] == "completed", run["status"]
+    assert run["status"]["state"] == "completed", run["status"]["error"]
     parts = run["status"]["parts"]
     ranks = sum(part.get("cpu_seconds", 0.0) for part in parts if part["role"] == "rank")
     return sum(ticks - before.get(pid, 0) for pid, ticks in seen.items()) / TICK, ranks
@@ -246,6 +246,7 @@ def main() -> None:
                             f"our own CPU of that of the ranks, {replicas * slots} ranks in {replicas} pods, {length} s"
                         )
                         notes.append((name, what, f"{100 * own / ranks:.2f} % ({own:.2f} of {ranks:.1f} s)"))
+                        print(*notes[-1], flush=True)  # a minute each: kept whatever the next one does
     if rows:
         table("mpijob beside bare mpirun, ms", ("MPI", "what", "ours", "bare", "ratio"), rows)
     if notes:
