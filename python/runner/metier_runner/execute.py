@@ -183,9 +183,7 @@ class Task:
         if options.source and code:
             raise InvalidArgument("the run has inline code and a source archive, only one of them can be run")
         if options.source:
-            from .source import fetch
-
-            folder = fetch(options.source, os.path.join(_work_folder(self._job.environment), "source"))
+            folder = _source_tree(options.source, self._job.environment)
             os.chdir(_below(folder, options.workdir))
             self._job.root = os.getcwd()
         elif options.workdir:
@@ -357,11 +355,28 @@ class Task:
         folder = os.path.join(_work_folder(self._job.environment), "code")
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, stem + suffix)
-        with open(path, "wb") as stream:
+        # Ranks of one pod share the folder: none may read the file while another one writes it.
+        whole = f"{path}.{os.getpid()}"
+        with open(whole, "wb") as stream:
             stream.write(code)
+        os.replace(whole, path)
         if options.mode == "pass":
             return options.command.replace("{codefile}", path) if "{codefile}" in options.command else path
         return path
+
+
+def _source_tree(source: str, environment: MutableMapping[str, str]) -> str:
+    """The tree of a run's source. Ranks of one pod share it: the first one fetches it, the others find it whole."""
+    import fcntl
+
+    from .source import fetch
+
+    target = os.path.join(_work_folder(environment), "source")
+    if "METIER_RANK" not in environment:
+        return fetch(source, target)
+    with open(f"{target}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return target if os.path.isdir(target) else fetch(source, target)
 
 
 def _work_folder(environment: MutableMapping[str, str]) -> str:

@@ -180,6 +180,30 @@ def test_it_runs_from_a_zip(tmp_path):
     assert any(json.loads(line).get("body", {}).get("status.results.return") == 1 for line in (tmp_path / "j").read_text().splitlines())
 
 
+def test_ranks_of_a_pod_never_see_half_of_the_code(pod, tmp_path):
+    code = "def f(context):\n    return 1\n"
+    file = tmp_path / "work" / "code" / "main.py"
+    assert pod(["--handler", "f", "*"], code=code, METIER_RANK="0").code == 0
+    with open(file) as read_by_rank_0:
+        assert pod(["--handler", "f", "*"], code=code, METIER_RANK="1").code == 0
+        assert os.fstat(read_by_rank_0.fileno()).st_nlink == 0, "the file was written while another rank could read it"
+    assert [path.name for path in file.parent.iterdir() if path.suffix != ""] == ["main.py"]
+
+
+@pytest.mark.parametrize(("rank", "kept"), [("1", True), ("", False)])
+def test_ranks_of_a_pod_share_one_source_tree(pod, tmp_path, monkeypatch, rank, kept):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(tmp_path / "tree.zip", "w") as out:
+        out.writestr("train.py", "def f(context):\n    return 1\n")
+    line = ["--handler", "f", "--source", str(tmp_path / "tree.zip"), "train.py"]
+    first = {"METIER_RANK": "0"} if rank else {}
+    assert pod(line, **first).code == 0
+    of_rank_0 = tmp_path / "work" / "source" / "made-by-rank-0"
+    of_rank_0.touch()
+    assert pod(line, **({"METIER_RANK": rank} if rank else {})).code == 0
+    assert of_rank_0.exists() is kept
+
+
 def test_importing_the_package_imports_almost_nothing():
     code = "import sys; before = set(sys.modules); import metier_runner; print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
