@@ -322,6 +322,9 @@ Result<KafkaOptions> read_kafka_options(const TriggerConfig& trigger, Secrets se
   }
   METIER_TRY(buffer, reader.number("channelBufferSize", 256, 1, 10'000'000));
   put("queued.min.messages", std::to_string(buffer));
+  // Once so many are read ahead, librdkafka looks again after this time (1 s by its default) whatever was taken meanwhile: one
+  // fetch a second.
+  put("fetch.queue.backoff.ms", "10");
   METIER_TRY(commit, reader.time("commitInterval", milliseconds(1000), milliseconds(10), hour));
   put("auto.commit.interval.ms", ms(commit));
   METIER_TRY(level, reader.number("logLevel", 0, 0, 10));

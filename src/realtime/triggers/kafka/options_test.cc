@@ -36,7 +36,8 @@ TEST(KafkaOptions, NuclioNamesBecomeLibrdkafkas) {
         std::pair{"partition.assignment.strategy", "cooperative-sticky"},
         std::pair{"session.timeout.ms", "20000"}, std::pair{"fetch.min.bytes", "5"},
         std::pair{"max.partition.fetch.bytes", "2048"}, std::pair{"fetch.wait.max.ms", "100"},
-        std::pair{"queued.min.messages", "10"}, std::pair{"security.protocol", "plaintext"}}) {
+        std::pair{"queued.min.messages", "10"}, std::pair{"fetch.queue.backoff.ms", "10"},
+        std::pair{"security.protocol", "plaintext"}}) {
     EXPECT_THAT(options->properties, Contains(Pair(std::string(key), std::string(value))));
   }
 }
