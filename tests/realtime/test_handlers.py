@@ -35,6 +35,7 @@ FORMS = {
     "unicode": lambda c: "żółw",
     "not-json": lambda c: {"a": object()},
     "bad-header": lambda c: c.Response(body="x", headers={"X": "a\\r\\nY: b"}),
+    "text-first": lambda c: c.Response("x"),
     "bad-type": lambda c: c.Response(body="x", content_type="a\\nb"),
     "bad-status": lambda c: c.Response(body="x", status_code=99),
     "no-content": lambda c: c.Response(body="ignored", status_code=204),
@@ -76,6 +77,7 @@ def test_every_form_of_answer(make: Any, ring: str) -> None:
     for form, word in {
         "not-json": "not JSON serializable",
         "bad-header": "cannot be sent",
+        "text-first": "write Response(body=...)",
         "bad-type": "cannot be sent",
         "bad-status": "is no status",
     }.items():

@@ -48,6 +48,10 @@ def header_bytes(headers: Any) -> tuple[bytes, int]:
         return b"", 0
     flags = 0
     parts: list[bytes] = []
+    if not hasattr(headers, "items") and not isinstance(headers, (list, tuple)):
+        raise TypeError(
+            f"the response's headers are a {type(headers).__name__}: give a dict (Response's first argument is headers, write Response(body=...))"
+        )
     pairs: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers
     for name, given in pairs:
         if str(name).lower() == NO_ACK_HEADER:
