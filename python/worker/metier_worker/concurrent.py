@@ -41,7 +41,8 @@ class Concurrent:
             word = message[0]
             if word == "event":
                 _, event, slot, generation, logs, level = message
-                task = self.loop.create_task(self.one(event, slot, generation, level if logs else None))
+                # Not the loop's create_task, which counts tasks for a worker that waits for them.
+                task = asyncio.Task(self.one(event, slot, generation, level if logs else None), loop=self.loop)
                 self.tasks[slot, generation] = task
             elif word == "cancel":
                 found = self.tasks.get((message[1], message[2]))
@@ -88,7 +89,7 @@ class Concurrent:
         start = time.monotonic_ns()
         try:
             result = self.worker.handler(self.worker.context, event)
-            if inspect.isawaitable(result):
+            if encoding.is_awaitable(result):
                 result = await result
             result = encoding.with_file(result)
             spent = time.monotonic_ns() - start
