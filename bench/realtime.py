@@ -281,12 +281,14 @@ def from_zero(rounds: int) -> None:
         done = server.metier("deploy", "-f", "function.yaml", cwd=folder)
         assert done.returncode == 0, done.stderr
         url = done.stdout.strip()
-        for _ in range(rounds + 1):
-            while True:
-                answer = server.call("GET", "/api/metier/v1/deployments/zero?project=default").json()
-                if answer["state"] == "scaledToZero":
-                    break
+
+        def until_state(wanted: str) -> None:
+            while server.call("GET", "/api/metier/v1/deployments/zero?project=default").json()["state"] != wanted:
                 time.sleep(0.05)
+
+        for _ in range(rounds + 1):
+            until_state("ready")  # the call before has been noticed
+            until_state("scaledToZero")
             time.sleep(0.5)  # its processor has ended
             begun = time.monotonic()
             urllib.request.urlopen(url, timeout=30).read()
