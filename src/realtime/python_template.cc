@@ -12,6 +12,8 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -45,29 +47,33 @@ PythonTemplate::PythonTemplate(Loop& loop, const ProcessorConfig& config, Logger
     : loop_(loop), config_(config), log_(std::move(log)), calls_(std::move(calls)) {}
 PythonTemplate::~PythonTemplate() { stop(); }
 
-Result<void> PythonTemplate::start() {
+// Takes over a child that METIER_TEMPLATE names, once; false: there is none, or it has ended.
+bool PythonTemplate::adopt() {
+  const char* named = std::getenv("METIER_TEMPLATE");
+  int control = -1;
+  pid_t pid = -1;
+  const bool given = named != nullptr && std::sscanf(named, "%d:%d", &control, &pid) == 2;
+  ::unsetenv("METIER_TEMPLATE");
+  if (!given || control < 3 || pid <= 1 || ::fcntl(control, F_SETFD, FD_CLOEXEC) != 0) {
+    return false;
+  }
+  Fd socket(control);
+  if (::waitpid(pid, nullptr, WNOHANG) != 0) { return false; }
+  control_ = std::move(socket);
+  pid_ = pid;
+  return true;
+}
+
+Result<void> PythonTemplate::spawn(const std::string& folder,
+                                   const std::vector<std::string>& environment) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
     return fail(errno_error("socketpair", errno));
   }
   control_.reset(pair[0]);
   Fd theirs(pair[1]);
-  std::vector<std::string> environment = handler_environment(config_);
-  std::string python_path = config_.lib;
-  JsonObject own;  // what the template itself overrides, given back to the workers
-  for (std::string& line : environment) {
-    if (line.starts_with("PYTHONPATH=")) { python_path += ":" + line.substr(11); }
-    const std::size_t equals = line.find('=');
-    const std::string name = line.substr(0, equals);
-    if (name.ends_with("_NUM_THREADS") || name == "JE_ARROW_MALLOC_CONF") {
-      own[name] = line.substr(equals + 1);
-    }
-  }
-  std::erase_if(environment,
-                [](const std::string& line) { return line.starts_with("PYTHONPATH="); });
-  environment.push_back("PYTHONPATH=" + python_path);
   std::vector<char*> envp;
-  for (std::string& line : environment) { envp.push_back(line.data()); }
+  for (const std::string& line : environment) { envp.push_back(const_cast<char*>(line.data())); }
   envp.push_back(nullptr);
   std::array<std::string, 4> words{config_.python, "-u", "-m", "metier_worker"};
   std::array<char*, 5> argv{words[0].data(), words[1].data(), words[2].data(), words[3].data(),
@@ -78,12 +84,6 @@ Result<void> PythonTemplate::start() {
   ::posix_spawn_file_actions_adddup2(&actions, theirs.get(), 3);
   if (theirs.get() == 3) {  // dup2 to itself keeps CLOEXEC in some versions of libc
     ::fcntl(theirs.get(), F_SETFD, 0);
-  }
-  std::string folder = config_.path;
-  struct stat status{};
-  if (!folder.empty() && ::stat(folder.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
-    const std::size_t slash = folder.rfind('/');
-    folder = slash == std::string::npos ? "." : folder.substr(0, slash);
   }
   if (!folder.empty()) { ::posix_spawn_file_actions_addchdir_np(&actions, folder.c_str()); }
   posix_spawnattr_t attributes;
@@ -105,6 +105,37 @@ Result<void> PythonTemplate::start() {
                                                                                   : config_.python,
         error));
   }
+  return {};
+}
+
+Result<void> PythonTemplate::start() {
+  std::string folder = config_.path;
+  struct stat status{};
+  if (!folder.empty() && ::stat(folder.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
+    const std::size_t slash = folder.rfind('/');
+    folder = slash == std::string::npos ? "." : folder.substr(0, slash);
+  }
+  const bool adopted = adopt();
+  std::vector<std::string> environment = handler_environment(config_);
+  std::string python_path = config_.lib;
+  JsonObject own;  // what the template itself overrides, given back to the workers
+  JsonObject variables;  // of an adopted template: what the processor adds to the pod's own
+  for (const auto& [name, value] : config_.env) { variables[name] = value; }
+  for (std::string& line : environment) {
+    if (line.starts_with("PYTHONPATH=")) { python_path += ":" + line.substr(11); }
+    const std::size_t equals = line.find('=');
+    const std::string name = line.substr(0, equals);
+    if (name.ends_with("_NUM_THREADS") || name == "JE_ARROW_MALLOC_CONF") {
+      own[name] = line.substr(equals + 1);
+    }
+    if (name.starts_with("NUCLIO_")) { variables[name] = line.substr(equals + 1); }
+  }
+  if (!adopted) {
+    std::erase_if(environment,
+                  [](const std::string& line) { return line.starts_with("PYTHONPATH="); });
+    environment.push_back("PYTHONPATH=" + python_path);
+    METIER_CHECK(spawn(folder, environment));
+  }
   ready_ = false;
   METIER_CHECK(loop_.watch(control_.get(), EPOLLIN | EPOLLRDHUP, *this));
   JsonObject init;
@@ -118,6 +149,10 @@ Result<void> PythonTemplate::start() {
   for (const auto& [name, url] : config_.functions) { functions[name] = url; }
   init["functions"] = std::move(functions);
   init["environment"] = std::move(own);
+  if (adopted) {
+    init["variables"] = std::move(variables);
+    init["folder"] = folder;
+  }
   const std::string text = dump_json(init);
   if (::send(control_.get(), text.data(), text.size(), MSG_NOSIGNAL) < 0) {
     return fail(errno_error("the template process", errno));

@@ -1,4 +1,5 @@
 // The template process of one Python function (python/worker/metier_worker/template.py): imports the user's module once, forks workers.
+// The first may have been forked from an interpreter of the node before this program began (METIER_TEMPLATE, metier_runner/processor.py).
 #pragma once
 
 #include <sys/types.h>
@@ -43,6 +44,8 @@ class PythonTemplate final : public Watched {
   void on_ready(std::uint32_t events) noexcept override;
 
  private:
+  Result<void> spawn(const std::string& folder, const std::vector<std::string>& environment);
+  bool adopt();
   void receive();
   void ended();
 

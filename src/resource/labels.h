@@ -14,5 +14,7 @@ inline constexpr std::string_view kSharedLabel = "metier.dev/shared";
 inline constexpr std::string_view kPreloadAnnotation = "metier.dev/preload";
 // Ports that a pod cannot do without ("8786,8787"): where somebody holds one on its address it does not start.
 inline constexpr std::string_view kPortsAnnotation = "metier.dev/ports";
+// A processor whose function is Python: its template may be forked from an interpreter of the node.
+inline constexpr std::string_view kForkedTemplateAnnotation = "metier.dev/forked-template";
 
 }  // namespace metier

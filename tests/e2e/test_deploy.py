@@ -326,6 +326,45 @@ def test_a_killed_processor_comes_back(server: Server, folder: Path) -> None:
     until(lambda: view(server, "killed")["state"] == "ready", "it is ready again")
 
 
+SURROUNDINGS = """
+import json, os, signal, sys, threading
+LINES = open("/proc/self/status").read().splitlines()
+MASKS = [line for line in LINES if line.startswith(("SigBlk", "SigIgn", "CapEff", "Threads"))]
+
+def handler(context, event):
+    tree = [os.getpid(), os.getppid(), os.getpgid(0) == os.getppid()]
+    mine = {"environ": dict(os.environ), "argv": sys.argv, "cwd": os.getcwd(), "first": sys.path[0], "masks": MASKS,
+            "main": sys.modules["__main__"].__name__, "umask": os.umask(0o22), "thread": threading.current_thread().name,
+            "interrupt": str(signal.getsignal(signal.SIGINT)), "open": sorted(os.listdir("/proc/self/fd"))[:3],
+            "errors": [sys.stdout.errors, sys.stderr.errors, sys.stdout.encoding], "executable": sys.executable}
+    print("here", flush=False)
+    return context.Response(body=json.dumps({"mine": mine, "tree": tree}), content_type="application/json")
+"""
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def test_a_function_forked_from_the_nodes_interpreter_sees_what_one_of_its_own_would(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "around.py").write_text(SURROUNDINGS)
+    url = deploy(server, tmp_path, "around.py", "--env", "COLOUR=green")
+    forked = json.loads(get(url)[1])
+    assert "metier_runner.zygote" in command_of(forked["tree"][1]), "no interpreter was started for it"
+    (processor,) = processors(server.data)
+    os.kill(processor, signal.SIGKILL)  # its shim starts it again, with an interpreter of its own
+    cold = json.loads(get(url)[1])
+    assert "-m metier_worker" in command_of(cold["tree"][1])
+    assert forked["tree"][2] and cold["tree"][2], "a Ctrl-C at a terminal is not for the template"
+    assert forked["mine"]["environ"]["COLOUR"] == "green"
+    mine, its = (one["mine"].pop("environ") for one in (forked, cold))
+    assert {name: (mine.get(name), its.get(name)) for name in {**mine, **its} if mine.get(name) != its.get(name)} == {}
+    assert forked["mine"] == cold["mine"]
+    until(lambda: server.metier("logs", "around").stdout.count("here") == 2, "what each printed, unbuffered")
+
+
 def test_gate_and_server_may_die(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> None:
     data = tmp_path_factory.mktemp("kills") / "data"
     with running(data) as own:

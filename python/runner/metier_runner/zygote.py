@@ -235,10 +235,15 @@ def run_pod(hold: socket.socket, moved: list[str]) -> NoReturn:
 
 def run_command(launch: dict[str, Any], moved: list[str]) -> int:
     """Make the process look freshly started, then hand over to the runner."""
-    reset_environment(launch["env"])
+    processor = launch["argv"][1:2] == ["processor"]  # its template keeps BLAS at one thread: workers are forked from it
+    reset_environment(launch["env"], keep_threads=processor)
     reset_signals()
     reset_modules(launch["argv"])
     reseed()
+    if processor:
+        from metier_runner.processor import main as processor_main
+
+        processor_main(list(launch["argv"]))
     for name in moved:  # these start threads: each pod imports them for itself
         try:
             importlib.import_module(name)
@@ -257,13 +262,14 @@ def run_command(launch: dict[str, Any], moved: list[str]) -> int:
     return int(runner_main(list(launch["argv"])) or 0)
 
 
-def reset_environment(environment: dict[str, str]) -> None:
+def reset_environment(environment: dict[str, str], *, keep_threads: bool = False) -> None:
     """Replace `os.environ` in place: clear and update keep the C library's environment right as well."""
     os.environ.clear()
     os.environ.update(environment)
     path = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = path + [part for part in sys.path if part not in path and part != ""]
-    restore_blas_threads(environment)
+    if not keep_threads:
+        restore_blas_threads(environment)
 
 
 def restore_blas_threads(environment: dict[str, str]) -> None:
@@ -287,7 +293,7 @@ def note_signals() -> None:
 
 
 def reset_signals() -> None:
-    """Give every signal its default action again, as exec would, and Python's own two."""
+    """Give every signal its default action again, as exec would, and Python's own three."""
     for number in CHANGED_SIGNALS:
         try:
             _signal.signal(number, _signal.SIG_DFL)
@@ -295,6 +301,7 @@ def reset_signals() -> None:
             continue
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 

@@ -2,7 +2,7 @@
 
 It talks to the processor over the SEQPACKET socket at descriptor 3, one JSON message a packet:
 
-- from it `{"op": "init", …}`, answered `{"op": "ready", …}` or `{"op": "failed", "message": …}`
+- from it `{"op": "init", …}` (with `variables` and `folder` to take on, when an interpreter of the node was forked), answered `{"op": "ready", …}` or `{"op": "failed", "message": …}`
 - from it `{"op": "fork", "worker": …}` with four descriptors (segment, eventfd out, eventfd in, socket), answered `{"op": "forked", "pid": …}`
 - from it `{"op": "reap", "pid": …}`, answered `{"op": "exit", "pid": …, "status": …}`: only then the pid may be used again
 """
@@ -270,6 +270,9 @@ def main() -> int:
         if message is None:
             return 0
         template.init = message
+        os.environ.update(message.get("variables", {}))
+        if message.get("folder"):
+            os.chdir(message["folder"])
     for name, value in SINGLE_THREADED.items():
         template.restored[name] = template.init.get("environment", {}).get(name)
         os.environ[name] = value

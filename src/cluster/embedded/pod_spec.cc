@@ -12,6 +12,8 @@
 
 #include <fmt/format.h>
 
+#include "resource/labels.h"
+
 namespace metier {
 namespace {
 
@@ -52,6 +54,12 @@ void replace(Env& env, std::string_view name, std::string value) {
 // Programs that a zygote can be: they are Python of the pod's own environment.
 bool runs_dask(const std::vector<std::string>& args) {
   return args.size() > 1 && args[0] == "dask" && (args[1] == "scheduler" || args[1] == "worker");
+}
+
+// A processor of a Python function: the zygote forks its template (python/runner/metier_runner/processor.py).
+bool runs_python_processor(const LaunchSpec& spec, const std::vector<std::string>& args) {
+  return args.size() > 1 && args[1] == "processor" &&
+         spec.pod.metadata.annotations.contains(kForkedTemplateAnnotation);
 }
 
 bool runs_runner(const std::vector<std::string>& args) {
@@ -303,10 +311,12 @@ Result<PodPlan> plan_pod(const LaunchSpec& spec, const PodPaths& paths, const Ho
   }
   const auto& program =
       !pod.containers[0].command.empty() ? pod.containers[0].command : pod.containers[0].args;
-  const bool asks_runner = pod.containers.size() == 1 && pod.init_containers.empty() &&
-                           (runs_runner(program) || runs_dask(program));
-  plan.forkable = asks_runner && uid == host.uid && !spec.python.empty() &&
-                  pod.restart == RestartPolicy::never && !spec.host_process;
+  // What is started again is started by the shim, cold: a processor may be, the runner's programs are started once.
+  const bool forked_program =
+      runs_python_processor(spec, program) ||
+      ((runs_runner(program) || runs_dask(program)) && pod.restart == RestartPolicy::never);
+  plan.forkable = forked_program && pod.containers.size() == 1 && pod.init_containers.empty() &&
+                  uid == host.uid && !spec.python.empty() && !spec.host_process;
   return plan;
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "resource/labels.h"
+
 namespace metier {
 namespace {
 
@@ -29,6 +31,28 @@ TEST(PlanPod, HomeIsThatOfThePodsUser) {
   EXPECT_EQ(home_in(user, 1000), "/home/user");
   EXPECT_EQ(home_in(user, {}, {{"HOME", "/mine"}}), "/mine");
   EXPECT_EQ(home_in(HostAbility{.uid = 1000}, {}), "/data/pods/p/work");
+}
+
+bool forked(std::vector<std::string> command, RestartPolicy restart, bool annotated = false,
+            std::optional<std::int64_t> user = {}) {
+  LaunchSpec spec{.id = "p", .python = "/usr/bin/python3"};
+  spec.pod.restart = restart;
+  spec.pod.run_as_user = user;
+  if (annotated) { spec.pod.metadata.annotations[std::string(kForkedTemplateAnnotation)] = "true"; }
+  spec.pod.containers.push_back({.name = "base", .command = std::move(command)});
+  const auto groups = host_cgroups("/", "no-cgroup");
+  const auto plan = plan_pod(spec, {.folder = "/data/pods/p"}, HostAbility{.root = true}, *groups);
+  return plan && plan->forkable;
+}
+
+TEST(PlanPod, WhatAnInterpreterOfTheNodeCanBeIsForkedFromIt) {
+  EXPECT_TRUE(forked({"mlrun", "run"}, RestartPolicy::never));
+  EXPECT_FALSE(forked({"mlrun", "run"}, RestartPolicy::on_failure));
+  EXPECT_FALSE(forked({"sh"}, RestartPolicy::never));
+  const std::vector<std::string> processor{"/usr/bin/metier", "processor", "--config", "/c"};
+  EXPECT_TRUE(forked(processor, RestartPolicy::always, true));
+  EXPECT_FALSE(forked(processor, RestartPolicy::always)) << "its function is no Python";
+  EXPECT_FALSE(forked(processor, RestartPolicy::always, true, 1000)) << "a zygote is the server's";
 }
 
 }  // namespace

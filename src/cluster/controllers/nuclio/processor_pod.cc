@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "resource/labels.h"
+
 namespace metier {
 namespace {
 
@@ -140,6 +142,9 @@ Resource processor_pod(const Resource& function, std::int64_t generation, std::i
   out.metadata.labels["metier.dev/generation"] = std::to_string(generation);
   out.metadata.labels["metier.dev/index"] = std::to_string(index);
   out.metadata.annotations[std::string(kFunctionAnnotation)] = function.metadata.name;
+  if (runtime_of(spec) == "python") {
+    out.metadata.annotations[std::string(kForkedTemplateAnnotation)] = "true";
+  }
   for (const char* key : {"metier.dev/environment", "metier.dev/context"}) {
     if (const auto found = function.metadata.annotations.find(std::string_view(key));
         found != function.metadata.annotations.end()) {
