@@ -118,7 +118,7 @@ Result<void> PythonTemplate::start() {
   const bool adopted = adopt();
   std::vector<std::string> environment = handler_environment(config_);
   std::string python_path = config_.lib;
-  JsonObject own;  // what the template itself overrides, given back to the workers
+  JsonObject own;        // what the template itself overrides, given back to the workers
   JsonObject variables;  // of an adopted template: what the processor adds to the pod's own
   for (const auto& [name, value] : config_.env) { variables[name] = value; }
   for (std::string& line : environment) {
