@@ -149,7 +149,8 @@ def test_a_broker_that_goes_away_and_comes_back_is_told(server: Server, seen: Se
             view = server.call("GET", "/api/metier/v1/deployments/f?project=default").json()
             return view["state"], [c["type"] for c in view["status"].get("conditions") or []]
 
-        assert state() == ("ready", [])
+        # What the start met of its broker may be told until it is asked again, after 5 s.
+        until(lambda: state() == ("ready", []), what="a broker that answers")
         own.stop()
         until(lambda: state() == ("ready", ["BrokerUnavailable"]), seconds=120, what="the broker's absence")
         assert own.address in server.metier("why", "f").stdout
