@@ -128,8 +128,10 @@ PyObject* deep_copy(PyObject* self, PyObject*) {
 PyObject* repr(PyObject* self) {
   auto* event = reinterpret_cast<Event*>(self);
   const auto shown = [](PyObject* value) { return value == nullptr ? Py_None : value; };
+  PyObject* body = body_of(event);
+  if (body == nullptr) { return nullptr; }
   return PyUnicode_FromFormat("Event(id=%S, body=%R, method=%S, path=%S)", shown(event_id(event)),
-                              body_of(event), shown(event->method), shown(event->path));
+                              body, shown(event->method), shown(event->path));
 }
 
 template <auto Member>

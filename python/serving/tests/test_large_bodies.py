@@ -31,6 +31,11 @@ def catch(event: Any) -> Any:
     return event
 
 
+def shown(event: Any) -> Any:
+    event.body = repr(event)
+    return event
+
+
 def boom(body: Any) -> Any:
     raise ValueError("no")
 
@@ -130,3 +135,11 @@ def test_what_only_a_reader_of_values_knows_is_read_whole(serve: Any) -> None:
     assert server.test(body=text + ', "x": {"y": 5}}') == 6  # a key given twice has its last value
     wrapped = json.dumps({"full_event_wrapper": True, "body": LARGE, "id": "i"})
     assert server.test(body=wrapped) == 2
+
+
+def test_a_number_that_python_does_not_take_is_an_error_where_it_is_asked_for(serve: Any) -> None:
+    text = json.dumps(LARGE)[:-1] + ', "n": ' + "1" * 5000 + "}"
+    first = {"handler": "add", "input_path": "x.y", "result_path": "r"}
+    assert make(serve, {**first, "result_path": ""}).test(body=text) == 2
+    answer = make(serve, first, {"handler": "shown", "full_event": True}).test(body=text, silent=True, get_body=False)
+    assert answer.status_code == 400 and "ValueError" in answer.body
