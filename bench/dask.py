@@ -22,7 +22,19 @@ from common import ROOT, median, table
 
 PYTHON = ROOT / "build" / "venv-dask" / "bin" / "python"
 
-CODE = """
+# Of both sides: when the scheduler has a worker.
+WATCH = """
+def watch(dask_scheduler):
+    from distributed.diagnostics.plugin import SchedulerPlugin
+    joined = dask_scheduler.joined_at = []
+    class Joined(SchedulerPlugin):
+        name = "joined"
+        def add_worker(self, scheduler, worker):
+            joined.append(time.time())
+    dask_scheduler.add_plugin(Joined())
+"""
+CODE = (
+    """
 import time
 
 def first(context, began: float):
@@ -39,15 +51,6 @@ def tasks(context, n: int = 4000):
     client.gather(client.map(lambda x: x, range(n), pure=False))
     context.log_result("cpu_per_task_us", (cpu() - before) / n * 1e6)
 
-def watch(dask_scheduler):
-    from distributed.diagnostics.plugin import SchedulerPlugin
-    joined = dask_scheduler.joined_at = []
-    class Joined(SchedulerPlugin):
-        name = "joined"
-        def add_worker(self, scheduler, worker):
-            joined.append(time.time())
-    dask_scheduler.add_plugin(Joined())
-
 def grow(context):
     client = context.dask_client
     client.wait_for_workers(1)
@@ -58,8 +61,12 @@ def grow(context):
     context.log_result("registered", client.run_on_scheduler(lambda dask_scheduler: min(dask_scheduler.joined_at)))
     client.cancel(naps)
 """
+    + WATCH
+)
 
-BARE = """
+BARE = (
+    WATCH
+    + """
 import sys, time
 import distributed
 began = float(sys.argv[1])
@@ -70,14 +77,6 @@ if sys.argv[3] == "grow":
     import os, subprocess
     command = [sys.executable, "-m", "dask", "worker", sys.argv[2], "--nthreads", "1", "--no-nanny", "--no-dashboard"]
     client.wait_for_workers(2)
-    def watch(dask_scheduler):
-        from distributed.diagnostics.plugin import SchedulerPlugin
-        joined = dask_scheduler.joined_at = []
-        class Joined(SchedulerPlugin):
-            name = "joined"
-            def add_worker(self, scheduler, worker):
-                joined.append(time.time())
-        dask_scheduler.add_plugin(Joined())
     client.run_on_scheduler(watch)
     began = time.time()
     worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -94,6 +93,7 @@ if sys.argv[3] == "tasks":
     client.gather(client.map(lambda x: x, range(n), pure=False))
     print("cpu", (cpu() - before) / n * 1e6, flush=True)
 """
+)
 
 
 def certificate(folder: Path) -> dict[str, str]:

@@ -116,6 +116,17 @@ class Server:
                 self.process.wait()
 
 
+def wrk_sample(output: str, used_ns: int, seconds: int) -> Sample:
+    """What wrk printed after so many seconds in which the servers used so much processor time."""
+    requests = int(re.search(r"(\d+) requests in", output).group(1))  # type: ignore[union-attr]
+
+    def latency(which: str) -> float:
+        match = re.search(rf"{which}%\s+([\d.]+)(us|ms|s)", output)
+        return float(match.group(1)) * {"us": 1, "ms": 1e3, "s": 1e6}[match.group(2)] if match else 0.0
+
+    return Sample(used_ns / 1000 / max(1, requests), requests / seconds, latency("50"), latency("99"))
+
+
 def load(wrk: list[str], server: Server, port: int, connections: int, size: int, seconds: float) -> Sample:
     script = FOLDER / f"body{size}.lua"
     script.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {size})\n' if size else "")
@@ -140,15 +151,9 @@ def load(wrk: list[str], server: Server, port: int, connections: int, size: int,
         check=True,
     ).stdout
     used = cpu_ns(pids) - before
-    requests = int(re.search(r"(\d+) requests in", output).group(1))  # type: ignore[union-attr]
     if "Non-2xx" in output or "Socket errors" in output:
         print(f"  {server.name}: {output}")
-
-    def latency(which: str) -> float:
-        match = re.search(rf"{which}%\s+([\d.]+)(us|ms|s)", output)
-        return float(match.group(1)) * {"us": 1, "ms": 1e3, "s": 1e6}[match.group(2)] if match else 0.0
-
-    return Sample(used / 1000 / max(1, requests), requests / max(1, round(seconds)), latency("50"), latency("99"))
+    return wrk_sample(output, used, max(1, round(seconds)))
 
 
 def ours(name: str, handler: str, runtime: str, path: str, **trigger: object) -> Server:

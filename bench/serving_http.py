@@ -25,7 +25,7 @@ from typing import Any
 from common import ROOT, median, table
 from peers import BUILD, FOLDER, tools
 
-from realtime import Sample, cpu_ns, tree
+from realtime import Sample, cpu_ns, tree, wrk_sample
 
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 import demo_deploy  # noqa: E402
@@ -178,13 +178,7 @@ def load(wrk: list[str], way: Way, connections: int, seconds: float) -> Sample:
     used = cpu_ns(pids) - before
     if "Non-2xx" in output or "Socket errors" in output:
         raise SystemExit(f"error: {way.name} failed requests:\n{output}")
-    requests = int(re.search(r"(\d+) requests in", output).group(1))  # type: ignore[union-attr]
-
-    def latency(which: str) -> float:
-        match = re.search(rf"{which}%\s+([\d.]+)(us|ms|s)", output)
-        return float(match.group(1)) * {"us": 1, "ms": 1e3, "s": 1e6}[match.group(2)] if match else 0.0
-
-    return Sample(used / 1000 / max(1, requests), requests / round(seconds), latency("50"), latency("99"))
+    return wrk_sample(output, used, round(seconds))
 
 
 def compare(title: str, wrk: list[str], ways: list[Way], connections: int, rounds: int, seconds: float) -> None:
