@@ -158,13 +158,13 @@ void Pod::hear_asker(int connection) {
   if (first >= end) { first = second = ""; }
   if (second >= end) { second = ""; }
   if (equal(message, "signal") && mine != nullptr) {
-    if (mine->run.phase == Phase::running) {
-      ::kill(-mine->run.pid, static_cast<int>(number_of(first)));
+    const int number = static_cast<int>(number_of(first));
+    // When one of those that were asked to end has ended, mpirun ends the others.
+    if (mine->run.phase == Phase::running && !(mine->asked && number == SIGTERM)) {
+      ::kill(-mine->run.pid, number);
     }
   } else if (equal(message, "term")) {
-    for (auto& rank : ranks_) {
-      if (rank.run.phase == Phase::running) { ::kill(-rank.run.pid, SIGTERM); }
-    }
+    ask_ranks();
   } else if (equal(message, "leave")) {
     for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
       if (runs_[i].phase == Phase::running) { ::kill(runs_[i].pid, SIGTERM); }
@@ -252,6 +252,7 @@ void Pod::start_rank(int connection, int number, std::size_t count, int payload,
   if (rank == nullptr) { rank = &ranks_.push(); }
   rank->number = number;
   rank->connection = connection;
+  rank->asked = false;
   std::snprintf(rank->name, sizeof rank->name, "rank-%d", number);
   Run& run = rank->run;
   const int starts = run.starts + 1;
@@ -348,6 +349,15 @@ void Pod::rank_ended(Rank& rank, const Ended& end) {
   Text text;
   render(text, "state");
   notify(text);
+}
+
+// The launcher's pod and each rank's own are stopped at the same time, and both pass it on.
+void Pod::ask_ranks() {
+  for (auto& rank : ranks_) {
+    if (rank.run.phase != Phase::running || rank.asked) { continue; }
+    rank.asked = true;
+    ::kill(-rank.run.pid, SIGTERM);
+  }
 }
 
 bool Pod::ranks_run() const {

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::int64_t kFirstLook = 20;
 constexpr std::int64_t kLongestPause = 2'000;
+constexpr std::int64_t kEager =
+    2'000;  // after the start, until the first byte: most logs begin then
 
 }  // namespace
 
@@ -18,6 +20,7 @@ void LogTimes::begin(const char* log, std::int64_t now_ms) {
   *this = LogTimes{};
   if (std::snprintf(log_, sizeof log_, "%s", log) >= static_cast<int>(sizeof log_)) { return; }
   pause_ms_ = kFirstLook;
+  began_ = now_ms;
   due_ = now_ms + pause_ms_;
 }
 
@@ -26,7 +29,9 @@ void LogTimes::look(std::int64_t now_ms) {
   struct stat facts{};
   const bool there = ::stat(log_, &facts) == 0 && S_ISREG(facts.st_mode);
   if (!there || facts.st_size == size_) {
-    pause_ms_ = pause_ms_ * 2 < kLongestPause ? pause_ms_ * 2 : kLongestPause;
+    if (size_ > 0 || now_ms - began_ > kEager) {
+      pause_ms_ = pause_ms_ * 2 < kLongestPause ? pause_ms_ * 2 : kLongestPause;
+    }
     due_ = now_ms + pause_ms_;
     return;
   }

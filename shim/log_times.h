@@ -15,7 +15,7 @@ class LogTimes {
 
  private:
   char log_[84] = {};
-  std::int64_t due_ = 0;
+  std::int64_t began_ = 0, due_ = 0;
   std::int64_t pause_ms_ = 0;
   std::int64_t size_ = 0;
   std::int64_t entries_ = 0;

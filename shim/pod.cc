@@ -102,7 +102,7 @@ void Pod::start(std::size_t i) {
   run.phase = Phase::running;
   run.restart_at = 0;
   run.code = run.signal = 0;
-  run.core = run.oom = false;
+  run.core = run.oom = run.oom_child = false;
   run.failure = Failure{};
   run.finished_us = 0;
   run.started_us = wall_us();
@@ -214,6 +214,7 @@ void Pod::container_ended(std::size_t i, const Ended& end) {
   run.pid = 0;
   const auto kills = oom_kills(spec_.oom_file);
   run.oom = kills > oom_seen_ && end.signal == SIGKILL;
+  run.oom_child = kills > oom_seen_ && !run.oom;
   oom_seen_ = kills;
   failpoint("shim/exit_seen");
 
@@ -361,9 +362,7 @@ void Pod::stop(std::int64_t grace_ms, const char* reason, const char* message) {
     for (std::size_t i = 0; i < spec_.containers.size(); ++i) {
       if (runs_[i].phase == Phase::running) { ::kill(runs_[i].pid, SIGTERM); }
     }
-    for (const auto& rank : ranks_) {
-      if (rank.run.phase == Phase::running) { ::kill(-rank.run.pid, SIGTERM); }
-    }
+    ask_ranks();
   }
   if (first) { record_state(); }
 }
@@ -483,6 +482,7 @@ void Pod::render_run(Text& out, const char* name, bool init, const Run& run, con
   out.add(",\"code\":").add(run.code).add(",\"signal\":").add(run.signal);
   out.add(",\"core\":").add(run.core ? "true" : "false");
   out.add(",\"oom\":").add(run.oom ? "true" : "false");
+  if (run.oom_child) { out.add(",\"oom_child\":true"); }
   out.add(",\"cpu_us\":").add(run.cpu_us).add(",\"max_rss_kib\":").add(run.max_rss_kib);
   if (run.failure.error != 0) {
     out.add(",\"step\":").json(run.failure.step).add(",\"detail\":").json(run.failure.detail);

@@ -26,6 +26,7 @@ struct Run {  // one container
   int signal = 0;
   bool core = false;
   bool oom = false;
+  bool oom_child = false;  // a process below it was killed so while it ran
   long long cpu_us = 0;
   long long max_rss_kib = 0;
   int log = -1;
@@ -43,6 +44,7 @@ struct Exec {  // a command that was sent later
 struct Rank {  // a process that another pod of the gang asked for
   int number = 0;
   int connection = -1;  // of who asked; -1: gone
+  bool asked = false;   // to end: once, since a handler of the user's may be at work
   char name[20] = {};
   Run run;
 };
@@ -82,6 +84,7 @@ class Pod {
   void drop_asker(int connection);
   void start_rank(int connection, int number, std::size_t count, int payload, int passed);
   void rank_ended(Rank& rank, const Ended& end);
+  void ask_ranks();
   bool ranks_run() const;
   void end_ranks();
   void render_run(Text& out, const char* name, bool init, const Run& run, const char* path);

@@ -192,6 +192,10 @@ void bind_methods(nb::class_<Function>& cls) {
           [](Function& f, const std::string& name, const std::string& secret,
              const std::string& key) { unwrap(set_env_from_secret(f, name, secret, key)); },
           nb::arg("name"), nb::arg("secret"), nb::arg("secret_key"))
+      .def("set_env_from_secret_ref",
+           [](Function& f, const std::string& secret) {
+             unwrap(set_env_from_secret_ref(f, secret));
+           })
       .def(
           "get_env",
           [](const Function& f, const std::string& name) -> nb::object {
@@ -468,7 +472,9 @@ NB_MODULE(_core, m) {
   m.def(
       "import_function",
       [](const std::string& file, const std::string& project, const std::string& name) {
-        return unwrap(import_function(file, project, name));
+        std::vector<std::string> warnings;
+        auto function = unwrap(import_function(file, project, name, &warnings));
+        return std::pair(std::move(function), std::move(warnings));
       },
       nb::arg("file"), nb::arg("project"), nb::arg("new_name"));
   m.def("default_run_name", [](const std::string& function, const std::string& handler) {

@@ -1,6 +1,7 @@
 // Methods of kinds spark and remote-spark.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "convert.h"
 #include "model/spark.h"
@@ -71,12 +72,15 @@ void bind_spark(nb::class_<Function>& cls) {
           "with_spark_node_selection",
           [](Function& f, const std::string& role, const std::string& name, nb::handle selector,
              nb::handle affinity, nb::handle tolerations) {
-            unwrap(with_spark_node_selection(
-                f, role_of(role),
-                {.node_name = name,
-                 .node_selector = from_python(selector, "node_selector"),
-                 .affinity = from_python(affinity, "affinity"),
-                 .tolerations = from_python(tolerations, "tolerations")}));
+            std::vector<std::string> warnings;
+            unwrap(
+                with_spark_node_selection(f, role_of(role),
+                                          {.node_name = name,
+                                           .node_selector = from_python(selector, "node_selector"),
+                                           .affinity = from_python(affinity, "affinity"),
+                                           .tolerations = from_python(tolerations, "tolerations")},
+                                          &warnings));
+            return warnings;
           },
           nb::arg("role"), nb::arg("node_name"), nb::arg("node_selector").none(),
           nb::arg("affinity").none(), nb::arg("tolerations").none())

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "kind/mpijob/mpi_arguments.h"
+#include "model/mpi_arguments.h"
 
 namespace metier::mpi {
 

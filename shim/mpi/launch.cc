@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <sstream>
 
 #include "mpi/flavor.h"
@@ -33,6 +35,8 @@ struct Job {
   std::vector<std::string> hosts;
   int slots = 1;
   bool stay = false;
+  std::string implementation;  // that the job asks for; empty: any
+  bool goes_on = false;        // the user lets the other ranks work when one has failed
   std::string gang;
   std::string self;  // this program
   std::string launcher;
@@ -84,6 +88,8 @@ std::string read_words(const std::vector<std::string>& words, Job& job) {
       for (std::string host; std::getline(list, host, ',');) { job.hosts.push_back(host); }
     } else if (at + 1 < words.size() && words[at] == "--slots") {
       job.slots = std::atoi(words[++at].c_str());
+    } else if (at + 1 < words.size() && words[at] == "--implementation") {
+      job.implementation = words[++at];
     } else {
       return "launch does not know " + words[at];
     }
@@ -94,11 +100,20 @@ std::string read_words(const std::vector<std::string>& words, Job& job) {
   job.launcher = words[at + 1];
   const std::vector<std::string> rest(words.begin() + static_cast<std::ptrdiff_t>(at) + 2,
                                       words.end());
-  if (auto wrong = split(rest, job.arguments); !wrong.empty()) { return "mpi_args: " + wrong; }
+  if (auto wrong = split(rest, job.arguments); !wrong.empty()) { return "spec.mpi_args: " + wrong; }
+  const auto goes_on = [](std::string_view word) {
+    return word.ends_with("enable-recovery") ||
+           word.find("abort_on_non_zero_status") != std::string_view::npos;
+  };
+  job.goes_on = std::ranges::any_of(rest, goes_on);
+  for (char** one = environ; *one != nullptr; ++one) {
+    job.goes_on =
+        job.goes_on || goes_on(std::string_view(*one).substr(0, std::string_view(*one).find('=')));
+  }
   if (job.arguments.program.empty()) { return "mpirun has no program to run"; }
   const int most = job.slots * static_cast<int>(job.hosts.size());
   if (job.arguments.ranks > most) {
-    return "mpi_args: -n asks for " + std::to_string(job.arguments.ranks) +
+    return "spec.mpi_args: -n asks for " + std::to_string(job.arguments.ranks) +
            " ranks, and the job has " + std::to_string(most) +
            " slots: raise replicas or slots_per_worker";
   }
@@ -210,7 +225,7 @@ std::string command_of(const Job& job, std::vector<std::string>& out) {
   }
   std::vector<std::string> options;
   if (auto wrong = translate(job.arguments, job.engine.flavor, options); !wrong.empty()) {
-    return "mpi_args: " + wrong;
+    return "spec.mpi_args: " + wrong;
   }
   out.insert(out.end(), options.begin(), options.end());
   out.insert(out.end(),
@@ -233,6 +248,22 @@ bool keep_environment(const Job& job) {
   return done;
 }
 
+// Horovod opens its logs and makes no folder for them; all pods of the job see the same folders.
+void make_log_folders() {
+  for (const char* name : {"HOROVOD_TIMELINE", "HOROVOD_AUTOTUNE_LOG"}) {
+    const auto path = variable(name);
+    const auto last = path.rfind('/');
+    if (last == std::string::npos) { continue; }
+    const auto folder = path.substr(0, last);
+    for (auto at = path.find('/', 1); at != std::string::npos; at = path.find('/', at + 1)) {
+      ::mkdir(path.substr(0, at).c_str(), 0777);
+    }
+    if (last > 0 && ::access(folder.c_str(), W_OK) != 0) {
+      say(folder + ", the folder of " + name + ", cannot be written: " + std::strerror(errno));
+    }
+  }
+}
+
 void tell_pods(const Job& job, const char* word) {
   for (const auto& host : job.hosts) {
     const int fd = connect_pod(job.gang, host);
@@ -243,6 +274,10 @@ void tell_pods(const Job& job, const char* word) {
 }
 
 constexpr int kLeavingPause = 100;  // ms
+constexpr int kLookPause = 500;     // ms
+// From a rank's bad end to that of mpirun: MPICH's kills the others at once, Open MPI's gives them a second to end themselves.
+constexpr auto kCleanUp = std::chrono::seconds(1);
+constexpr auto kLongCleanUp = std::chrono::seconds(5);
 constexpr int kTerminated = 128 + SIGTERM;
 constexpr int kKilled = 128 + SIGKILL;
 
@@ -290,11 +325,40 @@ bool ended_by_mpirun(const std::vector<RankEnd>& ends, int code, Flavor flavor) 
       ends, [](const auto& one) { return one.code == kTerminated || one.code == kKilled; });
 }
 
+// Launchers end the other ranks when one ends inside of MPI. Before MPI_Init MPICH's does not, and Open MPI 5's not always: the others
+// would wait there for ever.
+class Straggling {
+ public:
+  explicit Straggling(const Job& job) : job_(job) {}
+  // Whether a rank has ended badly a while ago.
+  bool seen() {
+    if (job_.goes_on || first_failure(ends_of(job_)) == nullptr) { return false; }
+    const auto now = std::chrono::steady_clock::now();
+    if (!since_) { since_ = now; }
+    return now - *since_ >= (job_.engine.flavor == Flavor::mpich ? kCleanUp : kLongCleanUp);
+  }
+
+ private:
+  const Job& job_;
+  std::optional<std::chrono::steady_clock::time_point> since_;
+};
+
+// Open MPI 5 may crash over a rank that fails while others are still in MPI_Init: then that rank is the cause. Of one that was killed
+// it is not: its ranks may end by any code when they notice.
+bool crashed_over_a_rank(int status, const RankEnd* failed) {
+  if (!WIFSIGNALED(status) || failed == nullptr) { return false; }
+  const int signal = WTERMSIG(status);
+  return (signal == SIGSEGV || signal == SIGABRT || signal == SIGBUS) && failed->code != kKilled &&
+         failed->code != kTerminated;
+}
+
 int supervise(const Job& job, pid_t child, int signals) {
   RankLogs logs(job.gang, job.arguments.ranks > 1);
   int status = 0;
   bool leaving = false;
   bool asked = false;
+  bool cut = false;
+  Straggling straggling(job);
   while (true) {
     logs.pump(false);
     const pid_t ended = ::waitpid(child, &status, WNOHANG);
@@ -303,8 +367,9 @@ int supervise(const Job& job, pid_t child, int signals) {
     if (leaving && !asked && ends_of(job).size() >= logs.count()) {
       asked = ::kill(child, SIGTERM) == 0;
     }
+    if (!leaving && !cut && straggling.seen()) { cut = ::kill(child, SIGKILL) == 0; }
     pollfd polled[2] = {{signals, POLLIN, 0}, {logs.descriptor(), POLLIN, 0}};
-    ::poll(polled, 2, leaving ? kLeavingPause : -1);
+    ::poll(polled, 2, leaving ? kLeavingPause : kLookPause);
     signalfd_siginfo info{};
     while (::read(signals, &info, sizeof info) > 0) {
       if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
@@ -317,20 +382,21 @@ int supervise(const Job& job, pid_t child, int signals) {
   logs.pump(true);
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   if (leaving) { return code; }  // told to end: whoever told it knows why
-  if (WIFSIGNALED(status)) {     // what its ranks ended by then is its consequence
+  const auto ends = ends_of(job);
+  const auto* failed = first_failure(ends);
+  if (WIFSIGNALED(status) && !cut &&
+      !crashed_over_a_rank(status, failed)) {  // what its ranks ended by then is its consequence
     const int signal = WTERMSIG(status);
     return refuse(
         code, "Killed",
         "mpirun was killed by signal " + std::to_string(signal) + " (" + ::strsignal(signal) + ")");
   }
-  const auto ends = ends_of(job);
   if (logs.count() > 0 && ended_by_mpirun(ends, code, job.engine.flavor)) {
     const auto number = std::to_string(code);
     return refuse(code, "RankFailed",
                   "mpirun ended every rank with code " + number + ": a rank called MPI_Abort(" +
                       number + "), or mpirun was told to end");
   }
-  const auto* failed = first_failure(ends);
   if (failed == nullptr) {
     if (code != 0) {
       say("mpirun ended with exit code " + std::to_string(code) + ", its words are above");
@@ -358,6 +424,14 @@ int launch_main(const std::vector<std::string>& words) {
   if (auto wrong = find_engine(job.launcher, variable("PATH"), job.engine); !wrong.empty()) {
     return refuse(5, "EngineMissing", wrong);
   }
+  const std::string is = job.engine.flavor == Flavor::mpich ? "MPICH" : "OpenMPI";
+  if (!job.implementation.empty() && job.implementation != is) {
+    return refuse(5, "EngineMissing",
+                  "spec.mpi_implementation: '" + job.implementation +
+                      "' is asked for, and the MPI here is " +
+                      std::string(to_string(job.engine.flavor)) + " (" + job.engine.launcher +
+                      "): leave it out, or let the function's environment bring the other");
+  }
   if (const auto own = variable("MPI4PY_LIBMPI");
       !own.empty() && !own.starts_with(job.engine.prefix + "/")) {
     return refuse(5, "EngineMissing",
@@ -373,6 +447,7 @@ int launch_main(const std::vector<std::string>& words) {
   }
   ::unlink((job.gang + kEnds).c_str());
   set_defaults(job);
+  make_log_folders();
   std::vector<std::string> command;
   if (auto wrong = command_of(job, command); !wrong.empty()) {
     return refuse(2, "InvalidParameter", wrong);

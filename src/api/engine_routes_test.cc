@@ -517,7 +517,11 @@ TEST_F(EngineRoutes, RuntimeResourcesAreThePodsOfRuns) {
   EXPECT_THAT(ask("GET", "/api/v1/projects/default/runtime-resources").body, HasSubstr(pod()));
   EXPECT_THAT(ask("GET", "/api/v1/projects/other/runtime-resources").body, Not(HasSubstr(pod())));
   EXPECT_EQ(ask("GET", "/api/v1/projects/default/runtime-resources?force=perhaps").status, 400);
-  EXPECT_THAT(ask("GET", "/api/metier/v1/pods?project=default").body, HasSubstr(pod()));
+  const auto brief = ask("GET", "/api/metier/v1/pods?project=default").body;
+  EXPECT_THAT(brief, HasSubstr(pod()));
+  EXPECT_THAT(brief, testing::Not(HasSubstr("containers\":[{\"name\":\"base\",\"image")));
+  EXPECT_THAT(ask("GET", "/api/metier/v1/pods?project=default&format=full").body,
+              HasSubstr("containers\":[{\"name\":\"base\",\"image"));
 }
 
 TEST_F(EngineRoutes, ABuildIsAnEnvironment) {

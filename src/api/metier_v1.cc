@@ -198,9 +198,11 @@ Async<net::Response> admit(EngineApi& api, Call& call) {
 
 Async<net::Response> pods(EngineApi& api, Call& call) {
   METIER_API_TRY(
-      out, co_await api.describe.pods(call.caller.run_project.empty() ? call.query("project", "*")
-                                                                      : call.caller.run_project,
-                                      call.query("run")));
+      out,
+      co_await api.describe.pods(
+          call.caller.run_project.empty() ? call.query("project", "*") : call.caller.run_project,
+          call.query("run"),
+          call.query("format") == "full" ? Describe::Detail::full : Describe::Detail::brief));
   co_return ok_json(out);
 }
 
@@ -398,7 +400,8 @@ void add_metier_routes(Router& router, EngineApi& api) {
   router.add(Api::metier, "GET", "/kinds", "kinds, and which are usable here", bind(kinds));
   router.add(Api::metier, "POST", "/render", "the objects that a submit would make", bind(render));
   router.add(Api::metier, "POST", "/admit", "whether a submit would be accepted", bind(admit));
-  router.add(Api::metier, "GET", "/pods", "pods of a project", bind(pods));
+  router.add(Api::metier, "GET", "/pods", "pods of a project; format=full: with their spec",
+             bind(pods));
   router.add(Api::metier, "GET", "/environments", "environments", bind(environments));
   router.add(Api::metier, "GET", "/queue", "whether the queue is paused, and how many pods wait",
              bind(queue));

@@ -13,6 +13,8 @@ TEST_F(RoutesTest, ClientSpecEchoesTheVersionAndKeepsRunsRemote) {
   EXPECT_FALSE(string_at(spec, "namespace").empty());
   EXPECT_FALSE(string_at(spec, "kfp_url").empty());
   EXPECT_TRUE(find_path(spec, "force_run_local")->is_null());
+  EXPECT_EQ(string_at(spec, "valid_function_priority_class_names"),
+            "igz-workload-low,igz-workload-medium,igz-workload-high");
 }
 
 TEST_F(RoutesTest, GetOrCreateProjectOfBothSdks) {

@@ -1,6 +1,8 @@
 #include <algorithm>
 
 #include "api/records_routes.h"
+#include "base/text.h"
+#include "model/attributes.h"
 
 namespace metier::api {
 namespace {
@@ -29,6 +31,7 @@ void add_service_routes(Router& router, const RecordsApi& api) {
             {"api_url", api.api_url ? api.api_url() : std::string()},
             {"docker_registry", "registry.invalid"},
             {"auto_mount_type", "none"},
+            {"valid_function_priority_class_names", join(default_priority_classes(), ",")},
             {"force_run_local", nullptr},
             {"function", nullptr},
             {"packagers", nullptr},

@@ -39,6 +39,13 @@ std::string address_of(const JsonObject& status) {
   return std::string(string_in(status, "address"));
 }
 
+// Where it is called, or where the clients of its cluster connect.
+std::string url_of(const JsonObject& status) {
+  const auto address = address_of(status);
+  return address.empty() ? std::string(string_in(status, "scheduler_address"))
+                         : "http://" + address;
+}
+
 // A library or a script is a native or shell handler: its bytes go with the function.
 Result<void> embed_program(const Arguments& arguments, Submission& out) {
   auto& spec = ensure_object(out.function, "spec");
@@ -67,9 +74,8 @@ void show_conditions(Command& command, const JsonObject& status) {
   const auto* conditions = array_in(status, "conditions");
   for (const auto& condition : conditions == nullptr ? JsonArray{} : *conditions) {
     if (!condition.is_object()) { continue; }
-    command.screen.say(command.screen.paint(Role::care, "! ") +
-                       std::string(string_in(condition.as_object(), "type")) + ": " +
-                       printable(string_in(condition.as_object(), "message")));
+    command.screen.warn(std::string(string_in(condition.as_object(), "type")) + ": " +
+                        printable(string_in(condition.as_object(), "message")));
   }
 }
 
@@ -134,13 +140,15 @@ Result<int> follow_deploy(Command& command, const std::string& name, Json first,
       show_conditions(command, status);
     }
     if (command.output.empty() || command.output == "table" || command.output == "wide") {
-      if (const auto address = address_of(status); !address.empty()) {
-        screen.out("http://" + address + "\n");
-      }
+      if (const auto url = url_of(status); !url.empty()) { screen.out(url + "\n"); }
     } else if (command.output == "name") {
       screen.out(name + "\n");
     }
-    screen.next({"metier invoke " + name, "metier logs -f " + name});
+    if (string_in(seen, "kind") == "dask") {
+      screen.next({"metier ui " + name, "metier describe " + name, "metier delete " + name});
+    } else {
+      screen.next({"metier invoke " + name, "metier logs -f " + name});
+    }
     return 0;
   }
 }
@@ -272,6 +280,10 @@ void show_deployment(Command& command, const JsonObject& view) {
       pair(key == std::string_view("internal_invocation_urls") ? "address" : "external",
            "http://" + value_text(url));
     }
+  }
+  for (const char* key : {"cluster_name", "scheduler_address", "dashboard"}) {
+    const std::string_view name(key);
+    pair(name.substr(0, name.find('_')), string_in(status, key));
   }
   if (const auto replicas = int_in(status, "replicas")) {
     pair("replicas",
@@ -445,9 +457,7 @@ Result<int> deploy_children(Command& command, const Submission& submission) {
 Result<int> deploy_once(Command& command, std::string& name) {
   const auto began = std::chrono::steady_clock::now();
   METIER_TRY(submission, make_deployment(command));
-  for (const auto& warning : submission.warnings) {
-    command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning));
-  }
+  for (const auto& warning : submission.warnings) { command.screen.warn(printable(warning)); }
   METIER_TRY(left, deploy_children(command, submission));
   if (left != 0) { return left; }
   METIER_TRY(answer, command.session.call("POST", "/api/metier/v1/deployments",

@@ -176,23 +176,32 @@ Result<void> add_resources(const Arguments& arguments, std::string_view kind, Js
   return {};
 }
 
-Result<void> add_replicas(const Arguments& arguments, std::string_view kind, JsonObject& spec) {
+Result<void> add_replicas(const Arguments& arguments, std::string_view kind, JsonObject& spec,
+                          std::vector<std::string>& warnings) {
   for (const auto& [flag, field] :
        {std::pair{"--replicas", "replicas"}, std::pair{"--min", "min_replicas"},
         std::pair{"--max", "max_replicas"}}) {
     if (!arguments.has(flag)) { continue; }
     METIER_TRY(count, parse_count(flag, arguments.value(flag),
                                   flag == std::string_view("--min") ? 0 : 1, kMostReplicas));
-    if (count > 1 && !in_pods(kind)) {
-      return fail(invalid(flag, fmt::format("kind {} runs in one process", kind),
-                          "choose a kind of several pods: mpijob, spark, dask"));
+    if (count > 1 && (!in_pods(kind) || kind == "job")) {
+      return fail(invalid(
+          flag, fmt::format("kind {} runs in one {}", kind, in_pods(kind) ? "pod" : "process"),
+          "choose a kind of several pods: mpijob, spark, dask"));
+    }
+    if (count > 1 && kind == "remote-spark") {
+      warnings.push_back(
+          fmt::format("{} {}: one pod runs here; how many executors its session has, the Spark "
+                      "service decides",
+                      flag, count));
     }
     spec[field] = count;
   }
   const auto least = int_in(spec, "min_replicas");
   const auto most = int_in(spec, "max_replicas");
   if (least && most && *least > *most) {
-    return fail(invalid("--min", fmt::format("{} is more than --max {}", *least, *most)));
+    return fail(invalid("--min", fmt::format("{} is more than --max {}", *least, *most),
+                        fmt::format("give --max at least {}, or a smaller --min", *least)));
   }
   return {};
 }
@@ -450,16 +459,10 @@ Result<void> function_of_yaml(const std::string& path, Submission& out) {
     return fail(
         invalid("", fmt::format("{}: holds a {}, not a function", path, type_name(*document))));
   }
-  const auto kind = string_in(document->as_object(), "kind");
   std::error_code ec;
   out.context = fs::absolute(path, ec).lexically_normal().parent_path().string();
   out.shown = "-f " + path;
-  if (kind == "MPIJob" || kind == "SparkApplication") {
-    out.kind = kind == "MPIJob" ? "mpijob" : "spark";
-    out.function = std::move(document->as_object());
-    return {};
-  }
-  METIER_TRY(function, import_function(path, out.project));
+  METIER_TRY(function, import_function(path, out.project, {}, &out.warnings));
   out.function = std::move(function.document());
   return {};
 }
@@ -596,17 +599,13 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
     target = std::move(found);
   }
   auto& function = out.function;
-  const bool of_an_operator =
-      function.contains("apiVersion");  // MPIJob, SparkApplication: the server translates them
-  if (!of_an_operator) {
-    METIER_TRY(resolved, resolve_kind(out.kind, "--kind"));
-    function["kind"] = out.kind == "handler" ? "handler" : resolved.kind;
-  }
+  METIER_TRY(resolved, resolve_kind(out.kind, "--kind"));
+  function["kind"] = out.kind == "handler" ? "handler" : resolved.kind;
   ensure_object(function, "metadata")["project"] = out.project;
   auto& spec = ensure_object(function, "spec");
   const auto& metadata = *object_in(function, "metadata");
   METIER_CHECK(add_resources(arguments, out.kind, spec));
-  METIER_CHECK(add_replicas(arguments, out.kind, spec));
+  METIER_CHECK(add_replicas(arguments, out.kind, spec, out.warnings));
   if (out.kind == "spark") { METIER_CHECK(spread_over_roles(spec)); }
   METIER_CHECK(add_environment(arguments, caller, out.kind, spec));
   METIER_CHECK(add_volumes(arguments, caller, out.kind, spec));
@@ -615,9 +614,14 @@ Result<Submission> make_submission(const Arguments& arguments, const Caller& cal
     auto& words = ensure_array(spec, "args");
     words.clear();
     for (const auto& word : arguments.rest()) { words.push_back(boost::json::string(word)); }
+    if (out.kind == "dask") {
+      out.warnings.emplace_back(
+          "-- …: of kind dask these are options of its workers (dask worker); the handler's "
+          "parameters are -p NAME=VALUE");
+    }
   }
   METIER_CHECK(add_settings(arguments, function));
-  if (!of_an_operator) { METIER_CHECK(check_function(out)); }
+  METIER_CHECK(check_function(out));
 
   // All members first: inserting one moves the others.
   out.run = JsonObject{{"kind", "run"}, {"metadata", JsonObject{}}, {"spec", JsonObject{}}};

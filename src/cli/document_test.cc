@@ -43,6 +43,43 @@ class Documents : public ::testing::Test {
   std::string folder_;
 };
 
+TEST_F(Documents, TakesAnMpiJobAndThenTheFlags) {
+  std::ofstream(folder_ + "/mpijob.yaml") << R"(apiVersion: kubeflow.org/v2beta1
+kind: MPIJob
+metadata: {name: pi, namespace: n}
+spec:
+  mpiReplicaSpecs:
+    Launcher: {template: {spec: {containers: [{image: i, command: [mpirun, ./pi]}]}}}
+    Worker: {replicas: 2, template: {spec: {containers: [{image: i, env: [{name: B, value: "2"}]}]}}}
+)";
+  const auto out = make({"-f", folder_ + "/mpijob.yaml", "--replicas", "5", "-e", "A=1", "--mem",
+                         "1G", "--set", "spec.clean_pod_policy=\"None\""});
+  ASSERT_TRUE(out) << out.error().text();
+  EXPECT_EQ(out->kind, "mpijob");
+  const Json function = out->function;
+  EXPECT_EQ(string_at(function, "kind"), "mpijob");
+  EXPECT_EQ(string_at(function, "metadata.name"), "pi");
+  EXPECT_EQ(*find_path(function, "spec.replicas"), Json(5));
+  EXPECT_EQ(dump_json(*find_path(function, "spec.env")),
+            R"([{"name":"B","value":"2"},{"name":"A","value":"1"}])");
+  EXPECT_EQ(string_at(function, "spec.resources.limits.memory"), "1G");
+  EXPECT_EQ(string_at(function, "spec.clean_pod_policy"), "None");
+  EXPECT_EQ(out->warnings,
+            std::vector<std::string>{
+                "metadata.namespace has no effect: a run belongs to a project (-P)"});
+}
+
+TEST_F(Documents, RefusesASparkApplicationAndSaysWhatToWrite) {
+  std::ofstream(folder_ + "/spark.yaml")
+      << "apiVersion: sparkoperator.k8s.io/v1beta2\nkind: SparkApplication\nspec: {type: Python}\n";
+  const auto out = make({"-f", folder_ + "/spark.yaml"});
+  ASSERT_FALSE(out);
+  EXPECT_NE(out.error().text().find("documents of kind 'SparkApplication' are not read"),
+            std::string::npos)
+      << out.error().text();
+  EXPECT_NE(out.error().fix.find("kind spark"), std::string::npos) << out.error().fix;
+}
+
 TEST_F(Documents, BuildsFunctionAndRun) {
   const auto out = job({"-p",
                         "lr=0.05",
@@ -167,6 +204,12 @@ TEST_F(Documents, ChecksKindsAgainstFlags) {
   EXPECT_EQ(make({folder_ + "/train.py", "--kind", ""}).error().field, "--kind");
   EXPECT_EQ(make({folder_ + "/train.py", "--kind", "local", "--replicas", "2"}).error().field,
             "--replicas");
+  EXPECT_EQ(job({"--replicas", "3"}).error().message, "kind job runs in one pod");
+  EXPECT_TRUE(job({"--replicas", "1"}));
+  const auto remote = make({folder_ + "/train.py", "--kind", "remote-spark", "--replicas", "3"});
+  ASSERT_TRUE(remote) << remote.error().text();
+  ASSERT_EQ(remote->warnings.size(), 1U);
+  EXPECT_TRUE(remote->warnings[0].starts_with("--replicas 3: one pod runs here"));
   EXPECT_EQ(make({folder_ + "/train.py", "--kind", "local", "-e", "LD_PRELOAD=x"}).error().field,
             "-e");
   EXPECT_TRUE(job({"-e", "LD_PRELOAD=x"}));

@@ -85,12 +85,16 @@ std::string live_text(Command& command, const std::string& project, const std::s
       printable(colon == std::string_view::npos ? sentence : sentence.substr(colon + 2)));
 }
 
-// Bytes of the log that its runner's word about the failure takes.
-std::size_t traceback_bytes(const JsonObject& run) {
+LogOutput::Told end_of(const JsonObject& run) {
+  LogOutput::Told out;
   const auto* status = object_in(run, "status");
+  out.failed = status != nullptr && string_in(*status, "state") == "error";
   const auto* failure = status == nullptr ? nullptr : object_in(*status, "failure");
-  const auto bytes = failure == nullptr ? std::nullopt : int_in(*failure, "log_bytes");
-  return bytes && *bytes > 0 ? static_cast<std::size_t>(*bytes) : 0;
+  if (failure == nullptr) { return out; }
+  const auto bytes = int_in(*failure, "log_bytes").value_or(0);
+  out.traceback = bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
+  out.rank = int_in(*failure, "rank").value_or(-1);
+  return out;
 }
 
 // Where in the attempts of a run its follower is. A run that is tried again has one log an attempt, so that their ends
@@ -285,7 +289,7 @@ Result<Followed> follow_run(Command& command, const std::string& project, const 
   command.session.interrupted = nullptr;
   live.rest(false);
   METIER_TRY(run, read_run(command, project, uid));
-  log.end(traceback_bytes(run));
+  log.end(end_of(run));
   return Followed{Ending::ended, std::move(run)};
 }
 

@@ -55,15 +55,34 @@ constexpr std::array kTopics{
           "create it, or correct -v", 5},
     Topic{"PortTaken", "A port is held by another process.",
           "choose another port, or end the process that is named", 5},
-    Topic{"EngineMissing", "The kind needs a program that is not installed on this machine.",
+    Topic{"EngineMissing",
+          "The kind needs a program that is not installed on this machine, or a package that the "
+          "function's environment lacks.",
           "metier kinds --check", 5},
     Topic{"ServiceUnavailable",
-          "Nobody answers at the address of the Spark service that the run's session goes to.",
-          "start the service, or correct METIER_SPARK_SERVICE", 5},
+          "Nobody answers at the address of the service that the run works with: of the Spark "
+          "service that its session goes to, of a Dask scheduler.",
+          "start the service, or correct its address (METIER_SPARK_SERVICE)", 5},
+    Topic{"SchedulerLost",
+          "The scheduler of the run's Dask cluster died; the message says how. What the run had "
+          "logged is kept.",
+          "run it again: that opens the cluster again", 5},
+    Topic{"WorkerFailed",
+          "The workers of the run's Dask cluster ended before they had joined it, several in a "
+          "row; the message names the last one and how it ended.",
+          "read that worker's log: metier logs RUN --part worker-N", 5},
+    Topic{"ClusterClosed",
+          "The run's Dask cluster was closed while it ran: by another client (fn.close(), "
+          "Client.shutdown), or idle for scheduler_timeout.",
+          "run it again: that opens the cluster again", 5},
     Topic{"NodeLost", "The node that ran the pod is gone.",
           "run it again; --retry does so by itself", 5},
     Topic{"OOMKilled", "The kernel killed the process: it used more memory than its limit.",
           "give it more: --mem", 1},
+    Topic{"ProcessOOMKilled",
+          "The kernel killed a process of the pod, not its main one: together they used more "
+          "memory than the limit. What the main one failed with may be the consequence.",
+          "give it more: --mem", 0},
     Topic{"DeadlineExceeded", "The job took longer than its activeDeadlineSeconds.",
           "give it more: --set spec.active_deadline_seconds=N, or runPolicy.activeDeadlineSeconds",
           1},
@@ -79,6 +98,13 @@ constexpr std::array kTopics{
           "metier logs RUN shows their errors, metier describe RUN their states", 1},
     Topic{"RankFailed", "One rank failed first; the others were stopped.",
           "metier logs RUN shows that rank", 1},
+    Topic{"ExecutorsFailed",
+          "More Spark executors of the run failed than spark.executor.maxNumFailures: twice their "
+          "number, at least 3.",
+          "metier logs RUN --part executor-N shows why each ended", 1},
+    Topic{"ServerLost",
+          "The warm Spark that the run's session was in ended, and the run's code had begun.",
+          "run it again: it starts another one", 1},
     Topic{"Silent",
           "A distributed run prints nothing and uses no processor; metier why RUN shows where each "
           "rank is.",
@@ -94,8 +120,14 @@ constexpr std::array kTopics{
     Topic{"ReadinessTimeout", "The function was not ready within its readinessTimeoutSeconds.",
           "metier logs FUNCTION; give it more time, or do less in init_context", 1},
     Topic{"ScaledToZero",
-          "No replica of the function runs: nobody called it for as long as it waits.",
-          "call it: the first call starts a replica and is answered by it; --min 1 keeps one", 0},
+          "No replica of the function runs: nobody called it for as long as it waits. Of kind "
+          "dask: its "
+          "cluster has closed, idle for scheduler_timeout, shut down, or for the room that others "
+          "waited for.",
+          "call it: the first call starts a replica and is answered by it; --min 1 keeps one. Of "
+          "kind dask: "
+          "run it, use fn.client, or deploy it again",
+          0},
     Topic{"WorkerCrashed",
           "A worker of the function's processor ended by itself: its code, or a library, left the "
           "interpreter or crashed it. Another has its place; an event that had begun was answered "

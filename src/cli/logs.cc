@@ -53,11 +53,17 @@ Result<int> logs_main(Command& command) {
   }
   const auto place = log_of_run(command, uid, part, attempt);
   LogText text(command, place, view.timestamps);
-  METIER_TRY(begin, log_begin(command, place, view));
-  METIER_TRY(end, print_log(command, place, text, begin));
+  const auto as_option = [](Error error) {
+    if (error.field == "part") { error.field = "--part"; }
+    return error;
+  };
+  const auto begin = log_begin(command, place, view);
+  if (!begin) { return fail(as_option(begin.error())); }
+  const auto end = print_log(command, place, text, *begin);
+  if (!end) { return fail(as_option(end.error())); }
   if (!follow) { return 0; }
   METIER_TRY(followed, follow_run(command, command.project, uid,
-                                  {.offset = end, .part = part, .text = &text}));
+                                  {.offset = *end, .part = part, .text = &text}));
   return followed.ending == Ending::detached ? 130 : 0;
 }
 

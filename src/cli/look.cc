@@ -334,8 +334,10 @@ Result<int> get_projects(Command& command) {
 }
 
 Result<int> get_pods(Command& command) {
-  METIER_TRY(answer, command.session.get("/api/metier/v1/pods?project=" +
-                                         net::percent_encode(command.project)));
+  const bool document = command.output == "json" || command.output == "yaml";
+  METIER_TRY(answer, command.session.get(
+                         "/api/metier/v1/pods?project=" + net::percent_encode(command.project) +
+                         (document ? "&format=full" : "")));
   if (show_document(command, answer)) { return 0; }
   const auto* pods = items_of(answer, {"pods", "items"});
   Table table{{{"NAME"}, {"PHASE"}, {"REASON", 2}, {"RUN", 1}, {"AGE", 3}, {"ADDRESS", 4}}, {}};
@@ -642,7 +644,7 @@ Result<int> delete_main(Command& command) {
                                                               : std::move(function).error());
   }
   if (!command.arguments.has("--yes") && ::isatty(STDIN_FILENO) == 0) {
-    return fail(invalid("delete", "function " + quote(word) + " has all its versions deleted",
+    return fail(invalid("delete", "this deletes function " + quote(word) + " with all its versions",
                         "give --yes"));
   }
   if (!ask(command, "delete function " + word + " with all its versions?")) { return 4; }

@@ -79,7 +79,9 @@ Role role_of_state(std::string_view state) {
   if (state == "running" || state == "aborting" || state == "deploying" || state == "building") {
     return Role::live;
   }
-  if (state == "aborted" || state == "skipped") { return Role::aside; }
+  if (state == "aborted" || state == "skipped" || state == "removed" || state == "released") {
+    return Role::aside;
+  }
   return Role::care;
 }
 
@@ -301,6 +303,11 @@ void show_failure(Command& command, const JsonObject& run, std::string_view took
   } else if (const auto error = string_in(status, "error");
              error.find('\n') != std::string_view::npos) {
     screen.say(printable_lines(error.substr(error.find('\n') + 1, 2000)));
+  }
+  const auto* conditions = array_in(status, "conditions");
+  for (const auto& condition : conditions == nullptr ? JsonArray{} : *conditions) {
+    if (string_at(condition, "type") != "ProcessOOMKilled") { continue; }
+    screen.say("  " + screen.paint(Role::care, printable(string_at(condition, "message"))));
   }
   screen.say(screen.paint(
       Role::aside,

@@ -63,8 +63,15 @@ void announce(Command& command, const Submission& submission) {
 }
 
 void warn(Command& command, const Submission& submission) {
-  for (const auto& warning : submission.warnings) {
-    command.screen.say(command.screen.paint(Role::care, "! ") + printable(warning));
+  for (const auto& warning : submission.warnings) { command.screen.warn(printable(warning)); }
+}
+
+// What the server says of a run that it took: a field without effect, a folder that was too large.
+void warn_of(Command& command, const JsonObject& run) {
+  const auto* status = object_in(run, "status");
+  const auto* conditions = status == nullptr ? nullptr : array_in(*status, "conditions");
+  for (const auto& condition : conditions == nullptr ? JsonArray{} : *conditions) {
+    command.screen.warn(printable(string_at(condition, "message")));
   }
 }
 
@@ -465,6 +472,7 @@ Result<int> run_main(Command& command) {
   }
   const auto uid = uid_of(submission.run);
   announce(command, submission);
+  warn_of(command, *submitted);
   const bool document = command.output == "json" || command.output == "yaml";
   if (command.arguments.has("--detach")) {
     if (document) {
@@ -478,7 +486,8 @@ Result<int> run_main(Command& command) {
   }
   METIER_TRY(followed, follow_run(command, command.project, uid,
                                   {.to = document ? LogOutput::To::err : LogOutput::To::out,
-                                   .holds = LogOutput::Holds::yes,
+                                   .holds = submission.kind == "mpijob" ? LogOutput::Holds::of_ranks
+                                                                        : LogOutput::Holds::yes,
                                    .part = {},
                                    .attempts = retries_of(*submitted) > 0}));
   if (followed.ending == Ending::detached) {
@@ -492,8 +501,13 @@ Result<int> run_main(Command& command) {
 Result<int> render_main(Command& command) {
   METIER_TRY(caller, caller_of(command));
   METIER_TRY(submission, make_submission(command.arguments, caller, "job"));
+  const auto* task = object_in(submission.run, "spec");
+  const auto* spec = object_in(submission.function, "spec");
+  const bool handler = (task != nullptr && !string_in(*task, "handler").empty()) ||
+                       (spec != nullptr && !string_in(*spec, "default_handler").empty());
+  // Dask: what `run` applies where there is something to run, else what `deploy` applies.
   const bool deployed = submission.kind == "nuclio" || submission.kind == "remote" ||
-                        submission.kind == "serving" || submission.kind == "dask";
+                        submission.kind == "serving" || (submission.kind == "dask" && !handler);
   if (deployed) {
     METIER_TRY(again, make_deployment(command));
     submission = std::move(again);

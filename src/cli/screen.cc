@@ -195,6 +195,8 @@ void Screen::say(std::string_view line) {
   [[maybe_unused]] const int ignored = write_all(err_, std::string(line) + "\n");
 }
 
+void Screen::warn(std::string_view line) { say(paint(Role::care, "! ") + std::string(line)); }
+
 void Screen::error(const Error& error) {
   std::string text = paint(Role::bad, "error:") + " " + printable(error.text());
   if (!error.fix.empty()) {

@@ -51,6 +51,8 @@ class Screen final {
   void out(std::string_view bytes);
   // stderr, whole lines.
   void say(std::string_view line);
+  // The same, marked as something to take care of.
+  void warn(std::string_view line);
   void error(const Error& error);
   // Dim last line of commands to go on with: terminals only.
   void next(const std::vector<std::string>& commands);

@@ -49,7 +49,10 @@ const std::set<std::string, std::less<>>& cluster_codes() {
                                                         "ShimLost",
                                                         "HostRebooted",
                                                         "StoreUnavailable",
-                                                        "StartFailed"};
+                                                        "StartFailed",
+                                                        "SchedulerLost",
+                                                        "WorkerFailed",
+                                                        "ClusterClosed"};
   return codes;
 }
 
@@ -102,7 +105,8 @@ std::string variable(const Environment& environment, const std::string& name) {
 
 std::string active_python(const Environment& environment) {
   if (const auto python = variable(environment, "METIER_PYTHON"); !python.empty()) {
-    return python;
+    return python.contains('/') ? std::filesystem::absolute(python).lexically_normal().string()
+                                : python;  // the server has another working folder
   }
   for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
     const auto prefix = variable(environment, name);
@@ -209,10 +213,13 @@ Result<void> Session::start_private_server() {
                       O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!log || !null) { return fail(errno_error(places_.data + "/server.log", errno)); }
+  const bool chosen = !variable(environment_, "METIER_PYTHON").empty();
+  const std::string python = chosen ? active_python(environment_) : std::string();
   const pid_t child = ::fork();
   if (child < 0) { return fail(errno_error("fork", errno)); }
   if (child == 0) {
     ::setsid();
+    if (chosen) { ::setenv("METIER_PYTHON", python.c_str(), 1); }
     if (::fork() != 0) { ::_exit(0); }  // nobody's child: the command does not have to wait for it
     ::dup2(null.get(), STDIN_FILENO);
     ::dup2(null.get(), STDOUT_FILENO);

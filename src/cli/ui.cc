@@ -46,7 +46,10 @@ Result<std::vector<PageLink>> find_pages(Command& command, const std::string& wo
     out = std::move(pages);
   }
   if (!out.empty()) { return out; }
-  if (!run) { return fail(std::move(run.error())); }
+  const bool stored =
+      run || command.session.get("/api/v1/projects/" + net::percent_encode(command.project) +
+                                 "/functions/" + net::percent_encode(word));
+  if (!stored) { return fail(std::move(run.error())); }
   return fail(Error{.kind = ErrorKind::not_found,
                     .message = quote(word) + " has no pages now",
                     .fix = "Dask has pages while the cluster runs, Spark while the driver runs and "

@@ -13,7 +13,7 @@ constexpr Flag kQuiet{"--quiet", 'q', "", "results only"};
 constexpr Flag kColor{"--color", 0, "WHEN", "auto, always or never"};
 constexpr Flag kNoHeaders{"--no-headers", 0, "", "tables without their first line"};
 constexpr Flag kYes{"--yes", 'y', "", "do not ask"};
-constexpr Flag kFile{"--file", 'f', "FILE", "a function.yaml, MPIJob or SparkApplication"};
+constexpr Flag kFile{"--file", 'f', "FILE", "a function.yaml, or an MPIJob for mpi-operator"};
 
 constexpr std::array kRunFlags{
     Flag{"--kind", 'k', "KIND", "handler, local (the default), job, …: metier kinds"},

@@ -103,7 +103,10 @@ class Verbs : public ::testing::Test {
       co_return response;
     }
     const std::lock_guard lock(mutex_);
-    bodies_[route] = request.body;
+    // A log comes in pieces.
+    auto& body = bodies_[route];
+    body =
+        route.starts_with("POST ") && path.contains("/logs/") ? body + request.body : request.body;
     for (const auto& [name, value] : request.headers) { headers_[name] = value; }
     auto& queue = answers_[route];
     if (queue.empty()) {
@@ -121,6 +124,13 @@ class Verbs : public ::testing::Test {
   net::testing::Loopback server_{
       [this](net::Request request) { return respond(std::move(request)); }};
 };
+
+TEST_F(Verbs, TheInterpreterOfTheSettingsIsOfTheCallersFolder) {
+  EXPECT_EQ(active_python({{"METIER_PYTHON", "env/bin/python"}}),
+            (fs::current_path() / "env/bin/python").string());
+  EXPECT_EQ(active_python({{"METIER_PYTHON", "/opt/python"}}), "/opt/python");
+  EXPECT_EQ(active_python({{"METIER_PYTHON", "python3.11"}}), "python3.11");
+}
 
 TEST_F(Verbs, RunStreamsTheLogThenPrintsResults) {
   script_run(

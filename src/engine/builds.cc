@@ -1,6 +1,7 @@
 #include "engine/builds.h"
 
 #include "base/files.h"
+#include "model/attributes.h"
 #include "model/function.h"
 
 namespace metier {
@@ -81,10 +82,7 @@ Async<Result<Json>> Builds::begin(Json document, bool skip_deployed, bool force)
     ask.python = string_in(*build, "python");
     target = string_in(*build, "image");
     if (image.empty()) { image = string_in(*build, "base_image"); }
-    if (!string_in(*build, "source").empty() && !bool_in(*build, "load_source_on_run")) {
-      // A source is fetched when the run starts: there is no image that could hold it.
-      (*object_in(spec, "build"))["load_source_on_run"] = true;
-    }
+    load_source_on_run(*function);
   }
   if (ask.python.empty()) { ask.python = ground_.options.default_python; }
   const bool built_before =
@@ -126,12 +124,15 @@ Async<void> Builds::run(std::string key, std::string project, std::string name, 
                         BuildAsk ask, std::string image, Json body) {
   const BuildAsk asked = ask;
   auto built = co_await builder_->build(std::move(ask));
-  Build& build = builds_[key];
-  build.state = built ? "ready" : "error";
-  if (!built) { build.error = built.error().text(); }
+  // Told when it is stored: who hears of it may use the image at once.
+  const auto tell = [&] {
+    Build& build = builds_[key];
+    build.state = built ? "ready" : "error";
+    if (!built) { build.error = built.error().text(); }
+  };
   auto function = Function::from_json(body);
-  if (!function) { co_return; }
-  function->status()["state"] = build.state;
+  if (!function) { co_return tell(); }
+  function->status()["state"] = built ? "ready" : "error";
   if (built) { function->spec()["image"] = image; }
   const Json done(function->document());
   const std::string entry = dump_json(JsonObject{{"python", asked.python},
@@ -147,6 +148,7 @@ Async<void> Builds::run(std::string key, std::string project, std::string name, 
     ground_.log.error("built function not stored",
                       {{"function", Json(name)}, {"project", Json(project)}, {"tag", Json(tag)}});
   }
+  tell();
 }
 
 Result<Builds::Status> Builds::status(const std::string& project, const std::string& name,

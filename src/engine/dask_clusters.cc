@@ -12,8 +12,6 @@ namespace {
 constexpr std::int64_t kStartSeconds = 600;
 constexpr auto kLook = std::chrono::milliseconds(10);
 constexpr auto kHold = std::chrono::seconds(4);  // of the answer to a start
-constexpr std::int64_t kSchedulerPort = 8786;
-constexpr std::int64_t kDashboardPort = 8787;
 
 }  // namespace
 
@@ -98,7 +96,7 @@ Result<void> DaskClusters::begin() {
 }
 
 void DaskClusters::heard(const ResourceStatus& cluster) {
-  const auto state = string_at(cluster.status, "state");
+  const std::string state(string_at(cluster.status, "state"));
   if (!cluster.removed && state != "Closed" && state != "Failed") { return; }
   const auto function = cluster.labels.find("mlrun/function");
   const auto tag = cluster.labels.find("mlrun/tag");
@@ -106,11 +104,12 @@ void DaskClusters::heard(const ResourceStatus& cluster) {
   scope_.spawn(
       "forget " + cluster.key.name,
       forget_address(cluster.key.name_space, function->second,
-                     tag == cluster.labels.end() ? "latest" : tag->second, cluster.key.name));
+                     tag == cluster.labels.end() ? "latest" : tag->second, cluster.key.name,
+                     state == "Failed" && !cluster.removed ? "error" : "scaledToZero"));
 }
 
 Async<void> DaskClusters::forget_address(std::string project, std::string function, std::string tag,
-                                         std::string cluster) {
+                                         std::string cluster, std::string state) {
   auto done = co_await ground_.store.write([&](Records& tx) -> Result<void> {
     METIER_TRY(row, tx.function(project, function, tag, ""));
     if (!row) { return {}; }
@@ -120,7 +119,7 @@ Async<void> DaskClusters::forget_address(std::string project, std::string functi
         status->erase("scheduler_address") == 0) {
       return {};
     }
-    (*status)["state"] = "closed";
+    (*status)["state"] = state;
     status->erase("dashboard");
     row->body = dump_json(body);
     return tx.put_function(*row, tag);
@@ -134,9 +133,10 @@ Async<void> DaskClusters::forget_address(std::string project, std::string functi
 Async<void> DaskClusters::bring_up(BackgroundTasks::Begun task, Wanted wanted) {
   std::string error;
   const std::string project = wanted.function.project();
+  const std::string before = co_await opener_of(wanted.cluster);
   auto applied = co_await ground_.cluster.apply({wanted.cluster});
   if (applied) {
-    auto status = co_await until_ready(wanted);
+    auto status = co_await until_ready(wanted, before);
     if (status) {
       auto kept = co_await keep_status(wanted.function, std::move(*status));
       if (!kept) { error = kept.error().text(); }
@@ -157,8 +157,18 @@ Async<void> DaskClusters::bring_up(BackgroundTasks::Begun task, Wanted wanted) {
   }
 }
 
-// The function's status once the scheduler answers.
-Async<Result<Json>> DaskClusters::until_ready(const Wanted& wanted) {
+// Who opened the cluster that there is, "" when there is none.
+Async<std::string> DaskClusters::opener_of(Resource cluster) {
+  auto listed = co_await ground_.cluster.list({.name_space = cluster.metadata.name_space,
+                                               .kind = "DaskCluster",
+                                               .name = cluster.metadata.name});
+  co_return listed && !listed->empty() ? std::string(string_at(listed->front().status, "openedBy"))
+                                       : std::string();
+}
+
+// The function's status once the scheduler answers. `before`: who had opened the cluster when we asked for it; whoever opens it
+// after us opens it for us too.
+Async<Result<Json>> DaskClusters::until_ready(const Wanted& wanted, std::string before) {
   const Selector own{.name_space = wanted.cluster.metadata.name_space,
                      .kind = "DaskCluster",
                      .name = wanted.cluster.metadata.name};
@@ -167,7 +177,8 @@ Async<Result<Json>> DaskClusters::until_ready(const Wanted& wanted) {
   while (ground_.clock.steady() < deadline) {
     auto listed = co_await ground_.cluster.list(own);
     for (const ResourceStatus& seen : listed ? *listed : std::vector<ResourceStatus>{}) {
-      if (string_at(seen.status, "openedBy") != wanted.opener) { continue; }
+      const auto opener = string_at(seen.status, "openedBy");
+      if (opener != wanted.opener && (opener.empty() || opener == before)) { continue; }
       const auto state = string_at(seen.status, "state");
       const std::string message(string_at(seen.status, "message"));
       if (state == "Failed" || state == "Closed") {
@@ -177,15 +188,13 @@ Async<Result<Json>> DaskClusters::until_ready(const Wanted& wanted) {
       }
       if (!message.empty()) { waits = message; }
       if (state != "Running") { continue; }
-      const std::string address(string_at(seen.status, "address"));
-      const std::string scheme =
-          string_at(Json(wanted.cluster.body), "spec.address").starts_with("tls") ? "tls" : "tcp";
-      co_return Json(JsonObject{
-          {"state", "ready"},
-          {"scheduler_address", scheme + "://" + address + ":" + std::to_string(kSchedulerPort)},
-          {"cluster_name", wanted.cluster.metadata.name},
-          {"node_ports", JsonObject{{"scheduler", kSchedulerPort}, {"dashboard", kDashboardPort}}},
-          {"dashboard", string_at(seen.status, "dashboard")}});
+      co_return Json(
+          JsonObject{{"state", "ready"},
+                     {"scheduler_address", string_at(seen.status, "comm")},
+                     {"cluster_name", wanted.cluster.metadata.name},
+                     {"node_ports",
+                      JsonObject{}},  // ports of a Kubernetes node; MLRun's client reads the object
+                     {"dashboard", string_at(seen.status, "dashboard")}});
     }
     co_await sleep_for(ground_.loop, kLook);
   }

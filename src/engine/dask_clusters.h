@@ -17,7 +17,7 @@ class DaskClusters final {
   Result<void> begin();
   // Opens the cluster of a stored function ("project/name[:tag]"), new or again; answers with MLRun's background task, ended
   // when the cluster is there within kHold: MLRun's client looks every five seconds only. When it succeeds, the function's
-  // status has scheduler_address, cluster_name, node_ports, dashboard.
+  // status has scheduler_address, cluster_name, dashboard, and node_ports without any: there is no node to open them.
   // Errors: not_found, invalid (another kind, wrong attributes), exhausted (never fits).
   Async<Result<Json>> start(std::string function_url, Caller caller);
   // Phase of the scheduler's pod in MLRun's word ("running" wins); "" when there is no cluster.
@@ -35,11 +35,12 @@ class DaskClusters final {
   Result<Wanted> lower(const std::string& function_url, const Caller& caller,
                        const std::string& opener) const;
   Async<void> bring_up(BackgroundTasks::Begun task, Wanted wanted);
-  Async<Result<Json>> until_ready(const Wanted& wanted);
+  Async<std::string> opener_of(Resource cluster);
+  Async<Result<Json>> until_ready(const Wanted& wanted, std::string before);
   Async<Result<void>> keep_status(const Function& function, Json status);
   void heard(const ResourceStatus& cluster);
   Async<void> forget_address(std::string project, std::string function, std::string tag,
-                             std::string cluster);
+                             std::string cluster, std::string state);
 
   const Ground& ground_;
   Engine& engine_;

@@ -38,6 +38,7 @@ Json to_json(const DeploymentPlan& plan) {
                  {"function", plan.function},
                  {"generation", plan.generation},
                  {"objects", std::move(objects)},
+                 {"shared", JsonArray(plan.shared.begin(), plan.shared.end())},
                  {"environment", plan.environment},
                  {"context", plan.context},
                  {"run_as", plan.run_as},
@@ -76,6 +77,11 @@ Result<DeploymentPlan> deployment_plan_from_json(std::string_view text) {
       const JsonArray& part = object.get_array();
       plan.objects.push_back({std::string(part[0].get_string()), std::string(part[1].get_string()),
                               std::string(part[2].get_string())});
+    }
+  }
+  if (const JsonArray* shared = array_in(from, "shared")) {
+    for (const Json& name : *shared) {
+      if (name.is_string()) { plan.shared.emplace_back(name.get_string()); }
     }
   }
   if (plan.project.empty() || plan.name.empty()) {

@@ -20,7 +20,8 @@ struct DeploymentPlan {
   std::string hash;
   Json function;                     // as deployed: what the kind lowers and observes
   std::int64_t generation = 1;       // grows by every deploy that changes something
-  std::vector<ResourceKey> objects;  // what it lowers to
+  std::vector<ResourceKey> objects;  // what it lowers to, its own
+  std::vector<std::string> shared;   // what it has together with runs (label metier.dev/shared)
   Json environment;                  // what the pods' annotation metier.dev/environment says
   std::string context;               // snapshot folder, or empty
   std::int64_t run_as = -1;          // uid of the pods, when it is not the server's

@@ -2,14 +2,19 @@
 #include "engine/deployments.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/failpoint.h"
 #include "engine/deployments_impl.h"
+#include "engine/engine_impl.h"
 #include "engine/offload.h"
 #include "engine/pods_of.h"
 
 namespace metier {
 namespace {
+
+constexpr auto kRemovalWait = std::chrono::seconds(30);  // for the removal before a deploy
+constexpr auto kForgetRetry = std::chrono::seconds(1);
 
 Json condition_json(const Condition& condition) {
   return JsonObject{{"type", condition.type},
@@ -55,6 +60,16 @@ Result<std::vector<Resource>> Deployments::lower(const Function& function,
       plan.environment.is_object() ? dump_json(plan.environment) : std::string();
   const std::string label = deployment_label(plan.name, plan.tag);
   for (Resource& resource : resources) {
+    if (is_shared(resource.metadata.labels)) {
+      Plan of_run;  // its name says what its pods run in: a run has to find it again
+      of_run.project = plan.project;
+      of_run.environment = plan.environment;
+      of_run.run_as = plan.run_as;
+      METIER_TRY(shared, engine_.lower_shared(function, of_run));
+      ensure_object(shared.body, "spec")["openedBy"] = "deploy-" + std::to_string(plan.generation);
+      resource = std::move(shared);
+      continue;
+    }
     resource.metadata.name_space = plan.project;
     resource.metadata.labels.insert_or_assign(std::string(kDeploymentLabel), label);
     resource.metadata.labels.try_emplace("mlrun/project", plan.project);
@@ -139,7 +154,13 @@ Result<Deployments::Prepared> Deployments::prepare(const DeployRequest& request,
   } else if (before != nullptr) {
     plan.was_ready = before->was_ready;
   }
-  for (const Resource& resource : resources) { plan.objects.push_back(key_of(resource)); }
+  for (const Resource& resource : resources) {
+    if (is_shared(resource.metadata.labels)) {
+      plan.shared.push_back(resource.metadata.name);
+    } else {
+      plan.objects.push_back(key_of(resource));
+    }
+  }
   plan.function = Json(function.document());
   JsonObject status;
   if (before != nullptr && before->status.is_object()) { status = before->status.get_object(); }
@@ -157,10 +178,20 @@ Result<Deployments::Prepared> Deployments::prepare(const DeployRequest& request,
 
 bool Deployments::same_as_stored(const std::vector<Resource>& resources,
                                  const DeploymentPlan& before) const {
-  if (resources.size() != before.objects.size()) { return false; }
+  if (resources.size() != before.objects.size() + before.shared.size()) { return false; }
   return std::ranges::all_of(resources, [this](const Resource& resource) {
     const auto stored = ground_.store.objects().get(key_of(resource));
-    return stored && same_content(*stored, resource);
+    if (!stored || !is_shared(resource.metadata.labels)) {
+      return stored && same_content(*stored, resource);
+    }
+    Resource alike = resource;  // who opened it last may have been a run
+    for (const char* field : {"openedBy", "handler"}) {
+      ensure_object(alike.body, "spec").erase(field);
+      if (const Json* known = stored->spec().if_contains(field)) {
+        ensure_object(alike.body, "spec")[field] = *known;
+      }
+    }
+    return alike.body == stored->body;
   });
 }
 
@@ -177,14 +208,16 @@ Async<Result<Json>> Deployments::deploy(DeployRequest request) {
   const std::string project = parsed->project().empty() ? "default" : parsed->project();
   const std::string key = deployment_key(project, normalize_name(parsed->name()), tag_of(*parsed));
   // A removal that is on its way ends first.
-  for (int i = 0; i < 60; ++i) {
+  const auto patience = std::chrono::steady_clock::now() + kRemovalWait;
+  while (std::chrono::steady_clock::now() < patience) {
     const auto found = live_.find(key);
     if (found == live_.end() || !found->second->plan.removing) { break; }
     const LivePtr live = found->second;
-    co_await live->changed.wait(live->changed.generation(),
-                                std::chrono::steady_clock::now() + std::chrono::milliseconds(500));
+    co_await live->changed.wait(
+        live->changed.generation(),
+        std::min(patience, std::chrono::steady_clock::now() + std::chrono::milliseconds(500)));
   }
-  std::vector<std::string> warnings;
+  std::optional<Condition> no_context;
   std::string context;
   if (!request.context.empty() && request.caller.over_unix_socket) {
     const std::int64_t reader = request.caller.uid == 0 ? -1 : request.caller.uid;
@@ -194,8 +227,7 @@ Async<Result<Json>> Deployments::deploy(DeployRequest request) {
     if (snapshot) {
       context = *snapshot;
     } else {
-      warnings.push_back(snapshot.error().text() + ": the folder was not put on the path; " +
-                         snapshot.error().fix);
+      no_context = without_context(snapshot.error());
     }
   }
   for (int attempt = 0;; ++attempt) {
@@ -223,12 +255,10 @@ Async<Result<Json>> Deployments::deploy(DeployRequest request) {
     for (const Condition& warning : admission->warnings) {
       notes.push_back(condition_json(warning));
     }
-    for (const std::string& warning : warnings) {
-      notes.push_back(condition_json({.type = "FieldIgnored",
-                                      .status = true,
-                                      .reason = "FieldIgnored",
-                                      .message = warning,
-                                      .since = {}}));
+    if (no_context) { notes.push_back(condition_json(*no_context)); }
+    for (const std::string& warning :
+         prepared->kind->ignored(Subject{prepared->function, nullptr}, engine_.site_of(project))) {
+      notes.push_back(condition_json(ignored_field(warning)));
     }
     prepared->plan.notes = std::move(notes);
     const auto still = live_.find(key);
@@ -339,28 +369,58 @@ Async<Result<void>> Deployments::remove(std::string project, std::string name) {
   co_return Result<void>{};
 }
 
+// What the function shares with its runs, of earlier generations too.
+Async<std::vector<Selector>> Deployments::shared_by(const DeploymentPlan& plan) const {
+  std::vector<Selector> out;
+  if (plan.shared.empty()) { co_return out; }
+  auto listed = co_await ground_.cluster.list(
+      {.name_space = plan.project,
+       .labels = {{"mlrun/class", plan.kind},
+                  {"mlrun/function", plan.name},
+                  {"mlrun/tag", plan.tag.empty() ? "latest" : plan.tag}}});
+  std::set<std::string> names(plan.shared.begin(), plan.shared.end());
+  for (const ResourceStatus& status : listed ? *listed : std::vector<ResourceStatus>{}) {
+    if (const auto name = status.labels.find(kSharedLabel); name != status.labels.end()) {
+      names.insert(name->second);
+    }
+  }
+  for (const std::string& name : names) {
+    out.push_back({.name_space = plan.project, .labels = {{std::string(kSharedLabel), name}}});
+  }
+  co_return out;
+}
+
 Async<void> Deployments::tear_down(LivePtr live) {
-  const Selector all{.name_space = live->plan.project,
-                     .labels = {{std::string(kDeploymentLabel),
-                                 deployment_label(live->plan.name, live->plan.tag)}}};
+  std::vector<Selector> all = co_await shared_by(live->plan);
+  all.push_back({.name_space = live->plan.project,
+                 .labels = {{std::string(kDeploymentLabel),
+                             deployment_label(live->plan.name, live->plan.tag)}}});
   auto pause = std::chrono::milliseconds(100);
   while (!stopping_) {
-    auto removed = co_await ground_.cluster.remove(all, {.reason = "FunctionDeleted"});
-    auto left = co_await ground_.cluster.list(all);
-    if (removed && left && left->empty()) { break; }
+    bool gone = true;
+    for (const Selector& one : all) {
+      auto removed = co_await ground_.cluster.remove(one, {.reason = "FunctionDeleted"});
+      auto left = co_await ground_.cluster.list(one);
+      gone = gone && removed && left && left->empty();
+    }
+    if (gone) { break; }
     const std::uint64_t seen = live->changed.generation();
     co_await live->changed.wait(seen, std::chrono::steady_clock::now() + pause);
     pause = std::min(pause * 2, std::chrono::milliseconds(2000));
   }
   if (stopping_) { co_return; }
   const DeploymentPlan plan = live->plan;
-  auto forgotten =
-      co_await ground_.store.write([plan](Records& tx) { return forget_deployment(tx, plan); });
-  if (!forgotten) {
-    ground_.log.warn("removed deployment not forgotten",
+  while (!stopping_) {
+    auto forgotten =
+        co_await ground_.store.write([plan](Records& tx) { return forget_deployment(tx, plan); });
+    if (forgotten) {
+      drop(live);
+      break;
+    }
+    ground_.log.warn("removed deployment not forgotten, it is tried again",
                      {{"function", Json(live->key())}, {"error", Json(forgotten.error().text())}});
+    co_await sleep_for(ground_.loop, kForgetRetry);
   }
-  drop(live);
 }
 
 void Deployments::drop(const LivePtr& live) {
@@ -403,7 +463,9 @@ Async<Result<void>> Deployments::start() {
         resources.push_back(std::move(*object));
       }
     }
-    if (resources.size() != live->plan.objects.size()) {
+    // What is shared goes its own way once it has been opened.
+    const bool unopened = !live->plan.shared.empty() && live->plan.state() == "deploying";
+    if (resources.size() != live->plan.objects.size() || unopened) {
       // What the cluster lacks, or has of the generation before, is lowered again.
       auto lowered = lower(live->function, live->plan);
       if (!lowered) {
@@ -413,6 +475,10 @@ Async<Result<void>> Deployments::start() {
         continue;
       }
       resources = std::move(*lowered);
+      if (!unopened) {
+        std::erase_if(resources,
+                      [](const Resource& one) { return is_shared(one.metadata.labels); });
+      }
     }
     live->applying = true;
     scope_.spawn("deploy " + live->key(), apply(live, std::move(resources), {}));

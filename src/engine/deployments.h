@@ -7,7 +7,9 @@
 // States (MLRun's and Nuclio's words): "deploying" → "ready" | "error"; a function that has been ready and is
 // not any more is "unhealthy"; a kind may say its own ("building", "scaledToZero"). A redeploy of what is the
 // same and ready does nothing; every other one is a new generation, which the kind sees as Subject::attempt.
-// Everything that belongs to a deployment, pods included, has the label metier.dev/deployment.
+// Everything that belongs to a deployment, pods included, has the label metier.dev/deployment. What it shares with runs
+// (a Dask cluster, label metier.dev/shared) is made as theirs, opened by "deploy-<generation>", followed by its name and removed
+// with the function.
 #pragma once
 
 #include <map>
@@ -105,6 +107,11 @@ class Deployments final {
   Async<Result<void>> replace_pods(LivePtr live, std::vector<Resource>& resources);
   Async<Result<void>> remove_objects(std::vector<ResourceKey> keys);
   void heard(const ResourceStatus& status);
+  LivePtr sharer_of(const ResourceStatus& status) const;
+  void take(const LivePtr& live, const ResourceStatus& status);
+  // What is shared as it is now, once its controller has read who opened it: before, its status is of the life before.
+  Async<void> hear_shared(LivePtr live, std::uint64_t epoch);
+  Async<std::vector<Selector>> shared_by(const DeploymentPlan& plan) const;
   void poke(const LivePtr& live);
   Async<void> work(LivePtr live);
   Async<bool> observe_once(LivePtr live);

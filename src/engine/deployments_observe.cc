@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "engine/deployments_impl.h"
+#include "engine/engine_impl.h"
 #include "engine/pod_log.h"
 #include "model/function.h"
 
@@ -45,11 +46,55 @@ Deployments::LivePtr Deployments::adopt(DeploymentPlan plan, Function function) 
 }
 
 void Deployments::heard(const ResourceStatus& status) {
+  if (const LivePtr live = sharer_of(status)) { return take(live, status); }
   const auto label = status.labels.find(kDeploymentLabel);
   if (label == status.labels.end()) { return; }
   const auto key = keys_.find(status.key.name_space + "/" + label->second);
-  if (key == keys_.end()) { return; }
-  const LivePtr live = live_.at(key->second);
+  if (key != keys_.end()) { take(live_.at(key->second), status); }
+}
+
+// The deployment of the function that this is shared by, or null.
+Deployments::LivePtr Deployments::sharer_of(const ResourceStatus& status) const {
+  const auto name = status.labels.find(kSharedLabel);
+  const auto function = status.labels.find("mlrun/function");
+  const auto tag = status.labels.find("mlrun/tag");
+  if (name == status.labels.end() || function == status.labels.end()) { return nullptr; }
+  const auto live =
+      live_.find(deployment_key(status.key.name_space, function->second,
+                                tag == status.labels.end() ? std::string() : tag->second));
+  const bool shares =
+      live != live_.end() &&
+      std::ranges::find(live->second->plan.shared, name->second) != live->second->plan.shared.end();
+  return shares ? live->second : nullptr;
+}
+
+Async<void> Deployments::hear_shared(LivePtr live, std::uint64_t epoch) {
+  const std::vector<std::string> names = live->plan.shared;
+  for (const std::string& name : names) {
+    const auto unread = [&] {
+      for (const Resource& object : ground_.store.objects().list(
+               {.name_space = live->plan.project, .name = name, .labels = {}})) {
+        if (object.spec().contains("openedBy") &&
+            string_at(object.status, "openedBy") != string_in(object.spec(), "openedBy")) {
+          return true;
+        }
+      }
+      return false;
+    };
+    while (live->epoch == epoch && !stopping_ && unread()) {
+      co_await live->changed.wait(live->changed.generation(), std::chrono::steady_clock::now() +
+                                                                  std::chrono::milliseconds(100));
+    }
+    auto listed = co_await ground_.cluster.list(
+        {.name_space = live->plan.project, .labels = {{std::string(kSharedLabel), name}}});
+    if (live->epoch != epoch || !listed) { co_return; }
+    for (const ResourceStatus& status : *listed) {
+      if (!status.removed) { live->resources.try_emplace(status.key, status); }
+    }
+  }
+}
+
+void Deployments::take(const LivePtr& live, const ResourceStatus& status) {
   auto& known = live->resources[status.key];
   if (status.removed) {
     // The end of an object that has been replaced meanwhile says nothing about its successor.
@@ -128,6 +173,8 @@ Async<void> Deployments::apply(LivePtr live, std::vector<Resource> resources,
     co_await sleep_for(ground_.loop, pause);
     pause = std::min(pause * 2, std::chrono::milliseconds(5000));
   }
+  if (superseded()) { co_return; }
+  co_await hear_shared(live, epoch);
   if (superseded()) { co_return; }
   live->applying = false;
   poke(live);
@@ -215,6 +262,11 @@ Async<bool> Deployments::observe_once(LivePtr live) {
   for (const auto& [key, status] : live->resources) {
     // What is left of an earlier generation says nothing about this one.
     const auto label = status.labels.find(kGenerationAnnotation);
+    const auto shared = status.labels.find(kSharedLabel);
+    if (shared != status.labels.end() &&
+        std::ranges::find(live->plan.shared, shared->second) == live->plan.shared.end()) {
+      continue;
+    }
     if (label == status.labels.end() || label->second == generation) { statuses.push_back(status); }
   }
   const Observation seen = (*kind)->observe(Subject{live->function, nullptr, live->plan.generation},
@@ -342,6 +394,11 @@ Result<ResourceStatus> Deployments::log_pod(const std::string& project, const st
     const auto label = status.labels.find(kGenerationAnnotation);
     return is_pod(status) && label != status.labels.end() && label->second == generation;
   });
+  if (found == resources.end() && pod.empty() && !view->parts.empty()) {  // of what it shares
+    found = std::ranges::find_if(resources, [&](const ResourceStatus& status) {
+      return is_pod(status) && status.key.name == view->parts.front().pod;
+    });
+  }
   if (found == resources.end()) { found = std::ranges::find_if(resources, is_pod); }
   if (found != resources.end()) { return *found; }
   if (pod.empty()) { return ResourceStatus{}; }  // at zero replicas nobody writes

@@ -211,6 +211,41 @@ TEST_F(DeploymentsTest, RemovesPodsRecordAndPlan) {
   EXPECT_FALSE(*read_deployment(store_.records(), "default/hello"));
 }
 
+TEST_F(DeploymentsTest, ARemovalThatCannotBeRecordedIsTriedAgain) {
+  ASSERT_TRUE(deploy());
+  cluster_.hold(FakeCluster::Op::remove);
+  ASSERT_TRUE(wait(deployments_->remove("default", "hello")));
+  drain();
+  store_.fail_writes = 1;
+  cluster_.release(FakeCluster::Op::remove);
+  ASSERT_TRUE(eventually([&] { return deployments_->idle(); }));
+  EXPECT_EQ(store_.fail_writes, 0);
+  EXPECT_FALSE(*read_deployment(store_.records(), "default/hello"));
+  ASSERT_TRUE(deploy());
+}
+
+// However often its resources change meanwhile: each change wakes who waits.
+TEST_F(DeploymentsTest, ADeployWaitsForTheRemovalBeforeIt) {
+  ASSERT_TRUE(deploy());
+  cluster_.hold(FakeCluster::Op::remove);
+  ASSERT_TRUE(wait(deployments_->remove("default", "hello")));
+  std::optional<Result<Json>> answer;
+  asio::co_spawn(
+      io_.get_executor(),
+      [](Deployments& deployments, Json document, std::optional<Result<Json>>& out) -> Async<void> {
+        out = co_await deployments.deploy({.function = std::move(document)});
+      }(*deployments_, function(), answer),
+      [](std::exception_ptr) {});
+  for (int i = 0; i < 100; ++i) {
+    cluster_.run("default", "hello");
+    drain();
+  }
+  EXPECT_FALSE(answer);
+  cluster_.release(FakeCluster::Op::remove);
+  ASSERT_TRUE(eventually([&] { return answer.has_value(); }));
+  EXPECT_TRUE(*answer);
+}
+
 TEST_F(DeploymentsTest, ComesBackAfterARestart) {
   ASSERT_TRUE(deploy());
   cluster_.run("default", "hello");

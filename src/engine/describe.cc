@@ -155,7 +155,7 @@ Result<Json> Describe::timeline(const std::string& project, const std::string& u
   return out;
 }
 
-Async<Result<Json>> Describe::pods(std::string project, std::string uid) {
+Async<Result<Json>> Describe::pods(std::string project, std::string uid, Detail detail) {
   Selector selector;
   selector.kind = "Pod";
   if (project != "*") { selector.name_space = project; }
@@ -176,6 +176,13 @@ Async<Result<Json>> Describe::pods(std::string project, std::string uid) {
                              {"run", of == status.labels.end() ? "" : of->second},
                              {"kind", kind == status.labels.end() ? "" : kind->second},
                              {"status", std::move(shown)}});
+    if (detail == Detail::brief) { continue; }
+    if (const auto object = ground_.store.objects().get(status.key)) {
+      Json spec(object->spec());
+      engine_.masker_of(status.key.name_space, of == status.labels.end() ? "" : of->second)
+          .mask(spec);
+      out.back().get_object()["spec"] = std::move(spec);
+    }
   }
   co_return Json(JsonObject{{"pods", std::move(out)}});
 }

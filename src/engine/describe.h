@@ -15,8 +15,9 @@ class Describe final {
   Async<Result<Why>> why(std::string project, std::string uid);
   // {"phases": [{name, start, ms}] of the newest attempt, "attempts": [{attempt, phases, seconds}], "events": […]}.
   Result<Json> timeline(const std::string& project, const std::string& uid) const;
-  // Pods of a project ("*" = all), short: name, run, phase, reason, times.
-  Async<Result<Json>> pods(std::string project, std::string uid);
+  // Pods of a project ("*" = all), short: name, run, phase, reason, times. Full: what each was made from as well.
+  enum class Detail { brief, full };
+  Async<Result<Json>> pods(std::string project, std::string uid, Detail detail = Detail::brief);
   // Every kind: usable here, with what, and if not what to install.
   Async<Result<Json>> kinds();
   // The uid that a unique prefix (or a run's name) means. Errors: not_found, conflict (several, named).

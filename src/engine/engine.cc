@@ -9,8 +9,7 @@ Engine::Engine(Ground ground)
       scope_(ground_.loop),
       events_(ground_.loop),
       tasks_(ground_),
-      snapshots_(std::make_shared<Snapshots>(ground_.options.data + "/snapshots",
-                                             ground_.options.snapshot_limit)),
+      snapshots_(std::make_shared<Snapshots>(ground_.options.data, ground_.options.snapshot_limit)),
       deadline_changed_(ground_.loop),
       journals_(make_journal_watch(ground_.loop)) {}
 

@@ -144,7 +144,8 @@ class Engine final {
 
   // engine_submit.cc
   Result<Prepared> prepare(const SubmitRequest& request, const std::string& context);
-  Result<Function> function_of(const SubmitRequest& request, const std::string& project) const;
+  Result<Function> function_of(const SubmitRequest& request, const std::string& project,
+                               std::vector<std::string>* warnings = nullptr) const;
   Result<std::vector<Resource>> lower(const Function& function, const Run& run, const Plan& plan,
                                       const std::string& mpi_api = {}) const;
   Result<Json> environment_of(const Function& function, const Run& run, const Caller& caller) const;
@@ -156,6 +157,12 @@ class Engine final {
   Async<void> apply(LivePtr live, std::vector<Resource> resources);
   Async<void> hear_shared(LivePtr live);
   Async<void> stop_rest(Plan plan);
+  // Of runs that ended before all of their parts did: how those ended comes into the record.
+  void heard_of_rest(const ResourceStatus& status);
+  void poke_rest(const LivePtr& live);
+  void rest_again(const Plan& plan);
+  Async<void> note_rest(LivePtr live);
+  Async<Result<bool>> keep_rest(LivePtr live);
   // The shared service that it was to use is lost, and nothing of the user's has begun: it may be submitted anew.
   bool begins_anew(const Live& live, std::string_view reason) const;
   // Kills its pods, so that nothing begins any more; their end is observed as any.
@@ -188,6 +195,7 @@ class Engine final {
   Async<void> clean(std::string key);
   Async<void> recover();
   void keep_ended_bounded();
+  Async<void> forget_snapshots();
 
   // engine_parts.cc
   Async<void> sample_usage(LivePtr live);
@@ -228,6 +236,8 @@ class Engine final {
   std::map<std::string, LivePtr, std::less<>> live_;  // by plan_key
   std::map<std::string, std::string, std::less<>>
       ended_;  // plan_key → pod of the log, of runs whose resources still exist
+  std::map<std::string, LivePtr, std::less<>>
+      resting_;  // by plan_key: runs that have ended, with parts that are on their way out
   std::map<std::string, std::size_t, std::less<>> waiting_;  // long polls
   std::shared_ptr<void> watch_;
   mutable std::map<std::string, std::vector<std::string>, std::less<>>

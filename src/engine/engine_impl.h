@@ -30,6 +30,7 @@ struct Engine::Live {
   bool working = false;
   bool dirty = false;
   bool done = false;
+  bool resting = false;       // what becomes of its parts after its end is being noted
   bool unbegun_stop = false;  // its pods are being killed because nothing of the user's has begun
   bool had_resources = false;
   int failures = 0;                                                   // of the store, in a row
@@ -38,6 +39,7 @@ struct Engine::Live {
   std::set<std::string, std::less<>> marks;                           // of this attempt
   std::string claimed_error;
   std::string threshold;  // which state threshold runs
+  Time since{};           // of a run that a server before left: when its state began
 
   std::string key() const { return plan_key(plan.project, plan.uid); }
 };

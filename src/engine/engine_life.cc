@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "base/failpoint.h"
 #include "base/files.h"
 #include "base/log_times.h"
 #include "engine/engine_impl.h"
+#include "engine/offload.h"
 #include "engine/pods_of.h"
 
 namespace metier {
@@ -17,6 +19,9 @@ namespace {
 
 constexpr std::string_view kLease = "lease";
 constexpr std::string_view kJournalScope = "journal";
+constexpr auto kSnapshotsFirst = std::chrono::minutes(1);
+constexpr auto kSnapshotsLook = std::chrono::hours(6);
+constexpr auto kSnapshotsKept = std::chrono::hours(24);
 
 Selector of_run(const Plan& plan) {
   Selector selector;
@@ -31,14 +36,33 @@ bool abortable_by_client(std::string_view kind) {
 
 }  // namespace
 
+// Code folders of runs and functions that are no more.
+Async<void> Engine::forget_snapshots() {
+  std::set<std::string> used;
+  for (const auto& [key, live] : live_) { find_snapshots(live->plan.context, used); }
+  for (const Resource& object : ground_.store.objects().list({})) {
+    find_snapshots(dump_json(to_json(object)), used);
+  }
+  const auto gone =
+      co_await offload(ground_.loop, [snapshots = snapshots_, used]() -> Result<std::size_t> {
+        return snapshots->forget(used, kSnapshotsKept);
+      });
+  if (gone && *gone > 0) { ground_.log.info("old code folders removed", {{"count", Json(*gone)}}); }
+}
+
 Async<void> Engine::clock_loop() {
+  auto look_at_snapshots = ground_.clock.steady() + kSnapshotsFirst;  // not while everything starts
   while (!stopping_) {
+    if (ground_.clock.steady() >= look_at_snapshots) {
+      look_at_snapshots = ground_.clock.steady() + kSnapshotsLook;
+      scope_.spawn("old snapshots", forget_snapshots());
+    }
     const std::uint64_t seen = deadline_changed_.generation();
     const auto next = deadlines_.next();
     const auto now = ground_.clock.steady();
-    const auto wait = next ? std::max<std::chrono::steady_clock::duration>(
-                                 *next - now, std::chrono::steady_clock::duration::zero())
-                           : std::chrono::minutes(10);
+    const auto wait = std::max<std::chrono::steady_clock::duration>(
+        std::min(next.value_or(look_at_snapshots), look_at_snapshots) - now,
+        std::chrono::steady_clock::duration::zero());
     co_await deadline_changed_.wait(seen, std::chrono::steady_clock::now() + wait);
     if (stopping_) { co_return; }
     // When this program was stopped itself, a client had no chance to renew: its lease begins again.
@@ -244,7 +268,7 @@ Async<void> Engine::stop_for(LivePtr live, std::string reason, std::string text)
 // A run ends with its first failure: pods of it that still run (a handler whose cluster is gone) end too.
 Async<void> Engine::stop_rest(Plan plan) {
   StopOptions options;
-  options.reason = "RunEnded";
+  options.reason = kRunEnded;
   options.message = "the run has ended";
   auto stopped = co_await ground_.cluster.stop(of_run(plan), options);
   if (!stopped && stopped.error().kind != ErrorKind::not_found) {
@@ -428,8 +452,21 @@ Async<void> Engine::clean(std::string key) {
     ground_.log.warn("logs of parts not kept",
                      {{"run", Json(key)}, {"error", Json(parts.error().text())}});
   }
+  // Before they are removed: of pods that are gone a server that comes then knows nothing.
+  if (const auto rest = resting_.find(key); rest != resting_.end()) {
+    const LivePtr live = rest->second;
+    for (auto& [name, status] : live->resources) { status.removed = true; }
+    auto noted = co_await keep_rest(live);
+    if (!noted) {
+      again();
+      co_return;
+    }
+    resting_.erase(key);
+  }
   StopOptions options;
   options.how = StopOptions::How::forced;
+  options.reason = kRunEnded;
+  options.message = "the run has ended";
   auto removed = co_await ground_.cluster.remove(of_run(**plan), options);
   if (!removed && removed.error().kind != ErrorKind::not_found) {
     again();
@@ -465,6 +502,7 @@ Async<Result<void>> Engine::forget(std::string project, std::string uid) {
   auto plan = read_plan(ground_.store.records(), project, uid);
   if (!plan) { co_return fail(std::move(plan.error())); }
   ended_.erase(key);
+  resting_.erase(key);
   deadlines_.clear_all(key);
   if (*plan) {
     StopOptions options;
@@ -539,6 +577,7 @@ Async<void> Engine::recover() {
       read_held(*live);
       if (auto timeline = records.timeline(row.project, row.uid)) {
         for (const TimelineRow& mark : *timeline) {
+          if (mark.what == "state") { live->since = mark.at; }
           if (mark.what != "phase" || mark.attempt != live->plan.attempt) { continue; }
           if (auto detail = parse_json(mark.detail)) {
             live->marks.emplace(string_at(*detail, "name"));
@@ -565,9 +604,15 @@ Async<void> Engine::recover() {
     const auto uid = object.metadata.labels.find("mlrun/uid");
     if (uid == object.metadata.labels.end() || object.kind != "Pod") { continue; }
     const std::string key = plan_key(object.metadata.name_space, uid->second);
-    if (live_.contains(key) || ended_.contains(key)) { continue; }
+    const auto phase = pod_phase_from(string_at(object.status, "phase"));
+    const bool lives = phase && !is_terminal(*phase);
+    if (live_.contains(key) || (ended_.contains(key) && !lives)) { continue; }
     auto plan = read_plan(records, object.metadata.name_space, uid->second);
     if (!plan || !*plan) { continue; }
+    if (lives && !(*plan)->pods_stay) {  // it was to be stopped
+      scope_.spawn("end " + key, stop_rest(**plan));
+    }
+    if (!resting_.contains(key)) { rest_again(**plan); }
     ended_[key] = (*plan)->name();
     const auto at = from_iso((*plan)->ended_at).value_or(ground_.clock.now());
     const auto gone = std::chrono::duration_cast<std::chrono::seconds>(ground_.clock.now() - at);
@@ -580,6 +625,7 @@ Async<void> Engine::recover() {
   auto watch =
       ground_.cluster.watch(Selector{}, [this](const ResourceStatus& status) { heard(status); });
   if (watch) { watch_ = std::move(*watch); }
+  for (const auto& [key, live] : resting_) { poke_rest(live); }
   for (const LivePtr& live : found) {
     if (live->done || live->state == RunState::pending_retry) { continue; }
     std::vector<Resource> resources;

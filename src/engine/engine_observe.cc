@@ -139,7 +139,7 @@ bool is_interruption(std::string_view reason) {
 }
 
 JsonObject Engine::facts_of_pods(const Live& live) const {
-  JsonArray conditions;
+  JsonArray conditions = live.plan.told;
   std::set<std::string> said;
   std::int64_t peak = 0;
   std::int64_t cpu = 0;
@@ -153,7 +153,14 @@ JsonObject Engine::facts_of_pods(const Live& live) const {
           !said.insert(condition.type).second) {
         continue;
       }
-      conditions.push_back(JsonObject{{"type", condition.type}, {"message", condition.message}});
+      std::string message = condition.message;
+      if (condition.type == "ProcessOOMKilled" && live.parts.size() > 1) {
+        message += " (pod " + key.name + ")";
+      }
+      JsonObject told{{"type", condition.type}, {"message", message}};
+      if (std::ranges::find(conditions, Json(told)) == conditions.end()) {
+        conditions.push_back(std::move(told));
+      }
     }
     for (const ContainerStatus& container : pod.containers) {
       peak = std::max(peak, container.peak_memory);
@@ -183,6 +190,7 @@ Engine::LivePtr Engine::adopt(Plan plan, Function function, Run run) {
 }
 
 void Engine::heard(const ResourceStatus& status) {
+  heard_of_rest(status);
   const auto uid = status.labels.find("mlrun/uid");
   if (const auto shared = status.labels.find(std::string(kSharedLabel));
       shared != status.labels.end()) {
@@ -205,9 +213,11 @@ void Engine::heard(const ResourceStatus& status) {
   if (found == live_.end() || found->second->done) { return; }
   const LivePtr live = found->second;
   if (!status.key.name.starts_with(live->plan.name())) { return; }  // of an earlier attempt
-  if (status.removed) {
+  const auto phase = pod_phase_from(string_at(status.status, "phase"));
+  const bool ended = status.key.name == live->plan.name() && phase && is_terminal(*phase);
+  if (status.removed && !ended) {
     live->resources.erase(status.key);
-  } else {
+  } else {  // a pod that ended and was removed at once has said how it ended
     live->had_resources = true;
     live->resources[status.key] = status;
   }
@@ -460,6 +470,8 @@ Async<Result<void>> Engine::edit_plan(LivePtr live, std::function<void(Plan&)> e
 Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
   if (live->done) { co_return Result<void>{}; }
   const Time now = ground_.clock.now();
+  const bool service_ends = seen.service_ends;
+  const bool stay = seen.pods_stay && live->plan.stop_reason.empty();
   StateChange change;
   change.to = seen.state;
   change.reason = seen.reason;
@@ -551,14 +563,19 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
       change.to = moved->now;
     }
   }
-  change.edit = [edit = std::move(change.edit), facts = facts_of_pods(*live)](Run& run) {
+  JsonObject facts = facts_of_pods(*live);
+  if (facts.contains("parts") && !service_ends) {
+    release_parts(facts["parts"].get_array(), live->resources, change.finished.value_or(now));
+  }
+  change.edit = [edit = std::move(change.edit), facts = std::move(facts)](Run& run) {
     add_facts(run, facts);
     if (edit) { edit(run); }
   };
   const std::string ended_at = to_iso(now);
   auto moved = co_await move(live, std::move(change),
-                             [ended_at](Plan& plan) {
+                             [ended_at, stay](Plan& plan) {
                                plan.ended = true;
+                               plan.pods_stay = stay;
                                plan.ended_at = ended_at;
                              },
                              {});
@@ -582,7 +599,11 @@ Async<Result<void>> Engine::finish(LivePtr live, Observation seen) {
     return entry.first.kind == "Pod" && !is_shared(entry.second.labels) && phase &&
            !is_terminal(*phase);
   });
-  if (lives && !stopping_) { scope_.spawn("end " + key, stop_rest(live->plan)); }
+  if (live->parts.size() > 1 && (lives || service_ends)) {
+    resting_[key] = live;
+    poke_rest(live);  // some may have ended while the run's end was written
+  }
+  if (lives && !stay && !stopping_) { scope_.spawn("end " + key, stop_rest(live->plan)); }
   keep_ended_bounded();
   if (!task.empty()) {
     auto closed = co_await tasks_.end(task, project, "");
@@ -623,7 +644,14 @@ void Engine::set_thresholds(Live& live, const Observation& seen) {
     deadlines_.clear(Due::threshold, live.key());
     return;
   }
-  deadlines_.set(Due::threshold, live.key(), ground_.clock.steady() + *length);
+  const bool whole = name == "executing" || name == "pending_not_scheduled";
+  const Time since = std::exchange(live.since, Time{});
+  const auto gone =
+      whole && since != Time{}
+          ? std::max(Duration{}, std::chrono::duration_cast<Duration>(ground_.clock.now() - since))
+          : Duration{};
+  deadlines_.set(Due::threshold, live.key(),
+                 ground_.clock.steady() + std::max(Duration{}, Duration(*length) - gone));
   deadline_changed_.notify();
 }
 

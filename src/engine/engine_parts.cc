@@ -192,6 +192,110 @@ JsonArray Engine::parts_of(const Live& live) const {
   return out;
 }
 
+void Engine::heard_of_rest(const ResourceStatus& status) {
+  if (status.key.kind != "Pod" || resting_.empty()) { return; }
+  std::vector<LivePtr> of;
+  for (const auto& [key, live] : resting_) {
+    if (live->plan.project == status.key.name_space &&
+        std::ranges::find(live->parts, status.key.name, &Part::pod) != live->parts.end()) {
+      of.push_back(live);
+    }
+  }
+  for (const LivePtr& live : of) {
+    live->resources[status.key] = status;
+    poke_rest(live);
+  }
+}
+
+void Engine::poke_rest(const LivePtr& live) {
+  live->dirty = true;
+  if (live->resting || stopping_) { return; }
+  live->resting = true;
+  if (!scope_.spawn("rest of " + live->key(), note_rest(live))) { live->resting = false; }
+}
+
+// An ended run whose record says that a part is alive: the server was gone when that one ended, or it lives still.
+void Engine::rest_again(const Plan& plan) {
+  const auto run = read_run(ground_.store.records(), plan.project, plan.uid);
+  if (!run || !*run) { return; }
+  const JsonArray* known = array_in((*run)->status(), "parts");
+  if (known == nullptr || known->size() < 2 || std::ranges::all_of(*known, [](const Json& part) {
+        return is_over(string_at(part, "state"));
+      })) {
+    return;
+  }
+  auto live = std::make_shared<Live>();
+  live->plan = plan;
+  live->state = (*run)->state();
+  live->done = true;
+  live->parts = stored_parts(plan.project, plan.uid);
+  for (const Part& part : live->parts) {
+    const ResourceKey key{.name_space = plan.project, .kind = "Pod", .name = part.pod};
+    if (const auto pod = ground_.store.objects().get(key)) {
+      live->resources[key] = {
+          .key = key, .uid = {}, .labels = pod->metadata.labels, .status = pod->status};
+    }
+  }
+  resting_[live->key()] = live;
+}
+
+Async<void> Engine::note_rest(LivePtr live) {
+  while (std::exchange(live->dirty, false) && !stopping_) {
+    auto over = co_await keep_rest(live);
+    if (!over) {
+      ground_.log.warn("end of a run's parts not noted",
+                       {{"run", Json(live->key())}, {"error", Json(over.error().text())}});
+      live->dirty = true;  // perhaps no pod of it says anything any more
+      live->failures = std::min(live->failures + 1, 8);
+      co_await sleep_for(ground_.loop, std::chrono::milliseconds(25) * (1 << live->failures));
+      continue;
+    }
+    live->failures = 0;
+    if (*over) { resting_.erase(live->key()); }
+  }
+  live->resting = false;
+}
+
+// What has become of the parts that the record says are alive; whether all have ended.
+Async<Result<bool>> Engine::keep_rest(LivePtr live) {
+  JsonArray now = parts_of(*live);
+  bool over = true;
+  for (Json& part : now) {
+    JsonObject& one = part.get_object();
+    const auto pod =
+        live->resources.find({live->plan.project, "Pod", std::string(string_in(one, "pod"))});
+    const auto state = string_in(one, "state");
+    if (is_over(state)) { continue; }
+    if (pod == live->resources.end() || pod->second.removed) {
+      one["state"] = "removed";
+    } else {
+      over = false;
+    }
+  }
+  auto stored = co_await ground_.store.write([&](Records& tx) -> Result<void> {
+    METIER_TRY(before, tx.run(live->plan.project, live->plan.uid, 0));
+    if (!before) { return {}; }
+    METIER_TRY(body, parse_json(before->body));
+    METIER_TRY(run, Run::from_json(std::move(body)));
+    for (Json& kept : ensure_array(run.status(), "parts")) {
+      JsonObject* part = kept.if_object();
+      const JsonObject* ended =
+          part == nullptr ? nullptr : find_part(now, string_in(*part, "name"));
+      if (ended == nullptr || string_in(*part, "pod") != string_in(*ended, "pod") ||
+          is_over(string_in(*part, "state"))) {
+        continue;
+      }
+      for (const char* field : {"state", "reason", "message", "exit_code", "signal", "end_time",
+                                "cpu_seconds", "peak_memory"}) {
+        if (const Json* value = ended->if_contains(field)) { (*part)[field] = *value; }
+      }
+    }
+    return tx.put_run(row_of(run, ground_.clock.now(), &*before));
+  });
+  if (!stored) { co_return fail(std::move(stored.error())); }
+  co_return over;
+}
+
 std::string Engine::part_logs(const std::string& project, const std::string& uid) const {
   return ground_.options.data + "/logs/" + project + "/" + uid + ".parts";
 }

@@ -6,12 +6,15 @@
 #include "engine/offload.h"
 #include "engine/pods_of.h"
 #include "kind/lowering.h"
-#include "kind/mpijob/mpijob_import.h"
+#include "model/attributes.h"
 #include "model/kinds.h"
+#include "model/mpijob_document.h"
 #include "model/nuclio/inline.h"
 
 namespace metier {
 namespace {
+
+constexpr auto kRemovalWait = std::chrono::seconds(30);  // for what has the name of what is applied
 
 constexpr std::string_view kIdempotency = "idempotency";
 
@@ -49,6 +52,7 @@ Site Engine::site_of(const std::string& project) const {
   site.api_url = ground_.options.pod_api_url;
   site.default_resources = ground_.options.default_resources;
   site.embedded = ground_.cluster.name() != "kubernetes";
+  site.valid_priority_classes = default_priority_classes();
   if (auto keys =
           ground_.store.records().secret_keys(project, "mlrun-project-secrets-" + project)) {
     for (std::string& key : *keys) {
@@ -58,8 +62,8 @@ Site Engine::site_of(const std::string& project) const {
   return site;
 }
 
-Result<Function> Engine::function_of(const SubmitRequest& request,
-                                     const std::string& project) const {
+Result<Function> Engine::function_of(const SubmitRequest& request, const std::string& project,
+                                     std::vector<std::string>* warnings) const {
   std::string url = request.function_url;
   if (url.empty() && request.task.is_object()) { url = string_at(request.task, "spec.function"); }
   const bool has_document = request.function.is_object() && !request.function.get_object().empty();
@@ -68,7 +72,7 @@ Result<Function> Engine::function_of(const SubmitRequest& request,
       return fail(invalid("function", "the submit names no function",
                           "set task.spec.function, function or functionUrl"));
     }
-    if (is_mpijob(request.function)) { return function_from_mpijob(request.function); }
+    if (is_mpijob(request.function)) { return function_from_mpijob(request.function, warnings); }
     METIER_TRY(function, Function::from_json(request.function));
     return function;
   }
@@ -241,7 +245,7 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
                              "mlrun.get_or_create_project; or use project default"});
   }
   METIER_TRY(project_document, parse_json(*project_body));
-  METIER_TRY(function, function_of(request, project));
+  METIER_TRY(function, function_of(request, project, &out.warnings));
   if (function.project().empty()) { function.set_project(project); }
   if (function.name().empty()) { function.set_name(run.name().empty() ? "function" : run.name()); }
   METIER_TRY(kind, ground_.kinds.find(function.kind()));
@@ -273,6 +277,7 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
   defaults.default_image = "mlrun/mlrun";
   defaults.default_resources = ground_.options.default_resources;
   fill_function(function, defaults);
+  if (ground_.cluster.name() == "embedded") { load_source_on_run(function); }
   fill_run(run, function, defaults, request.caller.user);
   if (!request.caller.client_version.empty()) {
     run.set_label("mlrun/client_version", request.caller.client_version);
@@ -317,6 +322,9 @@ Result<Engine::Prepared> Engine::prepare(const SubmitRequest& request, const std
   METIER_FAILPOINT_RETURN("run/S05_lower");
   METIER_TRY(resources, lower(function, run, plan, request.mpi_api));
   name_objects(plan, resources);
+  for (std::string& sentence : kind->ignored(Subject{function, &run}, site_of(plan))) {
+    out.warnings.push_back(std::move(sentence));
+  }
   out.function = std::move(function);
   out.run = std::move(run);
   out.plan = std::move(plan);
@@ -367,7 +375,7 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     }
   }
   std::string context;
-  std::string context_warning;
+  std::optional<Condition> no_context;
   if (!request.context.empty() && !request.environment.is_object() &&
       request.caller.over_unix_socket) {
     const std::int64_t reader = request.caller.uid == 0 ? -1 : request.caller.uid;
@@ -378,13 +386,11 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     if (snapshot) {
       context = *snapshot;
     } else {
-      context_warning =
-          snapshot.error().text() + ": the folder was not put on the path; " + snapshot.error().fix;
+      no_context = without_context(snapshot.error());
     }
   }
   auto prepared = prepare(request, context);
   if (!prepared) { co_return fail(std::move(prepared.error())); }
-  if (!context_warning.empty()) { prepared->warnings.push_back(context_warning); }
   METIER_FAILPOINT("run/S04_admit");
   auto admission = co_await ground_.cluster.admit(prepared->resources);
   if (!admission) { co_return fail(std::move(admission.error()).in("admission")); }
@@ -398,6 +404,13 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
                     ? std::string("NeverFits")
                     : admission->code});
   }
+  if (no_context) { admission->warnings.push_back(*std::move(no_context)); }
+  for (const std::string& warning : prepared->warnings) {
+    admission->warnings.push_back(ignored_field(warning));
+  }
+  for (const Condition& warning : admission->warnings) {
+    prepared->plan.told.push_back(JsonObject{{"type", warning.type}, {"message", warning.message}});
+  }
   const std::string key = plan_key(prepared->plan.project, prepared->plan.uid);
   if (live_.contains(key)) {
     co_return co_await repeated(prepared->plan.project, prepared->plan.uid);
@@ -410,6 +423,7 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
   status["status_text"] = "Job is running in the background, pod: " + prepared->plan.name();
   status["last_update"] = to_iso(now);
   status["start_time"] = to_iso(now);
+  if (!prepared->plan.told.empty()) { status["conditions"] = prepared->plan.told; }
   LivePtr live = adopt(prepared->plan, prepared->function, run);
 
   FunctionRow function_row;
@@ -429,16 +443,6 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
   if (tag.empty()) { tag = "latest"; }
   const bool stores_function = prepared->kind->traits().stores_function;
   const bool in_one = ground_.cluster.name() == "embedded";
-  JsonArray warnings;
-  for (const Condition& condition : admission->warnings) {
-    warnings.push_back(
-        JsonObject{{"reason", condition.reason.empty() ? condition.type : condition.reason},
-                   {"message", condition.message}});
-  }
-  for (const std::string& warning : prepared->warnings) {
-    warnings.push_back(JsonObject{{"reason", "FieldIgnored"}, {"message", warning}});
-  }
-
   auto stored = co_await ground_.store.write([&,
                                               plan = prepared->plan](Records& tx) -> Result<bool> {
     METIER_TRY(known, read_plan(tx, plan.project, plan.uid));
@@ -466,8 +470,9 @@ Async<Result<Json>> Engine::submit(SubmitRequest request) {
     }
     METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "accepted",
                       JsonObject{{"name", run.name()}, {"kind", plan.kind}, {"pod", plan.name()}}));
-    for (const Json& warning : warnings) {
-      METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "event", warning));
+    for (const Condition& warning : admission->warnings) {
+      METIER_CHECK(note(tx, plan.project, plan.uid, 1, now, "event",
+                        JsonObject{{"reason", warning.type}, {"message", warning.message}}));
     }
     if (in_one) {
       for (const Resource& resource : prepared->resources) {
@@ -523,18 +528,31 @@ Async<void> Engine::hear_shared(LivePtr live) {
 
 Async<void> Engine::apply(LivePtr live, std::vector<Resource> resources) {
   METIER_FAILPOINT("run/apply");
-  auto applied = co_await ground_.cluster.apply(std::move(resources));
-  if (applied) {
-    co_await hear_shared(live);
-    poke(live);
-    co_return;
-  }
-  if (applied.error().kind == ErrorKind::unavailable ||
-      applied.error().kind == ErrorKind::cancelled || stopping_) {
-    // Nobody knows whether the cluster has it: the next start applies it again.
-    ground_.log.warn("apply did not go through",
-                     {{"run", Json(live->key())}, {"error", Json(applied.error().text())}});
-    co_return;
+  const auto patience = ground_.clock.steady() + kRemovalWait;
+  auto pause = std::chrono::milliseconds(20);
+  Result<void> applied;
+  while (true) {
+    applied = co_await ground_.cluster.apply(resources);
+    if (applied) {
+      co_await hear_shared(live);
+      poke(live);
+      co_return;
+    }
+    if (live->done || live->state == RunState::aborting) { co_return; }
+    const ErrorKind kind = applied.error().kind;
+    // What it shares is on its way out, and what comes after it is the run's.
+    const bool goes = kind == ErrorKind::conflict && ground_.clock.steady() < patience;
+    if (kind != ErrorKind::unavailable && kind != ErrorKind::cancelled && !goes && !stopping_) {
+      break;
+    }
+    if (!goes) {
+      ground_.log.warn("apply did not go through, it is tried again",
+                       {{"run", Json(live->key())}, {"error", Json(applied.error().text())}});
+    }
+    if (stopping_) { co_return; }  // the next start applies it again
+    co_await sleep_for(ground_.loop, pause);
+    if (stopping_ || live->done || live->state == RunState::aborting) { co_return; }
+    pause = std::min(pause * 2, std::chrono::milliseconds(5000));
   }
   Observation seen;
   seen.state = RunState::error;
@@ -564,6 +582,9 @@ Async<Result<Trial>> Engine::admit(SubmitRequest request) {
   const std::vector<Resource> resources = std::move(prepared->resources);
   auto admission = co_await ground_.cluster.admit(resources);
   if (!admission) { co_return fail(std::move(admission.error())); }
+  for (const std::string& warning : prepared->warnings) {
+    admission->warnings.push_back(ignored_field(warning));
+  }
   co_return Trial{.admission = std::move(*admission),
                   .function = Json(prepared->function.document()),
                   .run = Json(prepared->run.document()),

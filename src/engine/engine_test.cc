@@ -9,13 +9,16 @@
 #include "engine/describe.h"
 #include "engine/engine.h"
 #include "engine/engine_impl.h"
+#include "engine/merge.h"
 #include "engine/objects.h"
 #include "engine/testing/memory_store.h"
 
 namespace metier {
 namespace {
 
-// A kind as small as can be: one Pod a run.
+constexpr std::string_view kBeside = "-beside";
+
+// A kind as small as can be: one Pod a run, and one beside it when the function has replicas.
 class PodKind final : public Kind {
  public:
   const KindTraits& traits() const override {
@@ -37,13 +40,23 @@ class PodKind final : public Kind {
         {"terminationGracePeriodSeconds", 5},
         {"containers",
          JsonArray{JsonObject{{"name", "base"}, {"image", "i"}, {"command", JsonArray{"true"}}}}}};
-    return std::vector<Resource>{pod};
+    std::vector<Resource> out{pod};
+    if (int_in(subject.function.spec(), "replicas")) {
+      out.push_back(pod);
+      out.back().metadata.name += kBeside;
+    }
+    return out;
   }
-  Observation observe(const Subject&, std::span<const ResourceStatus> resources,
+  Observation observe(const Subject& subject, std::span<const ResourceStatus> resources,
                       Time) const override {
     Observation seen;
+    seen.pods_stay = subject.function.text("clean_pod_policy") == "None";
     for (const ResourceStatus& resource : resources) {
       const PodStatus pod = pod_status_from_json(resource.status);
+      if (resource.key.name.ends_with(kBeside)) {
+        seen.parts.push_back({"worker", 0, resource.key.name});
+        continue;
+      }
       seen.parts.push_back({"main", 0, resource.key.name});
       seen.reason = pod.reason;
       seen.message = pod.message;
@@ -152,6 +165,27 @@ class EngineTest : public ::testing::Test {
                               {"spec", JsonObject{{"image", "i"}}}};
     return out;
   }
+  // A run that has ended while its second pod lives.
+  void end_beside_another(std::string_view policy) {
+    SubmitRequest ask = request();
+    ask.function.get_object()["spec"] =
+        JsonObject{{"image", "i"}, {"replicas", 1}, {"clean_pod_policy", policy}};
+    submit(std::move(ask));
+    cluster_.run("default", pod());
+    cluster_.run("default", beside());
+    drain();
+    cluster_.succeed("default", pod());
+    drain();
+    EXPECT_EQ(state(), "completed");
+  }
+  std::string beside() { return pod() + std::string(kBeside); }
+  // As the record of the run says it.
+  std::string beside_state() {
+    const metier::Run known = run();
+    const JsonArray* parts = array_in(known.status(), "parts");
+    const JsonObject* part = parts == nullptr ? nullptr : find_part(*parts, "worker-0");
+    return std::string(part == nullptr ? "none" : string_in(*part, "state"));
+  }
   Json submit(SubmitRequest ask) {
     auto run = wait(engine_->submit(std::move(ask)));
     EXPECT_TRUE(run) << (run ? "" : run.error().text());
@@ -185,6 +219,20 @@ class EngineTest : public ::testing::Test {
   std::string data_;
   std::unique_ptr<Engine> engine_;
 };
+
+TEST(FillFunction, DefaultResourcesAreOfKindsWithOneRole) {
+  SubmitDefaults defaults;
+  defaults.default_resources = *parse_json(R"({"requests":{"cpu":"1"}})");
+  const auto filled = [&](std::string_view kind) {
+    Function function;
+    function.set_kind(kind);
+    fill_function(function, defaults);
+    const Json* found = function.find("resources");
+    return found == nullptr ? "absent" : dump_json(*found);
+  };
+  EXPECT_EQ(filled("job"), R"({"requests":{"cpu":"1"}})");
+  EXPECT_EQ(filled("spark"), "absent") << "it would be refused: its roles have their own";
+}
 
 TEST_F(EngineTest, RunsFromSubmitToCompleted) {
   const Json answer = submit(request());
@@ -404,6 +452,19 @@ TEST_F(EngineTest, AThresholdStopsTheRun) {
   EXPECT_NE(string_in(run().status(), "error").find("executing"), std::string::npos);
 }
 
+TEST_F(EngineTest, AThresholdGoesOnOverARestart) {
+  submit(request("u1", {{"state_thresholds", JsonObject{{"executing", "2m"}}}}));
+  cluster_.run("default", pod());
+  drain();
+  advance(std::chrono::seconds(119));
+  stop_engine();
+  start_engine();
+  drain();
+  EXPECT_EQ(state(), "running");
+  advance(std::chrono::seconds(2));
+  EXPECT_EQ(state(), "aborted");
+}
+
 TEST_F(EngineTest, AClientThatDoesNotRenewIsLost) {
   metier::Run held;
   held.set_uid("c1");
@@ -461,10 +522,29 @@ TEST_F(EngineTest, AppliesAgainWhatTheClusterNeverGot) {
   stop_engine();
   start_engine();
   drain();
-  EXPECT_EQ(cluster_.calls(FakeCluster::Op::apply), 2);
+  EXPECT_GE(cluster_.calls(FakeCluster::Op::apply), 2);  // the first engine may have come to it
   cluster_.run("default", pod());
   drain();
   EXPECT_EQ(state(), "running");
+}
+
+// The cluster is away, or something of the same name is on its way out.
+TEST_F(EngineTest, AppliesAgainWithoutARestart) {
+  for (const ErrorKind kind : {ErrorKind::unavailable, ErrorKind::conflict}) {
+    const std::string uid = "u-" + std::string(to_string(kind));
+    cluster_.fail_next(FakeCluster::Op::apply, Error{.kind = kind, .message = "not now"}, 2);
+    submit(request(uid));
+    EXPECT_EQ(state(uid), "pending");
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!store_.objects().get({"default", "Pod", pod(1, uid)}) &&
+           std::chrono::steady_clock::now() < end) {
+      io_.restart();
+      io_.run_one_for(std::chrono::milliseconds(10));
+    }
+    cluster_.run("default", pod(1, uid));
+    drain();
+    EXPECT_EQ(state(uid), "running");
+  }
 }
 
 TEST_F(EngineTest, APodThatVanishesIsAnError) {
@@ -548,6 +628,61 @@ TEST_F(EngineTest, AStateIsRecordedLaterWhenTheStoreDoesNotAnswer) {
     io_.run_for(std::chrono::milliseconds(20));
   }
   EXPECT_EQ(state(), "completed");
+}
+
+TEST_F(EngineTest, PodsThatLiveAtTheEndOfTheirRunAreStopped) {
+  end_beside_another("All");
+  ASSERT_EQ(cluster_.stops().size(), 1U);
+  EXPECT_EQ(cluster_.stops().front().second.reason, kRunEnded);
+  EXPECT_EQ(beside_state(), "removed");
+}
+
+TEST_F(EngineTest, PodsStayAfterTheEndWhereTheKindSaysSoUntilTheirTimeIsOver) {
+  end_beside_another("None");
+  stop_engine();
+  start_engine();
+  drain();
+  advance(std::chrono::seconds(1800));
+  EXPECT_TRUE(cluster_.stops().empty());
+  EXPECT_EQ(beside_state(), "running");
+  advance(std::chrono::seconds(1801));
+  EXPECT_FALSE(cluster_.objects().get({"default", "Pod", beside()}));
+  EXPECT_EQ(beside_state(), "removed");
+}
+
+TEST_F(EngineTest, PodsThatStayEndWithTheirDeletedRun) {
+  end_beside_another("None");
+  ASSERT_TRUE(wait(engine_->forget("default", "u1")));
+  EXPECT_FALSE(cluster_.objects().get({"default", "Pod", beside()}));
+}
+
+TEST_F(EngineTest, AnAbortEndsPodsThatWouldStay) {
+  SubmitRequest ask = request();
+  ask.function.get_object()["spec"] =
+      JsonObject{{"image", "i"}, {"replicas", 1}, {"clean_pod_policy", "None"}};
+  submit(std::move(ask));
+  cluster_.run("default", pod());
+  cluster_.run("default", beside());
+  drain();
+  ASSERT_TRUE(wait(engine_->abort("default", "u1", "")));
+  drain();
+  EXPECT_EQ(state(), "aborted");
+  const auto left = cluster_.objects().get({"default", "Pod", beside()});
+  ASSERT_TRUE(left);
+  EXPECT_EQ(pod_status_from_json(left->status).phase, PodPhase::failed);
+}
+
+TEST_F(EngineTest, TheEndOfAPartIsRecordedLaterWhenTheStoreDoesNotAnswer) {
+  end_beside_another("None");
+  store_.fail_writes = 1;
+  cluster_.succeed("default", beside());
+  drain();
+  EXPECT_EQ(beside_state(), "running");
+  for (int i = 0; i < 200 && beside_state() != "completed"; ++i) {
+    io_.restart();
+    io_.run_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(beside_state(), "completed");
 }
 
 TEST_F(EngineTest, ProjectObjectsKeepSecretsOutOfWhatIsListed) {

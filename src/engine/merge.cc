@@ -66,7 +66,8 @@ void fill_function(Function& function, const SubmitDefaults& defaults) {
     if (image.empty()) { image = defaults.default_image; }
     if (!image.empty()) { spec["image"] = image; }
   }
-  if (!defaults.default_resources.is_object()) { return; }
+  // Spark's two roles have resources of their own.
+  if (!defaults.default_resources.is_object() || function.kind() == "spark") { return; }
   // An empty object says "no defaults"; an absent or null one takes all of them.
   const Json* have = spec.if_contains("resources");
   if (have != nullptr && have->is_object() && have->get_object().empty()) { return; }

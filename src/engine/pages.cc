@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/files.h"
@@ -14,7 +15,6 @@ namespace metier {
 namespace {
 
 constexpr int kDaskPort = 8787;
-constexpr int kSparkPort = 4040;
 constexpr std::size_t kMostEvents = 256U << 20U;
 
 std::optional<Page> dask_page(const ResourceStatus& seen) {
@@ -29,17 +29,18 @@ std::optional<Page> dask_page(const ResourceStatus& seen) {
               .events = {}};
 }
 
+// Of a driver that runs, or of a project's warm Spark.
 std::optional<Page> spark_page(const ResourceStatus& seen) {
-  const auto role = seen.labels.find("spark-role");
-  if (seen.key.kind != "Pod" || seen.removed || role == seen.labels.end() ||
-      role->second != "driver") {
-    return std::nullopt;
-  }
-  const PodStatus pod = pod_status_from_json(seen.status);
-  if (pod.phase != PodPhase::running || pod.pod_ip.empty()) { return std::nullopt; }
+  const bool warm = seen.key.kind == "SparkConnect";
+  if (seen.removed || (!warm && seen.key.kind != "SparkApplication")) { return std::nullopt; }
+  const auto state = string_at(seen.status, warm ? "state" : "applicationState.state");
+  const auto address = string_at(seen.status, warm ? "address" : "driverInfo.podAddress");
+  const Json* port = find_path(seen.status, warm ? "webUIPort" : "driverInfo.webUIPort");
+  const bool runs = state == (warm ? "Running" : "RUNNING");
+  if (!runs || address.empty() || port == nullptr || !port->is_int64()) { return std::nullopt; }
   return Page{.name = "spark",
-              .title = "Spark's page of " + seen.key.name,
-              .origin = fmt::format("http://{}:{}", pod.pod_ip, kSparkPort),
+              .title = (warm ? "Page of the warm Spark " : "Spark's page of ") + seen.key.name,
+              .origin = fmt::format("http://{}:{}", address, port->get_int64()),
               .events = {}};
 }
 
@@ -68,6 +69,8 @@ Async<Result<std::vector<Page>>> Pages::of_run(std::string project, std::string 
     if (auto page = spark_page(one)) { out.push_back(std::move(*page)); }
   }
   if (!out.empty()) { co_return out; }
+  auto warm = co_await warm_of(project, uid);
+  if (!warm || !warm->empty()) { co_return warm; }
   auto events = event_log_of(project, uid);
   if (!events) { co_return fail(std::move(events.error())); }
   if (!events->empty()) {
@@ -75,6 +78,24 @@ Async<Result<std::vector<Page>>> Pages::of_run(std::string project, std::string 
                    .title = "Spark's event log, as it was kept",
                    .origin = {},
                    .events = std::move(*events)});
+  }
+  co_return out;
+}
+
+// Of the warm Spark that an ended run was a client of, while it lives.
+Async<Result<std::vector<Page>>> Pages::warm_of(const std::string& project,
+                                                const std::string& uid) const {
+  std::vector<Page> out;
+  const auto parts = engine_.parts(project, uid);
+  if (!parts || parts->empty()) { co_return out; }
+  auto listed = co_await ground_.cluster.list({.name_space = project, .kind = "SparkConnect"});
+  if (!listed) { co_return fail(std::move(listed.error())); }
+  for (const ResourceStatus& one : *listed) {
+    const auto server = string_at(one.status, "server");
+    const bool used = std::ranges::any_of(
+        *parts, [&](const Json& part) { return string_at(part, "pod") == server; });
+    if (!used) { continue; }
+    if (auto page = spark_page(one)) { out.push_back(std::move(*page)); }
   }
   co_return out;
 }

@@ -30,6 +30,8 @@ class Pages final {
   Async<Result<std::string>> kept(Page page) const;
 
  private:
+  Async<Result<std::vector<Page>>> warm_of(const std::string& project,
+                                           const std::string& uid) const;
   Result<std::string> event_log_of(const std::string& project, const std::string& uid) const;
   const Ground& ground_;
   const Engine& engine_;

@@ -1,4 +1,5 @@
 // The engine's plain parts: masks, phases, deadlines, ignore rules, snapshots, journal files, merging, why.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -118,7 +119,7 @@ TEST(Snapshots, CopyOnceAndLeaveOutWhatIsIgnored) {
   folder.write("code/venv/lib.py", "x");
   folder.write("code/pkg/__init__.py", "");
   ASSERT_EQ(::symlink("/etc/passwd", (folder / "code/link").c_str()), 0);
-  Snapshots snapshots(folder / "snapshots", 1000);
+  Snapshots snapshots(folder / "data", 1000);
   auto first = snapshots.take(folder / "code", -1);
   ASSERT_TRUE(first) << first.error().text();
   EXPECT_TRUE(std::filesystem::exists(*first + "/train.py"));
@@ -136,11 +137,55 @@ TEST(Snapshots, CopyOnceAndLeaveOutWhatIsIgnored) {
 TEST(Snapshots, SayWhatIsTooLarge) {
   const Folder folder;
   folder.write("code/data/big.bin", std::string(5000, 'x'));
-  Snapshots snapshots(folder / "snapshots", 1000);
+  Snapshots snapshots(folder / "data", 1000);
   auto taken = snapshots.take(folder / "code", -1);
   ASSERT_FALSE(taken);
   EXPECT_EQ(taken.error().code, "ContextTooLarge");
   EXPECT_NE(taken.error().message.find("data alone"), std::string::npos);
+  EXPECT_EQ(without_context(taken.error()).reason, "ContextTooLarge");
+}
+
+// Secrets, databases and the snapshots themselves: a server that is started below the code's folder keeps them there.
+TEST(Snapshots, LeaveOutTheServersOwnFolder) {
+  const Folder folder;
+  folder.write("code/train.py", "print(1)\n");
+  folder.write("code/data/secret.key", std::string(5000, 'x'));
+  Snapshots snapshots(folder / "code/data", 1000);
+  auto taken = snapshots.take(folder / "code", -1);
+  ASSERT_TRUE(taken) << taken.error().text();
+  EXPECT_TRUE(std::filesystem::exists(*taken + "/train.py"));
+  EXPECT_FALSE(std::filesystem::exists(*taken + "/data"));
+  taken = snapshots.take(folder / "code/data", -1);
+  ASSERT_FALSE(taken);
+  EXPECT_NE(taken.error().message.find("is the server's data folder"), std::string::npos);
+  EXPECT_EQ(without_context(taken.error()).type, "FieldIgnored");
+}
+
+TEST(Snapshots, AreForgottenWhenNobodyUsesThem) {
+  const Folder folder;
+  folder.write("code/train.py", "print(1)\n");
+  Snapshots snapshots(folder / "data", 1000);
+  const auto take = [&] { return snapshots.take(folder / "code", -1).value(); };
+  const std::string used = take();
+  folder.write("code/train.py", "print(2)\n");
+  const std::string unused = take();
+  folder.write("data/snapshots/0.tmp.1/train.py", "");  // of a server that died
+  const auto forget = [&](std::chrono::seconds age) {
+    std::set<std::string> names;
+    find_snapshots("{\"metier.dev/context\":\"" + used + "\"}", names);
+    return snapshots.forget(names, age);
+  };
+  EXPECT_EQ(forget(std::chrono::hours(1)), 0U);
+  EXPECT_EQ(forget(std::chrono::seconds(0)), 2U);
+  EXPECT_TRUE(std::filesystem::exists(used + "/train.py"));
+  EXPECT_FALSE(std::filesystem::exists(unused));
+  EXPECT_EQ(take(), unused) << "it is made again, though it was known";
+  EXPECT_TRUE(std::filesystem::exists(unused + "/train.py"));
+  // One that is taken again is as new.
+  const std::array<timespec, 2> long_ago{};
+  ASSERT_EQ(::utimensat(AT_FDCWD, unused.c_str(), long_ago.data(), 0), 0);
+  EXPECT_EQ(take(), unused);
+  EXPECT_EQ(forget(std::chrono::hours(1)), 0U);
 }
 
 TEST(Journal, ReadsWholeLinesOnlyAndGoesOnFromAnOffset) {
@@ -260,11 +305,13 @@ TEST(Plan, SurvivesItsText) {
   plan.attempt = 2;
   plan.objects = {{"p", "Pod", "n-2"}};
   plan.stop_reason = "AbortedByUser";
+  plan.pods_stay = true;
   auto again = plan_from_json(dump_json(to_json(plan)));
   ASSERT_TRUE(again);
   EXPECT_EQ(again->name(), "n-2");
   EXPECT_EQ(again->objects, plan.objects);
   EXPECT_EQ(again->stop_reason, "AbortedByUser");
+  EXPECT_TRUE(again->pods_stay);
 }
 
 TEST(Merge, ExpandsPaths) {
@@ -320,10 +367,13 @@ TEST(Why, SaysWhatAPendingRunWaitsFor) {
 }
 
 TEST(Why, NamesTheCauseOfEveryEnd) {
-  for (const char* code : {"OOMKilled", "HandlerError", "HandlerMissing", "PackageMissing",
-                           "DeadlineExceeded", "ClientLost", "ShimLost", "HostRebooted", "NodeLost",
-                           "InvalidParameter", "EnvironmentFailed", "RankFailed", "PortTaken",
-                           "ExitCode", "IterationsFailed", "Internal", "GangIncomplete"}) {
+  for (const char* code :
+       {"OOMKilled",        "HandlerError",     "HandlerMissing",    "PackageMissing",
+        "DeadlineExceeded", "ClientLost",       "ShimLost",          "HostRebooted",
+        "NodeLost",         "InvalidParameter", "EnvironmentFailed", "RankFailed",
+        "PortTaken",        "ExitCode",         "IterationsFailed",  "Internal",
+        "GangIncomplete",   "ExecutorsFailed",  "ServerLost",        "SchedulerLost",
+        "WorkerFailed",     "ClusterClosed"}) {
     const metier::Run run = run_in("error", {{"reason", code}, {"error", "x"}});
     WhyFacts facts;
     facts.run = &run;
@@ -340,6 +390,20 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
   EXPECT_NE(why(facts).sentence.find("SIGSEGV"), std::string::npos);
 }
 
+TEST(Why, WhatPodsOfARunHaveInCommonIsToldOnce) {
+  const metier::Run run = run_in("running");
+  WhyFacts facts;
+  facts.run = &run;
+  PodStatus pod{.phase = PodPhase::running};
+  pod.conditions = {{.type = "RunsAsRoot", .status = true, .message = "as root"}};
+  facts.pods = {{"a-driver", pod}, {"a-exec-1", pod}};
+  facts.pods[1].second.conditions.push_back(
+      {.type = "FieldIgnored", .status = true, .message = "of one"});
+  using Pair = std::pair<std::string, std::string>;
+  const std::vector<Pair> expected{{"RunsAsRoot", "as root"}, {"FieldIgnored", "of one"}};
+  EXPECT_EQ(why(facts).facts, expected);
+}
+
 TEST(Why, ASilentRunTellsWhereItsRanksAre) {
   const metier::Run run = run_in("running");
   WhyFacts facts;
@@ -351,6 +415,45 @@ TEST(Why, ASilentRunTellsWhereItsRanksAre) {
   EXPECT_NE(out.sentence.find("1 min 35 s"), std::string::npos) << out.sentence;
   ASSERT_EQ(out.facts.size(), 1U);
   EXPECT_EQ(out.facts.front().second, "work.py:12 in train");
+}
+
+TEST(RunParts, AnExecutorThatIsEndedWithItsRunHasNotFailed) {
+  const std::vector<Part> parts{{.role = "executor", .index = 1, .pod = "a-exec-1"},
+                                {.role = "executor", .index = 2, .pod = "a-exec-2"}};
+  std::map<ResourceKey, ResourceStatus> resources;
+  for (const auto& [name, reason] :
+       {std::pair("a-exec-1", "RunEnded"), std::pair("a-exec-2", "OOMKilled")}) {
+    ResourceStatus one;
+    one.key = {.name_space = "p", .kind = "Pod", .name = name};
+    one.status = to_json(PodStatus{.phase = PodPhase::failed, .reason = reason});
+    resources[one.key] = one;
+  }
+  const JsonArray told = parts_json(parts, resources, {});
+  EXPECT_EQ(string_at(told[0], "state"), "removed");
+  EXPECT_EQ(string_at(told[1], "state"), "error");
+}
+
+// The launcher or the driver tells the workers to leave and ends; whoever sees that end may stop them first.
+TEST(RunParts, AWorkerThatIsEndedWithItsJobOrItsRunHasNotFailed) {
+  for (const std::string_view reason : {kJobEnded, kRunEnded}) {
+  std::vector<Part> parts;
+  std::map<ResourceKey, ResourceStatus> resources;
+  for (const int code : {0, 143}) {
+    ContainerStatus base{.name = "base", .state = ContainerStatus::State::terminated};
+    base.exit_code = code;
+    parts.push_back({.role = "worker", .index = code, .pod = "j-worker-" + std::to_string(code)});
+    ResourceStatus one;
+    one.key = {.name_space = "p", .kind = "Pod", .name = parts.back().pod};
+    one.status = to_json(PodStatus{
+        .phase = PodPhase::failed, .reason = std::string(reason), .containers = {base}});
+    resources[one.key] = one;
+  }
+  const JsonArray told = parts_json(parts, resources, {});
+  EXPECT_EQ(string_at(told[0], "state"), "completed");
+  EXPECT_EQ(find_path(told[0], "reason"), nullptr);
+  EXPECT_EQ(string_at(told[1], "state"), "removed");
+  EXPECT_EQ(string_at(told[1], "reason"), reason);
+  }
 }
 
 TEST(RunParts, TellPodsAndRanks) {
@@ -402,6 +505,30 @@ TEST(RunParts, ASharedPodUsedWhatItUsedSinceTheFirstLook) {
   const JsonArray out = parts_json(parts, {{pod.key, pod}}, usage);
   EXPECT_DOUBLE_EQ(out[0].at("cpu_seconds").as_double(), 1.5);
   EXPECT_EQ(int_in(out[0].as_object(), "peak_memory"), 8192);
+}
+
+TEST(RunParts, OfAServiceThatGoesOnAreReleased) {
+  const Time end = *from_iso("2026-01-01T00:00:09+00:00");
+  std::map<ResourceKey, ResourceStatus> resources;
+  std::vector<Part> parts;
+  for (const auto& [role, phase, shared] : {std::tuple{"main", PodPhase::running, false},
+                                            {"scheduler", PodPhase::running, true},
+                                            {"worker", PodPhase::failed, true}}) {
+    ResourceStatus pod;
+    pod.key = {.name_space = "p", .kind = "Pod", .name = role};
+    if (shared) { pod.labels[std::string(kSharedLabel)] = "c"; }
+    pod.status = to_json(PodStatus{.phase = phase});
+    resources[pod.key] = pod;
+    parts.push_back({.role = role, .pod = role});
+  }
+  parts.push_back({.role = "retired", .pod = "nobody"});
+  JsonArray out = parts_json(parts, resources, {});
+  release_parts(out, resources, end);
+  EXPECT_EQ(string_at(out[0], "state"), "running");
+  EXPECT_EQ(string_at(out[1], "state"), "released");
+  EXPECT_EQ(string_at(out[1], "end_time"), to_iso(end));
+  EXPECT_EQ(string_at(out[2], "state"), "error");
+  EXPECT_EQ(string_at(out[3], "state"), "removed");
 }
 
 TEST(RunParts, KeepABoundedNumberOfSamples) {

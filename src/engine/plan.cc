@@ -5,6 +5,14 @@ namespace {
 constexpr std::string_view kScope = "plan";
 }
 
+Condition ignored_field(std::string message) {
+  return {.type = "FieldIgnored",
+          .status = true,
+          .reason = "FieldIgnored",
+          .message = std::move(message),
+          .since = {}};
+}
+
 std::string plan_key(std::string_view project, std::string_view uid) {
   std::string key(project);
   key += '/';
@@ -37,6 +45,7 @@ Json to_json(const Plan& plan) {
   text("stop_text", plan.stop_text);
   text("abort_task", plan.abort_task);
   text("ended_at", plan.ended_at);
+  if (!plan.told.empty()) { out["told"] = plan.told; }
   if (plan.run_as > 0) { out["run_as"] = plan.run_as; }
   if (!plan.shared.empty()) {
     JsonArray shared;
@@ -44,6 +53,7 @@ Json to_json(const Plan& plan) {
     out["shared"] = std::move(shared);
   }
   if (plan.ended) { out["ended"] = true; }
+  if (plan.pods_stay) { out["pods_stay"] = true; }
   if (plan.clean) { out["clean"] = true; }
   return out;
 }
@@ -83,6 +93,7 @@ Result<Plan> plan_from_json(std::string_view text) {
   if (const Json* environment = from.if_contains("environment")) {
     plan.environment = *environment;
   }
+  if (const JsonArray* told = array_in(from, "told")) { plan.told = *told; }
   plan.context = string_in(from, "context");
   plan.working_dir = string_in(from, "working_dir");
   plan.claimed = string_in(from, "claimed");
@@ -93,6 +104,7 @@ Result<Plan> plan_from_json(std::string_view text) {
   plan.ended_at = string_in(from, "ended_at");
   plan.run_as = int_in(from, "run_as").value_or(-1);
   plan.ended = bool_in(from, "ended");
+  plan.pods_stay = bool_in(from, "pods_stay");
   plan.clean = bool_in(from, "clean");
   return plan;
 }

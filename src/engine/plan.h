@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "resource/pod.h"
 #include "resource/resource.h"
 #include "store/store.h"
 
@@ -29,7 +30,9 @@ struct Plan {
   std::string working_dir;           // of a host process
   std::int64_t run_as = -1;          // uid of the pods, when it is not the server's
   Json failure;                      // what the journal said, of the current attempt
+  JsonArray told;                    // conditions since the submit: [{type, message}, …]
   bool ended = false;                // terminal state recorded; resources may still exist
+  bool pods_stay = false;            // those that live at its end, until it is clean
   bool clean = false;                // resources removed, logs archived
   std::string stop_reason;  // why the engine itself stops it: "AbortedByUser", "ThresholdExceeded"
   std::string stop_text;
@@ -38,6 +41,9 @@ struct Plan {
 
   const std::string& name() const { return names.back(); }
 };
+
+// A field of the request that has no effect here.
+Condition ignored_field(std::string message);
 
 std::string plan_key(std::string_view project, std::string_view uid);
 Json to_json(const Plan& plan);

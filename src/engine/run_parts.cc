@@ -64,9 +64,6 @@ void describe_rank(const ContainerStatus& rank, JsonObject& out) {
 
 void describe_pod(const PodStatus& pod, bool shared, const std::vector<UsageSample>* samples,
                   JsonObject& out) {
-  out["state"] = state_of(pod.phase);
-  put(out, "reason", pod.reason);
-  put(out, "message", pod.message);
   std::int64_t cpu = 0;
   std::int64_t peak = 0;
   const ContainerStatus* bad = nullptr;
@@ -81,6 +78,15 @@ void describe_pod(const PodStatus& pod, bool shared, const std::vector<UsageSamp
       bad = &container;
     }
   }
+  // What was ended because its run or its job had ended has not failed, and it may have been about to leave by itself.
+  const bool dismissed =
+      pod.phase == PodPhase::failed && (pod.reason == kRunEnded || pod.reason == kJobEnded);
+  const bool left = dismissed && bad != nullptr && bad->exit_code == 0;
+  if (!left) {
+    put(out, "reason", pod.reason);
+    put(out, "message", pod.message);
+  }
+  out["state"] = !dismissed ? state_of(pod.phase) : left ? "completed" : "removed";
   if (bad != nullptr) {
     out["exit_code"] = bad->exit_code;
     if (bad->signal != 0) { out["signal"] = bad->signal; }
@@ -164,6 +170,28 @@ JsonObject removed_part_json(const Part& part, const UsageByPod& usage) {
   add_use(out, used->second.back().cpu_us,
           std::ranges::max_element(used->second, {}, &UsageSample::memory)->memory);
   return out;
+}
+
+bool is_over(std::string_view part_state) {
+  return part_state == "completed" || part_state == "error" || part_state == "removed" ||
+         part_state == "released";
+}
+
+void release_parts(JsonArray& parts, const std::map<ResourceKey, ResourceStatus>& resources,
+                   Time at) {
+  for (Json& each : parts) {
+    JsonObject& part = each.get_object();
+    if (is_over(string_in(part, "state"))) { continue; }
+    const auto pod = std::ranges::find_if(resources, [&](const auto& entry) {
+      return entry.first.kind == "Pod" && entry.first.name == string_in(part, "pod");
+    });
+    if (pod == resources.end() || pod->second.removed) {
+      part["state"] = "removed";
+    } else if (pod->second.labels.contains(std::string(kSharedLabel))) {
+      part["state"] = "released";
+      put(part, "end_time", at);
+    }
+  }
 }
 
 const JsonObject* find_part(const JsonArray& parts, std::string_view name) {

@@ -12,6 +12,9 @@
 
 namespace metier {
 
+// The reason of pods that are stopped because their run has ended.
+inline constexpr std::string_view kRunEnded = "RunEnded";
+
 // "launcher", "driver", "worker-2", "rank-3": what `describe` shows and `logs --part` takes.
 std::string part_name(const Part& part);
 // Role and index of such a name; its pod is not known.
@@ -38,6 +41,14 @@ JsonArray parts_json(std::span<const Part> parts,
 
 // The same of a part whose pod was taken from the run while it went on: "removed", with what it had used.
 JsonObject removed_part_json(const Part& part, const UsageByPod& usage);
+
+// A run has ended and what it shared with others (a Dask cluster, a warm Spark) goes on: its parts that live are "released" and,
+// for this run, over at `at`. Those whose pod was taken away are "removed".
+void release_parts(JsonArray& parts, const std::map<ResourceKey, ResourceStatus>& resources,
+                   Time at);
+
+// Whether the state of a part is its last.
+bool is_over(std::string_view part_state);
 
 // How long a running run of several parts has been silent; set when that is longer than EngineOptions::silence.
 struct Silence {

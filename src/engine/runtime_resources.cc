@@ -91,10 +91,14 @@ Async<Result<std::vector<ResourceStatus>>> RuntimeResources::find(const Resource
     return label(status, "mlrun/class").empty() || status.key.kind == "Secret" ||
            status.key.kind == "ConfigMap" || status.key.kind == "PodGroup";
   });
-  // Owners first, so that no controller makes anew what is removed.
-  std::ranges::partition(*all, [](const ResourceStatus& status) {
-    return status.key.kind != "Pod" && status.key.kind != "Service";
-  });
+  // First who uses what others own: a handler beside its cluster would end with an error of its own. Then owners, so that no
+  // controller makes anew what is removed.
+  const auto turn = [&](const ResourceStatus& status) {
+    if (status.key.kind != "Pod" && status.key.kind != "Service") { return 1; }
+    const auto object = ground_.store.objects().get(status.key);
+    return status.key.kind == "Pod" && object && !object->metadata.owner ? 0 : 2;
+  };
+  std::ranges::sort(*all, {}, turn);
   co_return all;
 }
 

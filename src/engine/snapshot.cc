@@ -1,5 +1,6 @@
 #include "engine/snapshot.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -129,6 +130,8 @@ struct Walk {
   std::string root;
   std::int64_t limit = 0;
   std::int64_t reader = -1;
+  // The server's own folder: secrets, databases, and the snapshots themselves.
+  std::pair<dev_t, ino_t> data{};
   std::vector<File> files;
   std::int64_t bytes = 0;
   std::map<std::string, std::int64_t> by_top;
@@ -183,6 +186,7 @@ struct Walk {
         continue;
       }
       if (is_folder) {
+        if (data == std::pair(facts.st_dev, facts.st_ino)) { continue; }
         if (depth >= kDeepest || fs::exists(root + "/" + path + "/pyvenv.cfg", error)) { continue; }
         METIER_CHECK(folder(path, depth + 1));
         continue;
@@ -197,6 +201,11 @@ struct Walk {
     return {};
   }
 };
+
+// Is it there? It is in use from now on.
+bool touch(const std::string& folder) {
+  return ::utimensat(AT_FDCWD, folder.c_str(), nullptr, 0) == 0;
+}
 
 }  // namespace
 
@@ -217,6 +226,12 @@ Result<std::string> Snapshots::take(const std::string& source, std::int64_t read
   walk.root = source;
   walk.limit = limit_;
   walk.reader = reader;
+  struct stat facts{};
+  if (::stat(data_.c_str(), &facts) == 0) { walk.data = {facts.st_dev, facts.st_ino}; }
+  if (::stat(source.c_str(), &facts) == 0 && walk.data == std::pair(facts.st_dev, facts.st_ino)) {
+    return fail(invalid("--context", quote(source) + " is the server's data folder",
+                        "keep code in a folder of its own, or run with --no-context"));
+  }
   METIER_CHECK(walk.folder("", 0));
 
   std::string signature = std::to_string(reader) + "\n";
@@ -225,28 +240,28 @@ Result<std::string> Snapshots::take(const std::string& source, std::int64_t read
                  ' ' + std::to_string(file.inode) + '\n';
   }
   const auto known = known_.find(source);
-  if (known != known_.end() && known->second.first == signature &&
-      fs::exists(known->second.second, error)) {
+  if (known != known_.end() && known->second.first == signature && touch(known->second.second)) {
     return known->second.second;
   }
 
   std::string manifest;
-  std::vector<std::string> contents;
+  std::vector<std::pair<const File*, std::string>> contents;
   for (const File& file : walk.files) {
     auto text = read_file(source + "/" + file.path, static_cast<std::size_t>(limit_));
+    if (!text && text.error().kind == ErrorKind::not_found) { continue; }  // it went meanwhile
     if (!text) { return fail(std::move(text.error()).in("snapshot")); }
     manifest += file.path + '\0' + (file.executable ? "x" : "-") + sha256_hex(*text) + '\n';
-    contents.push_back(std::move(*text));
+    contents.emplace_back(&file, std::move(*text));
   }
-  const std::string target = folder_ + "/" + sha256_hex(manifest);
-  if (!fs::exists(target, error)) {
+  const std::string target = data_ + "/snapshots/" + sha256_hex(manifest);
+  if (!touch(target)) {
     const std::string temporary = target + ".tmp." + std::to_string(::getpid());
     fs::remove_all(temporary, error);
     METIER_CHECK(make_folders(temporary, 0755));
-    for (std::size_t i = 0; i < walk.files.size(); ++i) {
-      const fs::path path = fs::path(temporary) / walk.files[i].path;
+    for (const auto& [file, text] : contents) {
+      const fs::path path = fs::path(temporary) / file->path;
       fs::create_directories(path.parent_path(), error);
-      METIER_CHECK(write_file(path, contents[i], walk.files[i].executable ? 0755 : 0644));
+      METIER_CHECK(write_file(path, text, file->executable ? 0755 : 0644));
     }
     if (::rename(temporary.c_str(), target.c_str()) != 0) {
       const int why = errno;
@@ -257,6 +272,48 @@ Result<std::string> Snapshots::take(const std::string& source, std::int64_t read
   if (known_.size() > 256) { known_.clear(); }
   known_[source] = {signature, target};
   return target;
+}
+
+std::size_t Snapshots::forget(const std::set<std::string>& used, std::chrono::seconds age) {
+  const std::scoped_lock lock(mutex_);
+  std::vector<fs::path> old;
+  std::error_code error;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  for (fs::directory_iterator entry(data_ + "/snapshots", error), end; !error && entry != end;
+       entry.increment(error)) {
+    struct stat facts{};
+    if (::lstat(entry->path().c_str(), &facts) != 0 || !S_ISDIR(facts.st_mode) ||
+        std::chrono::seconds(facts.st_mtim.tv_sec) + age > now ||
+        used.contains(entry->path().filename().string())) {
+      continue;
+    }
+    old.push_back(entry->path());
+  }
+  for (const fs::path& path : old) {
+    // In one step: half a snapshot would be taken for a whole one.
+    const fs::path gone = path.string() + ".gone";
+    if (::rename(path.c_str(), gone.c_str()) == 0) { fs::remove_all(gone, error); }
+  }
+  return old.size();
+}
+
+void find_snapshots(std::string_view document, std::set<std::string>& names) {
+  static constexpr std::string_view kBefore = "/snapshots/";
+  constexpr std::size_t kName = 64;  // hexadecimal digits of a sha256
+  for (std::size_t at = document.find(kBefore); at != std::string_view::npos;
+       at = document.find(kBefore, at + 1)) {
+    const auto name = document.substr(at + kBefore.size(), kName);
+    if (name.size() == kName) { names.emplace(name); }
+  }
+}
+
+Condition without_context(const Error& why) {
+  const std::string code = why.code.empty() ? "FieldIgnored" : why.code;
+  return {.type = code,
+          .status = true,
+          .reason = code,
+          .message = why.message + ", so it was not put on the path; " + why.fix,
+          .since = {}};
 }
 
 }  // namespace metier

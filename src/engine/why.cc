@@ -52,6 +52,15 @@ constexpr auto kCauses = std::to_array<CauseText>({
      "run it again"},
     {"HostRebooted", "the machine was restarted while it ran", "run it again"},
     {"RankFailed", "one of its ranks failed", "see that rank's log"},
+    {"ExecutorsFailed", "more of its Spark executors failed than may",
+     "see the executor's log: metier logs --part executor-N"},
+    {"ServerLost", "the warm Spark that its session was in is gone", "run it again"},
+    {"SchedulerLost", "the scheduler of its Dask cluster was lost",
+     "run it again: that opens the cluster again"},
+    {"WorkerFailed", "the workers of its Dask cluster did not come up",
+     "see the log of a worker that the message names"},
+    {"ClusterClosed", "its Dask cluster was closed while it ran",
+     "run it again: that opens the cluster again"},
     {"Silent", "it prints nothing and uses no processor", "look where its ranks wait, or abort it"},
     {"HandlerError", "the user's code raised", "see the traceback: metier logs"},
     {"HandlerMissing", "the file has no handler of that name",
@@ -159,6 +168,19 @@ const ContainerStatus* worst_container(const PodStatus& pod) {
   return worst;
 }
 
+// The name of the part whose pod is the one that failed.
+std::string failed_part(const Run& run) {
+  const Json* pod = find_path(run.status(), "failure.pod");
+  const JsonArray* parts = array_in(run.status(), "parts");
+  for (std::size_t i = 0; pod != nullptr && parts != nullptr && i < parts->size(); ++i) {
+    const JsonObject* part = (*parts)[i].if_object();
+    if (part != nullptr && pod->is_string() && string_in(*part, "pod") == pod->get_string()) {
+      return std::string(string_in(*part, "name"));
+    }
+  }
+  return "executor";
+}
+
 void standard_fix(Why& out, const Run& run) {
   const std::string id = run.uid().substr(0, 8);
   if (const CauseText* text = find_cause(out.code); text != nullptr && out.fixes.empty()) {
@@ -168,6 +190,9 @@ void standard_fix(Why& out, const Run& run) {
     if (fix.command == "metier logs") {
       fix.command += " " + id;
       return;
+    }
+    if (out.code == "ExecutorsFailed") {
+      fix.command = "metier logs " + id + " --part " + failed_part(run);
     }
   }
   if (out.code != "AbortedByUser") { out.fixes.push_back({"read its log", "metier logs " + id}); }
@@ -321,7 +346,17 @@ Why ended(const WhyFacts& facts) {
       peak = std::max(peak, container.peak_memory);
     }
   }
-  if (reason == "OOMKilled") {
+  bool killed_below = false;
+  const JsonArray* conditions = array_in(run.status(), "conditions");
+  for (const Json& condition : conditions == nullptr ? JsonArray{} : *conditions) {
+    if (string_at(condition, "type") == "ContextTooLarge") {
+      out.facts.emplace_back("not taken along", string_at(condition, "message"));
+    }
+    if (string_at(condition, "type") != "ProcessOOMKilled") { continue; }
+    killed_below = true;
+    out.facts.emplace_back("out of memory", string_at(condition, "message"));
+  }
+  if (reason == "OOMKilled" || killed_below) {
     const auto limit = facts.limits.find("memory");
     if (limit != facts.limits.end()) {
       out.facts.emplace_back("limit", human_bytes(limit->second.units()));
@@ -398,7 +433,9 @@ Why why_of(const WhyFacts& facts) {
       if (condition.status && !condition.message.empty() && condition.type != "PodScheduled" &&
           condition.type != "Ready" && condition.type != "Initialized" &&
           condition.type != "ContainersReady" && condition.type != "EnvironmentReady") {
-        out.facts.emplace_back(condition.type, condition.message);
+        // Pods of one run mostly have the same ones: told once.
+        const std::pair<std::string, std::string> fact{condition.type, condition.message};
+        if (std::ranges::find(out.facts, fact) == out.facts.end()) { out.facts.push_back(fact); }
       }
     }
   }

@@ -38,7 +38,8 @@ struct Site {
   Json default_resources;  // default_function_pod_resources, may be null
   std::vector<std::string>
       project_secret_keys;  // of mlrun-project-secrets-<project>, internal ones left out
-  std::vector<std::string> valid_priority_classes;
+  std::vector<std::string>
+      valid_priority_classes;  // kind spark names a class only when there are some
   std::map<std::string, std::string> node_selector;
   std::string mpi_api = "v1";
   std::string
@@ -87,6 +88,8 @@ struct Observation {
   Json function_status;  // further fields of the function's status (an object), may be null
   std::vector<Condition> conditions;
   std::string host;
+  bool service_ends = false;  // what it shares with other runs is on its way out
+  bool pods_stay = false;     // that live at its end, until its resources are removed
 };
 
 class Kind {
@@ -95,6 +98,11 @@ class Kind {
   virtual const KindTraits& traits() const = 0;
   // What cannot be right whatever the site: checked at submit, before anything is stored. All problems at once.
   virtual Result<void> validate(const Subject& subject) const = 0;
+  // Fields of the function that have no effect at the site, a sentence each. They are told and never refused: MLRun's server
+  // has a use for them.
+  virtual std::vector<std::string> ignored(const Subject& /*subject*/, const Site& /*site*/) const {
+    return {};
+  }
   // The objects that say it, complete with names; the same subject and site give the same objects, byte for byte.
   // Errors: invalid, unsupported (kind not built, or not for a deployment).
   virtual Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const = 0;

@@ -108,7 +108,6 @@ TEST(Job, LowersEveryCommonAttribute) {
   Site where = site();
   where.project_secret_keys = {"KEY", "OTHER", "mlrun.internal"};
   where.node_selector = {{"zone", "a"}, {"disk", "ssd"}, {"arch", "amd64"}};
-  where.valid_priority_classes = {"high"};
   expect_golden("job/golden/full",
                 lowered(f, run_of(R"({"verbose":true,"scrape_metrics":false})"), where, 2));
 }

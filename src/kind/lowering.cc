@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "base/text.h"
+#include "model/attributes.h"
 #include "model/create.h"
 #include "model/entry_points.h"
 #include "model/merge.h"
@@ -257,10 +258,8 @@ Result<CommandLine> program_command(const Subject& subject) {
 
 Result<CommandLine> mlrun_command(const Subject& subject) {
   const Function& function = subject.function;
-  const JsonObject* build = object_in(function.spec(), "build");
   const bool code = !function.text("build.functionSourceCode").empty();
-  const bool loads = build != nullptr && bool_in(*build, "load_source_on_run") &&
-                     !function.text("build.source").empty();
+  const bool loads = loads_source(function);
   const std::string handler = handler_of(subject);
   const std::string mode = function.text("mode");
   if (code && loads) {
@@ -307,11 +306,7 @@ Result<CommandLine> mlrun_command(const Subject& subject) {
 std::string working_dir(const Subject& subject) {
   const Function& function = subject.function;
   std::string workdir = function.text("workdir");
-  const JsonObject* build = object_in(function.spec(), "build");
-  if (build != nullptr && bool_in(*build, "load_source_on_run") &&
-      !function.text("build.source").empty()) {
-    return {};
-  }
+  if (loads_source(function)) { return {}; }
   const std::string target = function.text("build.source_code_target_dir");
   if (workdir.starts_with('/') || target.empty()) { return workdir; }
   if (workdir.starts_with("./")) { workdir.erase(0, 2); }
@@ -377,9 +372,8 @@ JsonObject role_spec(const Subject& subject, const Site& site, PodRole role) {
   copy_field(subject, "affinity", spec, "affinity");
   copy_field(subject, "tolerations", spec, "tolerations");
   copy_field(subject, "security_context", spec, "securityContext");
-  if (!site.valid_priority_classes.empty()) {
-    put_text(spec, "priorityClassName", function.text("priority_class_name"));
-  }
+  // Always: the cluster says so when it has no such class.
+  put_text(spec, "priorityClassName", function.text("priority_class_name"));
   if (const std::string secret = function.text("image_pull_secret"); !secret.empty()) {
     spec["imagePullSecrets"] = JsonArray{JsonObject{{"name", secret}}};
   }

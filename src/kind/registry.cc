@@ -1,4 +1,3 @@
-#include "base/text.h"
 #include "kind/kind.h"
 #include "model/kinds.h"
 
@@ -13,12 +12,8 @@ void KindRegistry::add(std::unique_ptr<Kind> kind) {
 Result<const Kind*> KindRegistry::find(std::string_view name) const {
   const auto found = kinds_.find(canonical_kind(name));
   if (found != kinds_.end()) { return found->second.get(); }
-  const std::string near = nearest(name, order_);
-  return fail(invalid("kind",
-                      quote(name) + " is unknown" +
-                          (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
-                      "kinds: " + join(order_, " "))
-                  .coded("UnknownKind"));
+  const std::vector<std::string_view> names(order_.begin(), order_.end());
+  return fail(unknown_kind(name, "kind", names));
 }
 
 std::vector<const Kind*> KindRegistry::all() const {

@@ -91,11 +91,11 @@ Result<std::string> find_python(const std::string& wish, const std::string& fall
 std::string default_python(const std::string& given) {
   if (!given.empty()) {
     return given.find('/') != std::string::npos
-               ? given
+               ? std::filesystem::absolute(given).lexically_normal().string()
                : on_path(given.starts_with("python") ? given : "python" + given);
   }
   if (const char* own = std::getenv("METIER_PYTHON"); own != nullptr && *own != '\0') {
-    return own;
+    return default_python(own);
   }
   for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
     if (const char* prefix = std::getenv(name); prefix != nullptr && *prefix != '\0') {
@@ -169,15 +169,17 @@ Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
   }
   const std::string id = environment_id(*spec);
   if (!environments_.ready(*spec)) {
-    if (const auto failed = failed_.find(id); failed != failed_.end() && !building_[id]) {
-      Error error = failed->second;
-      failed_.erase(failed);
+    const std::string who =
+        pod.metadata.name_space + "/" + pod.metadata.name + "/" + pod.metadata.uid;
+    if (const auto failed = failed_.find(id);
+        failed != failed_.end() && failed->second.untold.erase(who) > 0) {
+      Error error = failed->second.error;
+      if (failed->second.untold.empty()) { failed_.erase(failed); }
       co_return fail(std::move(error));
     }
-    if (!building_[id]) {
-      building_[id] = true;
-      scope_.spawn("environment " + id, build_aside(*spec, id));
-    }
+    const bool builds = building_.contains(id);
+    building_[id].insert(who);
+    if (!builds) { scope_.spawn("environment " + id, build_aside(*spec, id)); }
     const std::string progress = environments_.progress(id);
     co_return fail(Error{.kind = ErrorKind::unavailable,
                          .message = progress.empty()
@@ -200,8 +202,11 @@ Async<Result<Ambient>> PodEnvironments::ambient(Resource pod) {
 
 Async<void> PodEnvironments::build_aside(EnvironmentSpec spec, std::string id) {
   auto built = co_await environments_.resolve(std::move(spec));
-  if (!built) { failed_.insert_or_assign(id, built.error()); }
-  building_[id] = false;
+  const auto waited = building_.extract(id);
+  failed_.erase(id);
+  if (!built && !waited.empty()) {
+    failed_.emplace(id, Failure{.error = built.error(), .untold = waited.mapped()});
+  }
 }
 
 Async<Result<std::string>> PodEnvironments::build(BuildAsk ask) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -54,9 +55,12 @@ class PodEnvironments final : public EnvironmentBuilder {
   Environments& environments_;
   Options options_;
   Scope scope_;
-  std::map<std::string, bool> building_;
-  std::map<std::string, Error>
-      failed_;  // told to every pod that waited; a new build begins with the next one
+  std::map<std::string, std::set<std::string>> building_;  // environment → pods that wait for it
+  struct Failure {
+    Error error;
+    std::set<std::string> untold;  // pods that waited and have not asked since
+  };
+  std::map<std::string, Failure> failed_;  // a new build begins with a pod that did not wait
 };
 
 }  // namespace metier

@@ -23,6 +23,7 @@
 #include "main/held_sockets.h"
 #include "main/processor_check.h"
 #include "net/url.h"
+#include "realtime/health.h"
 #include "resource/pod.h"
 
 namespace metier {
@@ -340,9 +341,13 @@ Async<Result<int>> FunctionsOfNode::fire(std::string name_space, std::string pod
   request.method = "POST";
   request.url = fmt::format("{}/triggers/{}?id={}{}", *url, net::percent_encode(trigger), id,
                             replace ? "&replace=true" : "");
-  request.timeout = std::chrono::seconds(45);  // then it is asked again: the processor knows the id
+  request.timeout = std::chrono::seconds(45);  // its processor answers before that, or is gone
   auto answer = co_await client_.send(std::move(request));
   if (!answer) { co_return fail(std::move(answer.error())); }
+  const bool runs = std::ranges::any_of(answer->headers, [](const auto& header) {
+    return net::same_name(header.first, realtime::kTickRuns);
+  });
+  if (runs) { co_return fail(ErrorKind::timed_out, "the tick's handler runs still"); }
   co_return answer->status;
 }
 
@@ -538,12 +543,16 @@ Result<void> FunctionsOfNode::prepare(const Resource& pod, Ambient& ambient) {
       const bool native = std::string_view(code).starts_with(
           "\x7f"
           "ELF");
-      METIER_CHECK(write_file(path, code, native || file.ends_with(".sh") ? 0755 : 0644));
+      const unsigned mode = native || file.ends_with(".sh") ? 0755 : 0644;
+      // In one step: whoever finds it trusts what is in it.
+      const std::string part = path + ".tmp";
+      METIER_CHECK(write_file(part, code, mode));
       for (auto above = std::filesystem::path(path).parent_path(); above != folder;
            above = above.parent_path()) {
         ::chmod(above.c_str(), 0755);
       }
-      ::chmod(path.c_str(), native || file.ends_with(".sh") ? 0755 : 0644);
+      ::chmod(part.c_str(), mode);
+      if (::rename(part.c_str(), path.c_str()) != 0) { return fail(errno_error(path, errno)); }
     }
   } else if (const auto context = pod.metadata.annotations.find("metier.dev/context");
              context != pod.metadata.annotations.end()) {

@@ -42,6 +42,7 @@
 #include "main/environments_of_pods.h"
 #include "main/functions_of_node.h"
 #include "main/processor_check.h"
+#include "model/attributes.h"
 #include "net/identity.h"
 
 namespace metier {
@@ -296,6 +297,10 @@ class Server final {
     EmbeddedOptions embedded;
     embedded.data = options_.data;
     embedded.host = std::move(host);
+    std::int64_t rank = -1;  // the lowest class waits behind the pods of none
+    for (const std::string& name : default_priority_classes()) {
+      embedded.priorities[name] = rank++;
+    }
     embedded.ambient = [this](const Resource& pod) { return ambient_of(pod); };
     embedded.secrets = [this](const std::string& secret_project, const std::string& name)
         -> Result<std::optional<std::map<std::string, std::string>>> {

@@ -27,6 +27,9 @@ Result<void> set_envs(Function& function, const JsonObject* variables,
 // {name, valueFrom: {secretKeyRef: {name: secret, key: key or name}}}
 Result<void> set_env_from_secret(Function& function, std::string_view name, std::string_view secret,
                                  std::string_view key = {});
+// Every key of the secret as a variable: {secretRef: {name: secret}} in env_from, once.
+// Errors: invalid (no name), unsupported (a kind without pods).
+Result<void> set_env_from_secret_ref(Function& function, std::string_view secret);
 // The value's text, the source object, or nullopt.
 std::optional<Json> get_env(const Function& function, std::string_view name);
 // The variables of a dotenv text, in order.
@@ -76,6 +79,10 @@ struct NodeSelection {
 // Selectors are checked at submit; `warnings` (may be null) hears of them now, as MLRun warns.
 Result<void> with_node_selection(Function& function, const NodeSelection& selection,
                                  std::vector<std::string>* warnings = nullptr);
+// The same rules for what a kind stores elsewhere: `prefix` ("spec.driver_") begins the fields' names. Null values are not looked at.
+Result<void> check_selection(const NodeSelection& selection, const std::string& prefix,
+                             std::vector<std::string>* warnings = nullptr);
+// Those of MLRun's platform and of the embedded cluster's queue, the lowest first; the middle one is as good as none.
 std::vector<std::string> default_priority_classes();
 Result<void> with_priority_class(
     Function& function, std::string_view name,
@@ -128,6 +135,10 @@ Result<void> with_source_archive(Function& function, std::string_view source,
 // The image becomes the base image when something must be built on it (requirements, commands, a source that is not
 // loaded at run).
 void prepare_image_for_deploy(Function& function);
+// Where no image could hold it, a source archive is fetched when the run starts, whatever `pull_at_runtime` was.
+void load_source_on_run(Function& function);
+// Whether a run of the function begins with fetching its source archive.
+bool loads_source(const Function& function);
 bool requires_build(const Function& function);
 
 }  // namespace metier

@@ -123,11 +123,6 @@ Result<void> with_source_archive(Function& function, std::string_view source,
                                  std::string_view workdir, std::string_view handler,
                                  bool pull_at_runtime, std::string_view target_dir) {
   METIER_CHECK(check_source(source));
-  if (pull_at_runtime && function.kind() == "spark") {
-    return fail(invalid("pull_at_runtime",
-                        "kind 'spark' cannot load its source when it runs: executors need it too",
-                        "pass pull_at_runtime=False"));
-  }
   const bool local = is_local_kind(function.kind());
   const bool relative =
       !source.contains("://") && !source.starts_with('/') && source != "." && source != "./";
@@ -147,6 +142,21 @@ Result<void> with_source_archive(Function& function, std::string_view source,
   }
   prepare_image_for_deploy(function);
   return {};
+}
+
+void load_source_on_run(Function& function) {
+  JsonObject* build = object_in(function.spec(), "build");
+  if (build == nullptr || string_in(*build, "source").empty() ||
+      !string_in(*build, "functionSourceCode").empty()) {
+    return;
+  }
+  (*build)["load_source_on_run"] = true;
+}
+
+bool loads_source(const Function& function) {
+  const JsonObject* build = object_in(function.spec(), "build");
+  return build != nullptr && bool_in(*build, "load_source_on_run") &&
+         !function.text("build.source").empty();
 }
 
 bool requires_build(const Function& function) {

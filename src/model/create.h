@@ -53,9 +53,11 @@ struct CodeToFunction {
 Result<Function> code_to_function(const CodeToFunction& arguments);
 
 // From function.yaml, function.json or a .py file (kind job). A relative code file beside the yaml
-// (build.code_origin or command without code) is read in. Errors name the file.
+// (build.code_origin or command without code) is read in. Nuclio's function.yaml and an MPIJob document are read too;
+// `warnings` (may be null) hears of fields that have no effect. Errors name the file.
 Result<Function> import_function(const std::filesystem::path& file, std::string_view project = {},
-                                 std::string_view new_name = {});
+                                 std::string_view new_name = {},
+                                 std::vector<std::string>* warnings = nullptr);
 // The text of such a file, without looking at other files.
 Result<Function> parse_function(std::string_view text,
                                 std::string_view format);  // "yaml" or "json"

@@ -1,10 +1,12 @@
 // Environment variables of functions.
+#include <algorithm>
 #include <cctype>
 #include <map>
 
 #include "base/files.h"
 #include "base/text.h"
 #include "model/attributes.h"
+#include "model/kinds.h"
 #include "model/python_text.h"
 
 namespace metier {
@@ -206,6 +208,23 @@ Result<void> set_env_from_secret(Function& function, std::string_view name, std:
   const std::string_view used = key.empty() ? name : key;
   return set_env(function, name, nullptr,
                  JsonObject{{"secretKeyRef", JsonObject{{"name", secret}, {"key", used}}}});
+}
+
+Result<void> set_env_from_secret_ref(Function& function, std::string_view secret) {
+  if (!has_pod_spec(function.kind())) {
+    return fail(Error{
+        .kind = ErrorKind::unsupported,
+        .message = "kind " + quote(canonical_kind(function.kind())) + " takes no secret as a whole",
+        .field = "spec.env_from",
+        .fix = "name its keys: set_env_from_secret, or choose kind job"});
+  }
+  if (secret.empty()) {
+    return fail(invalid("spec.env_from", "the secret has no name", "give the name of a secret"));
+  }
+  const Json entry(JsonObject{{"secretRef", JsonObject{{"name", secret}}}});
+  JsonArray& list = ensure_array(function.spec(), "env_from");
+  if (std::ranges::find(list, entry) == list.end()) { list.push_back(entry); }
+  return {};
 }
 
 std::optional<Json> get_env(const Function& function, std::string_view name) {

@@ -46,14 +46,6 @@ constexpr FieldShape kSpecShapes[] = {{"command", Shape::text},
                                       {"security_context", Shape::object},
                                       {"state_thresholds", Shape::object}};
 
-std::string expected(std::string_view what, const Json& got) {
-  return "expected " + std::string(what) + ", got " +
-         (got.is_null()                                          ? "null"
-          : got.is_object() || got.is_int64() || got.is_uint64() ? "an "
-                                                                 : "a ") +
-         (got.is_null() ? "" : std::string(type_name(got)));
-}
-
 void check_texts(const Json& value, const std::string& field, ProblemList& problems) {
   for (std::size_t i = 0; i < value.get_array().size(); ++i) {
     const Json& item = value.get_array()[i];

@@ -7,6 +7,7 @@
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/kinds.h"
+#include "model/mpijob_document.h"
 #include "model/nuclio/function.h"
 #include "model/problems.h"
 #include "model/python_text.h"
@@ -94,7 +95,7 @@ Result<Function> parse_function(std::string_view text, std::string_view format) 
 }
 
 Result<Function> import_function(const std::filesystem::path& file, std::string_view project,
-                                 std::string_view new_name) {
+                                 std::string_view new_name, std::vector<std::string>* warnings) {
   if (const std::string url = file.string(); url.contains("://")) {
     return fail(
         Error{.kind = ErrorKind::unsupported,
@@ -111,11 +112,14 @@ Result<Function> import_function(const std::filesystem::path& file, std::string_
     return code_to_function(arguments);
   }
   METIER_TRY(text, read_file(file, 16U << 20U));
-  // Nuclio's own function.yaml.
   auto document = file.extension() == ".json" ? parse_json(text) : parse_yaml(text);
-  if (document && document->is_object() && nuclio::is_nuclio_document(document->get_object())) {
-    auto function = nuclio::function_from_document(document->get_object(), file);
+  const bool mpijob = document && is_mpijob(*document);
+  if (mpijob ||
+      (document && document->is_object() && nuclio::is_nuclio_document(document->get_object()))) {
+    auto function = mpijob ? function_from_mpijob(*document, warnings)
+                           : nuclio::function_from_document(document->get_object(), file);
     if (!function) { return fail(std::move(function.error()).in(file.string())); }
+    if (function->name().empty()) { function->set_name(file.stem().string()); }
     if (!new_name.empty()) { function->set_name(new_name); }
     if (!project.empty()) { function->set_project(project); }
     return function;

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/text.h"
+#include "model/problems.h"
 
 namespace metier {
 namespace {
@@ -85,10 +86,8 @@ void check_hyper_parameters(const JsonObject& spec, ProblemList& problems) {
   std::string_view strategy = string_in(options, "strategy");
   strategy = strategy.empty() ? string_in(spec, "strategy") : strategy;
   if (!strategy.empty() && std::ranges::find(kStrategies, strategy) == kStrategies.end()) {
-    const std::string near = nearest(strategy, kStrategies);
     problems.add("spec.hyper_param_options.strategy",
-                 quote(strategy) + " is unknown" +
-                     (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
+                 unknown_name(strategy, nearest(strategy, kStrategies)),
                  "one of " + join(kStrategies));
     return;
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "model/problems.h"
 
 namespace metier {
 namespace {
@@ -83,9 +84,10 @@ constexpr std::array<std::string_view, 24> kStrippedSpark = {"volumes",
                                                              "executor_cores"};
 
 // MLRun's first two; it knows slots_per_worker as a parameter of the run, the others are v2beta1's.
-constexpr std::array<std::string_view, 6> kMpiFields = {"mpi_args",
+constexpr std::array<std::string_view, 7> kMpiFields = {"mpi_args",
                                                         "clean_pod_policy",
                                                         "slots_per_worker",
+                                                        "active_deadline_seconds",
                                                         "run_launcher_as_worker",
                                                         "launcher_creation_policy",
                                                         "mpi_implementation"};
@@ -196,6 +198,21 @@ void append(std::vector<std::string>& out, const Names& names) {
 
 std::span<const std::string_view> kind_names() { return kKinds; }
 
+Error unknown_kind(std::string_view text, std::string_view field,
+                   std::span<const std::string_view> kinds) {
+  if (text == "SparkApplication") {
+    return Error{.kind = ErrorKind::unsupported,
+                 .message = "documents of kind 'SparkApplication' are not read",
+                 .field = std::string(field),
+                 .fix =
+                     "write a function of kind spark (docs/how-to/spark.md), or run its program: "
+                     "metier run FILE.py --kind spark --replicas N",
+                 .code = "UnknownKind"};
+  }
+  return invalid(field, unknown_name(text, nearest(text, kinds)), "kinds: " + join(kinds, " "))
+      .coded("UnknownKind");
+}
+
 Result<KindName> resolve_kind(std::string_view text, std::string_view field) {
   if (text.empty() || text == "remote") {
     return KindName{.kind = std::string(text), .function_kind = {}};
@@ -208,12 +225,7 @@ Result<KindName> resolve_kind(std::string_view text, std::string_view field) {
   if (std::ranges::find(kKinds, text) != kKinds.end()) {
     return KindName{.kind = std::string(text), .function_kind = {}};
   }
-  const std::string near = nearest(text, kKinds);
-  return fail(invalid(field,
-                      quote(text) + " is unknown" +
-                          (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
-                      "kinds: " + join(kKinds, " "))
-                  .coded("UnknownKind"));
+  return fail(unknown_kind(text, field, kKinds));
 }
 
 std::string_view canonical_kind(std::string_view kind) {

@@ -17,8 +17,11 @@ struct KindName {
 
 // handler local job dask mpijob spark remote-spark nuclio serving
 std::span<const std::string_view> kind_names();
+// What is said of a kind that is none of `kinds`: the nearest and the list; for a SparkApplication what to write instead.
+Error unknown_kind(std::string_view text, std::string_view field,
+                   std::span<const std::string_view> kinds);
 // "nuclio" and "nuclio:<sub>" become "remote"; "" stays "".
-// Errors: invalid with the nearest kind and the list.
+// Errors: as `unknown_kind` says.
 Result<KindName> resolve_kind(std::string_view text, std::string_view field = "kind");
 // The kind's one name: "remote" → "nuclio", "" → "local".
 std::string_view canonical_kind(std::string_view kind);

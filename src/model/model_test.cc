@@ -329,6 +329,8 @@ TEST(Placement, ChecksWhatMlrunChecks) {
   Function dask = job("dask");
   EXPECT_EQ(set_state_thresholds(dask, JsonObject{{"executing", "2h"}}).error().kind,
             ErrorKind::unsupported);
+  EXPECT_EQ(set_state_thresholds(dask, JsonObject{{"executing", "2h"}}).error().fix,
+            "set spec.scheduler_timeout, such as 10 minutes");
 }
 
 TEST(Code, EitherFileOrText) {

@@ -22,17 +22,27 @@ std::string_view or_else(std::string_view text, std::string_view fallback) {
 
 }  // namespace
 
+Result<std::vector<std::string>> mpi_words(const Json& args) {
+  constexpr std::string_view kField = "spec.mpi_args";
+  constexpr std::string_view kForm = "write a list: [\"-x\", \"NAME=VALUE\"]";
+  if (!args.is_array()) {
+    return fail(invalid(kField, dump_json(args) + " is not a list of texts", std::string(kForm)));
+  }
+  std::vector<std::string> out;
+  for (const Json& word : args.get_array()) {
+    if (!word.is_string()) {
+      return fail(invalid(std::string(kField) + "[" + std::to_string(out.size()) + "]",
+                          dump_json(word) + " is not a text",
+                          "put it into quotes: [\"-n\", \"2\"]"));
+    }
+    out.emplace_back(word.get_string());
+  }
+  return out;
+}
+
 Result<void> set_mpi_args(Function& function, const Json& args) {
   METIER_CHECK(need_mpi(function, "arguments of mpirun"));
-  if (!args.is_array()) {
-    return fail(invalid("mpi_args", "is not a list of texts", "[\"-x\", \"NAME=VALUE\"]"));
-  }
-  for (std::size_t i = 0; i < args.get_array().size(); ++i) {
-    if (!args.get_array()[i].is_string()) {
-      return fail(invalid("mpi_args[" + std::to_string(i) + "]",
-                          dump_json(args.get_array()[i]) + " is not a text"));
-    }
-  }
+  METIER_CHECK(mpi_words(args));
   function.spec()["mpi_args"] = args;
   return {};
 }

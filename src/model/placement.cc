@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "model/attributes.h"
 #include "model/kinds.h"
+#include "model/problems.h"
 #include "model/python_text.h"
 #include "model/run.h"
 
@@ -23,11 +24,8 @@ Result<void> need_pods(const Function& function, std::string_view what) {
 Result<void> one_of(std::string_view value, std::span<const std::string_view> allowed,
                     std::string_view field) {
   if (std::ranges::find(allowed, value) != allowed.end()) { return {}; }
-  const std::string near = nearest(value, allowed);
-  return fail(invalid(
-      field,
-      quote(value) + " is unknown" + (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
-      "one of " + join(allowed)));
+  return fail(
+      invalid(field, unknown_name(value, nearest(value, allowed)), "one of " + join(allowed)));
 }
 
 // Kubernetes' objects are camelCase; a snake_case key is Python's form and would be ignored.
@@ -57,13 +55,14 @@ Result<void> expect_object(const Json& value, std::string_view field) {
   return fail(invalid(field, "expected an object, got a " + std::string(type_name(value))));
 }
 
-void warn_of_selector(const JsonObject& selector, std::vector<std::string>* warnings) {
+void warn_of_selector(const JsonObject& selector, const std::string& field,
+                      std::vector<std::string>* warnings) {
   for (const auto& pair : selector) {
-    auto key = check_label_key(pair.key(), "spec.node_selector");
+    auto key = check_label_key(pair.key(), field);
     auto value = pair.value().is_string()
                      ? check_label_value(std::string_view(pair.value().get_string()),
-                                         "spec.node_selector." + std::string(pair.key()))
-                     : Result<void>(fail(invalid("spec.node_selector", "expected text values")));
+                                         field + "." + std::string(pair.key()))
+                     : Result<void>(fail(invalid(field, "expected text values")));
     if (warnings != nullptr && (!key || !value)) {
       warnings->push_back((!key ? key.error() : value.error()).text());
     }
@@ -99,13 +98,37 @@ Result<void> set_state_thresholds(Function& function, const JsonObject& threshol
   if (kind == "dask" || is_nuclio_kind(kind)) {
     return fail(Error{
         .kind = ErrorKind::unsupported,
-        .message = "kind " + quote(kind) + " has no state thresholds: nothing of it ends by itself",
-        .field = "spec.state_thresholds"});
+        .message = "kind " + quote(kind) + " has no state thresholds: " +
+                   (kind == "dask" ? "its cluster ends when it has been idle for scheduler_timeout"
+                                   : "nothing of it ends by itself"),
+        .field = "spec.state_thresholds",
+        .fix = kind == "dask" ? "set spec.scheduler_timeout, such as 10 minutes" : ""});
   }
   METIER_CHECK(check_state_thresholds(thresholds, "spec.state_thresholds"));
   JsonObject& stored = ensure_object(function.spec(), "state_thresholds");
   if (!patch) { stored.clear(); }
   for (const auto& threshold : thresholds) { stored[threshold.key()] = threshold.value(); }
+  return {};
+}
+
+Result<void> check_selection(const NodeSelection& selection, const std::string& prefix,
+                             std::vector<std::string>* warnings) {
+  if (!selection.node_selector.is_null()) {
+    METIER_CHECK(expect_object(selection.node_selector, prefix + "node_selector"));
+    warn_of_selector(selection.node_selector.get_object(), prefix + "node_selector", warnings);
+  }
+  if (!selection.affinity.is_null()) {
+    METIER_CHECK(expect_object(selection.affinity, prefix + "affinity"));
+    METIER_CHECK(check_camel_case(selection.affinity, prefix + "affinity"));
+  }
+  if (!selection.tolerations.is_null()) {
+    if (!selection.tolerations.is_array()) {
+      return fail(
+          invalid(prefix + "tolerations",
+                  "expected a list, got a " + std::string(type_name(selection.tolerations))));
+    }
+    METIER_CHECK(check_camel_case(selection.tolerations, prefix + "tolerations"));
+  }
   return {};
 }
 
@@ -131,21 +154,7 @@ Result<void> with_node_selection(Function& function, const NodeSelection& select
                         "kind 'spark' has two roles, each with its own tolerations",
                         "use with_driver_node_selection and with_executor_node_selection"));
   }
-  if (!selection.node_selector.is_null()) {
-    METIER_CHECK(expect_object(selection.node_selector, "spec.node_selector"));
-    warn_of_selector(selection.node_selector.get_object(), warnings);
-  }
-  if (!selection.affinity.is_null()) {
-    METIER_CHECK(expect_object(selection.affinity, "spec.affinity"));
-    METIER_CHECK(check_camel_case(selection.affinity, "spec.affinity"));
-  }
-  if (!selection.tolerations.is_null()) {
-    if (!selection.tolerations.is_array()) {
-      return fail(invalid("spec.tolerations", "expected a list, got a " +
-                                                  std::string(type_name(selection.tolerations))));
-    }
-    METIER_CHECK(check_camel_case(selection.tolerations, "spec.tolerations"));
-  }
+  METIER_CHECK(check_selection(selection, "spec.", warnings));
   JsonObject& spec = function.spec();
   if (!selection.node_name.empty()) { spec["node_name"] = selection.node_name; }
   if (!selection.node_selector.is_null()) {
@@ -195,8 +204,9 @@ Result<void> with_security_context(Function& function, const Json& context) {
   const std::string stored_kind = function.kind();
   const std::string_view kind = canonical_kind(stored_kind);
   if (kind == "spark" || kind == "remote-spark") {
-    return fail(
-        invalid("spec.security_context", "kind " + quote(kind) + " takes no security context"));
+    return fail(invalid("spec.security_context",
+                        "kind " + quote(kind) + " takes no security context",
+                        "leave it out: its pods run as the run's user"));
   }
   METIER_CHECK(expect_object(context, "spec.security_context"));
   METIER_CHECK(check_camel_case(context, "spec.security_context"));

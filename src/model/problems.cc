@@ -1,6 +1,20 @@
 #include "model/problems.h"
 
+#include "base/text.h"
+
 namespace metier {
+
+std::string expected(std::string_view what, const Json& got) {
+  return "expected " + std::string(what) + ", got " +
+         (got.is_null()                                          ? "null"
+          : got.is_object() || got.is_int64() || got.is_uint64() ? "an "
+                                                                 : "a ") +
+         (got.is_null() ? "" : std::string(type_name(got)));
+}
+
+std::string unknown_name(std::string_view given, std::string_view near) {
+  return quote(given) + " is unknown" + (near.empty() ? "" : ", did you mean " + quote(near) + "?");
+}
 
 void ProblemList::add(Error error) {
   if (errors_.size() < kMost) {

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "base/json.h"
 #include "base/result.h"
 
 namespace metier {
@@ -23,5 +24,10 @@ class ProblemList {
   std::vector<Error> errors_;
   std::size_t more_ = 0;
 };
+
+// "expected text, got an object": what a value should be, and the type that it has.
+std::string expected(std::string_view what, const Json& got);
+// "'jar' is unknown, did you mean 'jars'?"; `near` is what `nearest` found, or empty.
+std::string unknown_name(std::string_view given, std::string_view near);
 
 }  // namespace metier

@@ -213,10 +213,7 @@ Result<void> check_state_thresholds(const JsonObject& thresholds, std::string_vi
   for (const auto& entry : thresholds) {
     const std::string path = std::string(field) + "." + std::string(entry.key());
     if (std::ranges::find(kThresholds, std::string_view(entry.key())) == kThresholds.end()) {
-      const std::string near = nearest(entry.key(), kThresholds);
-      problems.add(path,
-                   quote(entry.key()) + " is unknown" +
-                       (near.empty() ? "" : ", did you mean " + quote(near) + "?"),
+      problems.add(path, unknown_name(entry.key(), nearest(entry.key(), kThresholds)),
                    "one of " + join(kThresholds));
       continue;
     }

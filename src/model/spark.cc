@@ -30,11 +30,11 @@ std::string field_of(SparkRole role, std::string_view name) {
 
 // Null, 0 and "" leave the bound out, as MLRun does.
 Result<std::optional<std::int64_t>> count(const Json& value, std::string_view field,
-                                          std::int64_t least) {
+                                          std::string_view of) {
   if (is_falsy(value)) { return std::optional<std::int64_t>(); }
-  if (!value.is_int64() || value.get_int64() < least) {
-    return fail(invalid(field, python_text(value) + " is not a whole number",
-                        "a whole number from " + std::to_string(least) + " up"));
+  if (!value.is_int64() || value.get_int64() < 1) {
+    return fail(invalid(field, python_text(value) + " is not a number of " + std::string(of),
+                        "a whole number from 1 up"));
   }
   return std::optional<std::int64_t>(value.get_int64());
 }
@@ -98,8 +98,8 @@ Result<void> with_spark_limits(Function& function, SparkRole role,
 Result<void> with_spark_cores(Function& function, const Json& executor_cores,
                               const Json& driver_cores) {
   METIER_CHECK(need_kind(function, "spark", "with_cores"));
-  METIER_TRY(executor, count(executor_cores, "function.spec.executor_cores", 1));
-  METIER_TRY(driver, count(driver_cores, "function.spec.driver_cores", 1));
+  METIER_TRY(executor, count(executor_cores, "function.spec.executor_cores", "cores"));
+  METIER_TRY(driver, count(driver_cores, "function.spec.driver_cores", "cores"));
   if (executor) { function.spec()["executor_cores"] = *executor; }
   if (driver) { function.spec()["driver_cores"] = *driver; }
   return {};
@@ -124,7 +124,7 @@ Result<void> with_dynamic_allocation(Function& function, const Json& min_executo
   for (const auto& [key, value] :
        {std::pair("minExecutors", &min_executors), std::pair("maxExecutors", &max_executors),
         std::pair("initialExecutors", &initial_executors)}) {
-    METIER_TRY(number, count(*value, path + key, 1));
+    METIER_TRY(number, count(*value, path + key, "executors"));
     if (number) { out[key] = *number; }
   }
   function.spec()["dynamic_allocation"] = std::move(out);
@@ -138,7 +138,8 @@ Result<void> disable_monitoring(Function& function) {
 }
 
 Result<void> with_spark_node_selection(Function& function, SparkRole role,
-                                       const NodeSelection& selection) {
+                                       const NodeSelection& selection,
+                                       std::vector<std::string>* warnings) {
   const std::string method = "with_" + std::string(to_string(role)) + "_node_selection";
   METIER_CHECK(need_kind(function, "spark", method));
   if (!selection.node_name.empty()) {
@@ -148,6 +149,7 @@ Result<void> with_spark_node_selection(Function& function, SparkRole role,
                       .fix = "use node_selector",
                       .code = {}});
   }
+  METIER_CHECK(check_selection(selection, "spec." + field_of(role, {}), warnings));
   for (const auto& [key, value] : {std::pair("node_selector", &selection.node_selector),
                                    std::pair("affinity", &selection.affinity),
                                    std::pair("tolerations", &selection.tolerations)}) {

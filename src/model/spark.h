@@ -37,9 +37,10 @@ Result<void> with_restart_policy(Function& function, const RestartArguments& arg
 Result<void> with_dynamic_allocation(Function& function, const Json& min_executors,
                                      const Json& max_executors, const Json& initial_executors);
 Result<void> disable_monitoring(Function& function);
-// Errors: unsupported for a node name; MLRun has none for Spark's roles.
+// As with_node_selection. Errors: unsupported for a node name as well; MLRun has none for Spark's roles.
 Result<void> with_spark_node_selection(Function& function, SparkRole role,
-                                       const NodeSelection& selection);
+                                       const NodeSelection& selection,
+                                       std::vector<std::string>* warnings = nullptr);
 Result<void> with_spark_preemption_mode(Function& function, SparkRole role, std::string_view mode);
 Result<void> with_spark_host_path(Function& function, SparkRole role, std::string_view host_path,
                                   std::string_view mount_path, std::string_view type,

@@ -55,7 +55,8 @@ TEST(SparkMethods, CoresAllocationAndRestart) {
   ASSERT_TRUE(with_spark_cores(f, 2, 0));
   EXPECT_EQ(json(f, "executor_cores"), "2");
   EXPECT_EQ(json(f, "driver_cores"), "absent");
-  EXPECT_FALSE(with_spark_cores(f, -1, nullptr));
+  EXPECT_EQ(with_spark_cores(f, -1, nullptr).error().text(),
+            "function.spec.executor_cores: -1 is not a number of cores");
   EXPECT_FALSE(with_spark_cores(f, "two", nullptr));
   ASSERT_TRUE(with_dynamic_allocation(f, 1, 4, 0));
   EXPECT_EQ(json(f, "dynamic_allocation"), R"({"enabled":true,"minExecutors":1,"maxExecutors":4})");
@@ -84,9 +85,25 @@ TEST(SparkMethods, PlacesEachRole) {
           .error()
           .kind,
       ErrorKind::invalid);
+  const auto placed = [&](NodeSelection selection, std::vector<std::string>* warnings = nullptr) {
+    auto done = with_spark_node_selection(f, SparkRole::executor, selection, warnings);
+    return done ? "placed" : done.error().text();
+  };
+  NodeSelection wrong;
+  wrong.tolerations = *parse_json(R"([{"key":"k","toleration_seconds":3}])");
+  EXPECT_EQ(
+      placed(wrong),
+      "spec.executor_tolerations[0].toleration_seconds: 'toleration_seconds' is not Kubernetes' "
+      "form of the name");
+  wrong = {.affinity = "zone"};
+  EXPECT_EQ(placed(wrong), "spec.executor_affinity: expected an object, got a text");
+  EXPECT_EQ(json(f, "executor_tolerations"), "absent") << "nothing half done";
+  std::vector<std::string> warnings;
+  EXPECT_EQ(placed({.node_selector = JsonObject{{"no key!", "b"}}}, &warnings), "placed");
+  ASSERT_EQ(warnings.size(), 1U) << "a selector only warns, as with_node_selection's";
+  EXPECT_TRUE(warnings[0].starts_with("spec.executor_node_selector: ")) << warnings[0];
   EXPECT_EQ(with_preemption_mode(f, "allow").error().kind, ErrorKind::invalid);
   EXPECT_EQ(with_security_context(f, JsonObject{}).error().kind, ErrorKind::invalid);
-  EXPECT_FALSE(with_source_archive(f, "git://h/r", {}, {}, true));
   EXPECT_TRUE(with_source_archive(f, "git://h/r", {}, {}, false));
   ASSERT_TRUE(with_spark_preemption_mode(f, SparkRole::driver, "allow"));
   EXPECT_FALSE(with_spark_preemption_mode(f, SparkRole::driver, "never"));

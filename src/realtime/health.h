@@ -1,9 +1,11 @@
 // Health and metrics on a thread of their own: they answer while the event loop is busy.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/log.h"
 #include "base/result.h"
@@ -24,7 +26,13 @@ struct HealthCalls {
   std::function<void(const std::string& trigger, const std::string& id, bool replace,
                      std::function<void(int status)> done)>
       fire;
+  // So long a request waits for its tick; then it is answered with kTickRuns, and asks again. Who waits holds one of the few
+  // connections that health is asked over.
+  std::chrono::milliseconds tick_wait{40'000};
 };
+
+// The header of an answer, 202, to a tick whose handler runs still.
+inline constexpr std::string_view kTickRuns = "X-Metier-Tick-Runs";
 
 class HealthServer {
  public:

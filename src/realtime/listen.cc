@@ -12,14 +12,19 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "base/json.h"
 
 namespace metier::realtime {
 namespace {
 
-Result<Fd> from_gate(const ListenConfig& listen) {
+constexpr auto kGateWithin = std::chrono::seconds(5);
+constexpr auto kGateAgain = std::chrono::milliseconds(50);
+
+Result<Fd> ask_gate(const ListenConfig& listen) {
   Fd gate(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -37,7 +42,8 @@ Result<Fd> from_gate(const ListenConfig& listen) {
   ::setsockopt(gate.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   const std::string request = dump_json(JsonObject{{"op", "take"}, {"name", listen.name}});
   if (::send(gate.get(), request.data(), request.size(), MSG_NOSIGNAL) < 0) {
-    return fail(errno_error("the gate", errno));
+    return fail(ErrorKind::unavailable,
+                fmt::format("the gate does not listen: {}", std::strerror(errno)));
   }
   std::array<char, 4096> text{};
   iovec part{text.data(), text.size()};
@@ -58,6 +64,19 @@ Result<Fd> from_gate(const ListenConfig& listen) {
   int fd = -1;
   std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
   return Fd(fd);
+}
+
+// A gate that has just taken a dead one's place may not hold its sockets yet.
+Result<Fd> from_gate(const ListenConfig& listen) {
+  const auto end = std::chrono::steady_clock::now() + kGateWithin;
+  while (true) {
+    auto fd = ask_gate(listen);
+    if (fd || fd.error().kind != ErrorKind::unavailable ||
+        std::chrono::steady_clock::now() >= end) {
+      return fd;
+    }
+    std::this_thread::sleep_for(kGateAgain);
+  }
 }
 
 Result<Fd> own_unix(const std::string& path) {

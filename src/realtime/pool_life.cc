@@ -174,8 +174,9 @@ void WorkerPool::lost(Worker& worker, std::string_view why, bool trust_claims) {
   for (std::uint32_t slot = 0; slot < worker.flights.size(); ++slot) {
     const Flight flight = worker.flights[slot];
     if (!flight.in_use) { continue; }
-    const bool untouched = trust_claims && !flight.headed && flight.redispatches == 0 &&
-                           worker.ring->revoke({slot, flight.generation});
+    const bool untouched =
+        flight.revoked || (trust_claims && !flight.headed && flight.redispatches == 0 &&
+                           worker.ring->revoke({slot, flight.generation}));
     finish(worker, slot);
     if (flight.sink != nullptr) { left.push_back({flight, !untouched}); }
   }
@@ -192,9 +193,14 @@ void WorkerPool::lost(Worker& worker, std::string_view why, bool trust_claims) {
   for (const Left& entry : left) {
     if (entry.started || shutting_ || entry.flight.event->lane >= 0) {
       entry.flight.stats->failure.add();
-      entry.flight.sink->fail({.reason = FailReason::worker_died,
-                               .status = 502,
-                               .message = "the worker died while it handled the event"});
+      // Of a stream: what no handler saw is delivered again and counts as no try.
+      entry.flight.sink->fail(
+          entry.flight.revoked ? Failure{.reason = FailReason::no_worker,
+                                         .status = 503,
+                                         .message = "its worker did not begin the event in time"}
+                               : Failure{.reason = FailReason::worker_died,
+                                         .status = 502,
+                                         .message = "the worker died while it handled the event"});
     }
   }
   feed();
@@ -205,7 +211,9 @@ void WorkerPool::check_timeouts(Worker& worker) {
     kill(worker, SIGKILL);  // it had a second for its `finally` clauses
     return;
   }
-  if (worker.in_flight == 0) { return; }
+  // Timers come before the turn's end: after a stall the answer may be here, unread.
+  if (worker.state == Worker::State::ready) { read_worker(worker); }
+  if (worker.state != Worker::State::ready || worker.in_flight == 0) { return; }
   const std::int64_t limit = std::chrono::duration_cast<nanoseconds>(config_.event_timeout).count();
   const Failure failure{.reason = FailReason::timed_out,
                         .status = 408,
@@ -217,13 +225,19 @@ void WorkerPool::check_timeouts(Worker& worker) {
       worker.timeout_timer.at(loop_.now() + nanoseconds(due - now));
       return;
     }
-    timeouts_.add();
     const std::size_t together = trigger_.batch.enabled ? worker.order.size() : 1;
     const std::vector<std::uint32_t> heads(
         worker.order.begin(), worker.order.begin() + static_cast<std::ptrdiff_t>(together));
-    for (const std::uint32_t slot : heads) { fail_flight(worker, slot, failure); }
+    bool began = false;
+    for (const std::uint32_t slot : heads) {
+      Flight& flight = worker.flights[slot];
+      flight.revoked = worker.ring->revoke({slot, flight.generation});  // another worker may
+      if (!flight.revoked) { fail_flight(worker, slot, failure); }
+      began = began || !flight.revoked;
+    }
+    if (began) { timeouts_.add(); }
     kill(worker, SIGALRM);
-    lost(worker, "the event timeout", true);
+    lost(worker, began ? "the event timeout" : "it began no event within the event timeout", true);
     worker.timeout_timer.after(std::chrono::seconds(1));
     return;
   }

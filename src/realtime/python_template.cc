@@ -120,7 +120,9 @@ Result<void> PythonTemplate::start() {
   std::string python_path = config_.lib;
   JsonObject own;        // what the template itself overrides, given back to the workers
   JsonObject variables;  // of an adopted template: what the processor adds to the pod's own
-  for (const auto& [name, value] : config_.env) { variables[name] = value; }
+  if (adopted) {
+    for (const auto& [name, value] : config_.env) { variables[name] = value; }
+  }
   for (std::string& line : environment) {
     if (line.starts_with("PYTHONPATH=")) { python_path += ":" + line.substr(11); }
     const std::size_t equals = line.find('=');
@@ -128,7 +130,7 @@ Result<void> PythonTemplate::start() {
     if (name.ends_with("_NUM_THREADS") || name == "JE_ARROW_MALLOC_CONF") {
       own[name] = line.substr(equals + 1);
     }
-    if (name.starts_with("NUCLIO_")) { variables[name] = line.substr(equals + 1); }
+    if (adopted && name.starts_with("NUCLIO_")) { variables[name] = line.substr(equals + 1); }
   }
   if (!adopted) {
     std::erase_if(environment,

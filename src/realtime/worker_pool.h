@@ -72,6 +72,7 @@ class WorkerPool final : public Host {
     bool headed = false;
     bool streamed = false;
     bool cancelling = false;
+    bool revoked = false;  // taken back from a worker that never began it
   };
   struct Waiting {
     const Event* event;

@@ -12,7 +12,8 @@ inline constexpr std::string_view kPodGroupLabel = "scheduling.metier.dev/pod-gr
 inline constexpr std::string_view kSharedLabel = "metier.dev/shared";
 // A set of modules that the interpreter which a pod is forked from has imported already ("dask").
 inline constexpr std::string_view kPreloadAnnotation = "metier.dev/preload";
-// Ports that a pod cannot do without ("8786,8787"): where somebody holds one on its address it does not start.
+// Ports that a pod cannot do without ("7078,4040=spark.ui.port"): where somebody holds one on its address it does not start. Behind
+// the `=` is the user's setting that chooses another port.
 inline constexpr std::string_view kPortsAnnotation = "metier.dev/ports";
 // A processor whose function is Python: its template may be forked from an interpreter of the node.
 inline constexpr std::string_view kForkedTemplateAnnotation = "metier.dev/forked-template";

@@ -166,6 +166,9 @@ struct ContainerStatus {
   std::int64_t peak_memory = 0;  // bytes
 };
 
+// The reason of pods that are stopped because the job that they are of has ended.
+inline constexpr std::string_view kJobEnded = "JobEnded";
+
 struct PodStatus {
   PodPhase phase = PodPhase::pending;
   std::string

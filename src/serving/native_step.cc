@@ -222,16 +222,10 @@ std::expected<const Json*, Raised> Paths::read(const Payload& body, Json& room) 
   if (const Json* put = text->put(input[0])) { return follow(input, 1, *put); }
   auto found = text->text(input[0]);
   if (!found) { return &none; }
-  // Down through objects by their texts, then the rest as a value.
   std::size_t at = 1;
-  while (at < input.size() && found->size() >= kMembersFrom) {
-    const auto members = json_members(*found);
-    if (!members) { break; }
-    const auto member = std::ranges::find(*members, std::string_view(input[at]), &JsonMember::key);
-    if (member == members->end()) { return &none; }
-    found = member->value;
-    ++at;
-  }
+  found =
+      descend(*found, at, input.size(), [&](std::size_t i) { return std::string_view(input[i]); });
+  if (!found) { return &none; }
   room = parse_python_json(*found).value_or(Json());
   return follow(input, at, room);
 }

@@ -61,18 +61,11 @@ PyObject* BodyText::at(const std::vector<Ref>& path) const {
   const Member* member = find(bytes_of(path[0].get()));
   if (member == nullptr) { return Ref::of(Py_None).release(); }
   if (member->put) { return value_at(path, 1, member->put.get()); }
-  // Down through objects by their texts, then the rest as a value.
-  std::string_view text = member->text;
   std::size_t names = 1;
-  while (names < path.size() && text.size() >= kMembersFrom) {
-    const auto members = json_members(text);
-    if (!members) { break; }
-    const auto found = std::ranges::find(*members, bytes_of(path[names].get()), &JsonMember::key);
-    if (found == members->end()) { return Ref::of(Py_None).release(); }
-    text = found->value;
-    ++names;
-  }
-  const Ref value(decode_text(text));
+  const auto text = descend(member->text, names, path.size(),
+                            [&](std::size_t i) { return bytes_of(path[i].get()); });
+  if (!text) { return Ref::of(Py_None).release(); }
+  const Ref value(decode_text(*text));
   return value ? value_at(path, names, value.get()) : nullptr;
 }
 

@@ -105,8 +105,8 @@ def _plain(call: Any, name: str, timeout: float | None, retries: int, backoff: f
         try:
             return future.result(timeout)
         except concurrent.futures.TimeoutError:
-            if future.done():
-                raise
+            if future.done():  # meanwhile, or the step raised it
+                return future.result()
             future.cancel()
             raise StepTimeout(f"step '{name}' took longer than {timeout:g} s") from None
 

@@ -23,6 +23,7 @@ class _Breaker:
         self._seconds = seconds
         self._failures = 0
         self._until = 0.0
+        self._last = ""
         self._lock = threading.Lock()
 
     def check(self, name: str) -> None:
@@ -30,13 +31,16 @@ class _Breaker:
             if self._most and self._failures >= self._most:
                 if time.monotonic() < self._until:
                     raise ConnectionError(
-                        f"step '{name}': the target failed {self._failures} times in a row, calls are paused"
+                        f"step '{name}': the target failed {self._failures} times in a row, the last time with {self._last}: "
+                        f"calls are paused for {self._seconds:g} s"
                     )
                 self._until = time.monotonic() + self._seconds
 
-    def note(self, good: bool) -> None:
+    def note(self, failed: str) -> None:
+        """How a call went: what it failed with, empty when it did not."""
         with self._lock:
-            self._failures = 0 if good else self._failures + 1
+            self._failures = self._failures + 1 if failed else 0
+            self._last = failed
             self._until = time.monotonic() + self._seconds
 
 
@@ -52,16 +56,13 @@ class _Caller:
             try:
                 answer = self._pool.request(method, url, body, headers, self.timeout)
             except (OSError, TimeoutError) as error:
-                self._breaker.note(False)
+                late = isinstance(error, TimeoutError) and self.timeout
+                what = f"no answer within {self.timeout:g} s" if late else str(error)
+                self._breaker.note(what or type(error).__name__)
                 if attempt == self.retries:
-                    what = (
-                        f"no answer within {self.timeout:g} s"
-                        if isinstance(error, TimeoutError) and self.timeout
-                        else error
-                    )
                     raise RuntimeError(f"failed to invoke {url} in step {self.name}: {what}") from error
             else:
-                self._breaker.note(answer[0] < 500)
+                self._breaker.note(f"status {answer[0]}" if answer[0] >= 500 else "")
                 if answer[0] not in _RETRIED or attempt == self.retries:
                     return answer
             time.sleep(min(self.backoff * 2**attempt, 120) * (0.5 + random.random() / 2))

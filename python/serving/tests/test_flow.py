@@ -834,6 +834,31 @@ def test_limits(serve: Any) -> None:
     assert server.test(body=1, silent=True).status_code == 504  # the request's own deadline
 
 
+def test_a_step_that_ends_as_its_time_ends_is_answered(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import concurrent.futures
+
+    result = concurrent.futures.Future.result
+
+    def late(future: Any, timeout: float | None = None) -> Any:
+        if timeout != 7.25:
+            return result(future, timeout)
+        concurrent.futures.wait([future])
+        raise concurrent.futures.TimeoutError
+
+    def step(body: Any) -> Any:
+        if body == "raise":
+            raise TimeoutError("the database")
+        return body
+
+    monkeypatch.setattr(concurrent.futures.Future, "result", late)
+    graph = flow("sync")
+    graph.to(name="s", handler="step").timeout = 7.25
+    server = serve(graph, {"step": step})
+    assert server.test(body="answer") == "answer"
+    answer = server.test(body="raise", silent=True)
+    assert answer.status_code == 504 and answer.body == "TimeoutError: the database"
+
+
 def test_too_many_calls_of_a_step_are_refused(serve: Any) -> None:
     gate, entered = threading.Event(), threading.Semaphore(0)
 

@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,30 @@ def test_remote_failures(serve: Any, target: str) -> None:
     server = remote(serve, url="http://127.0.0.1:9", retries=0, failures=2, pause=60)
     for _ in range(2):
         assert "failed to invoke" in server.test(body=1, silent=True).body
-    assert "calls are paused" in server.test(body=1, silent=True).body
+    said = server.test(body=1, silent=True).body
+    assert "failed 2 times in a row" in said and "refused" in said and "calls are paused for 60 s" in said
+
+
+def test_after_its_pause_one_call_of_a_remote_step_tries(
+    serve: Any, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("metier_serving.remote.time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    server = remote(serve, url=target, retries=0, failures=2, pause=5)
+    Target.failures = 3
+    for _ in range(2):
+        assert "bad http response 503" in server.test(body=1, silent=True).body
+    assert "the last time with status 503: calls are paused for 5 s" in server.test(body=1, silent=True).body
+    assert len(Target.seen) == 2, "a paused call reached the target"
+    now[0] += 5.1
+    assert "bad http response 503" in server.test(body=1, silent=True).body, "one call is let through"
+    assert "calls are paused" in server.test(body=1, silent=True).body, "its failure pauses the others again"
+    assert len(Target.seen) == 3
+    now[0] += 5.1
+    assert [server.test(body=n)["got"] for n in (1, 2, 3)] == [1, 2, 3]
+    Target.failures = 1
+    assert "bad http response 503" in server.test(body=1, silent=True).body
+    assert server.test(body=1)["got"] == 1, "one failure after a good call is the first of a row"
 
 
 def test_batch_requests(serve: Any, target: str) -> None:

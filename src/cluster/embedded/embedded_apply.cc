@@ -89,9 +89,13 @@ void EmbeddedCluster::warn_ignored(const Resource& resource, const Pod& pod,
             fmt::format("there are no service accounts, {} neither", quote(pod.service_account)));
   }
   if (!pod.priority_class.empty() && !options_.priorities.contains(pod.priority_class)) {
-    ignored(
-        admission, "spec.priorityClassName",
-        fmt::format("{} is not one of the server's priority classes", quote(pod.priority_class)));
+    std::string classes;
+    for (const auto& [name, rank] : options_.priorities) {
+      classes += (classes.empty() ? ", which are " : ", ") + name;
+    }
+    ignored(admission, "spec.priorityClassName",
+            fmt::format("{} is not one of the server's priority classes{}",
+                        quote(pod.priority_class), classes));
   }
   for (const auto& container : pod.containers) {
     if (container.image_pull_policy == "Always") {
@@ -128,7 +132,12 @@ Result<void> EmbeddedCluster::admit_pod(const Resource& resource, Admission& adm
 
 Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Admission& admission,
                                         bool nested) const {
-  std::map<std::string, std::pair<int, Amounts>> gangs;  // group → members counted, their requests
+  struct Gang {
+    int members = 0;
+    int fitting = 0;  // so many of them would fit together
+    Amounts sum;
+  };
+  std::map<std::string, Gang> gangs;  // by group
   std::map<std::string, int> least;
   for (const auto& resource : resources) {
     if (auto checked = check_metadata(resource.metadata); !checked) {
@@ -145,16 +154,17 @@ Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Adm
       METIER_CHECK(admit_pod(resource, admission));
       const auto group = resource.metadata.labels.find(kPodGroupLabel);
       if (group == resource.metadata.labels.end()) { continue; }
-      auto& [members, sum] = gangs[group->second];
+      Gang& gang = gangs[group->second];
       if (const auto wanted = least.find(group->second);
-          wanted != least.end() && members >= wanted->second) {
+          wanted != least.end() && gang.members >= wanted->second) {
         continue;
       }
-      ++members;
+      ++gang.members;
       METIER_TRY(pod, pod_from(resource, options_.rules));
       for (const auto& [name, amount] : pod_requests(pod)) {
-        sum[name] = Quantity::from_milli(sum[name].milli() + amount.milli());
+        gang.sum[name] = Quantity::from_milli(gang.sum[name].milli() + amount.milli());
       }
+      if (!scheduler_.never_fits(gang.sum)) { gang.fitting = gang.members; }
     } else if (controller != nullptr && !nested) {
       // Its controller says what it would make of it.
       const auto made = controller->reconcile(resource, {}, Facts(), clock_.now());
@@ -172,14 +182,16 @@ Result<void> EmbeddedCluster::admit_all(std::span<const Resource> resources, Adm
                   "use a Kubernetes cluster that has its operator");
     }
   }
-  for (const auto& [group, counted] : gangs) {
-    const auto never = scheduler_.never_fits(counted.second);
+  for (const auto& [group, gang] : gangs) {
+    const auto never = scheduler_.never_fits(gang.sum);
     if (never && admission.verdict == Admission::Verdict::ok) {
       admission.verdict = Admission::Verdict::never_fits;
       admission.code = never->code;
       admission.reason =
-          fmt::format("the gang {} of {} pods together {}", group, counted.first, never->reason);
-      admission.fix = "ask for fewer or smaller pods";
+          fmt::format("the gang {} of {} pods together {}", group, gang.members, never->reason);
+      admission.fix = fmt::format(
+          "{} of them fit together: ask for fewer (--replicas) or smaller ones (--cpu, --mem)",
+          gang.fitting);
     }
   }
   return {};
@@ -337,12 +349,14 @@ Async<void> EmbeddedCluster::finish_owner_removal(ResourceKey key, std::string u
     if (!by_owner_.contains(uid)) { break; }
     (void)co_await settled_.wait(generation);
   }
-  const auto object = store_.get(key);
-  if (!object || object->metadata.uid != uid) { co_return; }
-  auto removed = co_await store_.remove(key);
-  if (!removed) {
-    options_.log.error("object not removed",
+  while (true) {
+    const auto object = store_.get(key);
+    if (!object || object->metadata.uid != uid) { co_return; }
+    auto removed = co_await store_.remove(key);
+    if (removed) { co_return; }
+    options_.log.error("object not removed, it is tried again",
                        {{"object", Json(key.text())}, {"error", Json(removed.error().text())}});
+    co_await sleep_for(executor_, kStoreRetry);
   }
 }
 

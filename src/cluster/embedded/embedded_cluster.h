@@ -146,6 +146,9 @@ class EmbeddedCluster final : public Cluster {
   void schedule();
   void say_why_waiting();
   void ask_for_room();
+  static constexpr std::chrono::seconds kStoreRetry{1};  // of writes that the store refused
+  Async<void> remove_again(EntryPtr entry);
+  class StartPlace;
   void pump_starts();
   Async<void> launch(std::vector<EntryPtr> members);
   Async<void> start_one(EntryPtr entry, std::shared_ptr<std::size_t> left,

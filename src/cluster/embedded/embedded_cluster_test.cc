@@ -83,6 +83,29 @@ TEST(EmbeddedCluster, RefusesAGangThatTogetherCanNeverFit) {
   const auto verdict = node.run(node.cluster->admit(std::span(&resource, 1)));
   EXPECT_EQ(verdict->verdict, Admission::Verdict::never_fits);
   EXPECT_EQ(verdict->reason, "the gang set of 3 pods together asks for 6 of cpu; this node has 4");
+  EXPECT_TRUE(verdict->fix.starts_with("2 of them fit together")) << verdict->fix;
+}
+
+TEST(EmbeddedCluster, TheQueueGoesByPriorityClass) {
+  Node node([](EmbeddedOptions& options) { options.priorities = {{"low", -1}, {"high", 1}}; });
+  const auto of_class = [](const std::string& name, const std::string& priority) {
+    return pod_with(name, R"({"resources":{"requests":{"cpu":"4"}}})",
+                    priority.empty() ? "{}" : R"({"priorityClassName":")" + priority + "\"}");
+  };
+  ASSERT_TRUE(node.apply({of_class("first", "")}));
+  ASSERT_TRUE(node.apply({of_class("low", "low"), of_class("none", ""), of_class("high", "high")}));
+  for (const std::string next : {"high", "none", "low"}) {
+    EXPECT_EQ(node.pod(next).phase, PodPhase::pending);
+    node.driver.finish(next == "high" ? "first" : next == "none" ? "high" : "none", 0);
+    node.settle();
+    EXPECT_EQ(node.pod(next).phase, PodPhase::running) << next;
+  }
+  const auto unknown = of_class("unknown", "urgent");
+  const auto verdict = node.run(node.cluster->admit(std::span(&unknown, 1)));
+  ASSERT_EQ(verdict->warnings.size(), 1U);
+  EXPECT_EQ(verdict->warnings[0].message,
+            "spec.priorityClassName has no effect on the embedded cluster: 'urgent' is not one of "
+            "the server's priority classes, which are high, low");
 }
 
 TEST(EmbeddedCluster, AssignsGpusByNumberAndHidesTheOthers) {
@@ -288,6 +311,39 @@ TEST(EmbeddedCluster, AProbeThatDoesNotAnswerInTimeHasFailed) {
   EXPECT_THAT(node.pod("hangs").message, HasSubstr("no answer within 2 s"));
   node.driver.hold_execs(false);
   node.settle();
+}
+
+TEST(EmbeddedCluster, AProbeThatHangsFailsWithEveryPeriod) {
+  Node node;
+  node.driver.hold_execs(true);
+  ASSERT_TRUE(node.apply({pod_with(
+      "hangs",
+      R"({"livenessProbe":{"exec":{"command":["check"]},"timeoutSeconds":2,"periodSeconds":5,"failureThreshold":3}})")}));
+  node.advance(std::chrono::seconds(2));
+  node.advance(std::chrono::seconds(5));
+  EXPECT_EQ(node.pod("hangs").phase, PodPhase::running);
+  node.advance(std::chrono::seconds(5));
+  EXPECT_EQ(node.pod("hangs").reason, "Unhealthy");
+  EXPECT_THAT(node.pod("hangs").message, HasSubstr("failed 3 times: no answer within 2 s"));
+  node.driver.hold_execs(false);
+  node.settle();
+}
+
+TEST(EmbeddedCluster, ARemovalThatTheStoreRefusesIsTriedAgain) {
+  Node node;
+  ASSERT_TRUE(node.apply({conformance_pod("ended", {})}));
+  ASSERT_EQ(node.pod("ended").phase, PodPhase::succeeded);
+  int refused = 0;
+  node.store.fail_write = [&refused](const ResourceKey&) -> std::optional<Error> {
+    if (refused > 0) { return std::nullopt; }
+    ++refused;
+    return Error{.kind = ErrorKind::unavailable, .message = "no space left on device"};
+  };
+  node.remove({.name_space = "conformance", .kind = "Pod"});
+  EXPECT_EQ(refused, 1);
+  EXPECT_TRUE(node.until([&] { return node.cluster->tracked() == 0U; }));
+  ASSERT_TRUE(node.apply({conformance_pod("ended", {})}));
+  EXPECT_EQ(node.pod("ended").phase, PodPhase::succeeded);
 }
 
 TEST(EmbeddedCluster, ManyPodsLeaveNothingBehind) {

@@ -5,6 +5,7 @@
 #include "cluster/controllers/pod_group.h"
 #include "cluster/embedded/embedded_cluster.h"
 #include "cluster/embedded/entry.h"
+#include "resource/pod.h"
 
 namespace metier {
 
@@ -62,6 +63,12 @@ Async<void> EmbeddedCluster::reconcile(ResourceKey key) {
     }
     snapshot.room_wanted =
         controller->gives_room() && scheduler_.others_want_room_of(resource->metadata.uid);
+    if (const std::string opener(string_in(resource->spec(), "openedBy")); !opener.empty()) {
+      const auto pod = store_.get({.name_space = key.name_space, .kind = "Pod", .name = opener});
+      snapshot.opener_over = pod && is_terminal(pod_status_from_json(pod->status).phase);
+      snapshot.opener_lives =
+          pod && !snapshot.opener_over && !pod->metadata.other.contains("deletionTimestamp");
+    }
     auto decision = controller->reconcile(*resource, snapshot, facts, clock_.now());
     const auto requeue = decision.requeue;
     auto done = co_await carry_out(*resource, std::move(decision));

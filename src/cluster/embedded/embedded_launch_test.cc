@@ -175,6 +175,36 @@ TEST(EmbeddedCluster, WaitsForAnEnvironmentAndFailsByItsCode) {
   EXPECT_EQ(node.pod("builds").reason, "EnvironmentBuilding");
 }
 
+TEST(EmbeddedCluster, WhoWaitsForAnEnvironmentKeepsNobodyFromStarting) {
+  auto built = std::make_shared<bool>(false);
+  Node node([built](EmbeddedOptions& options) {
+    options.most_starting = 2;
+    options.ambient = [built](const Resource& pod) -> Async<Result<Ambient>> {
+      if (*built || !pod.metadata.name.starts_with("slow")) { co_return Ambient{}; }
+      co_return fail(Error{.kind = ErrorKind::unavailable,
+                           .message = "builds",
+                           .field = {},
+                           .fix = {},
+                           .code = "EnvironmentBuilding"});
+    };
+  });
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(node.apply({conformance_pod("slow-" + std::to_string(i), {})}));
+  }
+  ASSERT_TRUE(node.apply({conformance_pod("other", kForever)}));
+  EXPECT_EQ(node.pod("other").phase, PodPhase::running);
+  EXPECT_EQ(node.pod("slow-2").reason, "EnvironmentBuilding");  // and not silent behind the others
+  *built = true;
+  const auto waits = [&] {
+    int out = 0;
+    for (int i = 0; i < 3; ++i) {
+      out += node.pod("slow-" + std::to_string(i)).reason == "EnvironmentBuilding" ? 1 : 0;
+    }
+    return out;
+  };
+  EXPECT_TRUE(node.until([&] { return waits() == 0; }));
+}
+
 TEST(EmbeddedCluster, GivesAddressesOnlyToThoseWhoNeedThemAndNamesThem) {
   Node node;
   ASSERT_TRUE(node.apply(

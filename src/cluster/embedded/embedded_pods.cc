@@ -12,7 +12,7 @@ namespace metier {
 namespace {
 
 constexpr std::chrono::seconds kAmbientRetry{1};
-constexpr std::chrono::seconds kStoreRetry{1};
+constexpr std::chrono::milliseconds kPlaceRetry{20};
 constexpr std::chrono::seconds kBlockedRetry{5};
 
 // The name of a folder, so without the slash of a gang's id; a project has no dot in it.
@@ -164,6 +164,26 @@ void EmbeddedCluster::ask_for_room() {
   }
 }
 
+// One of the places for starts, which others may have while its pod waits for its environment.
+class EmbeddedCluster::StartPlace {
+ public:
+  explicit StartPlace(EmbeddedCluster& cluster) : cluster_(cluster) {}
+  StartPlace(const StartPlace&) = delete;
+  StartPlace& operator=(const StartPlace&) = delete;
+  ~StartPlace() { take_again(); }
+  bool given_back() const { return given_back_; }
+  void give_back() {
+    if (std::exchange(given_back_, true)) { return; }
+    --cluster_.starting_;
+    cluster_.pump_starts();
+  }
+  void take_again() { cluster_.starting_ += std::exchange(given_back_, false) ? 1 : 0; }
+
+ private:
+  EmbeddedCluster& cluster_;
+  bool given_back_ = false;
+};
+
 void EmbeddedCluster::pump_starts() {
   // A start that ends at once comes back here from inside `spawn`: the loop below goes on with it.
   if (std::exchange(pumping_, true)) { return; }
@@ -283,6 +303,7 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
                     .hosts = {},
                     .share_group = share_group_of(entry->gang),
                     .service_env = {}};
+  StartPlace place(*this);
   if (options_.ambient) {
     while (true) {
       if (entry->unwanted() || !open_) { co_return unwanted(); }
@@ -317,8 +338,14 @@ Async<Result<void>> EmbeddedCluster::start_pod(EntryPtr entry) {
         entry->status.message = ambient.error().text();
         touch(entry);
       }
+      place.give_back();
       co_await sleep_for(executor_, kAmbientRetry);
     }
+    while (place.given_back() && entry->gang.empty() && starting_ >= options_.most_starting &&
+           open_) {
+      co_await sleep_for(executor_, kPlaceRetry);
+    }
+    place.take_again();
     entry->status.reason.clear();
     entry->status.message.clear();
   }
@@ -581,6 +608,12 @@ Async<void> EmbeddedCluster::write_status(EntryPtr entry) {
   }
 }
 
+Async<void> EmbeddedCluster::remove_again(EntryPtr entry) {
+  co_await sleep_for(executor_, kStoreRetry);
+  entry->removing = false;
+  co_await finish_removal(entry);
+}
+
 // After the end: the driver's folder first, then the object, so that nothing stays without a name.
 Async<void> EmbeddedCluster::finish_removal(EntryPtr entry) {
   if (entry->removing) { co_return; }
@@ -598,8 +631,11 @@ Async<void> EmbeddedCluster::finish_removal(EntryPtr entry) {
     if (object && object->metadata.uid == entry->uid) {
       auto removed = co_await store_.remove(entry->key);
       if (!removed) {
-        options_.log.error("pod not removed", {{"pod", Json(entry->key.text())},
-                                               {"error", Json(removed.error().text())}});
+        options_.log.error(
+            "pod not removed, it is tried again",
+            {{"pod", Json(entry->key.text())}, {"error", Json(removed.error().text())}});
+        spawn("remove", remove_again(entry));
+        co_return;
       }
     }
     entry->gone = true;

@@ -128,6 +128,12 @@ Result<PodRecord> read_pod_record(std::string_view json) {
     status.containers.push_back(read_container(one.as_object()));
     const auto& container = status.containers.back();
     if (container.started != Time{} && !container.init) { started = true; }
+    if (bool_in(one.as_object(), "oom_child")) {
+      set_condition(status, {.type = "ProcessOOMKilled",
+                             .reason = "ProcessOOMKilled",
+                             .message = "a process below the main one was killed: together they "
+                                        "used more memory than the limit"});
+    }
     const int pid = static_cast<int>(number_in(one.as_object(), "pid", kMost));
     if (pid > 0 && container.state == ContainerStatus::State::running) {
       out.mains.push_back({pid, int_in(one.as_object(), "ticks").value_or(0)});

@@ -25,8 +25,8 @@ struct Prober::Check {
   Alarms::Id alarm = 0;
   bool stopped = false;
   bool running = false;
-  int eager = 0;            // tries before the first success, in quick succession
-  bool plan_after = false;  // it timed out: the next one waits until this one has ended
+  int eager = 0;      // tries before the first success, in quick succession
+  bool late = false;  // it has not answered within its limit
 };
 
 Prober::Prober(PodDriver& driver, ProbeClient* client, Alarms& alarms, Scope& scope,
@@ -109,15 +109,10 @@ Async<void> Prober::run(CheckPtr check) {
   const auto timeout = std::chrono::seconds(probe.timeout_s);
   Result<void> outcome;
   check->running = true;
-  Alarms::Id limit = 0;
+  check->late = false;
   if (!probe.exec.empty()) {
     // A driver has no deadline for commands, so the verdict does not wait for one that hangs.
-    limit = alarms_.after(timeout, [this, check] {
-      if (check->stopped || !check->running) { return; }
-      check->running = false;
-      judge(check, fail(ErrorKind::timed_out,
-                        fmt::format("no answer within {} s", check->probe.timeout_s)));
-    });
+    overdue(check, timeout);
     ExecSpec spec{.command = probe.exec, .env = {}, .working_dir = {}};
     auto ran = co_await driver_.exec(check->id, watched->container, std::move(spec));
     if (!ran) {
@@ -140,14 +135,26 @@ Async<void> Prober::run(CheckPtr check) {
       outcome = fail(ErrorKind::unavailable, fmt::format("GET {} answered {}", url, *status));
     }
   }
-  alarms_.cancel(limit);
-  const bool in_time = std::exchange(check->running, false);
+  check->running = false;
   if (check->stopped) { co_return; }
-  if (in_time) {
-    judge(check, std::move(outcome));
-  } else if (std::exchange(check->plan_after, false)) {
+  alarms_.cancel(check->alarm);
+  if (check->late) {  // it has been judged
     plan(check, std::chrono::seconds(probe.period_s));
+  } else {
+    judge(check, std::move(outcome));
   }
+}
+
+// A command that hangs fails again with every period, as one that is asked anew would.
+void Prober::overdue(const CheckPtr& check, std::chrono::milliseconds delay) {
+  check->alarm = alarms_.after(delay, [this, check] {
+    check->alarm = 0;
+    if (check->stopped) { return; }
+    check->late = true;
+    judge(check,
+          fail(ErrorKind::timed_out, fmt::format("no answer within {} s", check->probe.timeout_s)));
+    if (!check->stopped) { overdue(check, std::chrono::seconds(check->probe.period_s)); }
+  });
 }
 
 void Prober::judge(const CheckPtr& check, Result<void> outcome) {
@@ -191,10 +198,7 @@ void Prober::judge(const CheckPtr& check, Result<void> outcome) {
       }
     }
   }
-  if (go_on && !outcome && outcome.error().kind == ErrorKind::timed_out &&
-      !check->probe.exec.empty()) {
-    check->plan_after = true;
-  } else if (go_on) {
+  if (go_on && !check->running) {
     std::chrono::milliseconds delay = std::chrono::seconds(check->probe.period_s);
     // A program that starts is ready long before a period has passed: asked soon, then less and less often.
     if (check->kind == Check::Kind::readiness && !watched->ready && check->eager < 10) {

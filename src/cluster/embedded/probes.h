@@ -51,6 +51,7 @@ class Prober final {
 
   void plan(const CheckPtr& check, std::chrono::milliseconds delay);
   Async<void> run(CheckPtr check);
+  void overdue(const CheckPtr& check, std::chrono::milliseconds delay);
   void judge(const CheckPtr& check, Result<void> outcome);
 
   PodDriver& driver_;

@@ -45,19 +45,22 @@ bool older_than_boot(const std::string& file) {
          info.st_mtim.tv_sec + 1 < std::strtoll(text.c_str() + at + 7, nullptr, 10);
 }
 
-// Errors: unavailable (PortTaken) that names who has one of the ports ("8786,8787") on the pod's address.
+// Errors: unavailable (PortTaken) that names who has one of the ports (kPortsAnnotation) on the pod's address.
 Result<void> ports_free(const std::string& address, std::string_view ports) {
   while (!ports.empty()) {
     const auto end = std::min(ports.find(','), ports.size());
-    const auto port =
-        static_cast<std::uint16_t>(std::atoi(std::string(ports.substr(0, end)).c_str()));
+    const std::string one(ports.substr(0, end));
+    const auto port = static_cast<std::uint16_t>(std::atoi(one.c_str()));
     if (const auto holder = port_holder(address, port); !holder.empty()) {
-      return fail(Error{.kind = ErrorKind::unavailable,
-                        .message = fmt::format("port {} of its address {} is in use by {}", port,
-                                               address, holder),
-                        .field = {},
-                        .fix = "stop that process, or let it listen on one address only",
-                        .code = "PortTaken"});
+      const auto setting = one.find('=');
+      return fail(
+          Error{.kind = ErrorKind::unavailable,
+                .message =
+                    fmt::format("port {} of its address {} is in use by {}", port, address, holder),
+                .field = {},
+                .fix = "stop that process, or let it listen on one address only" +
+                       (setting == std::string::npos ? "" : ", or set " + one.substr(setting + 1)),
+                .code = "PortTaken"});
     }
     ports.remove_prefix(std::min(end + 1, ports.size()));
   }
@@ -82,7 +85,8 @@ ProcessDriver::ProcessDriver(Executor executor, const Clock& clock, Random& rand
       zygotes_(executor, {.runner = options_.runner,
                           .preload = options_.preload,
                           .folder = options_.data + "/zygotes",
-                          .log = options_.log}),
+                          .log = options_.log,
+                          .idle = options_.zygote_idle}),
       scope_(executor) {}
 
 ProcessDriver::~ProcessDriver() = default;

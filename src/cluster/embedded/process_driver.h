@@ -28,6 +28,7 @@ class ProcessDriver final : public PodDriver, public PodSignals {
     std::string runner;  // folder or zip with metier_runner, on every pod's PYTHONPATH; empty: none
     std::string preload;  // what zygotes import
     bool use_zygotes = true;
+    std::chrono::milliseconds zygote_idle = std::chrono::minutes(30);
     std::string memory_folder = "/dev/shm";  // memory-backed volumes, secrets' files
     std::string force;                       // METIER_FORCE: "no-userns,no-cgroup,no-mount"
     std::vector<std::string> shim_env;       // tests: METIER_SHIM_FAILPOINT=…

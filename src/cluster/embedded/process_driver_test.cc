@@ -6,8 +6,11 @@
 
 #include <fmt/format.h>
 
+#include <boost/asio/ip/tcp.hpp>
+
 #include "base/log_times.h"
 #include "cluster/embedded/testing/process_fixture.h"
+#include "resource/labels.h"
 
 namespace metier {
 namespace {
@@ -115,6 +118,25 @@ TEST_F(ProcessDriverTest, A_failed_start_leaves_nothing) {
   EXPECT_FALSE(fs::exists(pod_folder("f1")));
   EXPECT_TRUE(host_cgroups()->find("f1").procs.empty());
   EXPECT_EQ(run(driver_->wait("f1")).error().kind, ErrorKind::not_found);
+}
+
+TEST_F(ProcessDriverTest, A_needed_port_that_is_taken_names_its_holder_and_what_moves_it) {
+  const asio::ip::tcp::acceptor server(loop_, {asio::ip::make_address("127.0.0.1"), 0});
+  const int port = server.local_endpoint().port();
+  auto spec = shell("p1", "exit 0");
+  spec.pod_ip = "127.0.0.1";
+  auto& ports = spec.pod.metadata.annotations[std::string(kPortsAnnotation)];
+  ports = fmt::format("1,{}=spark.ui.port", port);
+  const auto refused = run(driver_->start(spec));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, "PortTaken");
+  EXPECT_TRUE(refused.error().message.starts_with(
+      fmt::format("port {} of its address 127.0.0.1 is in use by process {} (", port, ::getpid())))
+      << refused.error().message;
+  EXPECT_TRUE(refused.error().fix.ends_with(", or set spark.ui.port")) << refused.error().fix;
+  EXPECT_FALSE(fs::exists(pod_folder("p1")));
+  spec.pod_ip = "127.0.0.77";
+  EXPECT_EQ(end_of(spec).phase, PodPhase::succeeded);
 }
 
 TEST_F(ProcessDriverTest, Init_containers_run_in_order_before_all_main_containers) {
@@ -334,6 +356,17 @@ TEST_F(ProcessDriverTest, A_memory_limit_holds_and_is_named) {
   const auto status = end_of(std::move(spec));
   EXPECT_EQ(status.reason, "OOMKilled");
   EXPECT_EQ(status.containers[0].exit_code, 137);
+}
+
+TEST_F(ProcessDriverTest, A_child_that_the_limit_kills_is_told_whatever_its_parent_ends_by) {
+  if (!host_cgroups()->limits_memory()) { GTEST_SKIP(); }
+  auto spec = command("child", {"sh", "-c", "python3 -c 'x = bytearray(300 << 20)'; exit 3"});
+  spec.pod.containers[0].resources.limits["memory"] = Quantity::from_units(48 << 20);
+  const auto status = end_of(std::move(spec));
+  EXPECT_EQ(status.reason, "Error");
+  EXPECT_EQ(status.containers[0].exit_code, 3);
+  ASSERT_NE(condition(status, "ProcessOOMKilled"), nullptr);
+  EXPECT_EQ(condition(end_of(shell("well", "exit 3")), "ProcessOOMKilled"), nullptr);
 }
 
 TEST_F(ProcessDriverTest, A_kill_of_the_whole_cgroup_leaves_a_true_exit) {

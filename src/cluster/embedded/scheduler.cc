@@ -367,8 +367,8 @@ std::optional<WaitCause> Scheduler::cause(const std::string& id) const {
   }
   if (!gang_waits(gang)) {
     return WaitCause{.code = "GangIncomplete",
-                     .reason = fmt::format("{} of the {} pods of its gang exist",
-                                           gang.members.size(), gang.min_member)};
+                     .reason = fmt::format("{} of the {} pods of its gang exist", present(gang),
+                                           gang.min_member)};
   }
   const auto cause = gang_causes_.find(waits.request.gang);
   return cause == gang_causes_.end() ? WaitCause{} : cause->second;

@@ -146,9 +146,13 @@ class Scheduler final {
 
   void queue(PodRequest request, Order order);
   void unqueue(const std::string& id);
+  // Those that run count: one may have been placed singly, while the last pods of an earlier life of the gang ended.
+  static int present(const Gang& gang) {
+    return static_cast<int>(gang.members.size() + gang.holding.size());
+  }
   bool gang_waits(const Gang& gang) const {
-    return gang.min_member > 0 && !gang.placed &&
-           static_cast<int>(gang.members.size()) >= gang.min_member;
+    return gang.min_member > 0 && !gang.placed && !gang.members.empty() &&
+           present(gang) >= gang.min_member;
   }
   std::optional<WaitCause> lacks(const Amounts& requests) const;
   Amounts gang_requests(const Gang& gang) const;

@@ -119,6 +119,22 @@ TEST(Scheduler, PlacesAGangWholeOrNotAtAll) {
   EXPECT_THAT(ids(scheduler.place()), ElementsAre("w3"));
 }
 
+// A Dask cluster opens anew for a handler that came while the last pods of its life before were on their way out.
+TEST(Scheduler, AGangIsCompleteWithAMemberThatWasPlacedSingly) {
+  Scheduler scheduler(node(4, 100));
+  scheduler.set_gang("g", 3);
+  for (const char* id : {"old-0", "old-1", "old-2"}) { scheduler.add(pod(id, 1000, 0, "g")); }
+  scheduler.place();
+  scheduler.add(pod("handler", 1000, 0, "g"));
+  for (const char* id : {"old-0", "old-1", "old-2"}) { scheduler.remove(id); }
+  EXPECT_THAT(ids(scheduler.place()), ElementsAre("handler"));
+  scheduler.add(pod("new-0", 1000, 0, "g"));
+  EXPECT_THAT(scheduler.place(), IsEmpty());
+  EXPECT_EQ(scheduler.cause("new-0")->reason, "2 of the 3 pods of its gang exist");
+  scheduler.add(pod("new-1", 1000, 0, "g"));
+  EXPECT_THAT(ids(scheduler.place()), ElementsAre("new-0", "new-1"));
+}
+
 TEST(Scheduler, TwoGangsNeverBlockEachOtherHalfPlaced) {
   Scheduler scheduler(node(4, 100));
   scheduler.set_gang("a", 3);

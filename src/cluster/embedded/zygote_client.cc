@@ -17,15 +17,20 @@
 namespace metier {
 
 struct Zygotes::Zygote {
-  explicit Zygote(Executor executor) : socket(executor) {}
+  explicit Zygote(Executor executor) : socket(executor), idle(executor) {}
   std::string environment;
   asio::posix::basic_stream_descriptor<Executor> socket;
   pid_t pid = -1;
   bool alive = true;
+  bool stays = false;
+  std::chrono::steady_clock::time_point used;
+  Timer idle;
   std::optional<Json> ready;
 };
 
 namespace {
+constexpr std::chrono::milliseconds kStart{60'000};  // of an interpreter with its imports, at most
+
 // The sets of modules that a pod may ask for (annotation metier.dev/preload).
 std::string modules_of(std::string_view preload) {
   if (preload == "dask") {
@@ -53,6 +58,7 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& envir
   }
   auto zygote = std::make_shared<Zygote>(executor_);
   zygote->environment = environment;
+  zygote->used = std::chrono::steady_clock::now();
   zygote->socket.assign(ends[0]);
   const Fd theirs(ends[1]);
   METIER_CHECK(make_folders(options_.folder, 0700));
@@ -71,10 +77,32 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::start(const std::string& envir
   spawn.output = options_.folder + "/" + environment + ".log";
   METIER_TRY(pid, spawn_program(spawn));
   zygote->pid = pid;
-  if (!scope_.spawn("zygote " + environment, watch(zygote))) {
+  if (!scope_.spawn("zygote " + environment, watch(zygote)) ||
+      !scope_.spawn("idle zygote " + environment, rest(zygote))) {
     return fail(ErrorKind::unavailable, "the server is stopping");
   }
   return zygote;
+}
+
+// Ends it when nothing was launched from it for the idle time: each holds the memory of its imports. One that still starts has
+// launches that wait for it.
+Async<void> Zygotes::rest(std::shared_ptr<Zygote> zygote) {
+  while (zygote->alive && !zygote->stays) {
+    const auto now = std::chrono::steady_clock::now();
+    const bool starting = !zygote->ready && now < zygote->used + kStart;
+    const auto until = (starting ? now : zygote->used) + options_.idle;
+    if (now >= until) {
+      options_.log.info("zygote is idle: ended", {{"environment", Json(zygote->environment)}});
+      zygote->alive = false;  // the next launch starts another
+      boost::system::error_code ignored;
+      zygote->socket.cancel(ignored);
+      co_return;
+    }
+    boost::system::error_code ec;
+    zygote->idle.expires_at(until);
+    co_await zygote->idle.async_wait(asio::redirect_error(use_async, ec));
+    if (ec) { co_return; }
+  }
 }
 
 Async<void> Zygotes::watch(std::shared_ptr<Zygote> zygote) {
@@ -92,9 +120,11 @@ Async<void> Zygotes::watch(std::shared_ptr<Zygote> zygote) {
     if (said) {
       options_.log.info("zygote", {{"environment", Json(zygote->environment)}, {"said", *said}});
       zygote->ready = std::move(*said);
+      zygote->used = std::chrono::steady_clock::now();
     }
   }
   zygote->alive = false;
+  zygote->idle.cancel();
   boost::system::error_code ignored;
   zygote->socket.close(ignored);  // also ends it
   // It ends at once (its socket is closed); a stuck one is killed, so that this wait is short.
@@ -113,6 +143,7 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::of(const std::string& environm
   const std::string modules = modules_of(preload);
   const std::string name = modules.empty() ? environment : environment + "+" + preload;
   if (const auto it = zygotes_.find(name); it != zygotes_.end() && it->second->alive) {
+    it->second->used = std::chrono::steady_clock::now();
     return it->second;
   }
   METIER_TRY(zygote, start(name, python, modules));
@@ -122,7 +153,8 @@ Result<std::shared_ptr<Zygotes::Zygote>> Zygotes::of(const std::string& environm
 
 Result<void> Zygotes::prewarm(const std::string& environment, const std::string& python,
                               const std::string& preload) {
-  METIER_CHECK(of(environment, python, preload));
+  METIER_TRY(zygote, of(environment, python, preload));
+  zygote->stays = true;
   return {};
 }
 

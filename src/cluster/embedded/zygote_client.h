@@ -1,7 +1,9 @@
 // Zygotes: Python interpreters with their imports done, one per environment, that fork pods
-// (docs/formats/pod-folder.md, "Launch from a zygote"). Started when first needed, again when one has died.
+// (docs/formats/pod-folder.md, "Launch from a zygote"). Started when first needed, again when one has died; ended when nothing was
+// launched from it for the idle time. Its pods live on.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,6 +23,7 @@ class Zygotes final {
     std::string preload;  // "pandas,mlrun": imported before the first fork
     std::string folder;   // working folder and place of the log files <environment>.log
     Logger log;
+    std::chrono::milliseconds idle = std::chrono::minutes(30);
   };
   Zygotes(Executor executor, Options options) : executor_(executor), options_(std::move(options)) {}
 
@@ -31,7 +34,7 @@ class Zygotes final {
   Result<void> launch(const std::string& environment, const std::string& python,
                       const std::string& preload, const std::string& id, int document, int control,
                       int spec);
-  // Starts the zygote of an environment ahead of its first pod.
+  // Starts the zygote of an environment ahead of its first pod. It stays, idle or not.
   Result<void> prewarm(const std::string& environment, const std::string& python,
                        const std::string& preload = {});
   // What a zygote said when it was ready ({"ready":true,"pid":…,"moved":["grpc"],…}); null before.
@@ -48,6 +51,7 @@ class Zygotes final {
   Result<std::shared_ptr<Zygote>> start(const std::string& name, const std::string& python,
                                         const std::string& modules);
   Async<void> watch(std::shared_ptr<Zygote> zygote);
+  Async<void> rest(std::shared_ptr<Zygote> zygote);
 
   Executor executor_;
   Options options_;

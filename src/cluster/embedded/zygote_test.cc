@@ -152,8 +152,9 @@ TEST_F(ZygoteTest, Process_pools_and_subprocesses_work) {
 TEST_F(ZygoteTest, Exit_handlers_run_and_output_is_flushed) {
   EXPECT_EQ(output_of("bye",
                       "import atexit, sys, threading, time\natexit.register(print, "
-                      "'handler')\nthreading.Thread(target=lambda: (time.sleep(0.02), "
-                      "print('thread'))).start()\nsys.stdout.write('no newline ')"),
+                      "'handler')\nsaid = threading.Event()\nthreading.Thread(target=lambda: "
+                      "(said.wait(), time.sleep(0.02), print('thread'))).start()\n"
+                      "sys.stdout.write('no newline ')\nsaid.set()"),
             "no newline thread\nhandler\n");
 }
 
@@ -214,6 +215,40 @@ TEST_F(ZygoteTest, A_killed_zygote_is_replaced) {
   EXPECT_EQ(output_of("later", "import os, sys\nprint('metier_runner.zygote' in sys.modules)"),
             "True\n");
   EXPECT_NE(driver_->zygotes().pid("env"), old);
+}
+
+TEST_F(ZygoteTest, An_idle_zygote_ends_without_its_pods_and_the_next_pod_has_another) {
+  leave();
+  options_.zygote_idle = std::chrono::milliseconds(1000);
+  open();
+  const auto go = folder_ + "/go";
+  const auto code = fmt::format(
+      "import os, sys, time\nopen('{0}/began', 'w').close()\n"
+      "while not os.path.exists('{1}'): time.sleep(0.01)\nsys.exit(4)",
+      folder_, go);
+  ASSERT_TRUE(run(driver_->start(python("long", code))));
+  const int old = driver_->zygotes().pid("env");
+  await_file(folder_ + "/began");
+  while (driver_->zygotes().pid("env") > 1) {
+    loop_.restart();
+    loop_.run_one();
+  }
+  if (old > 1) { EXPECT_NE(::kill(old, 0), 0) << "it has been waited for"; }
+  EXPECT_EQ(output_of("next", "import sys\nprint('metier_runner.zygote' in sys.modules)"),
+            "True\n");
+  EXPECT_NE(driver_->zygotes().pid("env"), old);
+  ASSERT_TRUE(write_file(go, ""));
+  EXPECT_EQ(run(driver_->wait("long")).value().containers[0].exit_code, 4);
+}
+
+TEST_F(ZygoteTest, One_that_was_started_ahead_stays) {
+  leave();
+  options_.zygote_idle = std::chrono::milliseconds(100);
+  open();
+  ASSERT_TRUE(driver_->zygotes().prewarm("env", interpreter()));
+  const int pid = driver_->zygotes().pid("env");
+  EXPECT_EQ(output_of("other", "import time\ntime.sleep(0.4)"), "");
+  EXPECT_EQ(driver_->zygotes().pid("env"), pid);
 }
 
 TEST_F(ZygoteTest, A_stopped_zygote_that_dies_does_not_lose_the_waiting_pod) {

@@ -148,13 +148,15 @@ std::vector<std::string> Environments::uv_command(const std::string& python) con
 }
 
 std::unexpected<Error> Environments::failed(const std::string& id, const std::string& step) const {
-  // One line: it travels as the reason of a pod. The whole log stays in its file.
+  // One line: it travels as the reason of a pod. The whole log stays in its file. What uv says before its error is of steps that
+  // went well.
   constexpr std::size_t kMost = 400;
   std::string said;
   const auto tail = last_lines(log_path(id), 6);
   for (std::string_view rest = tail; !rest.empty();) {
     const auto end = rest.find('\n');
     const auto line = trimmed(rest.substr(0, end));
+    if (line.starts_with("error:") || line.starts_with("ERROR:")) { said.clear(); }
     if (!line.empty()) { said += (said.empty() ? "" : " ") + line; }
     rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end + 1);
   }

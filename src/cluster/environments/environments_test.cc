@@ -19,7 +19,7 @@ constexpr std::string_view kFakeUv = R"(#!/bin/sh
 echo "uv $*"
 case "$1" in
   venv) mkdir -p "$4/bin" "$4/lib/python3/site-packages"; ln -s "$3" "$4/bin/python" ;;
-  pip) case "$*" in *broken*) echo "no such package: broken"; exit 1 ;; esac ;;
+  pip) case "$*" in *broken*) echo "Using Python 3"; echo "error: no such package: broken"; exit 1 ;; esac ;;
 esac
 )";
 
@@ -89,7 +89,9 @@ TEST_F(EnvironmentsTest, AFailedBuildNamesTheStepAndShowsTheLog) {
   auto built = run(environments.resolve({.python = python_, .requirements = {"broken"}}));
   ASSERT_FALSE(built);
   EXPECT_EQ(built.error().code, "EnvironmentFailed");
-  EXPECT_NE(built.error().message.find("no such package: broken"), std::string::npos);
+  EXPECT_NE(built.error().message.find("failed: error: no such package: broken ("),
+            std::string::npos)
+      << built.error().message;
 }
 
 TEST_F(EnvironmentsTest, RefusesOptionsAndMissingInterpreters) {

@@ -80,6 +80,15 @@ class Node final {
     loop.restart();
     while (loop.poll() > 0) { loop.restart(); }
   }
+  // Waits for what real time brings; whether it came.
+  template <class F>
+  bool until(F condition) {
+    for (int look = 0; look < 600 && !condition(); ++look) {
+      loop.restart();
+      loop.run_for(std::chrono::milliseconds(50));
+    }
+    return condition();
+  }
   void advance(std::chrono::milliseconds by) {
     clock.advance(by);
     cluster->wake();

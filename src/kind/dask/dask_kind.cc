@@ -7,6 +7,7 @@
 #include "kind/lowering.h"
 #include "kind/pod_observation.h"
 #include "model/problems.h"
+#include "model/python_text.h"
 #include "resource/labels.h"
 #include "resource/pod.h"
 
@@ -14,15 +15,17 @@ namespace metier {
 namespace {
 
 void check_spec(const Function& function, ProblemList& problems) {
+  check_dask_fields(function.spec(), problems);
   if (auto scale = dask_scale(function); !scale) { problems.add(std::move(scale.error())); }
   if (const auto threads = int_in(function.spec(), "nthreads"); threads && *threads < 1) {
     problems.add(invalid("spec.nthreads", std::to_string(*threads) + " threads compute nothing",
                          "give at least 1"));
   }
-  if (const std::string idle = function.text("scheduler_timeout");
-      !idle.empty() && !is_dask_time(idle)) {
-    problems.add(invalid("spec.scheduler_timeout", quote(idle) + " is not a time",
-                         "write 60 minutes, 90s or 1h"));
+  const Json* idle = function.find("scheduler_timeout");
+  if (idle != nullptr && (idle->is_string() || idle->is_number()) &&
+      !is_dask_time(dask_idle_timeout(function))) {
+    problems.add(invalid("spec.scheduler_timeout", quote(python_text(*idle)) + " is not a time",
+                         "write 60 minutes, 1h, or 90 (seconds)"));
   }
   const std::string type = function.text("service_type");
   if (!type.empty() && type != "ClusterIP" && type != "NodePort" && type != "LoadBalancer") {
@@ -64,6 +67,11 @@ class DaskKind final : public Kind {
     ProblemList problems;
     check_spec(subject.function, problems);
     METIER_CHECK(std::move(problems).result());
+    if (subject.run == nullptr && !dask_is_remote(subject.function)) {
+      return fail(invalid("spec.remote",
+                          "false means a Dask inside the process that uses it: there is no cluster",
+                          "leave it out, or run the function: metier run"));
+    }
     METIER_TRY(resources, lower(subject, Site{}));
     for (const Resource& resource : resources) {
       if (resource.kind == "Pod") { METIER_CHECK(pod_from(resource)); }
@@ -81,6 +89,10 @@ class DaskKind final : public Kind {
     return {};
   }
 
+  std::vector<std::string> ignored(const Subject& subject, const Site& site) const override {
+    return ignored_dask_fields(subject.function, site);
+  }
+
   Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const override {
     METIER_TRY(cluster, dask_cluster(subject, site));
     std::vector<Resource> out;
@@ -88,8 +100,21 @@ class DaskKind final : public Kind {
       out.push_back(std::move(cluster));
       return out;
     }
-    METIER_TRY(command, mlrun_command(subject));
-    METIER_TRY(pod, pod_of_run(subject, site, command));
+    Function handler = subject.function;
+    handler.spec().erase("args");  // the workers'
+    const Subject own{handler, subject.run, subject.attempt};
+    METIER_TRY(command, mlrun_command(own));
+    METIER_TRY(pod, pod_of_run(own, site, command));
+    if (!dask_is_remote(subject.function)) {
+      pod.body["spec"]
+          .get_object()["containers"]
+          .get_array()[0]
+          .get_object()["env"]
+          .get_array()
+          .push_back(JsonObject{{"name", "METIER_DASK_LOCAL"}, {"value", "true"}});
+      out.push_back(std::move(pod));
+      return out;
+    }
     pod.metadata.labels[std::string(kPodGroupLabel)] = cluster.metadata.name;
     pod.metadata.annotations[std::string(kPreloadAnnotation)] = "dask";
     JsonObject& container = pod.body["spec"].get_object()["containers"].get_array()[0].get_object();
@@ -124,25 +149,68 @@ class DaskKind final : public Kind {
         own.push_back(resource);
       }
     }
+    if (subject.run == nullptr) { own.clear(); }  // pods of runs
     Observation seen = observe_single_pod(subject, own, now);
-    for (const ObservedPod& pod : pods_in(scheduler)) {
-      seen.parts.push_back({.role = "scheduler", .index = index_of(pod.name), .pod = pod.name});
-    }
-    for (const ObservedPod& pod : pods_in(workers)) {
-      seen.parts.push_back({.role = "worker", .index = index_of(pod.name), .pod = pod.name});
+    name_handler(seen);
+    // A function has the pods that its cluster runs on; a run also those that it has lost.
+    const bool living = subject.run == nullptr && cluster != nullptr &&
+                        string_at(cluster->status, "state") == "Running";
+    for (const auto& [role, pods] :
+         {std::pair("scheduler", pods_in(scheduler)), std::pair("worker", pods_in(workers))}) {
+      for (const ObservedPod& pod : pods) {
+        if (living && is_terminal(pod.status.phase)) { continue; }
+        seen.parts.push_back({.role = role, .index = index_of(pod.name), .pod = pod.name});
+      }
     }
     std::ranges::sort(seen.parts, {}, [](const Part& part) {
       const int rank = part.role == "main" ? 0 : part.role == "scheduler" ? 1 : 2;
       return std::pair(rank, part.index);
     });
+    if (subject.run == nullptr) {
+      of_deployment(subject.function, cluster, seen);
+      return seen;
+    }
     if (cluster != nullptr) {
       seen.progress = progress_of(*cluster);
+      const std::string_view state = string_at(cluster->status, "state");
+      seen.service_ends = state == "Closed" || state == "Failed";
       of_cluster(subject, *cluster, own, seen);
+      if (seen.state == RunState::error && scheduler_has_failed(*cluster, scheduler)) {
+        // The cluster is about to say how it failed: that is why the handler did.
+        seen.state = RunState::running;
+        seen.first_failure.reset();
+        seen.reason.clear();
+        seen.message.clear();
+      }
     }
     return seen;
   }
 
  private:
+  // The run has several parts: say which one was lost.
+  static void name_handler(Observation& seen) {
+    if (!seen.first_failure) { return; }
+    Failure& failure = *seen.first_failure;
+    const std::string pod = "the handler's pod " + failure.part;
+    if (failure.code == "ShimLost") {
+      failure.message = pod + " was lost: " + failure.message;
+    } else if (failure.message.starts_with("killed by signal")) {
+      failure.message = pod + " was " + failure.message;
+    }
+    seen.message = failure.message;
+  }
+
+  // The scheduler of a cluster that does not know it yet.
+  static bool scheduler_has_failed(const ResourceStatus& cluster,
+                                   std::span<const ResourceStatus> schedulers) {
+    const std::string_view state = string_at(cluster.status, "state");
+    if (state != "Starting" && state != "Running") { return false; }
+    return std::ranges::any_of(pods_in(schedulers), [&](const ObservedPod& pod) {
+      return pod.name == string_at(cluster.status, "scheduler") &&
+             pod.status.phase == PodPhase::failed;
+    });
+  }
+
   static Json progress_of(const ResourceStatus& cluster) {
     JsonObject out;
     for (const std::string_view field : {"state", "workers", "dashboard"}) {
@@ -151,6 +219,52 @@ class DaskKind final : public Kind {
       if (value != nullptr) { out[field] = *value; }
     }
     return out.empty() ? Json() : Json(std::move(out));
+  }
+
+  // A function is ready when its cluster has a scheduler and the least number of workers. One whose cluster has closed has
+  // nothing running until it is used again.
+  static void of_deployment(const Function& function, const ResourceStatus* cluster,
+                            Observation& seen) {
+    const auto closed = [&seen](std::string_view why) {
+      seen.function_state = "scaledToZero";
+      seen.reason = "ScaledToZero";
+      seen.message = "the Dask cluster has closed (" + std::string(why) +
+                     "); the next run or client opens it again";
+    };
+    if (cluster == nullptr) { return closed("it was removed"); }
+    const std::string_view state = string_at(cluster->status, "state");
+    const bool whole =
+        cluster->status.is_object() && bool_in(cluster->status.get_object(), "whole");
+    seen.reason = string_at(cluster->status, "reason");
+    seen.message = string_at(cluster->status, "message");
+    if (const auto run = seen.message.find("metier logs RUN"); run != std::string::npos) {
+      seen.message.replace(run, std::string::npos, "metier logs " + function.name());
+    }
+    JsonObject extra{{"cluster_name", cluster->key.name}};
+    if (state == "Failed") {
+      seen.state = RunState::error;
+      const std::string_view failed = string_at(cluster->status, "failed");
+      const auto says_why = std::ranges::find(seen.parts, failed, &Part::pod);
+      if (says_why != seen.parts.end()) {
+        std::rotate(seen.parts.begin(), says_why, std::next(says_why));
+      }
+    } else if (state == "Closed") {
+      closed(seen.message);
+    } else if (state != "Running" || !whole) {
+      seen.function_state = "deploying";
+    } else {
+      seen.state = RunState::running;
+    }
+    if (state == "Running") {
+      extra["scheduler_address"] = string_at(cluster->status, "comm");
+      extra["node_ports"] = JsonObject{};
+      extra["dashboard"] = string_at(cluster->status, "dashboard");
+      for (const auto& [from, to] : {std::pair{"workers.wanted", "replicas"},
+                                     std::pair{"workers.ready", "ready_replicas"}}) {
+        if (const Json* count = find_path(cluster->status, from)) { extra[to] = *count; }
+      }
+    }
+    seen.function_status = std::move(extra);
   }
 
   // What happens to the cluster happens to its runs: one that cannot start keeps none waiting, and a handler whose

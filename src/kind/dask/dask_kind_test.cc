@@ -180,6 +180,101 @@ TEST(Dask, RefusesWhatCannotBeRight) {
   }
 }
 
+TEST(Dask, SchedulersLeaveAfterAnHourUnlessTheUserSaysOtherwise) {
+  const auto idle = [](std::string_view spec) {
+    const auto cluster = lowered(function_of(spec), nullptr).front();
+    const Json& container =
+        cluster.spec().at("scheduler").at("template").at("spec").at("containers").at(0);
+    const JsonArray& args = container.at("args").get_array();
+    for (std::size_t i = 0; i + 1 < args.size(); ++i) {
+      if (std::string_view(args[i].get_string()) == "--idle-timeout") {
+        return std::string(args[i + 1].get_string());
+      }
+    }
+    return std::string("never");
+  };
+  EXPECT_EQ(idle(R"({})"), "60 minutes");
+  EXPECT_EQ(idle(R"({"scheduler_timeout":null})"), "60 minutes");
+  EXPECT_EQ(idle(R"({"scheduler_timeout":""})"), "60 minutes");
+  EXPECT_EQ(idle(R"({"scheduler_timeout":90})"), "90");
+  EXPECT_EQ(idle(R"({"scheduler_timeout":"2 hours"})"), "2 hours");
+}
+
+TEST(Dask, TheHandlerHasNoneOfTheWorkersOptions) {
+  const metier::Run run = run_of();
+  const auto words = [&](std::string_view spec) {
+    const auto pod = lowered(function_of(spec), &run).back();
+    return dump_json(pod.spec().at("containers").at(0).at("args"));
+  };
+  EXPECT_EQ(words(R"({"command":"a.py","args":["--death-timeout","60"]})"),
+            R"(["run","--name","f-train","--from-env","--handler","train","a.py"])");
+  EXPECT_EQ(words(R"({"build":{"functionSourceCode":"eA=="},"args":["--death-timeout","60"]})"),
+            R"(["run","--name","f-train","--from-env","--handler","train"])");
+}
+
+TEST(Dask, WithoutRemoteTheHandlersPodIsAll) {
+  const Function f = function_of(R"({"command":"a.py","remote":false,"replicas":2})");
+  const metier::Run run = run_of();
+  const auto resources = lowered(f, &run);
+  ASSERT_EQ(resources.size(), 1U);
+  EXPECT_EQ(resources[0].kind, "Pod");
+  EXPECT_FALSE(resources[0].metadata.labels.contains(std::string(kPodGroupLabel)));
+  const std::string env = dump_json(resources[0].spec().at("containers").at(0).at("env"));
+  EXPECT_THAT(env, HasSubstr(R"({"name":"METIER_DASK_LOCAL","value":"true"})"));
+  EXPECT_THAT(env, testing::Not(HasSubstr("DASK_SCHEDULER_ADDRESS")));
+  EXPECT_TRUE(make_dask_kind()->validate(Subject{f, &run}));
+  EXPECT_EQ(make_dask_kind()->validate(Subject{f, nullptr}).error().field, "spec.remote");
+}
+
+TEST(Dask, FieldsOfAnotherTypeAreRefusedByName) {
+  const auto says = [](std::string_view field, std::string_view value) {
+    const Function f =
+        function_of(R"({")" + std::string(field) + R"(":)" + std::string(value) + "}");
+    auto checked = make_dask_kind()->validate(Subject{f, nullptr});
+    const std::string said = checked ? "" : checked.error().text() + "; " + checked.error().fix;
+    EXPECT_THAT(said, HasSubstr("spec." + std::string(field)));
+    return said;
+  };
+  EXPECT_THAT(says("nthreads", R"("two")"), HasSubstr("expected a whole number, got a text 'two'"));
+  EXPECT_THAT(says("node_port", R"("30087")"), HasSubstr("write it without quotes"));
+  EXPECT_THAT(says("replicas", "2.5"), HasSubstr("got a number"));
+  EXPECT_THAT(says("min_replicas", "[1]"), HasSubstr("got a list"));
+  EXPECT_THAT(says("max_replicas", R"("4")"), HasSubstr("got a text '4'"));
+  EXPECT_THAT(says("scheduler_timeout", "true"), HasSubstr("expected a time, got a boolean"));
+  EXPECT_THAT(says("scheduler_timeout", "-5"), HasSubstr("'-5' is not a time"));
+  EXPECT_THAT(says("service_type", "1"), HasSubstr("expected text, got an integer"));
+  EXPECT_THAT(says("remote", R"("no")"), HasSubstr("expected true or false, got a text 'no'"));
+  EXPECT_THAT(says("worker_resources", R"("2Gi")"), HasSubstr("expected an object"));
+  EXPECT_THAT(says("worker_resources", R"({"limit":{"cpu":1}})"), HasSubstr("'limits'"));
+  EXPECT_THAT(says("worker_resources", R"({"requests":4})"),
+              HasSubstr("spec.worker_resources.requests"));
+  EXPECT_THAT(says("scheduler_resources", R"({"requests":{"memroy":"1Gi"}})"),
+              HasSubstr("did you mean 'memory'?"));
+  EXPECT_EQ(
+      problem(R"({"command":"a.py","nthreads":2,"node_port":30087,"remote":true,"replicas":null,
+      "scheduler_timeout":90,"worker_resources":{"requests":{},"limits":{"memory":"2Gi","nvidia.com/gpu":1}}})"),
+      "");
+}
+
+TEST(Dask, TellsWhatHasNoEffect) {
+  const auto told = [](std::string_view spec, bool embedded) {
+    Site site;
+    site.embedded = embedded;
+    const Function f = function_of(spec);
+    return make_dask_kind()->ignored(Subject{f, nullptr}, site);
+  };
+  constexpr std::string_view kAll =
+      R"({"extra_pip":"pip install x","kfp_image":"i","service_type":"NodePort","node_port":30087})";
+  EXPECT_THAT(
+      told(kAll, true),
+      ElementsAre(HasSubstr("spec.extra_pip has no effect: "), HasSubstr("spec.kfp_image has no"),
+                  HasSubstr("spec.node_port has no effect on the embedded cluster: "),
+                  HasSubstr("spec.service_type has no effect on the embedded cluster: ")));
+  EXPECT_EQ(told(kAll, false).size(), 2U);
+  EXPECT_THAT(told(R"({"service_type":"ClusterIP","extra_pip":null,"node_port":null})", true),
+              testing::IsEmpty());
+}
+
 ResourceStatus status_of(std::string kind, std::string name, Json status, Labels labels = {}) {
   return {.key = {"p", std::move(kind), std::move(name)},
           .uid = {},
@@ -214,6 +309,104 @@ TEST(Dask, ShowsHandlerSchedulerAndWorkers) {
   EXPECT_EQ(lost.state, RunState::error);
   EXPECT_EQ(lost.reason, "SchedulerLost");
   EXPECT_EQ(lost.first_failure->part, "c-scheduler");
+  EXPECT_TRUE(lost.service_ends);
+  EXPECT_FALSE(observed.service_ends);
+}
+
+TEST(Dask, ADeployedFunctionHasTheStateOfItsCluster) {
+  const Function f = function_of(R"({"replicas":2})");
+  const auto observed = [&](std::string_view cluster) {
+    const Json running = to_json(PodStatus{.phase = PodPhase::running});
+    const PodStatus ended{.phase = PodPhase::failed};
+    const std::vector<ResourceStatus> seen{
+        status_of("Pod", "f-train-0123", running),  // a run's handler is no part of the function
+        status_of("Pod", "c-scheduler", to_json(ended), {{"dask.org/component", "scheduler"}}),
+        status_of("Pod", "c-scheduler-2", running, {{"dask.org/component", "scheduler"}}),
+        status_of("Pod", "c-worker-1", running, {{"dask.org/component", "worker"}}),
+        status_of("DaskCluster", "c", *parse_json(cluster))};
+    return make_dask_kind()->observe(Subject{f, nullptr}, seen, {});
+  };
+  const auto ready = observed(
+      R"({"state":"Running","whole":true,"comm":"tls://127.1.0.1:8786","dashboard":"http://127.1.0.1:8787",
+          "workers":{"wanted":2,"ready":2}})");
+  EXPECT_EQ(ready.state, RunState::running);
+  EXPECT_EQ(ready.function_state, "");
+  EXPECT_EQ(string_at(ready.function_status, "scheduler_address"), "tls://127.1.0.1:8786");
+  EXPECT_EQ(string_at(ready.function_status, "cluster_name"), "c");
+  std::vector<std::string> parts;
+  for (const Part& part : ready.parts) { parts.push_back(part.pod); }
+  EXPECT_THAT(parts, ElementsAre("c-scheduler-2", "c-worker-1"));
+
+  EXPECT_EQ(observed(R"({"state":"Running"})").function_state, "deploying");  // its workers join
+  const auto waits =
+      observed(R"({"state":"Starting","reason":"InsufficientCpu","message":"no room"})");
+  EXPECT_EQ(waits.function_state, "deploying");
+  EXPECT_EQ(waits.reason + ": " + waits.message, "InsufficientCpu: no room");
+
+  const auto failed = observed(
+      R"({"state":"Failed","reason":"WorkerFailed","failed":"c-worker-1","message":"it ended; its log: metier logs RUN --part worker-1"})");
+  EXPECT_EQ(failed.state, RunState::error);
+  EXPECT_EQ(failed.reason, "WorkerFailed");
+  EXPECT_EQ(failed.message, "it ended; its log: metier logs my_f");
+  EXPECT_EQ(failed.parts.front().pod, "c-worker-1");
+
+  const auto closed = observed(R"({"state":"Closed","reason":"GaveRoom","message":"it was idle"})");
+  EXPECT_EQ(closed.function_state, "scaledToZero");
+  EXPECT_EQ(closed.reason, "ScaledToZero");
+  EXPECT_THAT(closed.message, HasSubstr("(it was idle)"));
+  EXPECT_EQ(find_path(closed.function_status, "scheduler_address"), nullptr);
+  const auto removed = make_dask_kind()->observe(Subject{f, nullptr}, {}, {});
+  EXPECT_EQ(removed.function_state, "scaledToZero");
+  EXPECT_THAT(removed.message, HasSubstr("it was removed"));
+}
+
+TEST(Dask, AHandlerThatFellWithItsSchedulerWaitsForTheClustersWord) {
+  const Function f = function_of(R"({"command":"a.py","replicas":2})");
+  const metier::Run run = run_of();
+  const std::string pod = lowered(f, &run).back().metadata.name;
+  const auto failed = [](int code) {
+    PodStatus status{.phase = PodPhase::failed};
+    status.containers.push_back(
+        {.name = "base", .state = ContainerStatus::State::terminated, .exit_code = code});
+    return to_json(status);
+  };
+  const auto observed = [&](std::string_view scheduler, Json scheduler_status, Json cluster) {
+    const std::vector<ResourceStatus> seen{
+        status_of("Pod", pod, failed(1)),
+        status_of("Pod", std::string(scheduler), std::move(scheduler_status),
+                  {{"dask.org/component", "scheduler"}}),
+        status_of("DaskCluster", "c", std::move(cluster))};
+    return make_dask_kind()->observe(Subject{f, &run}, seen, {});
+  };
+  const Json running = to_json(PodStatus{.phase = PodPhase::running});
+  const Json knows_nothing = *parse_json(R"({"state":"Running","scheduler":"c-scheduler-2"})");
+  const auto waits = observed("c-scheduler-2", failed(1), knows_nothing);
+  EXPECT_EQ(waits.state, RunState::running);
+  EXPECT_FALSE(waits.first_failure);
+  // A scheduler that lives, and one of the cluster's life before: the handler failed by itself.
+  EXPECT_EQ(observed("c-scheduler-2", running, knows_nothing).state, RunState::error);
+  EXPECT_EQ(observed("c-scheduler", failed(1), knows_nothing).state, RunState::error);
+  const auto told = observed(
+      "c-scheduler-2", failed(1),
+      *parse_json(R"({"state":"Failed","reason":"SchedulerLost","message":"it is gone"})"));
+  EXPECT_EQ(told.state, RunState::error);
+  EXPECT_EQ(told.reason, "SchedulerLost");
+}
+
+TEST(Dask, NamesAHandlerThatWasLost) {
+  const Function f = function_of(R"({"command":"a.py","replicas":2})");
+  const metier::Run run = run_of();
+  const std::string pod = lowered(f, &run).back().metadata.name;
+  const auto message = [&](PodStatus status) {
+    const std::vector<ResourceStatus> seen{status_of("Pod", pod, to_json(status))};
+    return make_dask_kind()->observe(Subject{f, &run}, seen, {}).message;
+  };
+  PodStatus killed{.phase = PodPhase::failed};
+  killed.containers.push_back(
+      {.name = "base", .state = ContainerStatus::State::terminated, .signal = 9});
+  EXPECT_EQ(message(killed), "the handler's pod " + pod + " was killed by signal 9");
+  EXPECT_EQ(message({.phase = PodPhase::failed, .reason = "ShimLost", .message = "nobody knows"}),
+            "the handler's pod " + pod + " was lost: nobody knows");
 }
 
 TEST(Dask, AFailureBeforeTheHandlerBeganIsOfTheRunsBefore) {

@@ -71,6 +71,21 @@ JsonArray cluster_env(const Subject& subject, const Site& site) {
   return env;
 }
 
+// As dask-kubernetes places the pods of a role: nodes kept for it (taint) may have them, nodes meant for it (label) are preferred.
+void add_dask_nodes(JsonObject& spec, std::string_view component) {
+  JsonArray& tolerations = ensure_array(spec, "tolerations");
+  for (const std::string_view key : {"k8s.dask.org/dedicated", "k8s.dask.org_dedicated"}) {
+    tolerations.push_back(JsonObject{
+        {"key", key}, {"operator", "Equal"}, {"value", component}, {"effect", "NoSchedule"}});
+  }
+  const JsonObject meant{
+      {"key", "k8s.dask.org/node-purpose"}, {"operator", "In"}, {"values", JsonArray{component}}};
+  ensure_array(ensure_object(ensure_object(spec, "affinity"), "nodeAffinity"),
+               "preferredDuringSchedulingIgnoredDuringExecution")
+      .push_back(JsonObject{{"weight", 100},
+                            {"preference", JsonObject{{"matchExpressions", JsonArray{meant}}}}});
+}
+
 Json role_template(const Subject& subject, const Site& site, std::string_view component,
                    PodRole role) {
   JsonObject labels{{"app", "dask"}, {kDaskComponentLabel, component}, {"user", "metier"}};
@@ -80,6 +95,8 @@ Json role_template(const Subject& subject, const Site& site, std::string_view co
     metadata["annotations"] = JsonObject{{kPreloadAnnotation, "dask"}};
     // Who is stopped has been retired or has nothing to lose; a worker in a long call would use up any grace.
     spec["terminationGracePeriodSeconds"] = 3;
+  } else {
+    add_dask_nodes(spec, component);
   }
   return JsonObject{{"metadata", std::move(metadata)}, {"spec", std::move(spec)}};
 }
@@ -113,11 +130,10 @@ Json scheduler_template(const Subject& subject, const Site& site) {
     own_address(role.env);
     role.line.args.insert(role.line.args.end(),
                           {"--host", "$(METIER_POD_ADDRESS)", "--port", "8786", "--protocol", "tls",
-                           "--dashboard-address", "$(METIER_POD_ADDRESS):8787", "--no-show"});
+                           "--dashboard-address", "$(METIER_POD_ADDRESS):8787"});
   }
-  if (const std::string idle = subject.function.text("scheduler_timeout"); !idle.empty()) {
-    role.line.args.insert(role.line.args.end(), {"--idle-timeout", idle});
-  }
+  role.line.args.insert(role.line.args.end(),
+                        {"--idle-timeout", dask_idle_timeout(subject.function)});
   set_default(role.env, "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES",
               "[" + std::string(kRoutes) + (site.embedded ? std::string(kOwnRoute) : "") + "]");
   if (site.embedded) { set_default(role.env, kTick, kOurTick); }
@@ -187,6 +203,15 @@ Result<DaskScale> dask_scale(const Function& function) {
   }
   return scale;
 }
+
+std::string dask_idle_timeout(const Function& function) {
+  const Json* given = function.find("scheduler_timeout");
+  if (given == nullptr || given->is_null()) { return std::string(kDaskIdleTimeout); }
+  std::string text = python_text(*given);
+  return text.empty() ? std::string(kDaskIdleTimeout) : text;
+}
+
+bool dask_is_remote(const Function& function) { return bool_in(function.spec(), "remote", true); }
 
 bool is_dask_time(std::string_view text) {
   constexpr std::array<std::string_view, 28> kUnits{

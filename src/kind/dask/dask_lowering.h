@@ -10,6 +10,7 @@
 #pragma once
 
 #include "kind/kind.h"
+#include "model/problems.h"
 
 namespace metier {
 
@@ -28,6 +29,15 @@ struct DaskScale {
 };
 // Errors: invalid (replicas < 1, min > max).
 Result<DaskScale> dask_scale(const Function& function);
+inline constexpr std::string_view kDaskIdleTimeout = "60 minutes";  // MLRun's
+// scheduler_timeout as Dask takes it; a number is seconds.
+std::string dask_idle_timeout(const Function& function);
+// False: a Dask inside the handler's own process, no cluster.
+bool dask_is_remote(const Function& function);
+// Names and types of the fields of this kind, as far as they can be told without a site.
+void check_dask_fields(const JsonObject& spec, ProblemList& problems);
+// Fields that have no effect at the site, a sentence each.
+std::vector<std::string> ignored_dask_fields(const Function& function, const Site& site);
 // Dask's own texts of a time: "60 minutes", "1h", "30s", "500 ms".
 bool is_dask_time(std::string_view text);
 

@@ -4,10 +4,10 @@
 
 #include "base/quantity.h"
 #include "kind/lowering.h"
-#include "kind/mpijob/mpi_arguments.h"
 #include "kind/mpijob/mpijob_observation.h"
 #include "model/create.h"
-
+#include "model/mpi.h"
+#include "model/mpi_arguments.h"
 #include "model/problems.h"
 #include "model/python_text.h"
 #include "resource/pod.h"
@@ -70,14 +70,15 @@ void check_choice(const Function& function, std::string_view field,
                        "one of " + list));
 }
 
-void check_number(std::string_view field, const Json* value, std::int64_t most,
+void check_number(std::string_view field, const Json* value, std::int64_t most, std::string fix,
                   ProblemList& problems) {
   if (value == nullptr || value->is_null()) { return; }
   const bool number = value->is_int64() && value->get_int64() >= 1 && value->get_int64() <= most;
   if (number) { return; }
   problems.add(
       invalid(std::string(field),
-              dump_json(*value) + " is not a whole number from 1 to " + std::to_string(most), {}));
+              dump_json(*value) + " is not a whole number from 1 to " + std::to_string(most),
+              std::move(fix)));
 }
 
 class MpiJobKind final : public Kind {
@@ -90,7 +91,8 @@ class MpiJobKind final : public Kind {
     const JsonObject& spec = function.spec();
     const Json* replicas = spec.if_contains("replicas");
     if (replicas != nullptr && !(replicas->is_int64() && replicas->get_int64() == 0)) {
-      check_number("spec.replicas", replicas, kMostReplicas, problems);
+      check_number("spec.replicas", replicas, kMostReplicas, "write how many workers: --replicas 4",
+                   problems);
     }
     for (const std::string_view field : {"min_replicas", "max_replicas"}) {
       const Json* value = spec.if_contains(field);
@@ -100,8 +102,17 @@ class MpiJobKind final : public Kind {
       }
     }
     check_number("spec.active_deadline_seconds", spec.if_contains("active_deadline_seconds"),
-                 kMostDeadline, problems);
-    check_number("slots_per_worker", slots_value(subject), kMostSlots, problems);
+                 kMostDeadline, "write seconds: 3600", problems);
+    const Json* slots = slots_value(subject);
+    check_number(slots == spec.if_contains("slots_per_worker") ? "spec.slots_per_worker"
+                                                               : "spec.parameters.slots_per_worker",
+                 slots, kMostSlots, "write how many ranks each worker has: -p slots_per_worker=2",
+                 problems);
+    const Json* as_worker = spec.if_contains("run_launcher_as_worker");
+    if (as_worker != nullptr && !as_worker->is_null() && !as_worker->is_bool()) {
+      problems.add("spec.run_launcher_as_worker", dump_json(*as_worker) + " is not true or false",
+                   "without quotes: --set spec.run_launcher_as_worker=true");
+    }
     check_choice(function, "clean_pod_policy", {"All", "Running", "None"}, problems);
     check_choice(function, "launcher_creation_policy", {"AtStartup", "WaitForWorkersReady"},
                  problems);
@@ -119,6 +130,7 @@ class MpiJobKind final : public Kind {
   Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const override {
     METIER_TRY(line, mlrun_command(subject));
     METIER_TRY(pod, pod_of_run(subject, site, line));
+    place_logs(pod, *subject.run);
     const Function& function = subject.function;
     const bool newer = site.mpi_api == "v2beta1";
     Resource job{.api_version = newer ? "kubeflow.org/v2beta1" : "kubeflow.org/v1",
@@ -174,6 +186,9 @@ class MpiJobKind final : public Kind {
       if (const auto order = function.text("launcher_creation_policy"); !order.empty()) {
         job.metadata.annotations[std::string(kLauncherCreation)] = order;
       }
+      if (const auto mpi = function.text("mpi_implementation"); !mpi.empty()) {
+        job.metadata.annotations[std::string(kImplementation)] = mpi;
+      }
     }
     spec["mpiReplicaSpecs"] =
         JsonObject{{"Launcher", std::move(launcher_spec)}, {"Worker", std::move(worker_spec)}};
@@ -190,26 +205,38 @@ class MpiJobKind final : public Kind {
   static void check_args(const Function& function, ProblemList& problems) {
     const Json* args = function.spec().if_contains("mpi_args");
     if (args == nullptr || args->is_null()) { return; }
-    if (!args->is_array()) {
-      problems.add(invalid("spec.mpi_args", "is not a list of texts", "[\"-x\", \"NAME=VALUE\"]"));
+    auto words = mpi_words(*args);
+    if (!words) {
+      problems.add(std::move(words.error()));
       return;
     }
-    for (std::size_t i = 0; i < args->get_array().size(); ++i) {
-      if (!args->get_array()[i].is_string()) {
-        problems.add(invalid("spec.mpi_args[" + std::to_string(i) + "]",
-                             dump_json(args->get_array()[i]) + " is not a text", {}));
-        return;
-      }
-    }
     mpi::Arguments parsed;
-    auto words = mpi_args_of(function);
-    if (auto wrong = mpi::split(words, parsed); !wrong.empty()) {
-      problems.add(invalid("spec.mpi_args", wrong, {}));
+    std::string fix;
+    if (auto wrong = mpi::split(*words, parsed, &fix); !wrong.empty()) {
+      problems.add(invalid("spec.mpi_args", wrong, fix));
     } else if (!parsed.program.empty()) {
       problems.add(invalid(
           "spec.mpi_args",
           quote(parsed.program.front()) + " is no option: the program is the function's own",
           "leave it out"));
+    }
+  }
+
+  // Horovod's logs, which MLRun's clients name relative to no folder that anyone knows, are among the run's artifacts.
+  static void place_logs(Resource& pod, const Run& run) {
+    const auto folder = string_in(run.spec(), "output_path");
+    if (!folder.starts_with('/')) { return; }
+    auto& containers = ensure_array(ensure_object(pod.body, "spec"), "containers");
+    for (Json& entry : ensure_array(containers.front().get_object(), "env")) {
+      JsonObject* variable = entry.if_object();
+      const auto name = variable == nullptr ? std::string_view() : string_in(*variable, "name");
+      if (name != "HOROVOD_TIMELINE" && name != "HOROVOD_AUTOTUNE_LOG") { continue; }
+      auto path = string_in(*variable, "value");
+      // "DYNAMIC": Horovod's timeline is started by the program.
+      if (path.empty() || path.starts_with('/') || path == "DYNAMIC") { continue; }
+      while (path.starts_with("./")) { path.remove_prefix(2); }
+      (*variable)["value"] =
+          std::string(folder) + (folder.ends_with('/') ? "" : "/") + std::string(path);
     }
   }
 

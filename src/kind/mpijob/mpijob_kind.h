@@ -11,6 +11,7 @@ namespace metier {
 // Annotations of a v1 MPIJob for what only v2beta1 has fields for.
 inline constexpr std::string_view kLauncherAsWorker = "metier.dev/run-launcher-as-worker";
 inline constexpr std::string_view kLauncherCreation = "metier.dev/launcher-creation-policy";
+inline constexpr std::string_view kImplementation = "metier.dev/mpi-implementation";
 
 std::unique_ptr<Kind> make_mpijob_kind();
 

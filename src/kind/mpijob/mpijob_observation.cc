@@ -64,8 +64,19 @@ class FirstFailure {
 
 // Stopped because the job was over, or by somebody: no cause of anything.
 bool is_consequence(const PodStatus& status) {
-  return status.reason == "JobEnded" || status.reason == "AbortedByUser" ||
+  return status.reason == kJobEnded || status.reason == "AbortedByUser" ||
          status.reason == "Stopped";
+}
+
+// When its own process ended. The pod ends when its logs are on the disk and what it left is gone: by then mpirun may have
+// ended ranks of other pods.
+Time end_of_pod(const PodStatus& pod) {
+  for (const auto& container : pod.containers) {
+    if (!container.rank && !container.init && container.finished != Time{}) {
+      return container.finished;
+    }
+  }
+  return pod.finished;
 }
 
 void offer_ranks(const ObservedPod& pod, FirstFailure& first) {
@@ -130,6 +141,7 @@ const JsonObject* true_condition(const Json& status, std::string_view type) {
 Observation observe_mpijob(const Subject& subject, std::span<const ResourceStatus> resources,
                            Time) {
   Observation seen;
+  seen.pods_stay = subject.function.text("clean_pod_policy") == "None";
   const std::string expected = subject.run == nullptr
                                    ? std::string()
                                    : resource_name(subject.run->name(), subject.run->uid(),
@@ -181,7 +193,7 @@ Observation observe_mpijob(const Subject& subject, std::span<const ResourceStatu
       if (failure->code.starts_with("Killed") || failure->code == "Error") {
         failure->code = "NodeLost";
       }
-      first.offer(pod.status.finished, std::move(*failure));
+      first.offer(end_of_pod(pod.status), std::move(*failure));
     }
   }
   std::ranges::sort(ranks, {}, &Part::index);

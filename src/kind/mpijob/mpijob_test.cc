@@ -5,15 +5,17 @@
 #include <cstdlib>
 
 #include "base/files.h"
-#include "kind/mpijob/mpi_arguments.h"
-#include "kind/mpijob/mpijob_import.h"
 #include "metier/test_paths.h"
 #include "model/attributes.h"
 #include "model/create.h"
+#include "model/mpi_arguments.h"
+#include "model/mpijob_document.h"
 #include "resource/pod.h"
 
 namespace metier {
 namespace {
+
+using namespace std::string_literals;
 
 const std::filesystem::path kFolder =
     std::filesystem::path(METIER_SOURCE_DIR) / "src/kind/mpijob/golden";
@@ -203,21 +205,83 @@ TEST(MpiJob, RefusesWhatCannotBe) {
   EXPECT_EQ(refusal(R"({"command":"a.py","max_replicas":4})"),
             "spec.max_replicas: an MPI job has a fixed number of workers");
   EXPECT_EQ(refusal(R"({"command":"a.py"})", R"({"parameters":{"slots_per_worker":"two"}})"),
-            "slots_per_worker: \"two\" is not a whole number from 1 to 256");
+            "spec.parameters.slots_per_worker: \"two\" is not a whole number from 1 to 256");
+  EXPECT_EQ(refusal(R"({"command":"a.py","slots_per_worker":0})"),
+            "spec.slots_per_worker: 0 is not a whole number from 1 to 256");
+  EXPECT_EQ(refusal(R"({"command":"a.py","run_launcher_as_worker":"true"})"),
+            "spec.run_launcher_as_worker: \"true\" is not true or false");
   EXPECT_EQ(refusal(R"({"command":"a.py","active_deadline_seconds":0})"),
             "spec.active_deadline_seconds: 0 is not a whole number from 1 to 315360000");
   EXPECT_EQ(refusal(R"({"command":"a.py","clean_pod_policy":"Never"})"),
             "spec.clean_pod_policy: 'Never' is not possible");
   EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":"-x A"})"),
-            "spec.mpi_args: is not a list of texts");
+            "spec.mpi_args: \"-x A\" is not a list of texts");
+  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["-n",2]})"),
+            "spec.mpi_args[1]: 2 is not a text");
   EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["--hostfile","h"]})"),
-            "spec.mpi_args: option '--hostfile' has no meaning here: hosts and ranks on each are "
-            "the job's workers and "
-            "slots_per_worker");
-  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["--wat"]})").substr(0, 55),
-            "spec.mpi_args: option '--wat' of mpirun is not known he");
+            "spec.mpi_args: option '--hostfile' has no meaning here");
+  EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["--wat"]})"),
+            "spec.mpi_args: option '--wat' of mpirun is not known here");
   EXPECT_EQ(refusal(R"({"command":"a.py","mpi_args":["python"]})"),
             "spec.mpi_args: 'python' is no option: the program is the function's own");
+}
+
+TEST(MpiJob, HorovodsLogsAreAmongTheRunsArtifacts) {
+  const auto logs = [](std::string_view timeline, std::string_view run) {
+    Function function = function_of(R"({"command":"a.py"})");
+    EXPECT_TRUE(set_env(function, "HOROVOD_TIMELINE", Json(timeline)));
+    const auto job = lowered(function, run_of(run));
+    std::string out;
+    for (const std::string role : {"Launcher", "Worker"}) {
+      for (const auto& entry :
+           job.at_pointer("/spec/mpiReplicaSpecs/" + role + "/template/spec/containers/0/env")
+               .as_array()) {
+        if (entry.at("name") == Json("HOROVOD_TIMELINE")) {
+          out += std::string(entry.at("value").get_string()) + " ";
+        }
+      }
+    }
+    return out;
+  };
+  constexpr std::string_view kRun = R"({"output_path":"/data/u"})";
+  EXPECT_EQ(logs("hvd_logs/trace.log", kRun),
+            "/data/u/hvd_logs/trace.log /data/u/hvd_logs/trace.log ");
+  EXPECT_EQ(logs("./hvd_logs/trace.log", kRun),
+            "/data/u/hvd_logs/trace.log /data/u/hvd_logs/trace.log ");
+  EXPECT_EQ(logs("/mine/trace.log", kRun), "/mine/trace.log /mine/trace.log ");
+  EXPECT_EQ(logs("DYNAMIC", kRun), "DYNAMIC DYNAMIC ");
+  EXPECT_EQ(logs("trace.log", R"({"output_path":"s3://bucket/u"})"), "trace.log trace.log ");
+}
+
+TEST(MpiJob, EveryRefusalSaysWhatToWrite) {
+  for (const std::string_view spec :
+       {R"("replicas":-1)", R"("slots_per_worker":0)", R"("active_deadline_seconds":0)",
+        R"("clean_pod_policy":"Never")", R"("run_launcher_as_worker":"true")",
+        R"("mpi_args":"-x A")", R"("mpi_args":[1])", R"("mpi_args":["--wat"])",
+        R"("mpi_args":["--hostfile","h"])", R"("mpi_args":["-mca","btl"])",
+        R"("mpi_args":["-n","many"])", R"("mpi_args":["-x","=1"])"}) {
+    const auto function = function_of(R"({"command":"a.py",)" + std::string(spec) + "}");
+    const auto run = run_of();
+    const auto valid = make_mpijob_kind()->validate(Subject{function, &run});
+    ASSERT_FALSE(valid) << spec;
+    EXPECT_TRUE(valid.error().field.starts_with("spec.")) << valid.error().field;
+    EXPECT_NE(valid.error().fix, "") << spec;
+  }
+}
+
+TEST(MpiJob, ItsFieldsAreKnown) {
+  const auto function = function_of(
+      R"({"command":"a.py","active_deadline_seconds":5,"slots_per_worker":2,"run_launcher_as_worker":true,
+      "launcher_creation_policy":"AtStartup","mpi_implementation":"OpenMPI","mpi_args":[],"clean_pod_policy":"All"})");
+  std::vector<std::string> warnings;
+  ASSERT_TRUE(validate_function(function, &warnings));
+  EXPECT_EQ(warnings, std::vector<std::string>{});
+}
+
+TEST(MpiJob, TheOldVersionHasAnAnnotationForTheImplementation) {
+  const auto job =
+      lowered(function_of(R"({"command":"a.py","mpi_implementation":"MPICH"})"), run_of());
+  EXPECT_EQ(job.at("metadata").at("annotations").at(std::string(kImplementation)), Json("MPICH"));
 }
 
 TEST(MpiArguments, AreTranslatedForTheMpiThatIsThere) {
@@ -266,6 +330,103 @@ TEST(MpiJobImport, AnMpiJobDocumentIsAFunctionThatLowersToIt) {
   ASSERT_FALSE(other);
   EXPECT_NE(other.error().text().find("'sh' is not mpirun"), std::string::npos)
       << other.error().text();
+}
+
+// A document with more in both templates, as YAML would give it.
+Json mpijob_with(std::string_view launcher_pod, std::string_view worker_pod,
+                 std::string_view run_policy = "{}", std::string_view launcher_container = "",
+                 std::string_view worker_container = "",
+                 std::string_view metadata = R"({"name":"pi"})") {
+  const std::string text =
+      R"({"apiVersion":"kubeflow.org/v2beta1","kind":"MPIJob","metadata":)" +
+      std::string(metadata) + R"(,"spec":{"runPolicy":)" + std::string(run_policy) +
+      R"(,"mpiReplicaSpecs":{"Launcher":{"replicas":1,"template":{"spec":{)" +
+      std::string(launcher_pod) + R"("containers":[{)" + std::string(launcher_container) +
+      R"("image":"i","command":["mpirun","./pi"]}]}}},"Worker":{"replicas":2,"template":{"spec":{)" +
+      std::string(worker_pod) + R"("containers":[{)" + std::string(worker_container) +
+      R"("image":"i"}]}}}}}})";
+  auto parsed = parse_json(text);
+  EXPECT_TRUE(parsed) << text;
+  return parsed ? *parsed : Json();
+}
+
+std::string import_refusal(const Json& document) {
+  auto function = function_from_mpijob(document);
+  return function ? "" : function.error().text() + " | " + function.error().fix;
+}
+
+TEST(MpiJobImport, JoinsWhatBothTemplatesSay) {
+  std::vector<std::string> warnings;
+  auto function = function_from_mpijob(
+      mpijob_with(
+          R"("volumes":[{"name":"d","emptyDir":{}}],"priorityClassName":"high","imagePullSecrets":[{"name":"s"}],)",
+          R"("volumes":[{"name":"d","emptyDir":{}},{"name":"w","emptyDir":{}}],"nodeSelector":{"a":"b"},)",
+          R"({"cleanPodPolicy":"None","suspend":false})",
+          R"("env":[{"name":"A","value":"1"}],"workingDir":"/l","securityContext":{"runAsUser":1000},)",
+          R"("env":[{"name":"B","value":"2"}],"command":["/usr/sbin/sshd"],"args":["-De"],)"
+          R"("securityContext":{"runAsUser":1000,"capabilities":{"add":["IPC_LOCK"]}},)",
+          R"({"name":"pi","annotations":{"why":"test"},"labels":{"team":"a"}})"),
+      &warnings);
+  ASSERT_TRUE(function) << function.error().text();
+  EXPECT_EQ(warnings, std::vector<std::string>{});
+  EXPECT_EQ(dump_json(function->spec().at("env")),
+            R"([{"name":"B","value":"2"},{"name":"A","value":"1"}])");
+  EXPECT_EQ(function->spec().at("volumes").get_array().size(), 2U);
+  EXPECT_EQ(function->text("priority_class_name"), "high");
+  EXPECT_EQ(function->text("image_pull_secret"), "s");
+  EXPECT_EQ(function->text("workdir"), "/l");
+  EXPECT_EQ(dump_json(function->spec().at("security_context")), R"({"runAsUser":1000})");
+  EXPECT_EQ(dump_json(function->metadata()),
+            R"({"name":"pi","labels":{"team":"a"},"annotations":{"why":"test"}})");
+}
+
+TEST(MpiJobImport, TellsWhatHasNoEffect) {
+  std::vector<std::string> warnings;
+  ASSERT_TRUE(function_from_mpijob(
+      mpijob_with(
+          R"("hostNetwork":true,"restartPolicy":"OnFailure",)",
+          R"("nodeSelector":{},"terminationGracePeriodSeconds":5,)",
+          R"({"ttlSecondsAfterFinished":60,"backoffLimit":0})",
+          R"("resources":{"limits":{"cpu":1}},)",
+          R"("command":["python","agent.py"],"securityContext":{"readOnlyRootFilesystem":true},"ports":[{}],)",
+          R"({"name":"pi","namespace":"n","uid":"1"})"),
+      &warnings));
+  const std::string launcher = "spec.mpiReplicaSpecs.Launcher.template.spec";
+  const std::string worker = "spec.mpiReplicaSpecs.Worker.template.spec";
+  std::vector<std::string> fields;
+  for (const auto& line : warnings) {
+    fields.push_back(line.substr(0, line.find(" has no effect")));
+  }
+  std::ranges::sort(fields);
+  EXPECT_EQ(fields, (std::vector<std::string>{
+                        "metadata.namespace", launcher + ".containers[0].resources",
+                        launcher + ".hostNetwork", launcher + ".restartPolicy",
+                        worker + ".containers[0].command", worker + ".containers[0].ports",
+                        worker + ".containers[0].securityContext.readOnlyRootFilesystem",
+                        worker + ".terminationGracePeriodSeconds",
+                        "spec.runPolicy.ttlSecondsAfterFinished"}));
+}
+
+TEST(MpiJobImport, RefusesWhatWouldBeAnotherProgram) {
+  EXPECT_EQ(import_refusal(mpijob_with("", "", R"({"suspend":true})")),
+            "spec.runPolicy.suspend: true: a run starts when it is submitted | leave it out, and "
+            "submit the job when it may start");
+  EXPECT_EQ(
+      import_refusal(mpijob_with("", R"("initContainers":[{"name":"i"}],)")).substr(0, 80),
+      "spec.mpiReplicaSpecs.Worker.template.spec.initContainers: a function has none | "s.substr(
+          0, 80));
+  EXPECT_EQ(import_refusal(mpijob_with("", "", "{}", R"("env":[{"name":"A","value":"1"}],)",
+                                       R"("env":[{"name":"A","value":"2"}],)")),
+            "spec.mpiReplicaSpecs.Launcher.template.spec.containers[0].env[0]: 'A' is something "
+            "else for the Worker | give both the same, or another name");
+  EXPECT_EQ(import_refusal(mpijob_with("", "", "{}", R"("securityContext":{"privileged":true},)")),
+            "spec.mpiReplicaSpecs.Launcher.template.spec.containers[0].securityContext.privileged: "
+            "a function's pods have no privileges | leave it out");
+  auto old = mpijob_with("", "");
+  old.get_object()["apiVersion"] = "kubeflow.org/v1alpha1";
+  EXPECT_EQ(import_refusal(old),
+            "apiVersion: 'kubeflow.org/v1alpha1' is not read | kubeflow.org/v1 or "
+            "kubeflow.org/v2beta1");
 }
 
 // --- observation
@@ -329,6 +490,17 @@ TEST(MpiJobObservation, TellsPartsAndRanks) {
   EXPECT_TRUE(seen.finished);
 }
 
+TEST(MpiJobObservation, PodsStayWhenTheFunctionAsksForIt) {
+  const auto run = run_of("{}", "running");
+  for (const auto* policy : {"None", "All", "Running", ""}) {
+    auto function = function_of(R"({"command":"a.py"})");
+    function.spec()["clean_pod_policy"] = policy;
+    const auto kind = make_mpijob_kind();
+    EXPECT_EQ(kind->observe(Subject{function, &run}, {}, Time{}).pods_stay,
+              std::string_view(policy) == "None");
+  }
+}
+
 TEST(MpiJobObservation, NamesTheRankThatFailedFirst) {
   const auto seen = observed(
       {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 3, 0, 4)}),
@@ -377,6 +549,24 @@ TEST(MpiJobObservation, ALostWorkerIsTheCauseAndNotItsRanks) {
            {ended("base", false, 0, 15, 6), ended("rank-0", true, 0, 9, 6)}, "JobEnded"),
        pod("-worker-1", PodPhase::failed,
            {ended("base", false, 0, 9, 5), ended("rank-1", true, 0, 9, 5)}, "Killed(SIGKILL)")});
+  ASSERT_TRUE(seen.first_failure);
+  EXPECT_EQ(seen.first_failure->code, "NodeLost");
+  EXPECT_EQ(seen.first_failure->part, name_of_job() + "-worker-1");
+}
+
+// Its pod has ended when its logs are on the disk; mpirun was quicker.
+TEST(MpiJobObservation, AWorkerThatWasSlowToEndIsTheCauseAndNotTheRanksThatMpirunEnded) {
+  auto lost =
+      pod("-worker-1", PodPhase::failed,
+          {ended("base", false, 0, 9, 4), ended("rank-1", true, 0, 9, 5)}, "Killed(SIGKILL)");
+  auto status = pod_status_from_json(lost.status);
+  status.finished = Time{std::chrono::seconds(7)};
+  lost.status = to_json(status);
+  const auto seen = observed(
+      {job_status("Failed"), pod("-launcher", PodPhase::failed, {ended("base", false, 137, 0, 6)}),
+       pod("-worker-0", PodPhase::failed,
+           {ended("base", false, 0, 15, 6), ended("rank-0", true, 0, 15, 5)}, "JobEnded"),
+       lost});
   ASSERT_TRUE(seen.first_failure);
   EXPECT_EQ(seen.first_failure->code, "NodeLost");
   EXPECT_EQ(seen.first_failure->part, name_of_job() + "-worker-1");

@@ -26,9 +26,11 @@ Result<void> check_handler(const Function& function, const JsonObject& spec) {
                         "write MODULE:FUNCTION, such as main:" + handler));
   }
   const std::string encoded = function.text("build.functionSourceCode");
-  if (encoded.empty()) {
-    if (!function.text("command").empty()) { return {}; }
-    if (const std::string source = function.text("build.source"); !source.empty()) {
+  const std::string source = function.text("build.source");
+  const bool has_command = !function.text("command").empty();
+  // SDK 1.7 leaves the code of the file beside the archive that takes its place.
+  if (encoded.empty() ? !has_command : source.contains("://")) {
+    if (!source.empty()) {
       return fail(Error{
           .kind = ErrorKind::unsupported,
           .message = quote(source) + " is not fetched: sources are for functions that are run",
@@ -40,6 +42,7 @@ Result<void> check_handler(const Function& function, const JsonObject& spec) {
     return fail(invalid("spec.build.functionSourceCode", "the function has no code",
                         "metier deploy FILE[:HANDLER]"));
   }
+  if (encoded.empty()) { return {}; }
   METIER_TRY(code, function.code());
   const std::string entry = nuclio::entry_of(handler);
   const std::vector<std::string> names = top_level_names(code);

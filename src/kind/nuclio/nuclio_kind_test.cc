@@ -57,13 +57,17 @@ TEST(NuclioKind, LowersTheDefaultFunction) {
 }
 
 TEST(NuclioKind, ASourceThatIsNotFetchedIsNamed) {
-  const Function f = function_of(
-      R"({"kind":"remote","metadata":{"name":"f","project":"p"},"spec":{"function_handler":"main:handler",
-      "build":{"source":"git://github.com/org/repo#main"}}})");
-  const auto verdict = make_nuclio_kind()->validate(Subject{f, nullptr});
-  ASSERT_FALSE(verdict);
-  EXPECT_THAT(verdict.error().text(),
-              HasSubstr("spec.build.source: 'git://github.com/org/repo#main' is not fetched"));
+  for (const std::string& code :
+       {std::string(), R"("functionSourceCode":")" + std::string(kCode) + R"(",)"}) {
+    const Function f = function_of(
+        R"({"kind":"remote","metadata":{"name":"f","project":"p"},"spec":{"function_handler":"main:handler",
+      "build":{)" +
+        code + R"("source":"git://github.com/org/repo#main"}}})");
+    const auto verdict = make_nuclio_kind()->validate(Subject{f, nullptr});
+    ASSERT_FALSE(verdict);
+    EXPECT_THAT(verdict.error().text(),
+                HasSubstr("spec.build.source: 'git://github.com/org/repo#main' is not fetched"));
+  }
 }
 
 TEST(NuclioKind, LowersEverything) {

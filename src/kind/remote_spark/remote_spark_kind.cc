@@ -1,6 +1,10 @@
 #include "kind/remote_spark/remote_spark_kind.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
+#include <set>
+#include <span>
 
 #include "kind/single_pod_kind.h"
 #include "kind/spark/spark_warm.h"
@@ -24,6 +28,61 @@ std::vector<std::string> services_of(const Function& function) {
   return out;
 }
 
+// MLRun's SDK writes Iguazio's mounts for with_spark_service(NAME), and the name as that of a ConfigMap. The mounts are on
+// Iguazio's platform only; here the name counts, as it does in metier's own with_spark_service.
+constexpr std::string_view kIguazioConfig = "v3io-config";
+constexpr std::string_view kIguazioSuffix = "-submit";
+constexpr std::array<std::string_view, 4> kIguazioVolumes{"shm", "v3iod-comm", "daemon-health",
+                                                          kIguazioConfig};
+constexpr std::array<std::string_view, 3> kIguazioVariables{
+    "MLRUN_SPARK_CLIENT_IGZ_SPARK", "CURRENT_NODE_IP", "IGZ_DATA_CONFIG_FILE"};
+
+// Empty when the SDK's method was not called.
+std::string iguazio_service(const Function& function) {
+  const JsonArray* volumes = array_in(function.spec(), "volumes");
+  for (const Json& volume : volumes == nullptr ? JsonArray{} : *volumes) {
+    const auto config = string_at(volume, "configMap.name");
+    if (string_at(volume, "name") == kIguazioConfig && config.ends_with(kIguazioSuffix)) {
+      return std::string(config.substr(0, config.size() - kIguazioSuffix.size()));
+    }
+  }
+  return {};
+}
+
+bool is_one_of(std::string_view name, std::span<const std::string_view> names) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+// Of `list` what `keep` says yes to.
+void keep_only(JsonArray& list, const std::function<bool(const Json&)>& keep) {
+  for (auto it = list.begin(); it != list.end();) { it = keep(*it) ? it + 1 : list.erase(it); }
+}
+
+// The function with the service that the SDK's method names, in our form. One that the user's variable names wins.
+Result<Function> with_iguazio_service(const Function& function) {
+  Function out = function;
+  const std::string service = iguazio_service(function);
+  if (service.empty()) { return out; }
+  std::set<std::string, std::less<>> dropped;
+  keep_only(ensure_array(out.spec(), "volumes"), [&](const Json& volume) {
+    const auto name = string_at(volume, "name");
+    const bool theirs =
+        is_one_of(name, kIguazioVolumes) || string_at(volume, "flexVolume.driver") == "v3io/fuse";
+    if (theirs) { dropped.emplace(name); }
+    return !theirs;
+  });
+  keep_only(ensure_array(out.spec(), "volume_mounts"),
+            [&](const Json& mount) { return !dropped.contains(string_at(mount, "name")); });
+  bool named = false;
+  keep_only(ensure_array(out.spec(), "env"), [&](const Json& variable) {
+    const auto name = string_at(variable, "name");
+    named = named || name == kService;
+    return !is_one_of(name, kIguazioVariables);
+  });
+  if (!named) { METIER_CHECK(with_spark_service(out, service)); }
+  return out;
+}
+
 // Without any, a session would be one of its own pod: no cluster that exists already.
 bool names_cluster(const Function& function) {
   if (const JsonArray* from = array_in(function.spec(), "env_from"); from && !from->empty()) {
@@ -43,8 +102,9 @@ class RemoteSparkKind final : public SinglePodKind {
 
   Result<void> validate(const Subject& subject) const override {
     if (subject.run != nullptr) {
-      for (const std::string& service : services_of(subject.function)) {
-        Function probe = subject.function;  // the method's own rules
+      METIER_TRY(function, with_iguazio_service(subject.function));
+      for (const std::string& service : services_of(function)) {
+        Function probe = function;  // the method's own rules
         METIER_CHECK(with_spark_service(probe, service));
       }
       if (!names_cluster(subject.function)) {
@@ -58,9 +118,14 @@ class RemoteSparkKind final : public SinglePodKind {
   }
 
   Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const override {
-    METIER_TRY(resources, SinglePodKind::lower(subject, site));
-    const auto services = services_of(subject.function);
-    if (site.embedded && !services.empty() && services.back().starts_with("sc://")) {
+    if (!site.embedded) { return SinglePodKind::lower(subject, site); }
+    METIER_TRY(function, with_iguazio_service(subject.function));
+    METIER_TRY(
+        resources,
+        SinglePodKind::lower(
+            Subject{.function = function, .run = subject.run, .attempt = subject.attempt}, site));
+    const auto services = services_of(function);
+    if (!services.empty() && services.back().starts_with("sc://")) {
       resources.front().metadata.annotations[std::string(kPreloadAnnotation)] = kSparkPreload;
     }
     return resources;

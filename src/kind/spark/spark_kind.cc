@@ -4,6 +4,7 @@
 
 #include "kind/lowering.h"
 #include "kind/pod_observation.h"
+#include "kind/spark/spark_fields.h"
 #include "kind/spark/spark_resource.h"
 #include "kind/spark/spark_warm.h"
 
@@ -80,6 +81,10 @@ class SparkKind final : public Kind {
     if (subject.run == nullptr) { return {}; }
     METIER_CHECK(lower(subject, Site{}));
     return {};
+  }
+
+  std::vector<std::string> ignored(const Subject& subject, const Site& site) const override {
+    return site.embedded ? ignored_fields(subject.function) : std::vector<std::string>{};
   }
 
   Result<std::vector<Resource>> lower(const Subject& subject, const Site& site) const override {

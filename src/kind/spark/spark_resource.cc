@@ -7,6 +7,9 @@
 #include "base/quantity.h"
 #include "base/text.h"
 #include "kind/lowering.h"
+#include "kind/spark/spark_fields.h"
+#include "kind/spark/spark_role.h"
+#include "kind/spark/spark_sizes.h"
 #include "kind/spark/spark_warm.h"
 #include "model/problems.h"
 #include "model/python_text.h"
@@ -18,42 +21,18 @@ namespace {
 constexpr std::string_view kDefaultVersion = "3.2.3";  // MLRun's
 constexpr std::size_t kLongestRunName = 29;
 
-struct Role {
-  std::string_view name;            // "driver", "executor"
-  std::string_view default_memory;  // MLRun's
-};
-constexpr std::array kRoles{Role{"driver", "2g"}, Role{"executor", "5g"}};
-
-std::string field_of(const Role& role, std::string_view name) {
-  return std::string(role.name) + "_" + std::string(name);
-}
-
-const JsonObject* role_part(const Function& function, const Role& role, std::string_view part) {
-  const JsonObject* resources = object_in(function.spec(), field_of(role, "resources"));
-  return resources == nullptr ? nullptr : object_in(*resources, part);
-}
-
-// What a role asks for, as texts; empty where the user said nothing.
-std::string amount(const Function& function, const Role& role, std::string_view part,
-                   std::string_view key) {
-  const JsonObject* map = role_part(function, role, part);
-  const Json* value = map == nullptr ? nullptr : map->if_contains(key);
-  return value == nullptr || is_falsy(*value) ? std::string() : python_text(*value);
-}
-
 struct Amounts {
   std::string cpu;
   std::string memory;
   std::string cpu_limit;
 };
 
-// MLRun writes its defaults into every function, so a user's own "1 cpu and 2g" looks the same as no wish.
 Amounts amounts_of(const Function& function, const Role& role, const Site& site) {
   Amounts out{.cpu = amount(function, role, "requests", "cpu"),
               .memory = amount(function, role, "requests", "memory"),
               .cpu_limit = amount(function, role, "limits", "cpu")};
-  const bool untouched = out.cpu == "1" && out.memory == role.default_memory;
   if (site.embedded) {
+    const bool untouched = asks_for_defaults(function, role);
     if (out.cpu.empty() || untouched) { out.cpu = kEmbeddedSparkCpu; }
     if (out.memory.empty() || untouched) { out.memory = kEmbeddedSparkMemory; }
     return out;
@@ -112,6 +91,7 @@ JsonObject selector_of(const Subject& subject, const Site& site, const Role& rol
   if ((own == nullptr || own->empty()) && subject.run != nullptr) {
     own = object_in(subject.run->spec(), "node_selector");
   }
+  if (own == nullptr || own->empty()) { own = object_in(subject.function.spec(), "node_selector"); }
   for (const auto& label : own == nullptr ? JsonObject{} : *own) {
     out[label.key()] = label.value();
   }
@@ -142,6 +122,7 @@ JsonObject role_of(const Subject& subject, const Site& site, const Role& role) {
   }
   out["labels"] = labels_json(resource_labels(subject, site));
   out["env"] = container_env(subject, site);
+  copy(function, "env_from", out, "envFrom");
   if (JsonArray mounts = mounts_of(function, role); !mounts.empty()) {
     out["volumeMounts"] = std::move(mounts);
   }
@@ -150,8 +131,11 @@ JsonObject role_of(const Subject& subject, const Site& site, const Role& role) {
   if (JsonObject selector = selector_of(subject, site, role); !selector.empty()) {
     out["nodeSelector"] = std::move(selector);
   }
-  copy(function, field_of(role, "tolerations"), out, "tolerations");
-  copy(function, field_of(role, "affinity"), out, "affinity");
+  for (const std::string_view field : {"tolerations", "affinity"}) {
+    const Json* of_run = subject.run == nullptr ? nullptr : subject.run->spec().if_contains(field);
+    if (of_run != nullptr && !is_falsy(*of_run)) { out[field] = *of_run; }  // SDK 1.12 sends them
+    copy(function, field_of(role, field), out, field);
+  }
   copy(function, field_of(role, "java_options"), out, "javaOptions");
   return out;
 }
@@ -176,9 +160,11 @@ JsonObject restart_policy(const Function& function) {
   return out;
 }
 
-JsonObject spark_conf(const Function& function) {
+// MLRun's /tmp is of the operator's driver; here the driver finds a folder that is kept with the run.
+JsonObject spark_conf(const Function& function, const Site& site) {
   const JsonObject* own = object_in(function.spec(), "spark_conf");
   JsonObject out = own == nullptr ? JsonObject{} : texts_of(*own);
+  if (site.embedded) { return out; }
   if (string_in(out, "spark.eventLog.enabled") == "True" ||
       string_in(out, "spark.eventLog.enabled") == "true") {
     if (string_in(out, "spark.eventLog.dir").empty()) { out["spark.eventLog.dir"] = "/tmp"; }
@@ -211,7 +197,7 @@ void add_script(JsonObject& spec, const Resource& script) {
       .push_back(JsonObject{{"name", "script"}, {"mountPath", "/etc/config/mlrun"}});
 }
 
-Result<JsonArray> arguments_of(const Subject& subject, bool by_mlrun) {
+Result<JsonArray> arguments_of(const Subject& subject, bool by_mlrun, bool embedded) {
   JsonArray out;
   if (!by_mlrun) {
     const JsonArray* args = array_in(subject.function.spec(), "args");
@@ -221,6 +207,13 @@ Result<JsonArray> arguments_of(const Subject& subject, bool by_mlrun) {
     return out;
   }
   METIER_TRY(line, mlrun_command(subject));
+  // A SparkApplication has no working directory, and MLRun ignores it. Here the driver changes to it, as other kinds run in it.
+  const std::string folder = working_dir(subject);
+  const auto named = std::ranges::find(line.args, "--from-env");
+  if (embedded && !folder.empty() && named != line.args.end()) {
+    const std::array<std::string, 2> option{"--workdir", folder};
+    line.args.insert(named + 1, option.begin(), option.end());
+  }
   for (const std::string& word : line.args) { out.emplace_back(word); }
   return out;
 }
@@ -297,7 +290,10 @@ void check_allocation(const Function& function, ProblemList& problems) {
         "min <= max, and max at least 1");
   } else if (initial && (*initial < least || (most && *initial > *most))) {
     problems.add(path + ".initialExecutors",
-                 std::to_string(*initial) + " executors at the start are not between min and max");
+                 std::to_string(*initial) + " executors at the start are " +
+                     (*initial < least ? "fewer than minExecutors, " + std::to_string(least)
+                                       : "more than maxExecutors, " + std::to_string(*most)),
+                 "initialExecutors between minExecutors and maxExecutors, or leave it out");
   }
 }
 
@@ -313,9 +309,11 @@ void check_restart(const Function& function, ProblemList& problems) {
         problems.add(path + ".type", quote(type) + " is no restart policy",
                      "Never, OnFailure or Always");
       }
-    } else if (!value.is_int64() || value.get_int64() < 0) {
+    } else if (!value.is_null() && (!value.is_int64() || value.get_int64() < 0)) {
+      const bool times = !member.key().ends_with("interval");
       problems.add(path + "." + std::string(member.key()),
-                   "expected a whole number from 0 up, got " + std::string(type_name(value)));
+                   python_text(value) + " is not a number of " + (times ? "retries" : "seconds"),
+                   "a whole number from 0 up");
     }
   }
 }
@@ -357,14 +355,14 @@ Result<JsonObject> application_spec(const Subject& subject, const Site& site) {
   if (subject.run != nullptr) {
     const bool by_mlrun = runs_by_mlrun(subject, site);
     spec["mainApplicationFile"] = by_mlrun ? std::string(kSparkScript) : main_file(subject);
-    METIER_TRY(arguments, arguments_of(subject, by_mlrun));
+    METIER_TRY(arguments, arguments_of(subject, by_mlrun, site.embedded));
     if (!arguments.empty()) { spec["arguments"] = std::move(arguments); }
   }
   spec["sparkVersion"] = version.empty() ? std::string(kDefaultVersion) : version;
   spec["restartPolicy"] = restart_policy(function);
   copy(function, "deps", spec, "deps");
   copy(function, "volumes", spec, "volumes");
-  if (JsonObject conf = spark_conf(function); !conf.empty()) {
+  if (JsonObject conf = spark_conf(function, site); !conf.empty()) {
     spec["sparkConf"] = std::move(conf);
   }
   if (const JsonObject* conf = object_in(function.spec(), "hadoop_conf");
@@ -386,9 +384,16 @@ Result<JsonObject> application_spec(const Subject& subject, const Site& site) {
 
 }  // namespace
 
-Result<void> validate_spark(const Subject& subject) {
-  const Function& function = subject.function;
+Result<void> validate_spark(const Subject& given) {
+  if (is_for_iguazio(given.function)) {
+    Function probe = given.function;  // the method's own refusal
+    return with_igz_spark(probe);
+  }
   ProblemList problems;
+  check_own_fields(given.function, problems);
+  check_conf_sizes(given.function, problems);
+  const Function function = with_conf_sizes(given.function);
+  const Subject subject{.function = function, .run = given.run, .attempt = given.attempt};
   const std::string type = function.text("job_type");
   const std::string command = function.text("command");
   if (type == "R" || command.ends_with(".R") || command.ends_with(".r")) {
@@ -418,16 +423,7 @@ Result<void> validate_spark(const Subject& subject) {
     problems.add("function.spec.replicas", python_text(*replicas) + " is not a number of executors",
                  "a whole number from 1 up");
   }
-  const JsonObject* build = object_in(function.spec(), "build");
-  if (build != nullptr && bool_in(*build, "load_source_on_run") &&
-      !function.text("build.source").empty()) {
-    return fail(
-        Error{.kind = ErrorKind::precondition,
-              .message = "kind spark cannot load its source when it runs: executors need it too",
-              .field = "function.spec.build.load_source_on_run",
-              .fix = "with_source_archive(…, pull_at_runtime=False)",
-              .code = {}});
-  }
+  check_common_fields(function, problems);
   for (const Role& role : kRoles) { check_role(subject, role, problems); }
   check_allocation(function, problems);
   check_warm(function, problems);
@@ -436,12 +432,23 @@ Result<void> validate_spark(const Subject& subject) {
   return std::move(problems).result();
 }
 
-Result<std::vector<Resource>> spark_resources(const Subject& subject, const Site& site) {
+Result<std::vector<Resource>> spark_resources(const Subject& given, const Site& site) {
+  const Function function = with_conf_sizes(given.function);
+  const Subject subject{.function = function, .run = given.run, .attempt = given.attempt};
   if (subject.run == nullptr) {
     return fail(Error{.kind = ErrorKind::unsupported,
                       .message = "kind 'spark' has runs, not deployments",
                       .field = "kind",
                       .fix = "run it: metier run"});
+  }
+  // Here the driver fetches it, and executors get its modules from the driver. The operator's executors have what is in the image.
+  if (!site.embedded && loads_source(function)) {
+    return fail(
+        Error{.kind = ErrorKind::precondition,
+              .message = "kind spark cannot load its source when it runs: executors need it too",
+              .field = "function.spec.build.load_source_on_run",
+              .fix = "with_source_archive(…, pull_at_runtime=False)",
+              .code = {}});
   }
   const Run& run = *subject.run;
   if (is_warm(subject.function)) {

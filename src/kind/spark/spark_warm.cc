@@ -86,6 +86,44 @@ void of_server(const Subject& subject, const ResourceStatus& connect,
                                .signal = 0};
 }
 
+// Its server has one pod, of the driver's placement, and both roles' mounts.
+void check_one_pod(const Function& function, ProblemList& problems) {
+  for (const std::string field : {"node_selector", "affinity", "tolerations"}) {
+    const Json* executor = function.spec().if_contains("executor_" + field);
+    const Json* driver = function.spec().if_contains("driver_" + field);
+    if (executor == nullptr || is_falsy(*executor)) { continue; }
+    if (driver == nullptr || *driver != *executor) {
+      problems.add("function.spec.executor_" + field,
+                   "a warm Spark is one pod: its executors cannot have a place of their own",
+                   "give driver_" + field + " the same value, or leave spec.warm out");
+    }
+  }
+  const JsonArray* driver = array_in(function.spec(), "driver_volume_mounts");
+  const JsonArray* executor = array_in(function.spec(), "executor_volume_mounts");
+  for (const Json& mount : executor == nullptr ? JsonArray{} : *executor) {
+    const auto path = string_at(mount, "mountPath");
+    const bool other = driver != nullptr && std::ranges::any_of(*driver, [&](const Json& one) {
+                         return string_at(one, "mountPath") == path && one != mount;
+                       });
+    if (other) {
+      problems.add("function.spec.executor_volume_mounts",
+                   "a warm Spark is one pod: " + quote(path) + " is another volume in the driver",
+                   "mount it at another path, or leave spec.warm out");
+    }
+  }
+}
+
+void check_no_restart(const Function& function, ProblemList& problems) {
+  const JsonObject* policy = object_in(function.spec(), "restart_policy");
+  if (policy == nullptr) { return; }
+  const auto type = string_in(*policy, "type", "OnFailure");
+  if (type == "Always" || (type == "OnFailure" && int_in(*policy, "retries").value_or(0) > 0)) {
+    problems.add("function.spec.restart_policy",
+                 "a run in a warm Spark is not started again by a policy of Spark's",
+                 "leave it out, or spec.warm");
+  }
+}
+
 }  // namespace
 
 bool is_warm(const Function& function) { return bool_in(function.spec(), "warm"); }
@@ -107,6 +145,8 @@ void check_warm(const Function& function, ProblemList& problems) {
     problems.add("function.spec.warm", "a warm Spark has a fixed size",
                  "give replicas instead of a minimum and a maximum");
   }
+  check_one_pod(function, problems);
+  check_no_restart(function, problems);
   if (!idle_of(function)) {
     problems.add("function.spec.warm_idle_timeout", "expected a time longer than 0",
                  "seconds, or a text like 10m");
@@ -129,6 +169,11 @@ Result<std::vector<Resource>> warm_resources(const Subject& subject, const Site&
   pod.metadata.labels[std::string(kPodGroupLabel)] = connect.metadata.name;
   pod.metadata.annotations[std::string(kPreloadAnnotation)] = kSparkPreload;
   JsonObject& container = pod.body["spec"].get_object()["containers"].get_array()[0].get_object();
+  // The user's program is in the client, as it is in a driver otherwise.
+  const JsonArray* mounts = array_in(subject.function.spec(), "driver_volume_mounts");
+  for (const Json& mount : mounts == nullptr ? JsonArray{} : *mounts) {
+    ensure_array(container, "volumeMounts").push_back(mount);
+  }
   JsonArray& env = container["env"].get_array();
   env.push_back(JsonObject{{"name", "METIER_SPARK_WARM"},
                            {"value", address_variable(connect.metadata.name)}});

@@ -3,9 +3,12 @@
 //
 //   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod", failedAt: "…",
 //            incarnation: 1, openedBy: "…", openedAt: "…", used: true,
-//            scheduler: "pod", address: "127.x.y.z", dashboard: "http://127.x.y.z:8787", ready: true,
+//            scheduler: "pod", address: "127.x.y.z", comm: "tls://127.x.y.z:8786", dashboard: "http://127.x.y.z:8787",
+//            ready: true                the scheduler has answered
+//            whole: true                and `minimum` workers were there; stays, whoever leaves later
 //            next: 4                    number of the next worker
-//            workers: {wanted, ready}, retire: {id, n}, leaving: {"pod": "since"}, broken: 0}
+//            workers: {wanted, ready}, retire: {id, n}, leaving: {"pod": "since"},
+//            broken: 0, brokenAt: "…"   workers that ended one after the other before they had joined
 //
 //  - Scheduler, max(1, minimum) workers and, with `handler`, one Pod of a run are one gang.
 //  - Adaptive: every second the number of workers that the scheduler asks for, within the bounds: more at once, fewer when
@@ -13,8 +16,10 @@
 //    themselves; who still is there after the grace is stopped. A worker that the scheduler will not give up stays.
 //  - A worker that ends otherwise is replaced, and one that executes what nobody wants any more (the handler was aborted in the
 //    middle of a call) is retired and replaced. A scheduler that ends by itself (idle timeout, Client.shutdown) closes the
-//    cluster; one that dies fails it. A new `openedBy` opens it again, as a new incarnation.
-//  - A cluster without clients, tasks and data closes at once when others wait for the room that it holds.
+//    cluster; one that dies fails it. A new `openedBy` opens it again, as a new incarnation. So does the present one while its Pod
+//    goes on and has had no client here, and whenever it came after the scheduler's end.
+//  - A cluster without clients, tasks and data closes at once when others wait for the room that it holds, unless who opened
+//    it is still to connect.
 #pragma once
 
 #include <map>

@@ -113,6 +113,18 @@ Facts says(std::vector<int> names, int desired = 0, int clients = 0, std::option
   return out;
 }
 
+Facts of_live_workers(const World& world, int desired, std::optional<int> calm = {},
+                      int clients = 1) {
+  std::vector<int> names;
+  for (const auto& pod : world.around.pods) {
+    if (pod.metadata.labels.at("dask.org/component") == "worker" &&
+        pod_status_from_json(pod.status).phase == PodPhase::running) {
+      names.push_back(std::stoi(pod.metadata.labels.at("metier.dev/index")));
+    }
+  }
+  return says(names, desired, clients, calm);
+}
+
 std::vector<std::string> texts(const Json& list) {
   std::vector<std::string> out;
   for (const auto& one : list.get_array()) { out.emplace_back(one.get_string()); }
@@ -141,18 +153,40 @@ TEST(DaskCluster, MakesTheGroupOfTheWholeGangFirst) {
   EXPECT_THAT(world.step().create, IsEmpty());
 }
 
+// The status is stored before its decision is carried out: a server that dies in between leaves any first part of it.
+TEST(DaskCluster, MakesWhatAServerThatDiedDidNotComeTo) {
+  for (std::size_t kept = 0; kept < 3; ++kept) {
+    World world(2, 2);
+    world.step();
+    world.around.pods.resize(kept);
+    world.step();
+    EXPECT_THAT(world.pods(), testing::UnorderedElementsAre("scheduler", "worker-0", "worker-1"));
+    EXPECT_EQ(world.state(), "Starting");
+    world.all_run();
+    world.step();
+    world.step(says({0, 1}));
+    EXPECT_EQ(world.state(), "Running");
+  }
+}
+
 TEST(DaskCluster, RunsOnceTheSchedulerAnswersAndReplacesAWorkerThatIsGone) {
   World world;
   world.step();
   world.all_run();
   world.step();
   EXPECT_EQ(string_at(world.cluster.status, "address"), "127.70.0.1");
-  world.step(says({0, 1}));
+  EXPECT_EQ(string_at(world.cluster.status, "comm"), "tcp://127.70.0.1:8786");
+  const auto whole = [&] { return bool_in(world.cluster.status.get_object(), "whole"); };
+  world.step(says({0}));
   EXPECT_EQ(world.state(), "Running");
+  EXPECT_FALSE(whole());
+  world.step(says({0, 1}));
+  EXPECT_TRUE(whole());
   world.set("worker-0", PodPhase::failed, 0, 9);
   world.step(says({1}));
   EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-1", "worker-2"));
   EXPECT_EQ(world.state(), "Running");
+  EXPECT_TRUE(whole());
 }
 
 TEST(DaskCluster, FollowsTheNeedWithinItsBoundsAndLetsTheSchedulerChooseWhoLeaves) {
@@ -245,6 +279,132 @@ TEST(DaskCluster, AnOpenerThatCameAsTheSchedulerLeftFindsANewOne) {
   EXPECT_THAT(world.pods(), Contains("scheduler-2"));
 }
 
+// Its handler imports for longer than scheduler_timeout, or computes before it asks for its client.
+TEST(DaskCluster, AnOpenerWhosePodGoesOnIsWaitedForHoweverLongItTakes) {
+  for (const bool another : {false, true}) {
+    World world;
+    world.step();
+    world.all_run();
+    world.step(says({0, 1}));
+    if (another) {
+      world.step(says({0, 1}, 0, 1));
+      world.spec()["openedBy"] = "run-2";
+      world.step(says({0, 1}));
+    }
+    world.around.opener_lives = true;
+    const std::string opened(string_at(world.cluster.status, "openedAt"));
+    for (const auto& [last, next] :
+         {std::pair("scheduler", "scheduler-2"), std::pair("scheduler-2", "scheduler-3")}) {
+      world.now += std::chrono::hours(1);
+      world.set(last, PodPhase::succeeded);
+      world.step();
+      EXPECT_EQ(world.state(), "Starting");
+      world.step();
+      world.step();
+      EXPECT_THAT(world.pods(), Contains(next));
+      world.all_run();
+      world.step();
+      world.step(of_live_workers(world, 0, {}, 0));
+      EXPECT_EQ(world.state(), "Running");
+      EXPECT_EQ(string_at(world.cluster.status, "openedAt"), opened) << "it has waited since then";
+    }
+    world.step(of_live_workers(world, 0));  // here it is
+    world.set("scheduler-3", PodPhase::succeeded);
+    world.step();
+    EXPECT_EQ(world.state(), "Closed");
+  }
+}
+
+TEST(DaskCluster, AnOpenerThatEndedOrHasNoPodIsNotWaitedForForever) {
+  World over;
+  over.step();
+  over.all_run();
+  over.step(says({0, 1}, 0, 1));
+  over.spec()["openedBy"] = "run-2";
+  over.step(says({0, 1}));
+  over.around.opener_over = true;
+  over.set("scheduler", PodPhase::succeeded);
+  over.step();
+  EXPECT_EQ(over.state(), "Closed");
+
+  for (const bool another : {false, true}) {
+    World deployed;
+    deployed.step();
+    deployed.all_run();
+    deployed.step(says({0, 1}));
+    if (another) {
+      deployed.spec()["openedBy"] = "deploy-2";
+      deployed.step(says({0, 1}));
+    }
+    deployed.now += std::chrono::seconds(4);
+    deployed.set("scheduler", PodPhase::succeeded);
+    deployed.step();
+    EXPECT_EQ(deployed.state(), "Closed");
+  }
+}
+
+// The pod's end is in the store, the controller has not looked yet, and a run finds a cluster that is Running.
+TEST(DaskCluster, AnOpenerThatCameAfterTheSchedulersEndFindsANewOne) {
+  for (const PodPhase phase : {PodPhase::failed, PodPhase::succeeded}) {
+    for (const bool seen_first : {false, true}) {
+      World world;
+      world.step();
+      world.all_run();
+      world.step(says({0, 1}, 0, 1));
+      const auto ends = [&](Time finished) {
+        PodStatus status{.phase = phase};
+        status.finished = finished;
+        world.pod("scheduler").status = to_json(status);
+      };
+      const Time end = world.now += std::chrono::milliseconds(10);
+      world.now += std::chrono::milliseconds(30);
+      world.spec()["openedBy"] = "run-2";
+      if (seen_first) { ends(end); }
+      world.step(JsonObject{{"ready", false}});
+      if (!seen_first) {
+        EXPECT_EQ(world.state(), "Running");
+        world.now += std::chrono::seconds(5);
+        ends(end);
+        world.step();
+      }
+      EXPECT_EQ(world.state(), "Starting");
+      world.step();
+      world.step();
+      EXPECT_THAT(world.pods(), Contains("scheduler-2"));
+    }
+  }
+  World lost;  // under the one that opened it
+  lost.step();
+  lost.all_run();
+  lost.step(says({0, 1}, 0, 1));
+  lost.spec()["openedBy"] = "run-2";
+  lost.step(says({0, 1}));
+  lost.around.opener_lives = true;
+  PodStatus status{.phase = PodPhase::failed};
+  status.finished = lost.now += std::chrono::milliseconds(10);
+  lost.pod("scheduler").status = to_json(status);
+  lost.step();
+  EXPECT_EQ(lost.state(), "Failed");
+}
+
+// Else one that comes and shuts down between two looks is one that never came.
+TEST(DaskCluster, LooksOftenUntilItsFirstClientIsThere) {
+  const auto pause = [](World& world, int clients) {
+    return world.step(says({0, 1}, 0, clients)).requeue;
+  };
+  World world;
+  world.step();
+  world.all_run();
+  EXPECT_EQ(pause(world, 0), std::chrono::milliseconds(50));
+  EXPECT_EQ(pause(world, 1), std::chrono::seconds(1));
+  world.now += std::chrono::minutes(1);
+  world.spec()["openedBy"] = "run-2";
+  EXPECT_EQ(pause(world, 0), std::chrono::milliseconds(50));
+  world.now += std::chrono::seconds(10);
+  EXPECT_EQ(pause(world, 0), std::chrono::seconds(1)) << "it takes its time";
+  EXPECT_EQ(string_at(world.cluster.status, "state"), "Running");
+}
+
 TEST(DaskCluster, GivesItsRoomToOthersOnlyWhenNobodyUsesIt) {
   World world;
   world.step();
@@ -264,6 +424,31 @@ TEST(DaskCluster, GivesItsRoomToOthersOnlyWhenNobodyUsesIt) {
   world.step();
   world.step();
   EXPECT_THAT(world.pods(), ElementsAre("scheduler-2", "worker-2", "worker-3"));
+}
+
+TEST(DaskCluster, AnOpenerThatEndedOrNeverCameKeepsNoRoom) {
+  World ended;
+  ended.step();
+  ended.all_run();
+  ended.around.room_wanted = true;
+  ended.step(says({0, 1}));
+  EXPECT_EQ(ended.state(), "Running");
+  ended.around.opener_over = true;  // its handler failed before it asked for its client
+  ended.step(says({0, 1}, 1, 0));
+  EXPECT_EQ(ended.state(), "Running") << "somebody else's data is there";
+  ended.step(says({0, 1}));
+  EXPECT_EQ(ended.state(), "Closed");
+
+  World lost;
+  lost.step();
+  lost.all_run();
+  lost.around.room_wanted = true;
+  lost.now += std::chrono::seconds(599);
+  lost.step(says({0, 1}));
+  EXPECT_EQ(lost.state(), "Running");
+  lost.now += std::chrono::seconds(1);
+  lost.step(says({0, 1}));
+  EXPECT_EQ(lost.state(), "Closed");
 }
 
 TEST(DaskCluster, AClientThatLeftBetweenTwoLooksHasUsedIt) {
@@ -297,6 +482,44 @@ TEST(DaskCluster, FailsWithItsScheduler) {
   EXPECT_THAT(world.pods(), ElementsAre("scheduler"));
 }
 
+// Nobody knows how its process ended: the words of its pod say what is known.
+TEST(DaskCluster, SaysThatItsSchedulersPodWasLost) {
+  for (const char* reason : {"ShimLost", "HostRebooted", "FolderLost"}) {
+    World world;
+    world.step();
+    world.all_run();
+    world.step(says({0, 1}, 0, 1));
+    PodStatus lost{.phase = PodPhase::failed, .reason = reason, .message = "nobody watched it"};
+    lost.containers.push_back({.name = "base",
+                               .state = ContainerStatus::State::terminated,
+                               .message = "its exit status is not known",
+                               .exit_code = 255});
+    world.pod("scheduler").status = to_json(lost);
+    world.step();
+    EXPECT_EQ(string_at(world.cluster.status, "reason"), reason);
+    EXPECT_EQ(string_at(world.cluster.status, "message"),
+              "the scheduler of the Dask cluster is gone: mlrun-f-0123456789-scheduler was lost: "
+              "nobody watched it");
+  }
+}
+
+TEST(DaskCluster, NamesTheLogOfASchedulerThatLeftWithAnError) {
+  World world;
+  const auto leaves = [&](const std::string& suffix) {
+    world.step();
+    world.step();
+    world.all_run();
+    world.step(says({0, 1}, 0, 1));
+    world.set(suffix, PodPhase::failed, 3);
+    world.step();
+    return std::string(string_at(world.cluster.status, "message"));
+  };
+  EXPECT_THAT(leaves("scheduler"), HasSubstr("--part scheduler"));
+  EXPECT_THAT(leaves("scheduler"), testing::Not(HasSubstr("--part scheduler-")));
+  world.spec()["openedBy"] = "run-2";
+  EXPECT_THAT(leaves("scheduler-2"), HasSubstr("--part scheduler-2"));
+}
+
 TEST(DaskCluster, FailsByTheNameOfThePortThatItsSchedulerCannotHave) {
   World world;
   world.step();
@@ -312,25 +535,64 @@ TEST(DaskCluster, FailsByTheNameOfThePortThatItsSchedulerCannotHave) {
               HasSubstr("process 7 (nginx)"));
 }
 
+// A cluster that grows, and whose further workers end before they have joined, goes on with those that it has.
+TEST(DaskCluster, WorkersThatDoNotComeAreTriedMoreAndMoreSeldom) {
+  World world(1, 4);
+  world.step();
+  world.all_run();
+  world.step(says({0}, 1, 1));
+  int made = 0;
+  for (int look = 0; look < 120; ++look) {
+    world.now += std::chrono::seconds(1);
+    world.step(says({0}, 2, 1));
+    for (auto& pod : world.around.pods) {
+      const auto phase = pod_status_from_json(pod.status).phase;
+      if (pod.metadata.labels.at("dask.org/component") != "worker" ||
+          pod.metadata.labels.at("metier.dev/index") == "0" || is_terminal(phase)) {
+        continue;
+      }
+      ++made;
+      world.set("worker-" + pod.metadata.labels.at("metier.dev/index"), PodPhase::failed, 1);
+    }
+    ASSERT_EQ(world.state(), "Running");
+  }
+  EXPECT_GE(made, 5);
+  EXPECT_LE(made, 9);
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "WorkerFailed");
+  // It is no longer wanted: nothing is wrong.
+  world.step(says({0}, 1, 1));
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "");
+}
+
+TEST(DaskCluster, AWorkingClusterOutlivesWorkersThatEndTogetherBeforeTheyJoin) {
+  World world(1, 4);
+  world.step();
+  world.all_run();
+  world.step(says({0}, 1, 1));
+  world.step(says({0}, 4, 1));
+  int failed = 0;
+  for (auto& pod : world.around.pods) {
+    if (pod.metadata.labels.at("dask.org/component") == "worker" &&
+        pod.metadata.labels.at("metier.dev/index") != "0") {
+      world.set("worker-" + pod.metadata.labels.at("metier.dev/index"), PodPhase::failed, 1);
+      ++failed;
+    }
+  }
+  ASSERT_EQ(failed, 3);
+  world.step(says({0}, 4, 1));
+  EXPECT_EQ(world.state(), "Running");
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "WorkerFailed");
+}
+
 // The loss of each part at each step of a cluster's life.
 enum class Step { created, placed, answering, joined, growing, retiring };
 constexpr std::array kSteps{Step::created, Step::placed,  Step::answering,
                             Step::joined,  Step::growing, Step::retiring};
 
-Facts of_live_workers(const World& world, int desired, std::optional<int> calm = {}) {
-  std::vector<int> names;
-  for (const auto& pod : world.around.pods) {
-    if (pod.metadata.labels.at("dask.org/component") == "worker" &&
-        pod_status_from_json(pod.status).phase == PodPhase::running) {
-      names.push_back(std::stoi(pod.metadata.labels.at("metier.dev/index")));
-    }
-  }
-  return says(names, desired, 1, calm);
-}
-
 World lived_to(Step step) {
   World world(1, 4);
   world.step();
+  world.step();  // sees what it has made
   if (step == Step::created) { return world; }
   world.all_run();
   world.step();
@@ -439,9 +701,21 @@ TEST(DaskCluster, FailsWhenWorkersNeverJoin) {
     world.step(says({}));
   }
   EXPECT_EQ(world.state(), "Failed");
-  EXPECT_EQ(string_at(world.cluster.status, "reason"), "WorkerFailed");
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "EngineMissing");
   EXPECT_THAT(std::string(string_at(world.cluster.status, "message")),
               HasSubstr("no 'dask' program"));
+}
+
+TEST(DaskCluster, AnEnvironmentWithoutDaskIsAnEngineThatIsMissing) {
+  World world;
+  world.step();
+  world.all_run();
+  world.set("scheduler", PodPhase::failed, 127);
+  world.step();
+  EXPECT_EQ(world.state(), "Failed");
+  EXPECT_EQ(string_at(world.cluster.status, "reason"), "EngineMissing");
+  EXPECT_THAT(std::string(string_at(world.cluster.status, "message")),
+              HasSubstr("no 'dask' program: metier run --requirements FILE"));
 }
 
 TEST(DaskCluster, AGangThatLostItsHandlerTakesTheSizeThatIsWantedNow) {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "cluster/controllers/dask/dask_cluster.h"
+#include "cluster/controllers/pod_end.h"
 #include "cluster/controllers/pod_group.h"
 #include "resource/pod.h"
 
@@ -14,10 +15,13 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr std::int64_t kMostBroken = 3;  // workers in a row that ended before they had joined
-constexpr std::size_t kKeptEnded = 8;    // ended pods kept for their logs
-constexpr seconds kLeaveGrace{30};       // for a retired worker to leave by itself
-constexpr seconds kFreshOpen{3};  // an opener that has not connected yet keeps the cluster open
+constexpr std::int64_t kLongestPause = 30;  // seconds
+constexpr std::int64_t kMostBroken = 3;     // workers in a row that ended before they had joined
+constexpr std::size_t kKeptEnded = 8;       // ended pods kept for their logs
+constexpr seconds kLeaveGrace{30};          // for a retired worker to leave by itself
+constexpr seconds kFreshOpen{3};  // who opened it without a Pod, or with one to come, is waited for
+constexpr seconds kFirstLooks{10};    // a client that comes and shuts down at once is seen
+constexpr seconds kLongestOpen{600};  // as long as clients wait for a cluster that starts
 constexpr std::string_view kIncarnation = "metier.dev/incarnation";
 constexpr std::string_view kIndex = "metier.dev/index";
 constexpr std::string_view kComponent = "dask.org/component";
@@ -125,6 +129,21 @@ class Reconciliation {
     return names != nullptr && names->contains(label(pod, kIndex));
   }
 
+  bool has_joined(std::string_view pod) const {
+    const JsonArray* joined = array_in(status_, "joined");
+    return joined != nullptr && std::ranges::any_of(*joined, [pod](const Json& name) {
+             return name.is_string() && std::string_view(name.get_string()) == pod;
+           });
+  }
+
+  // Beside workers that work, the next one waits the longer the more ended before they had joined.
+  bool waits_for_next() const {
+    const auto since = from_iso(text("brokenAt"));
+    const auto pause = std::chrono::seconds(
+        std::min<std::int64_t>(kLongestPause, 1LL << std::min<std::int64_t>(number("broken"), 10)));
+    return number("broken") > 0 && since && now_ - *since < pause;
+  }
+
   // A worker's end is told once: `counted` holds the pods whose end is in the books.
   void note_end(const Resource& pod) {
     if (label(pod, kIncarnation) != std::to_string(number("incarnation"))) { return; }
@@ -137,17 +156,21 @@ class Reconciliation {
     counted.emplace_back(pod.metadata.name);
     if (counted.size() > 4 * kKeptEnded) { counted.erase(counted.begin()); }
     const PodStatus status = pod_status_from_json(pod.status);
-    bool joined = false;
-    for (const Json& name : ensure_array(status_, "joined")) {
-      joined =
-          joined || (name.is_string() && std::string_view(name.get_string()) == pod.metadata.name);
-    }
-    if (joined || status.phase != PodPhase::failed) { return; }
+    if (has_joined(pod.metadata.name) || status.phase != PodPhase::failed) { return; }
     status_["broken"] = number("broken") + 1;
+    status_["brokenAt"] = to_iso(now_);
     status_["failed"] = pod.metadata.name;
-    status_["reason"] =
-        status.reason.empty() || status.reason == "Error" ? "WorkerFailed" : status.reason;
+    status_["reason"] = lacks_dask(status)                                  ? "EngineMissing"
+                        : status.reason.empty() || status.reason == "Error" ? "WorkerFailed"
+                                                                            : status.reason;
     status_["message"] = end_text(pod, status);
+  }
+
+  // Its program is not there: the shell's word for it.
+  static bool lacks_dask(const PodStatus& status) {
+    return std::ranges::any_of(status.containers, [](const ContainerStatus& container) {
+      return container.state == ContainerStatus::State::terminated && container.exit_code == 127;
+    });
   }
 
   static std::string end_text(const Resource& pod, const PodStatus& status) {
@@ -155,22 +178,32 @@ class Reconciliation {
       if (container.state != ContainerStatus::State::terminated) { continue; }
       if (container.exit_code == 127) {
         return fmt::format(
-            "{}: the function's environment has no 'dask' program; add the requirements dask and "
-            "distributed (metier run --requirement dask --requirement distributed)",
+            "{}: the function's environment has no 'dask' program: metier run --requirements FILE, "
+            "with dask and distributed as its lines",
             pod.metadata.name);
       }
       if (container.signal != 0) {
         return fmt::format("{} was killed by signal {}", pod.metadata.name, container.signal);
       }
+      if (end_is_unseen(status.reason)) { break; }  // nobody knows how it ended
       const std::string code = fmt::format("exit code {}", container.exit_code);
       const bool more = !container.message.empty() && container.message != code;
       // Its own words are in its log: a run's log is its handler's.
-      return fmt::format("{} ended with {}{}; its log: metier logs RUN --part {}-{}",
+      return fmt::format("{} ended with {}{}; its log: metier logs RUN --part {}",
                          pod.metadata.name, code, more ? ": " + container.message : "",
-                         label(pod, kComponent), label(pod, kIndex));
+                         part_of(pod));
     }
-    return fmt::format("{}: {}", pod.metadata.name,
+    return fmt::format("{}{} {}", pod.metadata.name,
+                       end_is_unseen(status.reason) ? " was lost:" : ":",
                        status.message.empty() ? "it failed" : status.message);
+  }
+
+  // As `describe` and `logs --part` name it.
+  static std::string part_of(const Resource& pod) {
+    const std::string component = label(pod, kComponent);
+    if (component == "worker") { return component + "-" + label(pod, kIndex); }
+    const std::string incarnation = label(pod, kIncarnation);
+    return incarnation == "1" ? component : component + "-" + incarnation;
   }
 
   void fail_with(std::string reason, std::string message, const std::string& pod) {
@@ -189,12 +222,10 @@ class Reconciliation {
       return;
     }
     if (!has_group()) { return; }
+    // Until its scheduler has been seen: a server that dies in between has told its decision and not carried it out.
+    if (text("scheduler").empty() && start()) { return; }
     if (scheduler_ == nullptr) {
-      if (number("next") > number("first")) {
-        fail_with("SchedulerLost", "the pod of the scheduler was removed", "");
-        return;
-      }
-      start();
+      fail_with("SchedulerLost", "the pod of the scheduler was removed", "");
       return;
     }
     const PodStatus status = pod_status_from_json(scheduler_->status);
@@ -202,7 +233,9 @@ class Reconciliation {
       scheduler_ended(status);
       return;
     }
-    if (number("broken") >= kMostBroken) {
+    const bool works = std::ranges::any_of(
+        live_, [this](const Resource* pod) { return has_joined(pod->metadata.name); });
+    if (number("broken") >= kMostBroken && !works) {
       fail_with(text("reason"), text("message"), text("failed"));
       return;
     }
@@ -214,6 +247,8 @@ class Reconciliation {
     status_["scheduler"] = scheduler_->metadata.name;
     const std::string address = status.pod_ip.empty() ? "127.0.0.1" : status.pod_ip;
     status_["address"] = address;
+    const bool tls = string_in(cluster_.spec(), "address").starts_with("tls://");
+    status_["comm"] = fmt::format("{}://{}:8786", tls ? "tls" : "tcp", address);
     status_["dashboard"] = fmt::format("http://{}:8787", address);
     scale(address);
   }
@@ -239,17 +274,39 @@ class Reconciliation {
     status_["message"] = message;
   }
 
+  // Who opened it has not connected yet, and still may: a handler that failed at its first import never does.
+  bool opener_is_coming() const {
+    if (bool_in(status_, "used") || snapshot_.opener_over) { return false; }
+    const auto opened = from_iso(text("openedAt"));
+    return opened && now_ - *opened < kLongestOpen;
+  }
+
+  // The one who opened it found a scheduler that had ended already, whatever was known of that then.
+  bool opened_after(const PodStatus& scheduler) const {
+    const auto opened = from_iso(text("openedAt"));
+    return !bool_in(status_, "used") && opened && scheduler.finished != Time{} &&
+           scheduler.finished < *opened;
+  }
+
+  // Whether a scheduler that ended by itself has left somebody waiting.
+  bool is_awaited() const {
+    if (bool_in(status_, "used") || snapshot_.opener_over) { return false; }
+    const auto opened = from_iso(text("openedAt"));
+    return snapshot_.opener_lives || (number("opens") > 0 && opened && now_ - *opened < kFreshOpen);
+  }
+
+  // For the same opener, who has waited since it asked: `openedAt` stays.
+  void open_again() {
+    const std::string opened = text("openedAt");
+    open(text("openedBy"));
+    status_["openedAt"] = opened;
+    out_.requeue = milliseconds(1);
+  }
+
   void scheduler_ended(const PodStatus& status) {
+    if (opened_after(status) && !snapshot_.opener_over) { return open_again(); }
     if (status.phase == PodPhase::succeeded) {
-      const auto opened = from_iso(text("openedAt"));
-      const bool awaited =
-          !bool_in(status_, "used") && number("opens") > 0 && opened && now_ - *opened < kFreshOpen;
-      if (awaited) {
-        const std::string opener = text("openedBy");
-        open(opener);
-        out_.requeue = milliseconds(1);
-        return;
-      }
+      if (is_awaited()) { return open_again(); }
       close("Closed", "the scheduler has ended: idle for scheduler_timeout, or shut down");
       return;
     }
@@ -258,7 +315,12 @@ class Reconciliation {
       fail_with(status.reason, std::move(message), scheduler_->metadata.name);
       return;
     }
-    fail_with(status.reason == "OOMKilled" ? "OOMKilled" : "SchedulerLost",
+    if (lacks_dask(status)) {
+      fail_with("EngineMissing", std::move(message), scheduler_->metadata.name);
+      return;
+    }
+    fail_with(status.reason == "OOMKilled" || end_is_unseen(status.reason) ? status.reason
+                                                                           : "SchedulerLost",
               "the scheduler of the Dask cluster is gone: " + message, scheduler_->metadata.name);
   }
 
@@ -300,14 +362,24 @@ class Reconciliation {
     object.metadata.owner = owner_ref_to(cluster_);
   }
 
-  void start() {
+  // Makes what is missing of the first gang; false when nothing is.
+  bool start() {
     if (snapshot_.services.empty()) { out_.create.insert(out_.create.begin(), service()); }
-    Resource scheduler = pod("scheduler", number("incarnation") > 1
-                                              ? fmt::format("scheduler-{}", number("incarnation"))
-                                              : "scheduler");
-    scheduler.metadata.labels[std::string(kIndex)] = "0";
-    out_.create.push_back(std::move(scheduler));
-    add_workers(first_workers(), "");
+    bool made = scheduler_ == nullptr;
+    if (made) {
+      Resource scheduler = pod("scheduler", number("incarnation") > 1
+                                                ? fmt::format("scheduler-{}", number("incarnation"))
+                                                : "scheduler");
+      scheduler.metadata.labels[std::string(kIndex)] = "0";
+      out_.create.push_back(std::move(scheduler));
+    }
+    const std::int64_t first = number("first");
+    for (std::int64_t index = first; index < first + first_workers(); ++index) {
+      if (indices_.contains(std::to_string(index))) { continue; }
+      made = true;
+      add_worker(index, "");
+    }
+    return made;
   }
 
   Resource service() const {
@@ -316,6 +388,7 @@ class Reconciliation {
                  .metadata = {.name = cluster_.metadata.name, .name_space = {}}};
     mark(out);
     out.metadata.labels["app"] = "dask";
+    out.metadata.labels["user"] = "metier";
     out.metadata.labels[std::string(kComponent)] = "scheduler";
     JsonObject dashboard{{"name", "dashboard"}, {"port", 8787}, {"targetPort", 8787}};
     JsonObject spec{{"selector", JsonObject{{kClusterName, cluster_.metadata.name},
@@ -353,26 +426,27 @@ class Reconciliation {
   }
 
   void add_workers(std::int64_t count, const std::string& scheduler) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t index = number("next");
-      status_["next"] = index + 1;
-      Resource worker = pod("worker", fmt::format("worker-{}", index));
-      worker.metadata.labels[std::string(kIndex)] = std::to_string(index);
-      if (!scheduler.empty()) { worker.metadata.annotations["metier.dev/scheduler"] = scheduler; }
-      if (JsonObject* spec = object_in(worker.body, "spec")) {
-        if (JsonArray& containers = ensure_array(*spec, "containers");
-            !containers.empty() && containers.front().is_object()) {
-          JsonObject& container = containers.front().get_object();
-          JsonArray& args = ensure_array(container, "args");
-          args.emplace_back("--name");
-          args.emplace_back(std::to_string(index));
-          ensure_array(container, "env")
-              .push_back(JsonObject{{"name", "DASK_SCHEDULER_ADDRESS"},
-                                    {"value", string_in(cluster_.spec(), "address")}});
-        }
+    for (std::int64_t i = 0; i < count; ++i) { add_worker(number("next"), scheduler); }
+  }
+
+  void add_worker(std::int64_t index, const std::string& scheduler) {
+    status_["next"] = std::max(number("next"), index + 1);
+    Resource worker = pod("worker", fmt::format("worker-{}", index));
+    worker.metadata.labels[std::string(kIndex)] = std::to_string(index);
+    if (!scheduler.empty()) { worker.metadata.annotations["metier.dev/scheduler"] = scheduler; }
+    if (JsonObject* spec = object_in(worker.body, "spec")) {
+      if (JsonArray& containers = ensure_array(*spec, "containers");
+          !containers.empty() && containers.front().is_object()) {
+        JsonObject& container = containers.front().get_object();
+        JsonArray& args = ensure_array(container, "args");
+        args.emplace_back("--name");
+        args.emplace_back(std::to_string(index));
+        ensure_array(container, "env")
+            .push_back(JsonObject{{"name", "DASK_SCHEDULER_ADDRESS"},
+                                  {"value", string_in(cluster_.spec(), "address")}});
       }
-      out_.create.push_back(std::move(worker));
     }
+    out_.create.push_back(std::move(worker));
   }
 
   void scale(const std::string& address) {
@@ -389,12 +463,12 @@ class Reconciliation {
          int_in(facts, "served").value_or(0) > number("servedBefore"))) {
       status_["used"] = true;
     }
-    if (snapshot_.room_wanted && bool_in(status_, "used") &&
-        int_in(facts, "clients").value_or(1) == 0 && int_in(facts, "desired").value_or(1) == 0) {
+    if (snapshot_.room_wanted && !opener_is_coming() && int_in(facts, "clients").value_or(1) == 0 &&
+        int_in(facts, "desired").value_or(1) == 0) {
       close("GaveRoom", "it was idle, and others waited for its room");
       return;
     }
-    remember_joined();
+    const bool somebody_came = remember_joined();
     follow_leaving(facts);
     replace_orphaned(facts);
     const JsonObject& leaving = ensure_object(status_, "leaving");
@@ -412,21 +486,31 @@ class Reconciliation {
     const std::int64_t floor = bool_in(status_, "used") ? minimum_ : first_workers();
     std::int64_t wanted = std::max(desired, floor);
     if (wanted > have) {
-      add_workers(wanted - have, address);
+      if (joined == 0 || !waits_for_next()) { add_workers(wanted - have, address); }
     } else if (wanted < have) {
       const std::int64_t calm = std::clamp(int_in(facts, "calm").value_or(have), floor, maximum_);
       const std::int64_t surplus = have - std::max(calm, wanted);
       if (have > maximum_ || surplus > 0) { shrink(staying, std::max(surplus, have - maximum_)); }
       wanted = std::max(wanted, std::max(calm, wanted));
     }
-    if (joined > 0) {
+    if (somebody_came || (joined > 0 && joined == have && wanted <= have)) {
       status_.erase("broken");
+      status_.erase("brokenAt");
       status_.erase("reason");
       status_.erase("message");
       status_.erase("failed");
     }
     status_["workers"] = JsonObject{{"wanted", wanted}, {"ready", joined}};
-    out_.requeue = milliseconds(joined < have ? 50 : 1000);
+    if (joined >= minimum_) { status_["whole"] = true; }
+    out_.requeue = milliseconds(joined < have || awaits_first_client() ? 50 : 1000);
+  }
+
+  // A client is seen before it can shut the scheduler down: Client.shutdown waits 100 ms first.
+  bool awaits_first_client() const {
+    if (bool_in(status_, "used") || snapshot_.opener_over) { return false; }
+    const auto opened = from_iso(text("openedAt"));
+    const Time began = pod_status_from_json(scheduler_->status).started;
+    return opened && now_ - std::max(*opened, began) < kFirstLooks;
   }
 
   void replace_orphaned(const JsonObject& facts) {
@@ -441,16 +525,17 @@ class Reconciliation {
     });
   }
 
-  void remember_joined() {
+  // Whether one joined that had not before.
+  bool remember_joined() {
     JsonArray names;
-    const JsonArray before = ensure_array(status_, "joined");
+    bool somebody_came = false;
     for (const Resource* pod : live_) {
-      const bool was = std::ranges::any_of(before, [&](const Json& name) {
-        return name.is_string() && std::string_view(name.get_string()) == pod->metadata.name;
-      });
+      const bool was = has_joined(pod->metadata.name);
       if (was || registered(*pod)) { names.emplace_back(pod->metadata.name); }
+      somebody_came = somebody_came || (!was && registered(*pod));
     }
     status_["joined"] = std::move(names);
+    return somebody_came;
   }
 
   // Those that the scheduler gave up leave by themselves; who stays too long is stopped.

@@ -23,6 +23,7 @@ struct Job {
   std::optional<std::int64_t> deadline_s;  // of the launcher, and with it of the job
   bool launcher_as_worker = false;
   bool wait_for_workers = false;
+  std::string implementation;            // "OpenMPI", "MPICH", "Intel"; empty: whatever is there
   const JsonObject* launcher = nullptr;  // templates
   const JsonObject* worker = nullptr;
   bool newer = false;
@@ -64,6 +65,10 @@ Job read_job(const Resource& resource) {
   out.wait_for_workers =
       string_in(spec, "launcherCreationPolicy") == "WaitForWorkersReady" ||
       annotation(resource, "metier.dev/launcher-creation-policy") == "WaitForWorkersReady";
+  out.implementation = string_in(spec, "mpiImplementation");
+  if (out.implementation.empty()) {
+    out.implementation = annotation(resource, "metier.dev/mpi-implementation");
+  }
   return out;
 }
 
@@ -129,6 +134,10 @@ class Builder {
       JsonArray command{program_, "launch",  "--hosts",
                         hosts(),  "--slots", std::to_string(job_.slots)};
       if (job_.clean_policy == "None") { command.push_back("--stay"); }
+      if (!job_.implementation.empty()) {
+        command.push_back("--implementation");
+        command.push_back(Json(job_.implementation));
+      }
       command.push_back("--");
       command.insert(command.end(), words.begin(), words.end());
       container["command"] = std::move(command);
@@ -333,7 +342,7 @@ Decision MpiJobController::reconcile(const Resource& resource, const Snapshot& s
   out.status = std::move(status);
 
   if (launcher_ended || stopped || worker_lost) {
-    out.stop_reason = "JobEnded";
+    out.stop_reason = kJobEnded;
     if (!launcher_ended && worker_lost && seen.launcher != nullptr) {
       out.stop.push_back(key_of(*seen.launcher));
     }

@@ -102,6 +102,20 @@ TEST(MpiJobController, ObeysTheNewerVersion) {
   EXPECT_EQ(decision.create[1].metadata.labels.at("training.kubeflow.org/job-role"), "worker");
 }
 
+TEST(MpiJobController, TellsTheLauncherWhichMpiTheJobAsksFor) {
+  auto old = job_of();
+  old.metadata.annotations["metier.dev/mpi-implementation"] = "MPICH";
+  for (const auto& job : {old, job_of(R"("mpiImplementation":"MPICH",)", "v2beta1")}) {
+    const auto decision = decide(job);
+    ASSERT_EQ(decision.create.size(), 4U);
+    const auto words = command_of(decision.create[3]);
+    const auto at = std::ranges::find(words, "--implementation");
+    ASSERT_NE(at, words.end());
+    EXPECT_EQ(*(at + 1), "MPICH");
+    EXPECT_LT(at, std::ranges::find(words, "--"));
+  }
+}
+
 TEST(MpiJobController, ADeadlineIsTheLaunchersAndWithItTheJobs) {
   for (const char* version : {"v1", "v2beta1"}) {
     const auto decision = decide(job_of(R"("runPolicy":{"activeDeadlineSeconds":90},)", version));

@@ -110,8 +110,8 @@ Load load_from(const Facts& facts) {
     return value != nullptr && value->is_number() ? std::optional(value->to_number<double>())
                                                   : std::nullopt;
   };
-  load.over_10s = number("busy10");
-  load.over_60s = number("busy60");
+  load.busy = number("busy");
+  load.busiest = number("busiest");
   load.idle = std::chrono::milliseconds(static_cast<std::int64_t>(number("idle_ms").value_or(0)));
   load.waiting = bool_in(from, "waiting");
   load.free_cpus = number("free_cpus").value_or(1e9);
@@ -181,8 +181,8 @@ Async<Result<Facts>> NuclioController::gather(const Resource& resource) {
   LoadWindow& load = loads_[key];
   const auto now = site_.now();
   load.add(now, samples);
-  if (const auto busy = load.busy(now, std::chrono::seconds(10))) { facts["busy10"] = *busy; }
-  if (const auto busy = load.busy(now, std::chrono::seconds(60))) { facts["busy60"] = *busy; }
+  if (const auto busy = load.busy(now)) { facts["busy"] = *busy; }
+  if (const auto busiest = load.busiest(now)) { facts["busiest"] = *busiest; }
   facts["idle_ms"] = load.idle(now).count();
   facts["free_cpus"] = site_.free_cpus();
   co_return Facts(std::move(facts));
@@ -217,9 +217,14 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
   } else if (can_scale(range)) {
     const auto ready_now =
         std::ranges::count_if(current, [](const Seen* pod) { return pod->ready; });
-    // While replicas start nothing is decided; at zero a waiting connection decides.
+    const bool first_ones = std::ranges::all_of(
+        current, [&](const Seen* pod) { return !pod->ready || pod->index < ready_now; });
+    // At zero a waiting connection decides. While replicas start, fewer may do: there may be no room for the last ones, and
+    // they keep others from theirs.
     if (replicas == 0 || ready_now >= replicas) {
       replicas = wanted_replicas(range, replicas, load_from(facts));
+    } else if (ready_now > 0 && first_ones) {
+      replicas = std::min(replicas, wanted_replicas(range, replicas, load_from(facts)));
     }
   } else {
     replicas = range.least;
@@ -292,7 +297,8 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
                                       : *object_in(spec, "deploymentStrategy"),
                                   "type") == "Recreate";
   const bool replaced = ready >= replicas;
-  bool made_room = false;
+  // Room is being made, or has been, until its pods are gone.
+  bool made_room = blocked && std::ranges::any_of(old, [](const Seen* pod) { return pod->going; });
   for (const Seen* pod : old) {
     if (pod->going) { continue; }
     if (replaced || recreate || pod->over || (blocked && !made_room)) {
@@ -325,6 +331,10 @@ Decision NuclioController::reconcile(const Resource& resource, const Snapshot& s
   } else if (ready >= replicas || (was_ready && ready > 0)) {
     state = "ready";
     status["readyGeneration"] = generation;
+    if (trouble && ready < replicas) {  // a further one waits: for room, for its environment
+      status["reason"] = trouble->reason;
+      status["message"] = trouble->message;
+    }
   } else if (!anew && string_in(before, "state") == "scaledToZero") {
     state = "waitingForScaleResourceFromZero";
   } else if (string_in(before, "state") == "waitingForScaleResourceFromZero" && !trouble) {

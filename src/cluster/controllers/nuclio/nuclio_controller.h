@@ -19,7 +19,7 @@ class NuclioController final : public Controller {
   explicit NuclioController(FunctionSite& site) : site_(site) {}
   std::string_view api_version() const override { return "nuclio.io/v1beta1"; }
   std::string_view kind() const override { return "NuclioFunction"; }
-  // {"address", "external", "error", "fix", "waiting", "busy10", "busy60", "idle_ms", "free_cpus", "substitute",
+  // {"address", "external", "error", "fix", "waiting", "busy", "busiest", "idle_ms", "free_cpus", "substitute",
   //  "problems": [{"code", "message"}, …]}
   Async<Result<Facts>> gather(const Resource& resource) override;
   Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,

@@ -76,6 +76,14 @@ class NuclioControllerTest : public testing::Test {
     if (is_terminal(phase)) { status.finished = now_; }
     snapshot_.pods.at(index).status = to_json(status);
   }
+  void unplaced(std::size_t index) {
+    PodStatus waiting{.phase = PodPhase::pending};
+    waiting.conditions.push_back({.type = "PodScheduled",
+                                  .status = false,
+                                  .reason = "InsufficientMemory",
+                                  .message = "no room"});
+    snapshot_.pods.at(index).status = to_json(waiting);
+  }
   std::vector<std::string> pods() const {
     std::vector<std::string> out;
     for (const Resource& made : snapshot_.pods) { out.push_back(made.metadata.name); }
@@ -146,14 +154,43 @@ TEST_F(NuclioControllerTest, WithoutRoomForBothTheOldOneMakesIt) {
   step();
   generation(2);
   step();
-  PodStatus waiting{.phase = PodPhase::pending};
-  waiting.conditions.push_back({.type = "PodScheduled",
-                                .status = false,
-                                .reason = "InsufficientMemory",
-                                .message = "no room"});
-  snapshot_.pods.at(1).status = to_json(waiting);
+  unplaced(1);
   step();
   EXPECT_THAT(pods(), ElementsAre("nuclio-p-hello-2-0"));
+}
+
+TEST_F(NuclioControllerTest, WithoutRoomForBothTheOldOnesGoOneByOne) {
+  spec(R"({"handler":"m:h","replicas":3,"triggers":{"web":{"kind":"http"}}})");
+  step();
+  for (std::size_t i = 0; i < 3; ++i) { pod(i, PodPhase::running, true); }
+  step();
+  generation(2);
+  step();
+  for (std::size_t i = 3; i < 6; ++i) { unplaced(i); }
+  snapshot_.pods.front().metadata.other["deletionTimestamp"] = "2026-01-01T00:00:00Z";
+  EXPECT_THAT(step().remove, IsEmpty());  // it is not gone yet
+  snapshot_.pods.erase(snapshot_.pods.begin());
+  EXPECT_EQ(step().remove.size(), 1U);
+}
+
+TEST_F(NuclioControllerTest, AReplicaThatFindsNoRoomIsGivenUpWithTheLoad) {
+  spec(R"({"handler":"m:h","minReplicas":0,"maxReplicas":2,"triggers":{"web":{"kind":"http"}},
+           "scaleToZero":{"scaleResources":[{"metricName":"x","windowSize":"1m","threshold":0}]}})");
+  step();
+  pod(0, PodPhase::running, true);
+  step();
+  step({{"address", "127.64.0.3:8080"}, {"busy", 0.95}, {"free_cpus", 8.0}});
+  ASSERT_EQ(pods().size(), 2U);
+  unplaced(1);
+  const JsonObject calm{{"address", "127.64.0.3:8080"}, {"busy", 0.5}, {"busiest", 0.5}};
+  step({{"address", "127.64.0.3:8080"}, {"busy", 0.9}, {"busiest", 0.95}});
+  EXPECT_EQ(pods().size(), 2U);  // it is still wanted
+  EXPECT_EQ(said("state"), "ready");
+  EXPECT_EQ(said("reason"), "InsufficientMemory");
+  step(calm);
+  EXPECT_THAT(pods(), ElementsAre("nuclio-p-hello-1-0"));
+  step({{"address", "127.64.0.3:8080"}, {"idle_ms", 61'000}});
+  EXPECT_EQ(said("state"), "scaledToZero");
 }
 
 TEST_F(NuclioControllerTest, NotReadyAfterItWasIsUnhealthy) {
@@ -202,7 +239,7 @@ TEST_F(NuclioControllerTest, ScalesUpAndDown) {
   spec(R"({"handler":"m:h","minReplicas":1,"maxReplicas":3,"triggers":{"web":{"kind":"http"}}})");
   step();
   pod(0, PodPhase::running, true);
-  const JsonObject busy{{"address", "127.64.0.3:8080"}, {"busy10", 0.95}, {"free_cpus", 8.0}};
+  const JsonObject busy{{"address", "127.64.0.3:8080"}, {"busy", 2.9}, {"free_cpus", 1.0}};
   step(busy);
   EXPECT_EQ(pods().size(), 2U);
   step(busy);
@@ -213,7 +250,7 @@ TEST_F(NuclioControllerTest, ScalesUpAndDown) {
   pod(2, PodPhase::running, true);
   step(busy);
   EXPECT_EQ(pods().size(), 3U);  // most
-  step({{"address", "127.64.0.3:8080"}, {"busy10", 0.1}, {"busy60", 0.1}, {"free_cpus", 8.0}});
+  step({{"address", "127.64.0.3:8080"}, {"busy", 0.1}, {"busiest", 0.1}, {"free_cpus", 8.0}});
   EXPECT_THAT(pods(), ElementsAre("nuclio-p-hello-1-0"));
   EXPECT_EQ(said("state"), "ready");
 }
@@ -257,46 +294,6 @@ TEST_F(NuclioControllerTest, AdmissionSeesThePodsThatItWouldMake) {
   spec(R"({"handler":"m:h","replicas":2,"triggers":{"web":{"kind":"http"}}})");
   const auto decision = NuclioController(site_).reconcile(function_, {}, Facts(), now_);
   EXPECT_EQ(std::ranges::count(decision.create, "Pod", &Resource::kind), 2);
-}
-
-TEST(LoadWindow, SaysHowBusyWorkersAre) {
-  LoadWindow load;
-  std::chrono::steady_clock::time_point now{};
-  EXPECT_FALSE(load.busy(now, std::chrono::seconds(10)));
-  for (int i = 0; i <= 8; ++i) {
-    load.add(now, {{"a", {.busy_seconds = i * 1.5, .events = i * 10.0, .workers = 1}}});
-    now += std::chrono::seconds(2);
-  }
-  now -= std::chrono::seconds(2);
-  ASSERT_TRUE(load.busy(now, std::chrono::seconds(10)));
-  EXPECT_NEAR(*load.busy(now, std::chrono::seconds(10)), 0.75, 1e-9);
-  EXPECT_FALSE(load.busy(now, std::chrono::seconds(60)));
-  EXPECT_EQ(load.idle(now).count(), 0);
-  // The processor starts anew: its counters begin at 0 and count for nothing once.
-  load.add(now + std::chrono::seconds(2), {{"a", {.busy_seconds = 0, .events = 0, .workers = 1}}});
-  EXPECT_EQ(load.idle(now + std::chrono::seconds(2)).count(), 2000);
-  load.add(now + std::chrono::seconds(4),
-           {{"a", {.busy_seconds = 0, .events = 0, .workers = 1, .in_flight = 1}}});
-  EXPECT_EQ(load.idle(now + std::chrono::seconds(4)).count(), 0);
-}
-
-TEST(LoadWindow, ALongHandlerIsBusyWhileItRuns) {
-  LoadWindow load;
-  std::chrono::steady_clock::time_point now{};
-  for (int i = 0; i <= 8; ++i) {
-    load.add(now, {{"a", {.busy_seconds = 0, .busy_now = 1, .workers = 2, .in_flight = 1}}});
-    now += std::chrono::seconds(2);
-  }
-  EXPECT_NEAR(*load.busy(now - std::chrono::seconds(2), std::chrono::seconds(10)), 0.5, 1e-9);
-}
-
-TEST(WantedReplicas, StayWithinTheNodesFreeProcessors) {
-  const ScaleRange range{.least = 1, .most = 10};
-  EXPECT_EQ(wanted_replicas(range, 2, {.over_10s = 0.9, .free_cpus = 8}), 3);
-  EXPECT_EQ(wanted_replicas(range, 2, {.over_10s = 0.9, .free_cpus = 0.1}), 2);
-  EXPECT_EQ(wanted_replicas(range, 4, {.over_10s = 0.2, .over_60s = 0.4, .free_cpus = 8}), 3);
-  EXPECT_EQ(wanted_replicas(range, 4, {.over_10s = 0.2, .free_cpus = 8}),
-            4);  // 60 s have not passed
 }
 
 TEST(ProcessorConfig, SaysWhatTheProcessorReads) {

@@ -9,6 +9,8 @@ namespace metier {
 namespace {
 
 constexpr double kBusy = 0.75;
+constexpr auto kUp = std::chrono::seconds(10);
+constexpr auto kDown = std::chrono::seconds(60);
 constexpr auto kKept = std::chrono::seconds(70);
 
 }  // namespace
@@ -40,50 +42,59 @@ ScaleRange scale_range(const JsonObject& spec) {
 }
 
 void LoadWindow::add(Clock::time_point now, const std::map<std::string, ProcessorSample>& pods) {
-  if (!last_add_) { last_use_ = now; }
-  Point point{.at = now};
-  const double passed = last_add_ ? std::chrono::duration<double>(now - *last_add_).count() : 0;
+  if (!begin_) { begin_ = last_point_ = last_use_ = now; }
+  Point point{.at = now, .seconds = std::chrono::duration<double>(now - last_point_).count()};
   for (const auto& [name, sample] : pods) {
-    if (sample.in_flight > 0) { last_use_ = now; }
-    const auto before = last_.find(name);
-    const bool known = before != last_.end() && before->second.events <= sample.events &&
-                       before->second.busy_seconds <= sample.busy_seconds;
-    if ((known && sample.events > before->second.events) || (!known && sample.events > 0)) {
-      last_use_ = now;
-    }
-    if (!known || passed <= 0) { continue; }
+    Last& before = last_[name];
+    const bool anew =
+        before.sample.events > sample.events || before.sample.busy_seconds > sample.busy_seconds;
+    if (anew) { before.sample = {}; }
+    if (sample.in_flight > 0 || sample.events > before.sample.events) { last_use_ = now; }
+    // Of a processor not seen before only what can be of the time since the last look counts.
+    const auto since = before.at == Clock::time_point{} ? last_point_ : before.at;
+    const double passed = std::chrono::duration<double>(now - since).count();
     // A handler that runs for longer than a sample has not ended in it, and yet it is busy.
-    const double ended = sample.busy_seconds - before->second.busy_seconds;
-    const double running = passed * std::min(sample.busy_now, sample.workers);
-    point.busy += ended < running / 100 ? running : ended;
-    point.capacity += passed * sample.workers;
+    const double ended = sample.busy_seconds - before.sample.busy_seconds;
+    const double running = passed * sample.busy_now;
+    if (sample.workers > 0) {
+      const double work = ended < running / 100 ? running : ended;
+      point.busy += std::min(work / sample.workers, passed);
+    }
+    before = {.sample = sample, .at = now};
   }
-  if (point.capacity > 0) { points_.push_back(point); }
-  last_ = pods;
-  last_add_ = now;
-  while (!points_.empty() && now - points_.front().at > kKept) { points_.pop_front(); }
+  std::erase_if(last_, [now](const auto& one) { return now - one.second.at > kKept; });
+  if (pods.empty() || point.seconds <= 0) { return; }
+  last_point_ = now;
+  points_.push_back(point);
+  points_.back().over_10s = busy(now);
+  while (now - points_.front().at > kKept) { points_.pop_front(); }
 }
 
-std::optional<double> LoadWindow::busy(Clock::time_point now,
-                                       std::chrono::milliseconds span) const {
+std::optional<double> LoadWindow::busy(Clock::time_point now) const {
   double busy = 0;
-  double capacity = 0;
-  // The first point covers the time before it: the span is full when there is one at its beginning.
-  bool full = false;
+  double seconds = 0;
+  if (!begin_ || now - *begin_ < kUp) { return std::nullopt; }
   for (const Point& point : points_) {
-    if (now - point.at > span) {
-      full = true;
-      continue;
-    }
+    if (now - point.at >= kUp) { continue; }
     busy += point.busy;
-    capacity += point.capacity;
+    seconds += point.seconds;
   }
-  if (!full || capacity <= 0) { return std::nullopt; }
-  return busy / capacity;
+  return seconds > 0 ? std::optional(busy / seconds) : std::nullopt;
+}
+
+std::optional<double> LoadWindow::busiest(Clock::time_point now) const {
+  if (!begin_ || now - *begin_ < kDown) { return std::nullopt; }
+  std::optional<double> most;
+  for (const Point& point : points_) {
+    if (now - point.at < kDown && point.over_10s) {
+      most = std::max(most.value_or(0), *point.over_10s);
+    }
+  }
+  return most;
 }
 
 std::chrono::milliseconds LoadWindow::idle(Clock::time_point now) const {
-  if (!last_add_) { return std::chrono::milliseconds(0); }
+  if (!begin_) { return std::chrono::milliseconds(0); }
   return std::chrono::duration_cast<std::chrono::milliseconds>(now - last_use_);
 }
 
@@ -93,16 +104,16 @@ std::int64_t wanted_replicas(const ScaleRange& range, std::int64_t now, const Lo
   if (now == 0) { return load.waiting || range.least > 0 ? floor : 0; }
   if (range.least == 0 && !load.waiting && load.idle >= range.to_zero) { return 0; }
   std::int64_t wanted = now;
-  if (load.over_10s && *load.over_10s > kBusy) {
-    const auto by_load =
-        static_cast<std::int64_t>(std::ceil(static_cast<double>(now) * *load.over_10s / kBusy));
+  const auto enough_for = [](double busy) {
+    return static_cast<std::int64_t>(std::ceil(busy / kBusy));
+  };
+  if (load.busy && *load.busy > kBusy * static_cast<double>(now)) {
     // One CPU of the node carries one replica's workers at least partly.
     const auto room = static_cast<std::int64_t>(std::floor(load.free_cpus + 0.5));
-    wanted = now + std::clamp<std::int64_t>(by_load - now, 0, std::max<std::int64_t>(0, room));
-  } else if (load.over_60s && load.over_10s) {
-    const auto by_load =
-        static_cast<std::int64_t>(std::ceil(static_cast<double>(now) * *load.over_60s / kBusy));
-    wanted = std::min(now, std::max<std::int64_t>(1, by_load));
+    wanted = now + std::clamp<std::int64_t>(enough_for(*load.busy) - now, 0,
+                                            std::max<std::int64_t>(0, room));
+  } else if (load.busiest) {
+    wanted = std::min(now, std::max<std::int64_t>(1, enough_for(*load.busiest)));
   }
   return std::clamp(wanted, floor, range.most);
 }

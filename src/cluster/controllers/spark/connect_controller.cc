@@ -54,18 +54,18 @@ void server_ended(const PodStatus& pod, const std::string& name, JsonObject& sta
     });
   };
   const bool missing = ended_with(5);
-  const bool taken = ended_with(6);
-  status["reason"] = pod.reason == "OOMKilled" ? "OOMKilled"
-                     : missing                 ? "EngineMissing"
-                     : taken                   ? "PortTaken"
-                                               : "ServerLost";
+  const bool taken = pod.reason == "PortTaken";
+  status["reason"] = pod.reason == "OOMKilled" || taken ? pod.reason
+                     : missing                          ? "EngineMissing"
+                                                        : "ServerLost";
   status["failed"] = name;
   status["failedAt"] = to_iso(now);
-  const std::string_view why = missing ? "what the environment lacks" : "the port and who holds it";
   status["message"] =
-      missing || taken
-          ? fmt::format("the warm Spark could not start: its log names {} (--part server)", why)
-          : fmt::format("the warm Spark of this project is gone: {}", pod_end_text(pod));
+      missing ? "the warm Spark could not start: its log names what the environment lacks "
+                "(--part server)"
+      : taken ? fmt::format("the warm Spark could not start: {}", pod_end_text(pod))
+              : fmt::format("the warm Spark of this project is gone: {}",
+                            part_end_text("pod " + name, pod));
 }
 
 void keep_few(std::vector<const Resource*> ended, Decision& out) {
@@ -84,7 +84,8 @@ Async<Result<Facts>> SparkConnectController::gather(const Resource& resource) {
     co_return Facts();
   }
   JsonObject facts;
-  auto progress = co_await ask_spark(*client_, fmt::format("http://{}:{}", address, kSparkUiPort));
+  auto progress = co_await ask_spark(
+      *client_, fmt::format("http://{}:{}", address, spark_connect_ui_port(resource)));
   if (progress && progress->is_object()) { facts["progress"] = std::move(*progress); }
   co_return Facts(std::move(facts));
 }
@@ -134,6 +135,7 @@ Decision SparkConnectController::reconcile(const Resource& resource, const Snaps
         server_ended(pod, server->metadata.name, status, now, out);
       } else if (pod.phase == PodPhase::running) {
         if (!pod.pod_ip.empty()) { status["address"] = pod.pod_ip; }
+        status["webUIPort"] = spark_connect_ui_port(resource);
         const Json* progress = find_path(facts, "progress");
         if (progress != nullptr) {
           status["state"] = "Running";

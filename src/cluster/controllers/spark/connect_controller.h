@@ -3,7 +3,7 @@
 //
 //   spec:   {openedBy: "<pod of a client>", idle: seconds, application: {…the spec of a SparkApplication…}}
 //   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod", failedAt: "…", incarnation: 1,
-//            openedBy, openedAt, server: "pod", address, progress: {jobs, stages, tasks}}
+//            openedBy, openedAt, server: "pod", address, webUIPort, progress: {jobs, stages, tasks}}
 //
 // A new `openedBy` opens one that is Closed or Failed again, as a new incarnation.
 #pragma once

@@ -78,6 +78,37 @@ TEST(SparkConnect, StartsOneServerOfTheWholeSize) {
   EXPECT_TRUE(all.contains(R"(\"spark.jars\":\"/a.jar\")"));
   EXPECT_TRUE(all.contains(R"("name":"METIER_SPARK_ARCHIVES","value":"/data/spark")"));
   EXPECT_TRUE(all.contains(R"("name":"warm-spark-1-spark-token")"));
+  EXPECT_EQ(made.metadata.annotations.at(std::string(kPortsAnnotation)),
+            "15002,4040=spark.ui.port");
+}
+
+TEST(SparkConnect, TheServerHasWhatTheExecutorsAloneHave) {
+  auto resource = connect();
+  auto& spec = resource.body["spec"].at("application").get_object();
+  spec["volumes"] = *parse_json(
+      R"([{"name":"both","hostPath":{"path":"/b"}},{"name":"one","hostPath":{"path":"/o"}},{"name":"none","emptyDir":{}}])");
+  auto& driver = spec["driver"].get_object();
+  driver["volumeMounts"] = *parse_json(R"([{"name":"both","mountPath":"/b"}])");
+  driver["javaOptions"] = "-Dd=1";
+  driver["gpu"] = JsonObject{{"name", "nvidia.com/gpu"}, {"quantity", 1}};
+  driver["envFrom"] = *parse_json(R"([{"secretRef":{"name":"s"}}])");
+  auto& executor = spec["executor"].get_object();
+  executor["volumeMounts"] =
+      *parse_json(R"([{"name":"both","mountPath":"/b"},{"name":"one","mountPath":"/o"}])");
+  executor["javaOptions"] = "-De=1";
+  executor["gpu"] = JsonObject{{"name", "nvidia.com/gpu"}, {"quantity", 1}};
+  spec["sparkConf"] = JsonObject{{"spark.executor.extraClassPath", "/e.jar"},
+                                 {"spark.driver.extraClassPath", "/d.jar"}};
+  const Resource made = spark_connect_pod(resource, 1, "");
+  const auto pod = pod_from(made);
+  ASSERT_TRUE(pod) << pod.error().text();
+  EXPECT_EQ(pod->volumes.size(), 2U);
+  EXPECT_EQ(pod->containers[0].mounts.size(), 2U);
+  EXPECT_EQ(pod->containers[0].env_from.size(), 1U);
+  const std::string all = dump_json(made.body);
+  EXPECT_TRUE(all.contains(R"(\"java_options\":\"-Dd=1 -De=1\")")) << all;
+  EXPECT_TRUE(all.contains(R"(\"spark.driver.extraClassPath\":\"/d.jar:/e.jar\")")) << all;
+  EXPECT_TRUE(all.contains(R"("nvidia.com/gpu":3)")) << "the driver's and two executors': " << all;
 }
 
 TEST(SparkConnect, RunsUntilItIsIdleAndIsOpenedAgainByTheNextRun) {
@@ -91,6 +122,7 @@ TEST(SparkConnect, RunsUntilItIsIdleAndIsOpenedAgainByTheNextRun) {
   decision = decide(resource, {server(PodPhase::running)}, Time{},
                     *parse_json(R"({"progress":{"tasks":{"done":1}}})"));
   EXPECT_EQ(text(decision, "state"), "Running");
+  EXPECT_EQ(int_in(decision.status->get_object(), "webUIPort"), 4040);
   resource.status = *decision.status;
   decision = decide(resource, {server(PodPhase::succeeded)}, Time{} + std::chrono::minutes(9));
   EXPECT_EQ(text(decision, "state"), "Closed");
@@ -127,11 +159,13 @@ TEST(SparkConnect, ALostServerFailsItAndSaysWhy) {
   EXPECT_EQ(text(decision, "state"), "Failed");
   EXPECT_EQ(text(decision, "reason"), "EngineMissing");
   EXPECT_EQ(text(decision, "failed"), "warm-spark-1-server");
-  decision = decide(resource, {server(PodPhase::failed, 6)});
+  auto taken = server(PodPhase::failed);
+  taken.status.get_object()["reason"] = "PortTaken";
+  taken.status.get_object()["message"] = "port 15002 is in use by process 7 (x)";
+  decision = decide(resource, {taken});
   EXPECT_EQ(text(decision, "reason"), "PortTaken");
-  EXPECT_EQ(
-      text(decision, "message"),
-      "the warm Spark could not start: its log names the port and who holds it (--part server)");
+  EXPECT_EQ(text(decision, "message"),
+            "the warm Spark could not start: port 15002 is in use by process 7 (x)");
   decision = decide(resource, {server(PodPhase::failed, 1)});
   EXPECT_EQ(text(decision, "reason"), "ServerLost");
   decision = decide(resource, {});

@@ -103,6 +103,10 @@ void set_state(JsonObject& status, std::string_view state, std::string_view mess
   status["applicationState"] = std::move(application);
 }
 
+std::string end_text(std::string_view what, const SparkPod& pod) {
+  return part_end_text(fmt::format("{} {}", what, pod.object->metadata.name), pod.status);
+}
+
 void remove_live(const Seen& seen, bool driver_too, Decision& out) {
   for (const auto& executor : seen.executors) {
     if (!executor.over()) { out.remove.push_back(key_of(*executor.object)); }
@@ -129,7 +133,8 @@ Decision after_end(const Resource& application, const Seen& seen, Time now) {
 
 // New executors in the place of those that ended. Failures in a row wait longer each time.
 void keep_executors(const Resource& application, const SparkNames& names, const Seen& seen,
-                    std::int64_t wanted, JsonObject& status, Time now, Decision& out) {
+                    std::int64_t wanted, bool session_ended, JsonObject& status, Time now,
+                    Decision& out) {
   const auto live =
       std::ranges::count_if(seen.executors, [](const SparkPod& one) { return !one.over(); });
   if (live >= wanted) { return; }
@@ -140,7 +145,11 @@ void keep_executors(const Resource& application, const SparkNames& names, const 
     last = std::max(last, end_of(executor.status));
     failed += executor.status.phase == PodPhase::failed ? 1 : 0;
   }
-  // One that left on the driver's order would only wait for the next session.
+  if (failed == 0 && last != Time{} && session_ended) {
+    // They left on the driver's order. Its next session may want others; the rest of its program does not.
+    out.requeue = milliseconds(1000);
+    return;
+  }
   const auto pause =
       failed == 0 ? seconds(1)
       : failed == 1
@@ -192,7 +201,8 @@ Async<Result<Facts>> SparkController::gather(const Resource& resource) {
   const std::string address(string_at(resource.status, "driverInfo.podAddress"));
   if (address.empty()) { co_return Facts(); }
   JsonObject facts;
-  auto progress = co_await ask_spark(*client_, fmt::format("http://{}:{}", address, kSparkUiPort));
+  auto progress =
+      co_await ask_spark(*client_, fmt::format("http://{}:{}", address, spark_ui_port(resource)));
   if (progress && progress->is_object()) { facts["progress"] = std::move(*progress); }
   if (spark_size(resource).dynamic) {
     auto wishes = co_await ask_spark_wishes(
@@ -260,7 +270,7 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
     const auto& driver = *seen.driver;
     JsonObject info{{"podName", driver.object->metadata.name},
                     {"webUIServiceName", names.service},
-                    {"webUIPort", kSparkUiPort}};
+                    {"webUIPort", spark_ui_port(resource)}};
     if (!driver.status.pod_ip.empty()) { info["podAddress"] = driver.status.pod_ip; }
     status["driverInfo"] = std::move(info);
     if (driver.over()) {
@@ -269,12 +279,12 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
           !stopped && (restart.type == "Always" ||
                        (restart.type == "OnFailure" && !good && attempt <= restart.retries));
       if (again) {
-        end("PENDING_RERUN", good ? "" : "driver: " + pod_end_text(driver.status));
+        end("PENDING_RERUN", good ? "" : end_text("the driver pod", driver));
       } else if (good) {
         end("COMPLETED", {});
       } else {
         status["failedPart"] = driver.object->metadata.name;
-        end("FAILED", pod_end_text(driver.status));
+        end("FAILED", end_text("the driver pod", driver));
       }
       return out;
     }
@@ -291,8 +301,11 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
     status["reason"] = "ExecutorsFailed";
     status["failedPart"] = first_failed->object->metadata.name;
     remove_live(seen, true, out);
-    end("FAILED", fmt::format("{} executors failed, the first: {}", failures,
-                              pod_end_text(first_failed->status)));
+    end("FAILED",
+        fmt::format("{}: {}",
+                    failures == 1 ? "1 executor failed"
+                                  : fmt::format("{} executors failed, the first", failures),
+                    end_text("pod", *first_failed)));
     return out;
   }
   if (!status.contains("applicationState")) { set_state(status, ""); }
@@ -309,7 +322,10 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
     out.create.push_back(spark_group(resource, names));
     out.create.push_back(spark_driver(resource, names));
   }
-  keep_executors(resource, names, seen, wanted, status, now, out);
+  const auto* conf = object_in(resource.spec(), "sparkConf");
+  const bool tells = conf == nullptr || string_in(*conf, "spark.ui.enabled") != "false";
+  const bool session_ended = tells && facts.is_object() && find_path(facts, "progress") == nullptr;
+  keep_executors(resource, names, seen, wanted, session_ended, status, now, out);
   if (client_ != nullptr && string_at(resource.status, "applicationState.state") == "RUNNING" &&
       !out.requeue) {
     out.requeue = milliseconds(1000);

@@ -6,6 +6,7 @@
 #include "cluster/controllers/pod_group.h"
 #include "cluster/controllers/spark/spark_pods.h"
 #include "cluster/controllers/spark/spark_rest.h"
+#include "resource/labels.h"
 #include "resource/pod.h"
 
 namespace metier {
@@ -103,6 +104,36 @@ TEST(SparkController, MakesAServiceAGangAndItsPods) {
   }
 }
 
+TEST(SparkController, BothRolesHaveTheVariablesOfTheirSources) {
+  auto resource = application();
+  for (const auto* role : {"driver", "executor"}) {
+    resource.body["spec"].at(role).get_object()["envFrom"] =
+        *parse_json(R"([{"secretRef":{"name":"s"}}])");
+  }
+  const SparkNames names(resource, 1);
+  for (const auto& pod : {spark_driver(resource, names), spark_executor(resource, names, 1)}) {
+    EXPECT_EQ(pod_from(pod)->containers.at(0).env_from.at(0).secret, "s");
+  }
+}
+
+TEST(SparkController, PodsHaveThePlacesOfTheirRoles) {
+  auto resource = application();
+  for (const std::string role : {"driver", "executor"}) {
+    auto& body = resource.body["spec"].at(role).get_object();
+    body["affinity"] = JsonObject{{"nodeAffinity", JsonObject{{role, 1}}}};
+    body["tolerations"] = JsonArray{JsonObject{{"key", role}}};
+    body["nodeSelector"] = JsonObject{{"role", role}};
+  }
+  const SparkNames names(resource, 1);
+  for (const auto& [pod, role] : {std::pair(spark_driver(resource, names), "driver"),
+                                  std::pair(spark_executor(resource, names, 1), "executor")}) {
+    const std::string name = role;
+    EXPECT_EQ(dump_json(pod.spec().at("affinity")), R"({"nodeAffinity":{")" + name + R"(":1}})");
+    EXPECT_EQ(dump_json(pod.spec().at("tolerations")), R"([{"key":")" + name + R"("}])");
+    EXPECT_EQ(dump_json(pod.spec().at("nodeSelector")), R"({"role":")" + name + R"("})");
+  }
+}
+
 TEST(SparkController, TheDriverRunsTheFunctionAndKnowsTheProperties) {
   const auto driver = spark_driver(application(), SparkNames(application(), 1));
   EXPECT_EQ(dump_json(container(driver).at("command")), R"(["mlrun"])");
@@ -119,6 +150,30 @@ TEST(SparkController, TheDriverRunsTheFunctionAndKnowsTheProperties) {
   EXPECT_EQ(string_in(conf, "spark.executor.instances"), "2");
   EXPECT_EQ(string_in(conf, "x"), "a$$(B)") << "no reference to a variable";
   EXPECT_EQ(pod_requests(*pod_from(driver)).at("memory").bytes_text(), "896Mi");
+}
+
+TEST(SparkController, TheDriverNeedsItsPortsAndPagesHaveTheUsersOne) {
+  const auto needed = [](const Resource& of) {
+    return spark_driver(of, SparkNames(of, 1))
+        .metadata.annotations.at(std::string(kPortsAnnotation));
+  };
+  auto resource = application();
+  EXPECT_EQ(needed(resource), "7078,4040=spark.ui.port");
+  resource.body["spec"].at("sparkConf").get_object()["spark.ui.port"] = "5050";
+  EXPECT_EQ(needed(resource), "7078,5050=spark.ui.port");
+  const auto driver = spark_driver(resource, SparkNames(resource, 1));
+  const auto start = parse_json(env_of(driver, "METIER_SPARK"));
+  EXPECT_EQ(string_in(*object_in(start->get_object(), "conf"), "spark.ui.port"), "5050");
+  const auto decision = decide(resource, {pod("app-1-driver", PodPhase::running)});
+  EXPECT_EQ(*find_path(*decision.status, "driverInfo.webUIPort"), 5050);
+  for (const auto* nowhere : {"0", "x", "70000"}) {  // the server must know where the pages are
+    resource.body["spec"].at("sparkConf").get_object()["spark.ui.port"] = nowhere;
+    EXPECT_EQ(needed(resource), "7078,4040=spark.ui.port");
+  }
+  resource.body["spec"].at("sparkConf").get_object()["spark.ui.enabled"] = "false";
+  EXPECT_EQ(needed(resource), "7078");
+  EXPECT_EQ(needed(application(R"(,"dynamicAllocation":{"enabled":true})")),
+            "7078,7080,4040=spark.ui.port");
 }
 
 TEST(SparkController, AnExecutorHasItsHeapAndItsOverhead) {
@@ -174,7 +229,52 @@ TEST(SparkController, ReplacesAnExecutorThatFailed) {
   EXPECT_EQ(state(decision), "FAILED") << "twice the executors";
   EXPECT_EQ(string_at(*decision.status, "reason"), "ExecutorsFailed");
   EXPECT_EQ(string_at(*decision.status, "failedPart"), "app-1-exec-2");
+  EXPECT_EQ(string_at(*decision.status, "applicationState.errorMessage"),
+            "4 executors failed, the first: exit code 137");
   EXPECT_THAT(names(decision.remove), ElementsAre("app-1-exec-1", "app-1-driver"));
+}
+
+TEST(SparkController, ExecutorsThatLeftWithTheirSessionAreReplacedForTheNextOneOnly) {
+  const Time now = Time{} + std::chrono::hours(1);
+  const std::vector pods{pod("app-1-driver", PodPhase::running),
+                         pod("app-1-exec-1", PodPhase::succeeded, 0, now),
+                         pod("app-1-exec-2", PodPhase::succeeded, 0, now)};
+  const Time later = now + std::chrono::minutes(1);
+  const Facts silent = JsonObject{};  // the driver was asked, no session answered
+  auto decision = decide(application("", kRunning), pods, later, silent);
+  EXPECT_THAT(decision.create, IsEmpty()) << "its program goes on without a session";
+  EXPECT_TRUE(decision.requeue);
+  const Facts session = JsonObject{{"progress", JsonObject{{"app", "a"}}}};
+  decision = decide(application("", kRunning), pods, later, session);
+  EXPECT_THAT(names(decision.create), ElementsAre("Pod/app-1-exec-3", "Pod/app-1-exec-4"));
+  auto blind = application("", kRunning);
+  ensure_object(ensure_object(blind.body, "spec"), "sparkConf")["spark.ui.enabled"] = "false";
+  decision = decide(blind, pods, later, silent);
+  EXPECT_EQ(decision.create.size(), 2U) << "nobody can tell whether there is a session";
+}
+
+TEST(SparkController, NamesThePartThatWasKilledOrLost) {
+  const auto said = [](std::string_view role, std::string reason, std::string message) {
+    std::vector pods{pod("app-1-driver", PodPhase::running),
+                     pod("app-1-exec-1", PodPhase::running)};
+    auto& lost = pods[role == "driver" ? 0 : 1];
+    lost.status = to_json(PodStatus{
+        .phase = PodPhase::failed, .reason = std::move(reason), .message = std::move(message)});
+    auto resource = application("", kRunning);
+    resource.body["spec"].get_object()["sparkConf"] =
+        JsonObject{{"spark.executor.maxNumFailures", "1"}};
+    auto decision = decide(resource, pods);
+    return std::string(string_at(*decision.status, "applicationState.errorMessage"));
+  };
+  EXPECT_EQ(said("driver", "Killed(SIGKILL)", ""),
+            "the driver pod app-1-driver was killed by SIGKILL");
+  EXPECT_EQ(said("driver", "OOMKilled", "it used more memory than its limit"),
+            "the driver pod app-1-driver was killed: it used more memory than its limit");
+  EXPECT_EQ(said("driver", "ShimLost", "nobody knows"),
+            "the driver pod app-1-driver was lost: nobody knows");
+  EXPECT_EQ(said("driver", "PortTaken", "port 7078 is in use"), "port 7078 is in use");
+  EXPECT_EQ(said("executor", "Killed(SIGSEGV)", "core dumped"),
+            "1 executor failed: pod app-1-exec-1 was killed by SIGSEGV");
 }
 
 TEST(SparkController, GivesExecutorsTimeToLeaveThenRemovesThem) {

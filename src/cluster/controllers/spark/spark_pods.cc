@@ -6,7 +6,9 @@
 #include <cctype>
 
 #include "base/quantity.h"
+#include "cluster/controllers/pod_end.h"
 #include "cluster/controllers/pod_group.h"
+#include "resource/labels.h"
 
 namespace metier {
 namespace {
@@ -114,7 +116,6 @@ JsonObject properties_of(const Resource& application, const SparkNames& names) {
   const auto cores = std::max<std::int64_t>(1, int_in(executor, "cores").value_or(1));
   JsonObject out{{"spark.app.name", names.prefix},
                  {"spark.ui.killEnabled", "false"},
-                 {"spark.ui.port", std::to_string(kSparkUiPort)},
                  {"spark.scheduler.minRegisteredResourcesRatio", "0.8"}};
   for (const auto& property : dependencies_of(application)) {
     out[property.key()] = property.value();
@@ -125,6 +126,7 @@ JsonObject properties_of(const Resource& application, const SparkNames& names) {
     }
   }
   for (const auto& member : conf_of(application)) { out[member.key()] = member.value(); }
+  out["spark.ui.port"] = std::to_string(spark_ui_port(application));
   out["spark.driver.memory"] = string_in(driver, "memory", "1g");
   out["spark.driver.port"] = std::to_string(kSparkDriverPort);
   out["spark.driver.blockManager.port"] = std::to_string(kSparkBlockPort);
@@ -160,6 +162,15 @@ std::string address_variable(std::string_view service) {
         c == '-' || c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
   return out + "_ADDR";
+}
+
+// Spark takes the next port where one is taken: whoever asks the driver would speak to the program that holds this one.
+void need_ports(Resource& pod, const Resource& application, std::vector<int> ports) {
+  std::string text = fmt::format("{}", fmt::join(ports, ","));
+  if (string_in(conf_of(application), "spark.ui.enabled") != "false") {
+    text += fmt::format(",{}=spark.ui.port", spark_ui_port(application));
+  }
+  pod.metadata.annotations[std::string(kPortsAnnotation)] = std::move(text);
 }
 
 void put_env(JsonArray& env, std::string_view name, std::string_view value) {
@@ -201,6 +212,7 @@ Resource pod_of(const Resource& application, const SparkNames& names, std::strin
                        {"resources", resources_of(application, role)},
                        {"ports", JsonArray{JsonObject{{"name", "blockmanager"},
                                                       {"containerPort", kSparkBlockPort}}}}};
+  if (const auto* from = array_in(body, "envFrom")) { container["envFrom"] = *from; }
   // `mlrun` stands for the script, which needs no file then.
   const bool script = string_in(spec, "mainApplicationFile") == kScript;
   JsonArray mounts;
@@ -279,6 +291,46 @@ Resource application_of(const Resource& connect) {
   return out;
 }
 
+void add_text(JsonObject& object, std::string_view key, std::string_view more,
+              std::string_view separator) {
+  const std::string own(string_in(object, key));
+  if (more.empty() || own == more) { return; }
+  object[key] = own.empty() ? std::string(more) : own + std::string(separator) + std::string(more);
+}
+
+// A warm Spark has one process: what the executors alone have is the driver's too.
+Resource in_one(Resource application) {
+  JsonObject& spec = ensure_object(application.body, "spec");
+  const JsonObject executor = role_of(application, "executor");
+  JsonObject& driver = ensure_object(spec, "driver");
+  JsonObject& conf = ensure_object(spec, "sparkConf");
+  add_text(driver, "javaOptions",
+           string_in(executor, "javaOptions", string_in(conf, "spark.executor.extraJavaOptions")),
+           " ");
+  add_text(conf, "spark.driver.extraClassPath", string_in(conf, "spark.executor.extraClassPath"),
+           ":");
+  const auto* mounts = array_in(executor, "volumeMounts");
+  for (const auto& mount : mounts == nullptr ? JsonArray{} : *mounts) {
+    JsonArray& own = ensure_array(driver, "volumeMounts");
+    if (std::ranges::find(own, mount) == own.end()) { own.push_back(mount); }
+  }
+  return application;
+}
+
+// Devices of the driver and of every executor together.
+void add_devices(const Resource& application, std::int64_t executors, JsonObject& limits) {
+  for (const auto& [role, count] :
+       {std::pair("driver", std::int64_t{1}), std::pair("executor", executors)}) {
+    const auto* gpu = object_in(role_of(application, role), "gpu");
+    const auto* given = gpu == nullptr ? nullptr : gpu->if_contains("quantity");
+    if (given == nullptr) { continue; }
+    const auto each = given->is_string() ? std::atoll(std::string(given->get_string()).c_str())
+                                         : int_in(*gpu, "quantity").value_or(0);
+    const auto name = string_in(*gpu, "name", "nvidia.com/gpu");
+    limits[name] = int_in(limits, name).value_or(0) + count * each;
+  }
+}
+
 std::int64_t milli_of(const Resource& application, std::string_view role, std::string_view field) {
   auto parsed = Quantity::parse(string_in(role_of(application, role), field));
   return parsed ? parsed->milli() : 0;
@@ -329,10 +381,17 @@ SparkSize spark_size(const Resource& application) {
   return out;
 }
 
+int spark_ui_port(const Resource& application) {
+  const int given =
+      std::atoi(std::string(string_in(conf_of(application), "spark.ui.port")).c_str());
+  return given > 0 && given < 65'536 ? given : kSparkUiPort;
+}
+
 Resource spark_service(const Resource& application, const SparkNames& names) {
-  return service_of(
-      application, names.service, names.prefix, "driver",
-      {{"driver", kSparkDriverPort}, {"blockmanager", kSparkBlockPort}, {"ui", kSparkUiPort}});
+  return service_of(application, names.service, names.prefix, "driver",
+                    {{"driver", kSparkDriverPort},
+                     {"blockmanager", kSparkBlockPort},
+                     {"ui", spark_ui_port(application)}});
 }
 
 Resource spark_group(const Resource& application, const SparkNames& names) {
@@ -357,9 +416,12 @@ Resource spark_driver(const Resource& application, const SparkNames& names) {
   auto out = pod_of(application, names, "driver", names.driver, start);
   auto& container = container_of(out);
   for (const auto& [name, number] :
-       {std::pair("driver", kSparkDriverPort), std::pair("ui", kSparkUiPort)}) {
+       {std::pair("driver", kSparkDriverPort), std::pair("ui", spark_ui_port(application))}) {
     container["ports"].get_array().push_back(JsonObject{{"name", name}, {"containerPort", number}});
   }
+  std::vector<int> ports{kSparkDriverPort};
+  if (spark_size(application).dynamic) { ports.push_back(kSparkWishesPort); }
+  need_ports(out, application, ports);
   auto arguments = texts_in(spec, "arguments");
   if (main_file == kScript) {
     container["command"] = JsonArray{"mlrun"};
@@ -403,14 +465,30 @@ std::string pod_end_text(const PodStatus& status) {
   return status.reason.empty() ? "it failed" : status.reason;
 }
 
+std::string part_end_text(std::string_view who, const PodStatus& status) {
+  const std::string_view reason = status.reason;
+  if (reason == "OOMKilled") {
+    return fmt::format("{} was killed: it used more memory than its limit", who);
+  }
+  if (reason.starts_with("Killed(") && reason.ends_with(')')) {
+    return fmt::format("{} was killed by {}", who, reason.substr(7, reason.size() - 8));
+  }
+  if (end_is_unseen(reason)) { return fmt::format("{} was lost: {}", who, status.message); }
+  return pod_end_text(status);
+}
+
 std::string spark_connect_name(const Resource& connect, std::int64_t incarnation) {
   return incarnation > 1 ? fmt::format("{}-server-{}", connect.metadata.name, incarnation)
                          : connect.metadata.name + "-server";
 }
 
+int spark_connect_ui_port(const Resource& connect) {
+  return spark_ui_port(application_of(connect));
+}
+
 Resource spark_connect_service(const Resource& connect) {
   return service_of(connect, connect.metadata.name, connect.metadata.name, "connect",
-                    {{"connect", kSparkConnectPort}, {"ui", kSparkUiPort}});
+                    {{"connect", kSparkConnectPort}, {"ui", spark_connect_ui_port(connect)}});
 }
 
 Resource spark_connect_group(const Resource& connect) {
@@ -422,7 +500,7 @@ Resource spark_connect_group(const Resource& connect) {
 
 Resource spark_connect_pod(const Resource& connect, std::int64_t incarnation,
                            const std::string& archives) {
-  const Resource application = application_of(connect);
+  const Resource application = in_one(application_of(connect));
   SparkNames names(application, 1);
   names.prefix = names.group = names.service = connect.metadata.name;
   names.attempt = incarnation;
@@ -454,10 +532,11 @@ Resource spark_connect_pod(const Resource& connect, std::int64_t incarnation,
   container["args"] = JsonArray{"-m", "metier_runner.spark", "connect"};
   JsonArray ports;
   for (const auto& [name, number] :
-       {std::pair("connect", kSparkConnectPort), std::pair("ui", kSparkUiPort)}) {
+       {std::pair("connect", kSparkConnectPort), std::pair("ui", spark_ui_port(application))}) {
     ports.push_back(JsonObject{{"name", name}, {"containerPort", number}});
   }
   container["ports"] = std::move(ports);
+  need_ports(out, application, {kSparkConnectPort});
   const auto bytes = (heap + overhead_of(application, "driver", heap) + kMebi - 1) / kMebi;
   const auto cpu = [&](std::string_view field) {
     const auto driver = milli_of(application, "driver", field);
@@ -470,6 +549,7 @@ Resource spark_connect_pod(const Resource& connect, std::int64_t incarnation,
     requests["cpu"] = fmt::format("{}m", milli);
   }
   if (const auto milli = cpu("coreLimit"); milli > 0) { limits["cpu"] = fmt::format("{}m", milli); }
+  add_devices(application, executors, limits);
   container["resources"] = JsonObject{{"requests", requests}, {"limits", limits}};
   ensure_array(container, "env")
       .push_back(JsonObject{

@@ -36,6 +36,8 @@ struct SparkSize {
   bool dynamic = false;
 };
 SparkSize spark_size(const Resource& application);
+// Where Spark's own pages are on the driver's address: kSparkUiPort unless the user chose another one.
+int spark_ui_port(const Resource& application);
 // Bytes of "512m"; nothing for another form.
 std::optional<std::int64_t> spark_bytes(std::string_view text);
 
@@ -45,10 +47,13 @@ Resource spark_driver(const Resource& application, const SparkNames& names);
 Resource spark_executor(const Resource& application, const SparkNames& names, std::int64_t id);
 // How a pod ended: its own words, else its process's signal or exit code.
 std::string pod_end_text(const PodStatus& status);
+// The same, as a sentence about `who` where it was killed or lost: then nothing else names it.
+std::string part_end_text(std::string_view who, const PodStatus& status);
 
 // The warm Spark of a SparkConnect resource (connect_controller.h). One process does what driver and executors of the application would.
 inline constexpr int kSparkConnectPort = 15002;
 std::string spark_connect_name(const Resource& connect, std::int64_t incarnation);
+int spark_connect_ui_port(const Resource& connect);
 Resource spark_connect_service(const Resource& connect);
 // The server and its first client start together.
 Resource spark_connect_group(const Resource& connect);

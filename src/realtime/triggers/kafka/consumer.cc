@@ -1,10 +1,12 @@
 #include "realtime/triggers/kafka/consumer.h"
 
+#include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <array>
+#include <utility>
 
 #include "base/text.h"
 
@@ -12,6 +14,7 @@ namespace metier::realtime {
 namespace {
 
 constexpr std::uint64_t kOne = 1;
+constexpr int kAnswerWithin = 5000;      // ms
 constexpr int kWarning = 4, kDebug = 7;  // of syslog
 
 std::vector<TopicPartition> names_of(const rd_kafka_topic_partition_list_t* list) {
@@ -63,6 +66,7 @@ Result<std::unique_ptr<KafkaConsumer>> KafkaConsumer::open(Loop& loop, const Kaf
   std::vector<TopicPartition> topics;
   for (const std::string& topic : options.topics) {
     topics.push_back({topic, RD_KAFKA_PARTITION_UA});
+    if (!topic.starts_with('^')) { out->topics_.push_back(topic); }
   }
   const KafkaList list = list_of(topics);
   if (const auto error = rd_kafka_subscribe(out->kafka_, list.get());
@@ -115,7 +119,7 @@ void KafkaConsumer::handle(rd_kafka_event_t* event) {
     case RD_KAFKA_EVENT_REBALANCE: {
       auto names = names_of(rd_kafka_event_topic_partition_list(event));
       if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-        calls_.connection(true, "");
+        calls_.heard(Heard::works, "");
         calls_.assigned(std::move(names));
       } else {
         calls_.revoked(std::move(names), rd_kafka_assignment_lost(kafka_) != 0);
@@ -126,16 +130,17 @@ void KafkaConsumer::handle(rd_kafka_event_t* event) {
       const auto error = rd_kafka_event_error(event);
       const std::string text(rd_kafka_event_error_string(event));
       if (error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-        calls_.connection(false, "no broker answers");  // the reason came before it
+        calls_.heard(Heard::away, "no broker answers");  // the reason came before it
       } else if (error == RD_KAFKA_RESP_ERR__TRANSPORT || error == RD_KAFKA_RESP_ERR__RESOLVE ||
                  error == RD_KAFKA_RESP_ERR__AUTHENTICATION || error == RD_KAFKA_RESP_ERR__SSL) {
-        calls_.connection(false, text);
+        calls_.heard(Heard::away, text);
       } else {
         log_.warn("Kafka", {{"error", Json(text)}, {"code", Json(rd_kafka_err2name(error))}});
-        if (error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-            error == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
-            error == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED) {
-          calls_.connection(false, text);
+        if (error == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED) {
+          calls_.heard(Heard::no_group, text);
+        } else if (error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+                   error == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) {
+          calls_.heard(Heard::no_topics, text);
         }
       }
       return;
@@ -143,11 +148,33 @@ void KafkaConsumer::handle(rd_kafka_event_t* event) {
     case RD_KAFKA_EVENT_OFFSET_COMMIT: {
       const auto error = rd_kafka_event_error(event);
       if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
-        calls_.connection(true, "");
+        calls_.heard(Heard::works, "");
       } else if (error != RD_KAFKA_RESP_ERR__NO_OFFSET) {
         log_.warn("offsets were not committed, they will be again",
                   {{"error", Json(rd_kafka_err2str(error))}});
       }
+      return;
+    }
+    case RD_KAFKA_EVENT_DESCRIBECLUSTER_RESULT:
+      asked_ = false;
+      if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        calls_.heard(Heard::answers, "");
+      }
+      return;
+    case RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT: {
+      asked_topics_ = false;
+      if (rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR) { return; }
+      std::size_t count = 0;
+      const rd_kafka_TopicDescription_t** const topics = rd_kafka_DescribeTopics_result_topics(
+          rd_kafka_event_DescribeTopics_result(event), &count);
+      std::string why;
+      for (std::size_t i = 0; i < count; ++i) {
+        const rd_kafka_error_t* const error = rd_kafka_TopicDescription_error(topics[i]);
+        if (rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR_NO_ERROR) { continue; }
+        why += fmt::format("{}topic {}: {}", why.empty() ? "" : ", ",
+                           rd_kafka_TopicDescription_name(topics[i]), rd_kafka_error_string(error));
+      }
+      calls_.heard(why.empty() ? Heard::topics : Heard::no_topics, why);
       return;
     }
     case RD_KAFKA_EVENT_LOG: {
@@ -225,6 +252,32 @@ void KafkaConsumer::store(
         offset;
   }
   rd_kafka_offsets_store(kafka_, list.get());
+}
+
+void KafkaConsumer::ask() {
+  if (std::exchange(asked_, true)) { return; }
+  rd_kafka_AdminOptions_t* options =
+      rd_kafka_AdminOptions_new(kafka_, RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER);
+  std::array<char, 128> why{};
+  rd_kafka_AdminOptions_set_request_timeout(options, kAnswerWithin, why.data(), why.size());
+  rd_kafka_DescribeCluster(kafka_, options, events_.get());
+  rd_kafka_AdminOptions_destroy(options);
+}
+
+void KafkaConsumer::ask_topics() {
+  if (topics_.empty()) { return calls_.heard(Heard::topics, ""); }
+  if (std::exchange(asked_topics_, true)) { return; }
+  std::vector<const char*> names;
+  for (const std::string& topic : topics_) { names.push_back(topic.c_str()); }
+  rd_kafka_TopicCollection_t* topics =
+      rd_kafka_TopicCollection_of_topic_names(names.data(), names.size());
+  rd_kafka_AdminOptions_t* options =
+      rd_kafka_AdminOptions_new(kafka_, RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+  std::array<char, 128> why{};
+  rd_kafka_AdminOptions_set_request_timeout(options, kAnswerWithin, why.data(), why.size());
+  rd_kafka_DescribeTopics(kafka_, topics, options, events_.get());
+  rd_kafka_AdminOptions_destroy(options);
+  rd_kafka_TopicCollection_destroy(topics);
 }
 
 void KafkaConsumer::close() {

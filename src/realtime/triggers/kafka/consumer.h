@@ -43,13 +43,23 @@ class KafkaSource {
                     std::size_t at_most) = 0;
 };
 
+// What the brokers were heard to say, or not.
+enum class Heard {
+  away,       // no connection
+  no_group,   // they answer, and do not let us into the group
+  no_topics,  // they answer, and do not let us read: no such topic, no rights
+  topics,     // every topic is there, and ours to read
+  answers,    // they answer
+  works,      // and have us in the group: partitions were given to us, offsets were committed
+};
+
 class KafkaConsumer final : public Watched, public KafkaSource {
  public:
   struct Calls {
     std::function<void()> ready;  // something may be there: `serve`, then the partitions' queues
     std::function<void(std::vector<TopicPartition>)> assigned;            // answered by `assign`
     std::function<void(std::vector<TopicPartition>, bool lost)> revoked;  // answered by `unassign`
-    std::function<void(bool connected, const std::string& why)> connection;
+    std::function<void(Heard heard, const std::string& why)> heard;
   };
   // Subscribes; brokers that are away are no error.
   static Result<std::unique_ptr<KafkaConsumer>> open(Loop& loop, const KafkaOptions& options,
@@ -62,6 +72,12 @@ class KafkaConsumer final : public Watched, public KafkaSource {
   void read(rd_kafka_queue_t* queue, std::vector<KafkaMessage>& into, std::size_t at_most) override;
   void assign(const std::vector<TopicPartition>& partitions);
   void unassign(const std::vector<TopicPartition>& partitions);
+  // Asks whether the brokers answer: `heard` is called when one does. A connection that was lost is told, one that is there again
+  // is not, and a consumer without records has no other sign.
+  void ask();
+  // Asks whether the topics can be read: `heard` says so, or which cannot and why. The client tells each one's trouble once, and
+  // partitions of one topic say nothing about another.
+  void ask_topics();
   // Committed within the commit interval, and before a partition is given away.
   void store(const std::vector<std::pair<TopicPartition, std::int64_t>>& next_offsets);
   // Leaves the group: `revoked` comes once more; `closed` is true when all is over.
@@ -85,6 +101,8 @@ class KafkaConsumer final : public Watched, public KafkaSource {
   Fd wake_;
   rd_kafka_t* kafka_ = nullptr;
   KafkaQueue events_, closing_;
+  std::vector<std::string> topics_;  // that are named: a pattern matches what there is
+  bool asked_ = false, asked_topics_ = false;
 };
 
 }  // namespace metier::realtime

@@ -23,6 +23,7 @@ using std::chrono::milliseconds;
 constexpr auto kStoreEvery = milliseconds(100);
 constexpr auto kCloseWithin = std::chrono::seconds(5);
 constexpr auto kLetterAgain = std::chrono::seconds(2);
+constexpr auto kAskEvery = std::chrono::seconds(2);
 
 class KafkaTrigger final : public Trigger, public AckListener, public PartitionOwner {
  public:
@@ -59,7 +60,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
          .assigned = [this](std::vector<TopicPartition> names) { assigned(std::move(names)); },
          .revoked = [this](std::vector<TopicPartition> names,
                            bool lost) { revoked(std::move(names), lost); },
-         .connection = [this](bool up, const std::string& why) { connection(up, why); }},
+         .heard = [this](Heard what, const std::string& why) { heard(what, why); }},
         log_);
     if (!consumer) { return fail(std::move(consumer.error()).at("triggers." + config_.name)); }
     consumer_ = std::move(*consumer);
@@ -79,7 +80,7 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   bool ready() const override { return joined_.load(std::memory_order_relaxed); }
   std::string describe() const override {
     std::string out;
-    if (!why_away_.empty()) { out = why_away_; }
+    if (const std::string& why = trouble(); !why.empty()) { out = why; }
     if (!letters_fail_.empty()) {
       out += fmt::format("{}dead letter topic {}: {}", out.empty() ? "" : ", ",
                          options_.dead_letter_topic, letters_fail_);
@@ -96,8 +97,8 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     return out.empty() ? "in the group, without a partition" : out;
   }
   std::optional<Problem> problem() const override {
-    if (why_away_.empty()) { return std::nullopt; }
-    return Problem{"BrokerUnavailable", why_away_};
+    if (trouble().empty()) { return std::nullopt; }
+    return Problem{"BrokerUnavailable", trouble()};
   }
   void metrics(MetricsWriter& out) const override {
     const Labels id{{"trigger_kind", "kafka-cluster"}, {"trigger_id", config_.name}};
@@ -444,6 +445,14 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     store_timer_.after(kStoreEvery);
     store();
     letters_again();
+    if (loop_.now() >= ask_at_ && (!why_away_.empty() || !why_no_topics_.empty())) {
+      ask_at_ = loop_.now() + kAskEvery;
+      if (why_away_.empty()) {
+        consumer_->ask_topics();
+      } else {
+        consumer_->ask();
+      }
+    }
     consumer_->serve();  // also tells the group that we live
     if (closing_ && consumer_->closed()) {
       return loop_.post([this] { closed(); });
@@ -461,16 +470,33 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
     consumer_->store(offsets);
   }
 
-  void connection(bool up, const std::string& why) {
-    if (up) {
-      if (!why_away_.empty()) { log_.info("the brokers answer again"); }
-      why_away_.clear();
-    } else if (why_away_.empty() || !why.starts_with("no broker")) {
-      if (why_away_.empty()) {
-        log_.warn("the brokers do not answer, it is tried on", {{"why", Json(why)}});
-      }
-      why_away_ = fmt::format("{}: {}", join(options_.brokers), why);
+  void heard(Heard what, const std::string& why) {
+    switch (what) {
+      case Heard::away:
+        if (!why_away_.empty() && why.starts_with("no broker")) { return; }  // we know why
+        return troubled(why_away_, "the brokers do not answer, it is tried on", why);
+      case Heard::no_group:
+        return troubled(why_no_group_, "the brokers do not let it into its group, it is tried on",
+                        why);
+      case Heard::no_topics:
+        return troubled(why_no_topics_, "the brokers do not let it read, it is tried on", why);
+      case Heard::topics:
+        if (!why_no_topics_.empty()) { log_.info("every topic can be read"); }
+        why_no_topics_.clear();
+        break;
+      case Heard::works: why_no_group_.clear(); break;
+      case Heard::answers: break;
     }
+    if (!why_away_.empty()) { log_.info("the brokers answer again"); }
+    why_away_.clear();
+  }
+  void troubled(std::string& told, std::string_view message, const std::string& why) {
+    if (told.empty()) { log_.warn(message, {{"why", Json(why)}}); }
+    told = fmt::format("{}: {}", join(options_.brokers), why);
+  }
+  const std::string& trouble() const {
+    if (!why_away_.empty()) { return why_away_; }
+    return why_no_group_.empty() ? why_no_topics_ : why_no_group_;
   }
   static std::string words(const std::vector<TopicPartition>& names) {
     std::string out;
@@ -505,7 +531,8 @@ class KafkaTrigger final : public Trigger, public AckListener, public PartitionO
   SteadyTime wakes_at_{};
   std::vector<TopicPartition> leaving_;
   std::function<void()> done_;
-  std::string why_away_, letters_fail_;
+  std::string why_away_, why_no_group_, why_no_topics_, letters_fail_;
+  SteadyTime ask_at_{};
   SteadyTime letters_again_{};
   std::atomic<bool> joined_{false};
   bool pumping_ = false, waits_for_room_ = false, settling_ = false;

@@ -1,4 +1,4 @@
-#include "kind/mpijob/mpi_arguments.h"
+#include "model/mpi_arguments.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -116,7 +116,11 @@ bool is_launcher(std::string_view word) {
   return name == "mpirun" || name == "mpiexec" || name == "orterun" || name == "prterun";
 }
 
-std::string split(const std::vector<std::string>& words, Arguments& out) {
+std::string split(const std::vector<std::string>& words, Arguments& out, std::string* fix) {
+  const auto wrong = [&](std::string what, std::string instead) {
+    if (fix != nullptr) { *fix = std::move(instead); }
+    return what;
+  };
   std::size_t i = 0;
   for (; i < words.size() && words[i].starts_with('-'); ++i) {
     if (words[i] == "--") {
@@ -131,20 +135,22 @@ std::string split(const std::vector<std::string>& words, Arguments& out) {
     }
     const Known* known = find(word);
     if (known == nullptr) {
-      return "option " + in_quotes(word) +
-             " of mpirun is not known here: use -x NAME=VALUE, -mca NAME VALUE, "
-             "-n, --bind-to, --map-by, --timeout and the like";
+      return wrong("option " + in_quotes(word) + " of mpirun is not known here",
+                   "use -x NAME=VALUE, -mca NAME VALUE, -n, --bind-to, --map-by, --timeout and the "
+                   "like, or leave it out");
     }
     if (known->use == Use::host) {
-      return "option " + in_quotes(word) +
-             " has no meaning here: hosts and ranks on each are the job's workers "
-             "and slots_per_worker";
+      return wrong("option " + in_quotes(word) + " has no meaning here",
+                   "leave it out: hosts and ranks on each are the job's workers (replicas) and "
+                   "slots_per_worker");
     }
     Option option{.name = word, .values = std::move(inline_value)};
     while (static_cast<int>(option.values.size()) < known->values) {
       if (++i == words.size()) {
-        return "option " + in_quotes(word) + " needs " +
-               (known->values == 1 ? "a value" : std::to_string(known->values) + " values");
+        return wrong(
+            "option " + in_quotes(word) + " needs " +
+                (known->values == 1 ? "a value" : std::to_string(known->values) + " values"),
+            "each word is an item of its own: [\"-mca\", \"NAME\", \"VALUE\"]");
       }
       option.values.push_back(words[i]);
     }
@@ -153,14 +159,16 @@ std::string split(const std::vector<std::string>& words, Arguments& out) {
       char* end = nullptr;
       const long number = std::strtol(option.values[0].c_str(), &end, 10);
       if (*end != '\0' || number < 1 || number > 100'000) {
-        return "option " + in_quotes(word) + " takes a number of ranks, got " +
-               in_quotes(option.values[0]);
+        return wrong("option " + in_quotes(word) + " takes a number of ranks, got " +
+                         in_quotes(option.values[0]),
+                     "a whole number from 1 to 100000");
       }
       out.ranks = static_cast<int>(number);
       continue;
     }
     if (name == "x" && option.values[0].find('=') == 0) {
-      return "option '-x' takes NAME or NAME=VALUE, got " + in_quotes(option.values[0]);
+      return wrong("option '-x' takes NAME or NAME=VALUE, got " + in_quotes(option.values[0]),
+                   "name the variable");
     }
     out.options.push_back(std::move(option));
   }

@@ -24,8 +24,10 @@ struct Arguments {
 };
 
 // `mpirun`'s own words, without its name. Knows the options of Open MPI and of MPICH. Answers with one sentence that
-// names the option when it is unknown, lacks its value or has no meaning where hosts are pods; else with "".
-std::string split(const std::vector<std::string>& words, Arguments& out);
+// names the option when it is unknown, lacks its value or has no meaning where hosts are pods; else with "". `fix` (may be
+// null) gets what to write instead.
+std::string split(const std::vector<std::string>& words, Arguments& out,
+                  std::string* fix = nullptr);
 
 // The options in the form of that MPI. Answers as `split` when one cannot be said to it.
 std::string translate(const Arguments& arguments, Flavor flavor, std::vector<std::string>& out);
