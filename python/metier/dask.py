@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 600
 LOOK_SECONDS = 0.05
+CLOSE_SECONDS = 10
 
 
 def client_of(function: Function) -> Any:
@@ -25,7 +26,7 @@ def client_of(function: Function) -> Any:
     """
     distributed = _distributed()
     _check_kind(function)
-    if not function.spec.remote:
+    if function.spec.remote is False:  # absent: a cluster
         return _local_client(distributed)
     status = _known_status(function)
     if _phase(function) != "running" or not status.get("scheduler_address"):
@@ -70,10 +71,17 @@ def close(function: Function) -> None:
     distributed = _distributed()
     if _phase(function) != "running":
         return
-    client = _connect(distributed, _known_status(function))
+    status = _known_status(function)
+    # A client of this process that stays would complain that its scheduler is gone, and try to find it again.
+    known = [one for one in _clients(distributed) if one.scheduler.address == status.get("scheduler_address")]
+    client = known[0] if known else _connect(distributed, status)
     client.shutdown()
-    client.close()
+    for one in known or [client]:
+        one.close()
     function._core.assign(("status",), {})
+    until = time.monotonic() + CLOSE_SECONDS
+    while _phase(function) == "running" and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
 
 
 def _distributed() -> Any:
@@ -86,6 +94,16 @@ def _distributed() -> Any:
             fix="install the version of the function's environment: pip install dask distributed",
         ) from None
     return distributed
+
+
+def _clients(distributed: Any) -> list[Any]:
+    """The open clients of this process."""
+    found = [
+        one
+        for one in getattr(distributed.Client, "_instances", ())
+        if one.status == "running" and one.scheduler is not None
+    ]
+    return sorted(found, key=lambda one: str(one.id))
 
 
 def _check_kind(function: Function) -> None:

@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import make_error
+from .errors import Error, make_error
 from .live import plain
 from .settings import setting
 
@@ -208,12 +208,38 @@ class Deployable:
             )
         return self.get_url()
 
+    def is_deployed(self) -> bool:
+        """Whether nothing is left to build or to deploy before it is used.
+
+        nuclio and serving: the server has it, ready or at zero. Other kinds: its image is set, there is nothing to build (spark:
+        no source and no commands; dask: ``remote`` is false), or it is deployed (dask).
+        """
+        kind = self._core.kind
+        if kind in ("", "local", "handler"):
+            return True
+        if kind not in ("remote", "nuclio", "serving"):
+            spec = self._core.document().get("spec") or {}
+            build = spec.get("build") or {}
+            spark = kind in ("spark", "remote-spark") and not any(build.get(k) for k in ("source", "commands", "extra"))
+            if spec.get("image") or spark or (kind == "dask" and spec.get("remote") is False):
+                return True
+            if kind != "dask":
+                return False
+        try:
+            return self._view(0)["state"] in ("ready", "scaledToZero")
+        except Error as error:
+            if error.kind != "not_found":
+                raise
+            return False
+
     def get_url(self, force_external_address: bool = False) -> str:
-        """Where the function is called: ``http://127.64.0.3:8080``; empty while it has no address."""
+        """Where the function is called: ``http://127.64.0.3:8080``; dask: its scheduler (``tls://127.64.0.3:8786``). Empty while
+        it has no address.
+        """
         status = self._core.copy(("status",)) or {}
         outside = status.get("external_invocation_urls") or []
         address = outside[0] if outside and force_external_address else status.get("address", "")
-        return f"http://{address}" if address else ""
+        return f"http://{address}" if address else str(status.get("scheduler_address") or "")
 
     def invoke(
         self,

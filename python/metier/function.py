@@ -148,6 +148,11 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
         self._core.set_env_from_secret(name, secret or "", secret_key or "")
         return self
 
+    def set_env_from_secret_ref(self, secret_name: str) -> Function:
+        """Every key of a secret of the project as a variable."""
+        self._core.set_env_from_secret_ref(secret_name)
+        return self
+
     def get_env(self, name: str, default: Any = None) -> Any:
         """The variable's text, or its source when it comes from a secret."""
         found = self._core.get_env(name)
@@ -207,6 +212,12 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
 
         return dask.client_of(self)
 
+    def cluster(self) -> Any:
+        """dask: the ``cluster`` of :attr:`client`: None for one in pods, which its server scales; with ``remote`` false the
+        ``LocalCluster`` of this process.
+        """
+        return self.client.cluster
+
     @property
     def initialized(self) -> bool:
         """dask: whether the function's cluster is known to have been started."""
@@ -245,7 +256,7 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
         self._core.set_mpi_args(args)
 
     def with_tracing(self, log_file_path: str | None = None, enable_cycle_markers: bool = False) -> None:
-        """mpijob: Horovod writes its timeline, by default ``hvd_logs/trace.log`` in the run's folder."""
+        """mpijob: Horovod writes its timeline. A relative path, as the default ``hvd_logs/trace.log``, is below the run's artifact path."""
         self._core.with_tracing(log_file_path or "", enable_cycle_markers)
 
     def with_autotune(
@@ -256,7 +267,7 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
         bayes_opt_max_samples: int | None = None,
         gaussian_process_noise: float | None = None,
     ) -> None:
-        """mpijob: Horovod tunes itself and logs that, by default to ``hvd_logs/autotune.csv`` in the run's folder."""
+        """mpijob: Horovod tunes itself and logs that, by default to ``hvd_logs/autotune.csv`` below the run's artifact path."""
         self._core.with_autotune(
             log_file_path or "", warmup_samples, steps_per_sample, bayes_opt_max_samples, gaussian_process_noise
         )
@@ -296,7 +307,10 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
             warnings.warn(f"{line}: pods with it will be refused", stacklevel=2)
 
     def with_priority_class(self, name: str, valid: Sequence[str] | None = None) -> None:
-        """The priority class of pods, one of those that the site allows."""
+        """The priority class of pods, one of those that the site allows.
+
+        On the embedded cluster ``igz-workload-high`` is first in the queue and ``igz-workload-low`` last.
+        """
         self._core.with_priority_class(name, None if valid is None else list(valid))
 
     def with_preemption_mode(self, mode: str) -> None:
@@ -403,6 +417,8 @@ class Function(ServingMethods, Deployable, SparkMethods):  # type: ignore[overri
             Values by parameter name; inputs are URLs or paths.
         local : bool
             True: in this process, whatever the kind. None: kinds handler and local run here, others on the cluster.
+        workdir : str
+            The folder that the run works in, and in which relative inputs are looked up.
         watch : bool
             Follow the log and wait for the end; a failed run raises.
         hyperparams, hyper_param_options : dict
@@ -577,7 +593,10 @@ def code_to_function(
 
 
 def import_function(url: str | os.PathLike[str] = "", project: str = "", new_name: str = "") -> Function:
-    """Reads a function: ``function.yaml``, ``.json``, a ``.py`` file, or ``db://project/name[:tag]`` of the server."""
+    """Reads a function: ``function.yaml``, ``.json``, a ``.py`` file, or ``db://project/name[:tag]`` of the server.
+
+    An MPIJob document becomes a function of kind mpijob; what in it has no effect is warned of.
+    """
     text = os.fspath(url)
     if text.startswith("db://"):
         from .launch import fetch_function
@@ -586,7 +605,10 @@ def import_function(url: str | os.PathLike[str] = "", project: str = "", new_nam
         if new_name:
             function._core.name = new_name
         return function
-    return Function(_core.import_function(text, _project(project), new_name))
+    read, said = _core.import_function(text, _project(project), new_name)
+    for line in said:
+        warnings.warn(line, stacklevel=2)
+    return Function(read)
 
 
 def function_to_module(code: str | os.PathLike[str]) -> Any:

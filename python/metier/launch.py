@@ -54,7 +54,7 @@ def launch(
     _core.validate_run(run)
     if here:
         return run_here(function, run, callable_handler, workdir, watch)
-    return submit(function, run, watch)
+    return submit(function, run, watch, workdir)
 
 
 def make_run(
@@ -87,11 +87,13 @@ def make_run(
     return run
 
 
-def submit(function: Function, run: dict[str, Any], watch: bool) -> RunObject:
+def submit(function: Function, run: dict[str, Any], watch: bool, workdir: str = "") -> RunObject:
     """Sends the run to the server and, on request, follows it to its end."""
     client = default_client()
     document = function.to_dict()
     document.setdefault("metadata", {})["project"] = run["metadata"]["project"]
+    if workdir:
+        document.setdefault("spec", {})["workdir"] = workdir
     answer = client.call(
         "POST",
         "/api/v1/submit_job",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .errors import make_error
 from .live import plain
 
 if TYPE_CHECKING:
@@ -74,6 +76,14 @@ class SparkMethods:
         """Switches off the exporter of the Spark operator's metrics."""
         self._core.disable_monitoring()
 
+    def deploy_default_image(self, with_gpu: bool = False) -> None:
+        """Refused: there is no image to build. Spark is that of the function's environment."""
+        raise make_error(
+            "unsupported",
+            "there is no image of Spark here: the function's environment takes its place",
+            fix="with_requirements(['pyspark==4.3.0', 'pandas<3']), or an environment that has them",
+        )
+
     # --- placement and volumes -----------------------------------------------------------------------------------
 
     def with_driver_node_selection(
@@ -84,9 +94,7 @@ class SparkMethods:
         tolerations: Any = None,
     ) -> None:
         """Where the driver may run. A node's name is refused: Spark has no such field."""
-        self._core.with_spark_node_selection(
-            "driver", node_name or "", node_selector, plain(affinity), plain(tolerations)
-        )
+        self._place("driver", node_name, node_selector, affinity, tolerations)
 
     def with_executor_node_selection(
         self,
@@ -96,9 +104,14 @@ class SparkMethods:
         tolerations: Any = None,
     ) -> None:
         """Where executors may run."""
-        self._core.with_spark_node_selection(
-            "executor", node_name or "", node_selector, plain(affinity), plain(tolerations)
+        self._place("executor", node_name, node_selector, affinity, tolerations)
+
+    def _place(self, role: str, node_name: str | None, selector: Any, affinity: Any, tolerations: Any) -> None:
+        said = self._core.with_spark_node_selection(
+            role, node_name or "", selector, plain(affinity), plain(tolerations)
         )
+        for line in said:
+            warnings.warn(f"{line}: pods with it will be refused", stacklevel=3)
 
     def with_driver_preemption_mode(self, mode: str) -> None:
         """``allow``, ``constrain``, ``prevent`` or ``none``."""

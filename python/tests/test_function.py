@@ -160,6 +160,33 @@ def test_what_is_not_a_file_is_refused_in_one_sentence(url: str) -> None:
         metier.import_function(url)
 
 
+def test_an_mpijob_document_is_a_function_and_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
+    roles = {
+        "Launcher": {"template": {"spec": {"containers": [{"image": "i", "command": ["mpirun", "./pi"]}]}}},
+        "Worker": {"replicas": 3, "template": {"spec": {"hostNetwork": True, "containers": [{"image": "i"}]}}},
+    }
+    document = {"apiVersion": "kubeflow.org/v1", "kind": "MPIJob", "spec": {"mpiReplicaSpecs": roles}}
+    file = tmp_path / "my_pi.json"
+    file.write_text(json.dumps(document))
+    with pytest.warns(UserWarning, match="Worker.template.spec.hostNetwork has no effect"):
+        fn = metier.import_function(file)
+    assert (fn.kind, fn.name, fn.spec.replicas, fn.spec.command) == ("mpijob", "my-pi", 3, "./pi")
+    file.write_text(json.dumps({**document, "kind": "SparkApplication"}))
+    with pytest.raises(metier.UnsupportedError, match="SparkApplication"):
+        metier.import_function(file)
+
+
+def test_a_secret_as_a_whole_is_in_env_from_once() -> None:
+    fn = job()
+    assert fn.set_env_from_secret_ref("db").set_env_from_secret_ref("db") is fn
+    assert fn.to_dict()["spec"]["env_from"] == [{"secretRef": {"name": "db"}}]
+    assert fn.validate() == []
+    with pytest.raises(metier.InvalidError, match="no name"):
+        fn.set_env_from_secret_ref("")
+    with pytest.raises(metier.UnsupportedError, match="kind 'local'"):
+        metier.new_function("l", kind="local", command="a.py").set_env_from_secret_ref("db")
+
+
 def test_mpijob_methods() -> None:
     fn = metier.new_function("t", kind="mpijob", image="x", command="a.py")
     assert list(fn.spec.mpi_args)[:2] == ["-x", "NCCL_SOCKET_NTHREADS=2"] and fn.spec.clean_pod_policy == "All"

@@ -1,4 +1,4 @@
-"""Runs in this process, without a server; runs against one are in tests/e2e."""
+"""Runs in this process, without a server; runs against one are in tests/mpi and tests/flights."""
 
 from __future__ import annotations
 

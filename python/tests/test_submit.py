@@ -101,6 +101,13 @@ def test_a_job_is_submitted_with_its_function_and_followed(server: Server, capsy
     assert body["task"]["metadata"]["labels"]["kind"] == "job"
 
 
+def test_the_working_folder_of_a_run_goes_with_its_function(server: Server) -> None:
+    fn = metier.new_function("f", project="p", kind="job", image="i", command="a.py")
+    fn.run(handler="go", workdir="/w")
+    assert server.requests[0][3]["function"]["spec"]["workdir"] == "/w"
+    assert not fn.spec.workdir
+
+
 def test_a_failed_job_raises_and_keeps_the_run(server: Server) -> None:
     server.state = "error"
     with pytest.raises(metier.UserCodeError) as caught:

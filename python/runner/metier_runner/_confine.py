@@ -143,16 +143,19 @@ def take_log(launch: dict[str, Any]) -> None:
     os.close(log)
     os.close(null)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), encoding="utf-8", errors="surrogateescape")
-    sys.stdout = _stream(1, line_buffering=True, errors="surrogateescape")
-    sys.stderr = _stream(2, line_buffering=True, errors="backslashreplace")
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    sys.__stdin__ = sys.stdin  # type: ignore[misc]
+    open_output(buffered=True)
 
 
-def _stream(descriptor: int, *, line_buffering: bool, errors: str) -> io.TextIOWrapper:
-    raw = io.FileIO(descriptor, "w", closefd=False)
-    stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors=errors, line_buffering=line_buffering)
-    stream.mode = "w"  # type: ignore[misc]
-    return stream
+def open_output(*, buffered: bool) -> None:
+    """New sys.stdout and sys.stderr on descriptors 1 and 2: written line by line, or at once as ``python -u`` does."""
+    for name, descriptor, errors in (("stdout", 1, "surrogateescape"), ("stderr", 2, "backslashreplace")):
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        binary: Any = io.BufferedWriter(raw) if buffered else raw
+        stream = io.TextIOWrapper(binary, encoding="utf-8", errors=errors, line_buffering=buffered, write_through=not buffered)
+        stream.mode = "w"  # type: ignore[misc]
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def close_others(keep: set[int]) -> None:

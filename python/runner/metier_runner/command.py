@@ -11,7 +11,7 @@ from typing import Any
 from .errors import RunnerError, ServerError, UsageError
 from .sinks import JournalSink, JsonDict, MemorySink, Sink
 
-USAGE = "mlrun run --name NAME --from-env [--handler H] [--mode pass] [--origin-file F] [--source S [--workdir W]] [command] [args...]"
+USAGE = "mlrun run --name NAME --from-env [--handler H] [--mode pass] [--origin-file F] [--source S] [--workdir W] [command] [args...]"
 _VALUED = ("--name", "--handler", "--mode", "--origin-file", "--source", "--workdir")
 MAX_CONFIG = 16 << 20
 

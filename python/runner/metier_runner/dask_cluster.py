@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import hashlib
+import importlib
+import logging
 import os
 import sys
 import time
@@ -15,11 +19,13 @@ if TYPE_CHECKING:
     from .context import Context
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
+LOCAL = "METIER_DASK_LOCAL"  # spec.remote is false
 # What the run runs: its file (or "") and the folder that it is imported from; execute.py sets them.
 user_code: tuple[str, str] = ("", "")
 handler = module = ""  # its handler, and the module that the file is on the workers
 MAX_FILE = 16 << 20
 START_SECONDS = 600.0
+LOSS_SECONDS = 10.0  # for the server to say how the scheduler was lost, and to end this process
 
 
 class DaskUnavailable(RunnerError):
@@ -28,15 +34,29 @@ class DaskUnavailable(RunnerError):
     code = "EngineMissing"
 
 
+class SchedulerSilent(DaskUnavailable):
+    """The scheduler does not answer."""
+
+    code = "ServiceUnavailable"
+
+
+class ClusterClosed(RunnerError):
+    """The cluster went away under the run."""
+
+    code = "ClusterClosed"
+
+
 def connect(context: Context, environment: Mapping[str, str]) -> Any:
     """A ``distributed.Client`` of the cluster of this run; its workers can import the run's file and what lies beside it.
 
-    The cluster is the one beside the run, or that of ``hyper_param_options.dask_cluster_uri``.
+    The cluster is the one beside the run, or that of ``hyper_param_options.dask_cluster_uri``; with ``spec.remote`` false a Dask
+    inside this process.
     Raises DaskUnavailable when the run has no cluster, the environment no ``distributed``, or the scheduler does not answer.
     """
     address = environment.get(ADDRESS, "")
+    local = environment.get(LOCAL, "") == "true"
     uri = str((context._spec.get("hyper_param_options") or {}).get("dask_cluster_uri") or "")
-    if not address and not uri:
+    if not address and not uri and not local:
         raise DaskUnavailable("this run has no Dask cluster: run it with --kind dask, or name one as dask_cluster_uri")
     try:
         import distributed
@@ -44,13 +64,16 @@ def connect(context: Context, environment: Mapping[str, str]) -> Any:
         raise DaskUnavailable(
             f"the function's environment has no 'distributed' ({error}): add the requirements dask and distributed"
         ) from None
+    if local and not uri:  # in threads: nobody else can reach what has no certificate
+        here = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+        return distributed.Client(name=context.name, set_as_default=True, processes=False, **here)
     security = None
     if not address:
         address, security = _cluster_of(uri, context.project, environment)
     try:
         client = distributed.Client(address, name=context.name, timeout="60s", set_as_default=True, security=security)
     except (OSError, TimeoutError) as error:
-        raise DaskUnavailable(f"the Dask scheduler at {address} does not answer: {error or type(error).__name__}") from None
+        raise SchedulerSilent(f"the Dask scheduler at {address} does not answer: {error or type(error).__name__}") from None
     if security is not None and (difference := other_versions(client)):
         client.close()
         raise DaskUnavailable(difference)
@@ -175,11 +198,35 @@ def _plugins(digest: str, files: dict[str, bytes], paths: list[str]) -> list[Any
     return [OnScheduler(), OnWorker()]
 
 
+def explained(client: Any, error: BaseException) -> BaseException:
+    """ClusterClosed where `error` is that the client lost its scheduler (Dask's own words say no more than that), else `error`.
+
+    A scheduler that was killed is the server's to tell, in better words, as it ends this run.
+    """
+    distributed = sys.modules.get("distributed")
+    if distributed is None or not isinstance(client, distributed.Client):
+        return error
+    ends = (concurrent.futures.CancelledError, asyncio.CancelledError, importlib.import_module("distributed.comm").CommClosedError)
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        lost = getattr(cause, "reason", "") == "scheduler-connection-lost"
+        if lost or (client.status != "running" and isinstance(cause, ends)):
+            time.sleep(LOSS_SECONDS)
+            words = "the Dask cluster was closed while the run used it"
+            return ClusterClosed(words).with_traceback(error.__traceback__)
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
 def close(client: Any) -> None:
     """Let go of a client; a cluster that does not answer any more keeps nobody waiting."""
     distributed = sys.modules.get("distributed")
     if distributed is None or not isinstance(client, distributed.Client):
         return
+    if client.status != "running":  # the log of a run need not tell that its client no longer waits for a cluster that is gone
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client.close(timeout=2)
     except Exception:  # noqa: BLE001, S110 - the run has ended already

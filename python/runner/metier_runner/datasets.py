@@ -20,7 +20,12 @@ def is_spark_frame(value: Any) -> bool:
 
 def gathered(value: Any) -> Any:
     """A table that can be written here: Spark's is collected by its driver, which refuses what is past spark.driver.maxResultSize."""
-    return value.toPandas() if is_spark_frame(value) else value
+    if not is_spark_frame(value):
+        return value
+    frame = value.toPandas()
+    if getattr(frame, "attrs", None):
+        frame.attrs = {}  # Spark Connect keeps objects of its plan there, and pandas would write them into Parquet as JSON
+    return frame
 
 
 def is_frame(value: Any) -> bool:

@@ -75,6 +75,10 @@ def execute(job: Job, sink: Sink, started: float) -> int:
             try:
                 with _engine(job):
                     _run(job, context, phases)
+            except BaseException as error:
+                if (told := _explained(context, error)) is not error:
+                    raise told from None
+                raise
             finally:
                 _leave_cluster(context)
             context.finish()
@@ -90,6 +94,15 @@ def execute(job: Job, sink: Sink, started: float) -> int:
             os.chdir(cwd)
         except OSError:
             pass  # the user removed it
+
+
+def _explained(context: Context, error: BaseException) -> BaseException:
+    """What the engine of its kind knows better than the exception, or `error` itself."""
+    if context._dask_client is None:
+        return error
+    from . import dask_cluster
+
+    return dask_cluster.explained(context._dask_client, error)
 
 
 def _leave_cluster(context: Context) -> None:
@@ -114,6 +127,9 @@ def _engine(job: Job) -> Iterator[None]:
         yield
     except Exception as error:
         keep_text(error)  # Py4J asks the JVM for its errors' words, and `end` takes the JVM down
+        lost = job.spark.loss(error)
+        if lost is not None:
+            raise lost from None
         raise
     finally:
         job.spark.end()
@@ -170,6 +186,7 @@ class Task:
         self._job, self._phases = job, phases
         self._options = job.options
         self._file = ""
+        self._source_tree = ""  # where the run's source archive was unpacked
         self._args: list[str] = list(job.options.args)
         self._call: Callable[[Context], None] = self._call_main
 
@@ -183,8 +200,8 @@ class Task:
         if options.source and code:
             raise InvalidArgument("the run has inline code and a source archive, only one of them can be run")
         if options.source:
-            folder = _source_tree(options.source, self._job.environment)
-            os.chdir(_below(folder, options.workdir))
+            self._source_tree = _source_tree(options.source, self._job.environment)
+            os.chdir(_below(self._source_tree, options.workdir))
             self._job.root = os.getcwd()
         elif options.workdir:
             os.chdir(options.workdir)
@@ -249,11 +266,11 @@ class Task:
             if not os.path.isfile(self._file):
                 raise ProgramMissing(f"{short(self._file)}: no such file (looked in {os.getcwd()})")
             module = calling.load_file(self._file)
-            if self._job.spark is not None:
-                self._job.spark.share_module(module)
         handler = self._options.handler
         # Found once before the first iteration, so that a missing handler fails before anything else happens.
         probe = calling.find_handler(module, handler, {}) if "::" not in handler else None
+        if self._job.spark is not None:
+            self._job.spark.share_modules(module, self._source_tree)
         self._use(lambda context: probe or calling.find_handler(module, handler, context._parameters, context))
 
     def _use(self, find: Callable[[Context], Callable[..., Any]]) -> None:

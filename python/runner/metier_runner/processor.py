@@ -3,11 +3,12 @@ start an interpreter of its own, then this process becomes the processor (its pa
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
 import sys
+
+from . import _confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def be_template(config: dict[str, Any], control: socket.socket) -> int:
         os.environ["LC_CTYPE"] = "C.UTF-8"  # as an interpreter that starts does (PEP 538)
     sys.path.insert(0, lib)
     sys.argv[:] = [os.path.join(lib, "metier_worker", "__main__.py")]
-    for name, descriptor, errors in (("stdout", 1, "surrogateescape"), ("stderr", 2, "backslashreplace")):
-        raw = io.FileIO(descriptor, "w", closefd=False)
-        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    _confine.open_output(buffered=False)
     from metier_worker.template import main as template_main
 
     return int(template_main())

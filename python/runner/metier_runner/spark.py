@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import NotFound, RunnerError
 from .failure import environment_name
-from .spark_archive import Archive
-from .spark_ports import PortTaken, check_free
+from .spark_archive import Archive, Asked
 
 if TYPE_CHECKING:
     from .context import Context
@@ -90,8 +89,20 @@ class DependencyMissing(NotFound):
     code = "StartFailed"
 
 
+class DriverLost(RunnerError):
+    """The driver's JVM has ended although the application was not over. `status` is the process's, as Python gives it."""
+
+    def __init__(self, status: int) -> None:
+        self.code = "Killed" if status < 0 else "ExitCode"
+        super().__init__(
+            f"the driver's JVM was killed by signal {-status} ({signal.strsignal(-status)})"
+            if status < 0
+            else f"the driver's JVM ended by itself with exit code {status}: its lines above say why"
+        )
+
+
 # Of a part that is no driver: what the controller knows of its cause (connect_controller.cc).
-EXIT_CODES: dict[type, int] = {SparkMissing: 5, PortTaken: 6}
+EXIT_CODES: dict[type, int] = {SparkMissing: 5}
 
 
 class Session:
@@ -131,12 +142,38 @@ class Session:
         if self._environment is not os.environ:
             self._environment.update(found)
 
-    def share_module(self, module: Any) -> None:
-        """Let executors have the functions of the user's file: they cannot import it. A warm Spark's have nothing of its folder either."""
+    def loss(self, error: BaseException) -> RunnerError | None:
+        """That the driver's JVM or the session's server is gone, where that is what `error` comes of: it knows no more than that nobody answers."""
+        if isinstance(error, RunnerError):
+            return None
+        silence = _says_nobody_answers(error)
+        # The JVM of a session at a standalone master is one that PySpark has started.
+        jvm = self._gateway or getattr(getattr(_spark_context(), "_gateway", None), "proc", None)
+        found: RunnerError | None
+        if jvm is None:
+            from . import spark_connect
+
+            found = spark_connect.loss(self._environment, silence)
+        else:
+            # Its connections end a moment before its status can be had.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                jvm.wait(timeout=2 if silence else 0)
+            found = DriverLost(jvm.returncode) if jvm.returncode else None
+        return None if found is None else found.with_traceback(error.__traceback__)
+
+    def share_modules(self, module: Any, source: str) -> None:
+        """Let executors have what they cannot import: the functions of the user's file, and of the tree that a source archive
+        was unpacked to in the driver. A warm Spark's have nothing of the file's folder either."""
         cloudpickle = sys.modules.get("pyspark.cloudpickle")
-        if cloudpickle is None or module is None:
+        if cloudpickle is None or (module is None and not source):
             return
-        shared = [module]
+        shared = [] if module is None else [module]
+        if source:
+            shared += [
+                one
+                for one in list(sys.modules.values())
+                if os.path.realpath(str(getattr(one, "__file__", "") or "")).startswith(os.path.realpath(source) + os.sep)
+            ]
         if self._environment.get("METIER_SPARK_WARM"):
             own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
             paths = [os.path.dirname(getattr(module, "__file__", "") or ""), *self._environment.get("PYTHONPATH", "").split(os.pathsep)]
@@ -149,8 +186,7 @@ class Session:
 
     def end(self) -> None:
         """Stop the session that the user's code left, and the JVM. Executors hear of it and leave."""
-        context = getattr(sys.modules.get("pyspark.core.context") or sys.modules.get("pyspark.context"), "SparkContext", None)
-        active = getattr(context, "_active_spark_context", None)
+        active = getattr(_spark_context(), "_active_spark_context", None)
         if active is not None:
             with contextlib.suppress(Exception):
                 active.stop()
@@ -162,9 +198,8 @@ class Session:
         assert self._gateway.stdin is not None
         with contextlib.suppress(OSError):
             self._gateway.stdin.close()
-        making = self._archive is not None and self._archive.making
         try:
-            self._gateway.wait(timeout=30 if making else 10)
+            self._gateway.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._gateway.kill()
             self._gateway.wait()
@@ -198,8 +233,27 @@ class Session:
             time.sleep(0.01)
 
 
+def _spark_context() -> Any:
+    """PySpark's class, where the user's code has imported it."""
+    return getattr(sys.modules.get("pyspark.core.context") or sys.modules.get("pyspark.context"), "SparkContext", None)
+
+
+def _says_nobody_answers(error: BaseException | None) -> bool:
+    while error is not None:
+        kind = type(error)
+        # A Py4JJavaError is one that the JVM has answered.
+        if kind.__name__ in ("Py4JError", "Py4JNetworkError", "SparkConnectGrpcException", "RetriesExceeded"):
+            return True
+        if isinstance(error, (ConnectionError, EOFError)) or kind.__module__.split(".")[0] == "grpc":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def ended_early(code: int, packages: str) -> RunnerError:
     """Why a driver's JVM that said no word is gone: it fetches the application's packages before anything else."""
+    if code < 0:
+        return DriverLost(code)
     if packages:
         return DependencyMissing(
             f"deps.packages could not be brought: {packages} (Spark's lines above name each place that was asked); without a network "
@@ -335,14 +389,10 @@ def driver_command(start: dict[str, Any], environment: MutableMapping[str, str],
     conf = {str(key): str(value) for key, value in (start.get("conf") or {}).items()}
     check_local(conf)
     address = environment.get("METIER_POD_IP") or "127.0.0.1"
-    check_free(address, ports_of(conf))
     conf["spark.master"] = MASTER
     conf.setdefault("spark.ui.showConsoleProgress", "false")
-    if conf.setdefault("spark.eventLog.enabled", "true") == "true" and "spark.eventLog.dir" not in conf:
-        os.makedirs(os.path.join(folder, EVENTS), exist_ok=True)
-        conf["spark.eventLog.dir"] = f"file://{folder}/{EVENTS}"
-        for key, value in (("overwrite", "true"), ("rolling.enabled", "false"), ("compress", "false")):
-            conf.setdefault(f"spark.eventLog.{key}", value)
+    conf.setdefault("spark.eventLog.enabled", "true")
+    place_events(conf, folder)
     conf["spark.metier.app.id"] = str(start["app"])
     conf["spark.driver.host"] = conf["spark.driver.bindAddress"] = address
     secret = shared_secret(environment)
@@ -356,17 +406,14 @@ def driver_command(start: dict[str, Any], environment: MutableMapping[str, str],
     return [*words, "org.apache.spark.deploy.SparkSubmit", "--properties-file", path, "--conf", f"spark.driver.host={address}"]
 
 
-def ports_of(conf: dict[str, str]) -> dict[int, str]:
-    """The fixed ports of these properties, and what each is for."""
-    uses = {
-        "spark.driver.port": "where executors find the driver",
-        "spark.driver.blockManager.port": "where executors fetch what the driver holds",
-        "spark.metier.wishes.port": "where the driver tells how many executors it wants",
-        "spark.connect.grpc.binding.port": "where clients find the warm Spark",
-    }
-    if conf.get("spark.ui.enabled", "true") != "false":
-        uses["spark.ui.port"] = "that of Spark's pages"
-    return {int(conf[key]): use for key, use in uses.items() if conf.get(key, "").isdigit() and conf[key] != "0"}
+def place_events(conf: dict[str, str], folder: str) -> None:
+    """An event log that has no place of its own comes to a folder that is kept with the run. "True" is Python's form of "true"."""
+    if conf.get("spark.eventLog.enabled", "").strip().lower() != "true" or conf.get("spark.eventLog.dir"):
+        return
+    os.makedirs(os.path.join(folder, EVENTS), exist_ok=True)
+    conf["spark.eventLog.dir"] = f"file://{folder}/{EVENTS}"
+    for key, value in (("overwrite", "true"), ("rolling.enabled", "false"), ("compress", "false")):
+        conf.setdefault(f"spark.eventLog.{key}", value)
 
 
 def cluster_manager(environment: MutableMapping[str, str]) -> str:
@@ -474,7 +521,7 @@ def run_program(environment: MutableMapping[str, str], program: str, arguments: 
         words += ["--class", str(start["main_class"])]
     words += [program, *arguments]
     archive = archive_of(environment, "driver", words)
-    archive.use_only()  # its exit is the run's: a JVM that ran out of memory while it wrote one would fail the run
+    archive.use_only()
     words[1:1] = archive.options
     become(words, {**environment, **jvm_environment(environment)}, archive)
 
@@ -489,13 +536,15 @@ def end_like(code: int) -> int:
 
 
 def become(words: list[str], environment: dict[str, str], archive: Archive) -> NoReturn:
-    """Be that JVM; where it makes an archive, its parent until it has ended."""
-    if not archive.making:
+    """Be that JVM; where there is work on archives, its parent until it has ended, and then who does it."""
+    if not archive.has_work:
         os.execve(words[0], words, environment)
     jvm = subprocess.Popen(words, env=environment)
-    signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
+    asked = Asked(jvm)
     code = jvm.wait()
     archive.keep(code)
+    if code == 0:  # of its own accord: its application is over
+        archive.make(asked)
     sys.exit(end_like(code))
 
 

@@ -22,7 +22,6 @@ from typing import Any
 from . import spark
 from .errors import InvalidArgument, RunnerError
 from .failure import environment_name
-from .spark_ports import check_free
 
 PORT = 15002
 TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
@@ -30,6 +29,7 @@ WARM = "METIER_SPARK_WARM"  # address of the warm Spark that this run's session 
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 LOOK_EVERY = 0.5  # seconds
 PATIENCE = 5.0  # seconds in which a service has to answer: PySpark itself would try for ten minutes
+TOLD_WITHIN = 10.0  # seconds in which metier ends the run whose warm Spark is gone: it knows the cause
 CLIENT = {
     "grpc": "grpcio",
     "grpc_status": "grpcio-status",
@@ -44,6 +44,12 @@ class ServiceUnavailable(RunnerError):
     """Nobody answers at the address of a Spark service."""
 
     code = "ServiceUnavailable"
+
+
+class ServerLost(RunnerError):
+    """The warm Spark that the session was in is gone."""
+
+    code = "ServerLost"
 
 
 def use_service(environment: MutableMapping[str, str]) -> None:
@@ -64,6 +70,7 @@ def use_service(environment: MutableMapping[str, str]) -> None:
         check_client(f"Spark Connect ({address})")
         reach(name, address, places, environment)
         os.environ["SPARK_REMOTE"] = environment["SPARK_REMOTE"] = address
+        look_before_retries(lambda: still_reached(environment, PATIENCE))
         if address.startswith("sc://127.") and environment.get(TOKEN):
             session_of(address)  # PySpark alone would want TLS for the token
         return
@@ -97,10 +104,15 @@ def of_this_machine(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
+def by_proxy(environment: MutableMapping[str, str], host: str) -> bool:
+    """gRPC goes through a proxy: what this machine sees says nothing."""
+    return any(environment.get(one) for one in ("grpc_proxy", "https_proxy", "http_proxy")) and not of_this_machine(host)
+
+
 def reach(name: str, address: str, places: list[tuple[str, int]], environment: MutableMapping[str, str]) -> None:
     """Return when one of the service's servers answers. Raises ServiceUnavailable."""
-    if any(environment.get(one) for one in ("grpc_proxy", "https_proxy", "http_proxy")) and not of_this_machine(places[0][0]):
-        return  # gRPC goes through the proxy: what this machine sees says nothing
+    if by_proxy(environment, places[0][0]):
+        return
     ends = time.monotonic() + PATIENCE
     while True:
         for host, port in places:
@@ -114,6 +126,69 @@ def reach(name: str, address: str, places: list[tuple[str, int]], environment: M
         time.sleep(0.1)
     given = f"METIER_SPARK_SERVICE={name}" if name == address else f"METIER_SPARK_SERVICE={name}, which is {address}"
     raise ServiceUnavailable(f"no Spark service answers at {why} ({given}): start it, or correct the address")
+
+
+def look_before_retries(look: Callable[[], None]) -> None:
+    """Call `look`, which raises what has happened, before PySpark calls its server again: it would do so for ten minutes, but the session
+    of a server that has ended is gone with it."""
+
+    def looking(can_retry: Callable[..., bool]) -> Callable[..., bool]:
+        def judged(owner: Any, error: BaseException) -> bool:
+            again = can_retry(owner, error)
+            if again:
+                look()
+            return again
+
+        return judged
+
+    with contextlib.suppress(ImportError, AttributeError):
+        from pyspark.sql.connect.client import retries
+
+        retries.DefaultPolicy.can_retry = looking(retries.DefaultPolicy.can_retry)
+        return
+    with contextlib.suppress(ImportError, AttributeError):
+        from pyspark.sql.connect.client.core import SparkConnectClient  # Spark 3.5
+
+        SparkConnectClient.retry_exception = classmethod(looking(SparkConnectClient.retry_exception.__func__))
+
+
+def still_reached(environment: MutableMapping[str, str], patience: float) -> None:
+    """Raises ServiceUnavailable when nobody listens any more where the session is. One that cannot be reached may come back."""
+    address = environment["SPARK_REMOTE"]
+    host, port = places_of(address)[0]
+    if by_proxy(environment, host):
+        return
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE).close()
+            return
+        except ConnectionRefusedError:
+            if time.monotonic() >= ends:
+                raise ServiceUnavailable(f"the Spark service sc://{host}:{port} has ended: nobody listens there any more") from None
+        except OSError:
+            return
+        time.sleep(0.1)
+
+
+def loss(environment: MutableMapping[str, str], nobody_answers: bool) -> RunnerError | None:
+    """That the server of the session is gone, where the user's code has met that nobody answers."""
+    if not nobody_answers:
+        return None
+    address = environment.get(WARM)
+    ends = time.monotonic() + 0.5  # its connections end a moment before it listens no longer
+    while time.monotonic() < ends:
+        try:
+            if address:
+                still_listens(address)
+            elif environment.get("SPARK_REMOTE", "").startswith("sc://"):
+                still_reached(environment, 0)
+        except (ServerLost, ServiceUnavailable) as gone:
+            return gone
+        except InvalidArgument:
+            return None  # an address that only PySpark can read
+        time.sleep(0.1)
+    return None
 
 
 def check_client(what: str) -> None:
@@ -146,6 +221,14 @@ def use_warm(environment: MutableMapping[str, str]) -> None:
     spark.wait_for_port(address, PORT)
     environment["SPARK_REMOTE"] = f"sc://{address}:{PORT}"
     session_of(environment["SPARK_REMOTE"])
+    look_before_retries(lambda: still_listens(address))
+
+
+def still_listens(address: str) -> None:
+    """Raises ServerLost when the warm Spark does not; metier, which knows the cause, has the time to end this run before."""
+    if not listens(address, PORT):
+        time.sleep(TOLD_WITHIN)
+        raise ServerLost(f"the warm Spark of this project is gone: nobody listens at {address}:{PORT} any more")
 
 
 def session_of(remote: str) -> Any:
@@ -197,7 +280,7 @@ def server_command(start: dict[str, Any], environment: MutableMapping[str, str],
     conf["spark.connect.grpc.binding.address"], conf["spark.connect.grpc.binding.port"] = address, str(PORT)
     conf.setdefault("spark.ui.showConsoleProgress", "false")
     conf.setdefault("spark.sql.warehouse.dir", os.path.join(folder, "warehouse"))
-    check_free(address, spark.ports_of(conf))
+    spark.place_events(conf, folder)  # Spark's own default is a folder that nobody has made
     path = os.path.join(folder, "spark.properties")
     spark.write_properties(path, conf)
     options = " ".join(filter(None, [str(start.get("java_options") or ""), conf.get("spark.driver.extraJavaOptions", "")]))

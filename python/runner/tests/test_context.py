@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Outcome
 
-from metier_runner import files
+from metier_runner import datasets, files
 from metier_runner.context import Context
 from metier_runner.errors import InvalidArgument, InvalidArgumentType, NotFound, RunnerError
 from metier_runner.sinks import MAX_RECORD, JournalSink, MemorySink
@@ -415,3 +415,18 @@ def test_the_journal_is_not_opened_through_a_link(tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "j")
     with pytest.raises(OSError):
         JournalSink(str(tmp_path / "j"))
+
+
+def test_a_table_of_spark_connect_is_kept_without_sparks_own_notes(context: Context) -> None:
+    pd = pytest.importorskip("pandas")
+
+    class DataFrame:  # of pyspark.sql.connect: pandas writes `attrs` into Parquet as JSON, and fails at objects
+        def toPandas(self) -> Any:
+            table = pd.DataFrame({"a": [1, 2]})
+            table.attrs["metrics"] = [object()]
+            return table
+
+    DataFrame.__module__ = "pyspark.sql.connect.dataframe"
+    assert datasets.gathered(DataFrame()).attrs == {}
+    context.log_dataset("squares", DataFrame())
+    assert seen(context).artifact("squares")["body"]["spec"]["length"] == 2

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from metier_runner import failure, spark, spark_archive, spark_connect, spark_ports
+from metier_runner import failure, spark, spark_archive, spark_connect
 from metier_runner.errors import InvalidArgument, NotFound
 
 
@@ -66,21 +69,25 @@ def test_the_driver_gets_its_properties_and_no_secret_in_its_command(environment
     assert not any(secret in word or "secret of the run" in word for word in words)
 
 
-def test_a_port_that_another_program_holds_is_named_with_it(environment: dict[str, str], tmp_path: Path, home: Path) -> None:
-    (home / "jars" / "spark-connect_2.13-4.3.0.jar").write_bytes(b"")
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        port = listener.getsockname()[1]
-        own = f"is taken by .+ \\(process {os.getpid()}\\): end it"
-        conf = {"spark.driver.port": str(port)}
-        with pytest.raises(spark_ports.PortTaken, match=f"port {port} at 127.9.0.1, where executors find the driver, {own}") as refused:
-            spark.driver_command({"app": "a", "conf": conf}, environment, str(tmp_path / "work"))
-        assert failure.describe(refused.value)["code"] == "PortTaken"
-        conf = {"spark.ui.port": str(port)}
-        with pytest.raises(spark_ports.PortTaken, match=f"port {port} at 127.9.0.1, that of Spark's pages, {own}"):
-            spark_connect.server_command({"app": "a", "conf": conf}, environment, str(tmp_path / "work"))
-        spark.driver_command({"app": "a", "conf": {**conf, "spark.ui.enabled": "false"}}, environment, str(tmp_path / "work"))
-    with socket.create_server(("127.0.0.9", port)):
-        spark.driver_command({"app": "a", "conf": conf}, environment, str(tmp_path / "work"))
+@pytest.mark.parametrize(
+    ("conf", "place"),
+    [
+        ({}, "the run's"),
+        ({"spark.eventLog.enabled": "true"}, "the run's"),
+        ({"spark.eventLog.enabled": "True"}, "the run's"),
+        ({"spark.eventLog.enabled": "False"}, None),
+        ({"spark.eventLog.enabled": "true", "spark.eventLog.dir": "/logs"}, "/logs"),
+    ],
+)
+def test_an_event_log_without_a_place_is_kept_with_the_run(
+    environment: dict[str, str], tmp_path: Path, conf: dict[str, str], place: str | None
+) -> None:
+    folder = tmp_path / "work"
+    spark.driver_command({"app": "a", "conf": conf}, environment, str(folder))
+    lines = dict(line.split("=", 1) for line in (folder / "spark.properties").read_text().splitlines())
+    kept = place == "the run's"
+    assert lines.get("spark.eventLog.dir") == (f"file://{folder}/spark-events" if kept else place)
+    assert (folder / "spark-events").is_dir() == kept
 
 
 def test_a_missing_dependency_is_named_before_anything_starts(environment: dict[str, str], tmp_path: Path) -> None:
@@ -170,6 +177,9 @@ def test_packages_that_cannot_be_brought_are_named() -> None:
     assert "deps.packages could not be brought: org.example:none:1.0" in str(error)
     assert failure.describe(error)["code"] == "StartFailed"
     assert "exit code 3" in str(spark.ended_early(3, ""))
+    killed = spark.ended_early(-9, "org.example:none:1.0")
+    assert str(killed) == "the driver's JVM was killed by signal 9 (Killed)"
+    assert failure.describe(killed)["code"] == "Killed"
 
 
 def test_a_program_that_cannot_start_tells_the_run_why(
@@ -186,45 +196,110 @@ def archive(tmp_path: Path, jars: Path, version: int = 17) -> spark_archive.Arch
     return spark_archive.Archive(str(tmp_path / "spark"), "driver", str(tmp_path / "java"), version, f"{jars}/*:{tmp_path}/own.jar")
 
 
-def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_path: Path) -> None:
+def record(one: spark_archive.Archive, classes: str = "java/lang/Object\n", code: int = 0) -> None:
+    """As its JVM would, which then ends."""
+    recorded = next(word.split("=", 1)[1] for word in one.options if word.startswith("-XX:DumpLoadedClassList="))
+    Path(recorded).write_text(classes)
+    one.keep(code)
+    assert not os.path.exists(recorded)
+
+
+# As the JVM: it takes comments and names of classes.
+WRITES = """
+for a in "$@"; do case $a in
+  -XX:SharedClassListFile=*) grep -vE '^#|^[^ ]+$' "${a#*=}" && exit 1 ;;
+  -XX:SharedArchiveFile=*) echo "$@" > "${a#*=}" ;;
+esac; done
+"""
+
+
+def java(tmp_path: Path, script: str = WRITES) -> None:
+    (tmp_path / "java").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "java").chmod(0o755)
+
+
+def asked() -> spark_archive.Asked:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    return spark_archive.Asked(ended)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    java(tmp_path)
     jars = tmp_path / "jars"
     jars.mkdir()
     (jars / "a.jar").write_bytes(b"1")
     first = archive(tmp_path, jars)
-    made = next(word.split("=", 1)[1] for word in first.options if word.startswith("-XX:ArchiveClassesAtExit="))
-    assert first.making
-    Path(made).write_bytes(b"classes")
-    first.keep(0)
-    assert not os.path.exists(made)
+    assert first.has_work
+    record(first, "# NOTE: Do not modify this file.\n" + "".join(f"a/B{n}\n" for n in range(spark_archive.CLASSES[0] + 5)))
+    listed = Path(first.path + spark_archive.LIST)
+    assert len(listed.read_text().splitlines()) == spark_archive.CLASSES[0] + 2, "half of a driver's are nearly all of the gain"
     second = archive(tmp_path, jars)
-    assert not second.making and f"-XX:SharedArchiveFile={first.path}" in second.options
+    assert second.options == [] and second.has_work, "recorded once"
+    second.make(asked())
+    assert capsys.readouterr().err.count("writing a class-data archive") == 1, "an executor that stays says why"
+    words = Path(first.path).read_text()
+    assert words.startswith("-Xshare:dump ") and words.rstrip().endswith(f"-cp {jars}/*:{tmp_path}/own.jar")
+    assert not listed.exists()
+    third = archive(tmp_path, jars)
+    assert not third.has_work and f"-XX:SharedArchiveFile={first.path}" in third.options
     (jars / "b.jar").write_bytes(b"2")
-    assert archive(tmp_path, jars).making, "another class path"
+    assert archive(tmp_path, jars).has_work, "another class path"
     assert archive(tmp_path, jars, 11).options == [], "an old JVM knows no such archive"
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
-    broken = archive(tmp_path, tmp_path / "jars")
     own = tmp_path / "spark" / str(os.geteuid())
-    Path(broken.options[1].split("=", 1)[1]).write_bytes(b"")
-    broken.keep(0)
-    assert list(own.iterdir()) == []
+    for classes, code in (("", 0), ("java/lang/Object\n", -9)):
+        record(archive(tmp_path, tmp_path / "jars"), classes, code)
+        assert list(own.iterdir()) == []
     idle = archive(tmp_path, tmp_path / "jars")
     idle.use_only()
-    assert idle.options == [] and not idle.making
+    assert idle.options == [] and not idle.has_work
     idle.keep(0)
+    java(tmp_path, 'kill -9 "$$"')
     slow = archive(tmp_path, tmp_path / "jars")
-    Path(slow.options[1].split("=", 1)[1]).write_bytes(b"half of it")
-    slow.keep(-9)
-    assert not archive(tmp_path, tmp_path / "jars").making, "it is not tried again"
-    assert list(own.glob("*.jsa")) == []
+    record(slow)
+    for _ in range(len(spark_archive.CLASSES)):
+        assert archive(tmp_path, tmp_path / "jars").has_work
+        archive(tmp_path, tmp_path / "jars").make(asked())
+    archive(tmp_path, tmp_path / "jars").make(asked())
+    assert not archive(tmp_path, tmp_path / "jars").has_work, "it is not tried again"
+    assert [one.name for one in own.iterdir()] == [os.path.basename(slow.path) + spark_archive.LATE]
 
 
-def test_a_jvm_whose_own_memory_is_limited_uses_an_archive_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("own_signals")
+def test_who_is_asked_to_end_leaves_the_archive_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jars").mkdir()
+    one = archive(tmp_path, tmp_path / "jars")
+    record(one)
+    java(tmp_path, f"kill -TERM {os.getpid()}; exec sleep 600")
+    monkeypatch.setattr(spark_archive, "PATIENCE", 0.0)
+    archive(tmp_path, tmp_path / "jars").make(asked())
+    assert not os.path.exists(one.path) and os.path.exists(one.path + spark_archive.LIST)
+    java(tmp_path)
+    archive(tmp_path, tmp_path / "jars").make(asked())
+    assert os.path.exists(one.path)
+
+
+@pytest.mark.parametrize("limit", ["each process", "pod"])
+def test_a_jvm_without_memory_for_it_uses_an_archive_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     (tmp_path / "jars").mkdir()
     free = archive(tmp_path, tmp_path / "jars")
-    monkeypatch.setattr("resource.getrlimit", lambda which: (896 << 20, 896 << 20))
+    if limit == "pod":
+        monkeypatch.setattr(spark_archive, "_pod_memory", lambda: 512 << 20)
+    else:
+        monkeypatch.setattr("resource.getrlimit", lambda which: (896 << 20, 896 << 20))
     assert archive(tmp_path, tmp_path / "jars").options == []
     Path(free.path).write_bytes(b"classes")
     assert archive(tmp_path, tmp_path / "jars").options[1:] == [f"-XX:SharedArchiveFile={free.path}"]
@@ -238,13 +313,15 @@ def test_archives_of_a_folder_that_others_may_write_are_not_trusted(tmp_path: Pa
     assert archive(tmp_path, tmp_path / "jars").options == []
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_old_archives_go(tmp_path: Path) -> None:
+    java(tmp_path)
     (tmp_path / "jars").mkdir()
     for number in range(spark_archive.MOST + 2):
         (tmp_path / "jars" / f"{number}.jar").write_bytes(b"")
         one = archive(tmp_path, tmp_path / "jars")
-        Path(one.options[1].split("=", 1)[1]).write_bytes(b"x")
-        one.keep(143)
+        record(one, code=143)
+        archive(tmp_path, tmp_path / "jars").make(asked())
         os.utime(one.path, (number, number))
     assert len(list(Path(one.path).parent.glob("*.jsa"))) <= spark_archive.MOST + 1
 
@@ -259,6 +336,10 @@ def test_the_connect_server_gets_its_place_and_its_size(environment: dict[str, s
     lines = dict(line.split("=", 1) for line in (tmp_path / "work" / "spark.properties").read_text().splitlines())
     assert lines["spark.master"] == "local[2]"
     assert lines["spark.connect.grpc.binding.address"] == "127.9.0.1"
+    assert "spark.eventLog.dir" not in lines
+    start["conf"] = {"spark.eventLog.enabled": "True"}
+    spark_connect.server_command(start, environment, str(tmp_path / "work"))
+    assert f"spark.eventLog.dir=file://{tmp_path}/work/spark-events\n" in (tmp_path / "work" / "spark.properties").read_text()
 
 
 def test_connected_clients_are_counted_and_idleness_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,3 +388,86 @@ def test_who_waits_for_a_jvm_ends_as_it_did(code: int, told: int) -> None:
     path = str(Path(spark.__file__).resolve().parents[1])
     done = subprocess.run([sys.executable, "-c", source], env={**os.environ, "PYTHONPATH": path}, check=False)
     assert done.returncode == told
+
+
+def a_session(environment: dict[str, str], status: int | None) -> spark.Session:
+    session = spark.Session(environment)
+    if status is not None:
+        code = "import time; time.sleep(60)" if status < 0 else f"raise SystemExit({status})"
+        session._gateway = subprocess.Popen([sys.executable, "-IS", "-c", code], stdin=subprocess.PIPE)
+        if status < 0:
+            session._gateway.send_signal(-status)
+        assert session._gateway.wait() == status
+    return session
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (-9, "Killed", "the driver's JVM was killed by signal 9 (Killed)"),
+        (3, "ExitCode", "the driver's JVM ended by itself with exit code 3: its lines above say why"),
+    ],
+)
+def test_what_is_raised_after_the_drivers_jvm_has_ended_names_it(status: int, code: str, words: str) -> None:
+    class Py4JNetworkError(Exception):
+        pass
+
+    try:
+        raise RuntimeError("an error occurred while calling o12") from Py4JNetworkError("answer from Java side is empty")
+    except RuntimeError as error:
+        lost = a_session({}, status).loss(error)
+    assert lost is not None
+    told = failure.describe(lost)
+    assert (told["code"], told["message"], told["function"]) == (
+        code,
+        words,
+        "test_what_is_raised_after_the_drivers_jvm_has_ended_names_it",
+    )
+
+
+def test_the_jvm_that_pyspark_has_started_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = types.SimpleNamespace(proc=a_session({}, -9)._gateway)
+    context = types.SimpleNamespace(SparkContext=types.SimpleNamespace(_gateway=gateway))
+    monkeypatch.setitem(sys.modules, "pyspark.context", context)
+    assert str(a_session({}, None).loss(ConnectionResetError())) == "the driver's JVM was killed by signal 9 (Killed)"
+
+
+def test_an_error_is_the_users_own_where_nothing_was_lost() -> None:
+    session = a_session({}, 0)  # the user's code ended its JVM in order
+    assert session.loss(ConnectionResetError("of something else")) is None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        remote = {"SPARK_REMOTE": f"sc://127.0.0.1:{listener.getsockname()[1]}"}
+        assert a_session(remote, None).loss(ConnectionResetError("of something else")) is None
+    assert a_session(remote, None).loss(ValueError("a wrong number")) is None
+    assert "has ended: nobody listens there" in str(a_session(remote, None).loss(ConnectionResetError()))
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_pyspark_does_not_try_again_where_the_service_has_ended(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
+    class Client:
+        def can_retry(self, error: BaseException) -> bool:
+            return str(error) == "unavailable"
+
+        @classmethod
+        def retry_exception(cls, error: BaseException) -> bool:
+            return str(error) == "unavailable"
+
+    for name in ("pyspark", "pyspark.sql", "pyspark.sql.connect", "pyspark.sql.connect.client"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    own = "retries" if major == 4 else "core"
+    module = types.ModuleType(f"pyspark.sql.connect.client.{own}")
+    setattr(module, "DefaultPolicy" if major == 4 else "SparkConnectClient", Client)
+    setattr(sys.modules["pyspark.sql.connect.client"], own, module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    looked: list[bool] = []
+
+    def look() -> None:
+        looked.append(True)
+        raise spark_connect.ServiceUnavailable("it has ended")
+
+    spark_connect.look_before_retries(look)
+    tries_again = Client().can_retry if major == 4 else Client.retry_exception
+    assert not tries_again(ValueError("wrong"))
+    assert not looked
+    with pytest.raises(spark_connect.ServiceUnavailable):
+        tries_again(ValueError("unavailable"))
