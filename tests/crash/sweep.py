@@ -77,6 +77,7 @@ class Trial:
     reached: bool = False
     killed: bool = False
     acknowledged: bool = False
+    aborts: list[str] = field(default_factory=list)  # runs whose abort was acknowledged
     problems: list[str] = field(default_factory=list)
 
 
@@ -128,10 +129,24 @@ def check(
             trial.problems.append(f"results are {run['status'].get('results')}")
         if "note" not in run["status"].get("artifact_uris", {}):
             trial.problems.append("the artifact is not recorded")
-    pods = server.call("GET", "/api/metier/v1/pods?project=default").json().get("pods", [])
-    live = [p for p in pods if p.get("status", {}).get("phase") in ("Running", "Pending")]
-    if live:
-        trial.problems.append(f"{len(live)} pods still live")
+    for ended in (uid, *trial.aborts):
+        if live := pods_that_stay(server, ended):
+            trial.problems.append(f"{len(live)} pods of {'the run' if ended == uid else 'an aborted run'} still live")
+
+
+def pods_that_stay(server: Server, uid: str, seconds: float = 40) -> list[Any]:
+    """A run's pods that still live after this time: other runs, which nobody acknowledged, may go on."""
+    deadline = time.monotonic() + seconds
+    while True:
+        pods = server.call("GET", "/api/metier/v1/pods?project=default").json()["pods"]
+        live = [
+            p
+            for p in pods
+            if p["metadata"]["labels"].get("mlrun/uid") == uid and p["status"]["phase"] in ("Running", "Pending")
+        ]
+        if not live or time.monotonic() > deadline:
+            return live
+        time.sleep(0.05)
 
 
 def submit(server: Server, trial: Trial, body: dict[str, Any]) -> None:
@@ -158,7 +173,8 @@ def aborted(server: Server, trial: Trial, uid: str, marker: Path, code: int) -> 
     body["task"]["spec"]["parameters"]["seconds"] = 600
     with contextlib.suppress(OSError, http.client.HTTPException):
         server.call("POST", "/api/v1/submit_job", body, timeout=20)
-        server.call("POST", f"/api/v1/projects/default/runs/{other}/abort", {}, timeout=20)
+        if server.call("POST", f"/api/v1/projects/default/runs/{other}/abort", {}, timeout=20).status < 300:
+            trial.aborts.append(other)
     with contextlib.suppress(OSError, http.client.HTTPException, KeyError, ValueError):
         wait_for_terminal(server, other, 10)
     plain(server, trial, uid, marker, code)

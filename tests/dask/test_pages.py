@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from support.gang import wait_for
 from support.server import BINARY, Server
 
 pytest.importorskip("distributed")
@@ -40,9 +41,8 @@ def run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     done = server.metier("run", "pages.py:steady", "--kind", "dask", "--replicas", "1", "--detach", "-q", cwd=folder)
     assert done.returncode == 0, done.stderr
     uid = done.stdout.split()[-1]
-    while "connected" not in server.metier("logs", uid).stdout:
-        state = server.metier("get", "runs").stdout
-        assert "running" in state or "pending" in state, state
+    wait_for(lambda: "connected" in server.metier("logs", uid).stdout)
+    wait_for(lambda: server.call("GET", base(uid)).json()["pages"])  # its cluster says so a little later
     yield uid
     server.metier("abort", uid)
 
@@ -158,5 +158,11 @@ def test_what_has_no_pages_says_so(server: Server, tmp_path: Path) -> None:
     uid = json.loads(done.stdout)["metadata"]["uid"]
     said = server.metier("ui", uid)
     assert said.returncode == 3 and "no pages now" in said.stderr
-    assert server.metier("ui", "nobody-has-this-name").returncode == 3
+    nobody = server.metier("ui", "nobody-has-this-name")
+    assert nobody.returncode == 3 and "no run 'nobody-has-this-name'" in nobody.stderr
+    # A function whose cluster has closed is known: the name is not what is wrong.
+    function = {"kind": "dask", "metadata": {"name": "closed"}, "spec": {"image": "mlrun/ml-base"}}
+    assert server.call("POST", "/api/v1/projects/default/functions/closed", function).status == 200
+    closed = server.metier("ui", "closed")
+    assert closed.returncode == 3 and "'closed' has no pages now" in closed.stderr, closed.stderr
     assert server.metier("ui", uid, "--port", "0").returncode == 2

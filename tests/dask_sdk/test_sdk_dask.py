@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -46,16 +47,39 @@ def function(mlrun: Any, server: Server) -> Any:
     made.spec.remote = True
     made.spec.replicas = 2
     made.spec.min_replicas = made.spec.max_replicas = 2
+    made.with_scheduler_requests(mem="192Mi", cpu="150m")
+    made.with_scheduler_limits(mem="1Gi")
+    made.with_worker_requests(mem="256Mi", cpu="100m")
+    made.with_worker_limits(mem="768Mi", cpu="1")
+    made.spec.nthreads = 2
+    made.set_env("PLAIN", "a value")
     return made
 
 
 def test_the_client_starts_the_cluster_and_computes(function: Any) -> None:
-    client = function.client
-    assert client.submit(lambda x: x + 1, 41).result() == 42
-    client.wait_for_workers(2, timeout=60)
+    # Closed at once: a client that is collected while another starts can hold distributed's own lock.
+    with function.client as client:
+        assert client.submit(lambda x: x + 1, 41).result() == 42
+        client.wait_for_workers(2, timeout=60)
     assert function.status.cluster_name.startswith("mlrun-squares-")
     assert function.status.scheduler_address.startswith("tls://127.")
     assert function.get_status() == "running"
+
+
+def test_what_the_sdk_sets_arrives_in_scheduler_and_workers(function: Any, server: Server) -> None:
+    with function.client as client:
+        names = client.run(lambda: os.environ["METIER_POD_NAME"]).values()
+        plain = client.run(lambda: os.environ["PLAIN"]).values()
+        scheduler = client.run_on_scheduler(lambda: os.environ["METIER_POD_NAME"])
+        workers = client.scheduler_info()["workers"].values()
+    assert list(plain) == ["a value"] * 2
+    assert [(one["nthreads"], one["memory_limit"]) for one in workers] == [(2, 768 << 20)] * 2
+    listed = json.loads(server.metier("get", "pods", "-P", "sdk", "-o", "json").stdout)["pods"]
+    asked = {pod["name"]: pod["spec"]["containers"][0]["resources"] for pod in listed}
+    assert asked[scheduler] == {"requests": {"memory": "192Mi", "cpu": "150m"}, "limits": {"memory": "1Gi"}}
+    for name in names:
+        expected = {"requests": {"memory": "256Mi", "cpu": "100m"}, "limits": {"memory": "768Mi", "cpu": "1"}}
+        assert asked[name] == expected, name
 
 
 def test_a_client_without_the_certificate_is_refused(function: Any) -> None:

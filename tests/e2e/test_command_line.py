@@ -275,25 +275,32 @@ def test_names_of_runs(server: Server, folder: Path) -> None:
         assert json.loads(done.stdout)["metadata"]["uid"] == uid, word
 
 
+@contextlib.contextmanager
+def at_terminal(server: Server, folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The program with these words at a terminal of its own, and the descriptor of the user's side."""
+    master, slave = pty.openpty()
+    environment = {**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+    with subprocess.Popen(
+        [BINARY, *words], env=environment, cwd=folder, stdin=slave, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        try:
+            yield process, master
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
+
+
 def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
     """On a terminal only; it is gone when the run goes on."""
-    master, slave = pty.openpty()
     # A later secret keeps the pod waiting for as long as the test wants.
     (folder / "waits.yaml").write_text(
         "kind: job\nmetadata: {name: waits}\nspec:\n  command: f.py\n  env:\n"
         "  - {name: A, valueFrom: {secretKeyRef: {name: later, key: k}}}\n"
     )
-    process = subprocess.Popen(
-        [BINARY, "run", "-f", "waits.yaml", "--handler", "ok"],
-        env={**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
-        cwd=folder,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-    )
-    os.close(slave)
     seen = b""
-    try:
+    with at_terminal(server, folder, "run", "-f", "waits.yaml", "--handler", "ok") as (process, master):
         while b"secret that does not exist" not in seen:
             seen += os.read(master, 4096)
         assert b"pending" in seen
@@ -308,28 +315,14 @@ def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
         process.wait(30)
         assert b"\r\x1b[K" in seen
         assert seen.rindex(b"does not exist") < seen.rindex(b"\r\x1b[K")
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 def test_a_run_that_ends_slowly_is_aborted_after_ctrl_c_and_yes(server: Server, folder: Path) -> None:
     """The question's answer waits for the run's end, however often the live line turns meanwhile."""
     (folder / "slow.sh").write_text("#!/bin/sh\ntrap 'sleep 2; exit 0' TERM\necho begun\nwhile :; do sleep 0.1; done\n")
     (folder / "slow.sh").chmod(0o755)
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [BINARY, "run", "slow.sh", "--kind", "job"],
-        env={**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
-        cwd=folder,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-    )
-    os.close(slave)
     seen = b""
-    try:
+    with at_terminal(server, folder, "run", "slow.sh", "--kind", "job") as (process, master):
         while b"begun" not in seen:
             seen += os.read(master, 4096)
         process.send_signal(signal.SIGINT)
@@ -341,10 +334,6 @@ def test_a_run_that_ends_slowly_is_aborted_after_ctrl_c_and_yes(server: Server, 
                 seen += piece
         assert process.wait(30) == 4, seen
         assert b"aborted after" in seen and b"interrupted" not in seen
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 @pytest.mark.parametrize("word", ["shell", "schedule", "workflow"])

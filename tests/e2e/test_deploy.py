@@ -155,7 +155,9 @@ def go(context, event):
 def test_a_source_that_configures_itself(server: Server, tmp_path: Path) -> None:
     (tmp_path / "self.py").write_text(INSIDE)
     assert get(deploy(server, tmp_path, "self.py")) == (200, "inside web")
-    assert get(deploy(server, tmp_path, "self.py", "-e", "WHO=request")) == (200, "request web")
+    url = deploy(server, tmp_path, "self.py", "-e", "WHO=request")
+    # Its predecessor, told to go, may take a last call.
+    until(lambda: get(url) == (200, "request web"), "the new generation")
     (tmp_path / "self.py").write_text(INSIDE.replace("numWorkers", "numWorker"))
     done = server.metier("deploy", "self.py", cwd=tmp_path)
     assert done.returncode == 2 and "did you mean numWorkers?" in done.stderr, done.stderr
@@ -184,7 +186,7 @@ def test_the_same_again_does_nothing_and_a_change_replaces_it(server: Server, fo
     assert deploy(server, folder, "hello.py:pid") == url
     assert get(url) == first
     assert deploy(server, folder, "hello.py:pid", "-e", "A=1") == url
-    assert get(url) != first
+    until(lambda: get(url) != first, "the new generation")
 
 
 def test_a_redeploy_under_load_fails_no_request(server: Server, folder: Path) -> None:
@@ -235,10 +237,11 @@ def test_a_function_at_zero_answers_its_first_request(server: Server, folder: Pa
 
 
 class Callers:
-    """Threads that call a function without a pause; every failure is kept."""
+    """Threads that call a function again and again, `pause` seconds after each answer; every failure is kept."""
 
-    def __init__(self, url: str, count: int) -> None:
+    def __init__(self, url: str, count: int, pause: float = 0) -> None:
         self.url = url
+        self.pause = pause
         self.answers: list[tuple[int, str]] = []
         self.errors: list[str] = []
         self.stop = threading.Event()
@@ -250,6 +253,7 @@ class Callers:
                 self.answers.append(get(self.url, timeout=60))
             except Exception as error:  # noqa: BLE001 - every failure is one too many
                 self.errors.append(repr(error))
+            self.stop.wait(self.pause)
 
     def __enter__(self) -> Callers:
         for thread in self.threads:
@@ -301,7 +305,8 @@ def test_load_adds_replicas_and_they_go_after_it_without_a_failed_request(roomy:
         later = len(callers.answers)
         until(lambda: len({pid for _, pid in callers.answers[later:]}) >= 2, "the new ones answer")
     callers.check()
-    with Callers(url, 1) as callers:  # a little load goes on while the others leave
+    # A little load goes on while the others leave: a third of one replica's time, which wants 75 % to be two.
+    with Callers(url, 1, pause=0.4) as callers:
         until(lambda: len(processors(roomy.data)) == 1, "without load one stays", 240)
     callers.check()
     assert view(roomy, "busy")["state"] == "ready"
@@ -353,6 +358,7 @@ def test_a_function_forked_from_the_nodes_interpreter_sees_what_one_of_its_own_w
     url = deploy(server, tmp_path, "around.py", "--env", "COLOUR=green")
     forked = json.loads(get(url)[1])
     assert "metier_runner.zygote" in command_of(forked["tree"][1]), "no interpreter was started for it"
+    until(lambda: len(processors(server.data)) == 1, "the end of the test's before")
     (processor,) = processors(server.data)
     os.kill(processor, signal.SIGKILL)  # its shim starts it again, with an interpreter of its own
     cold = json.loads(get(url)[1])
@@ -489,6 +495,27 @@ def test_a_function_calls_another_by_name(server: Server, folder: Path) -> None:
     assert done.returncode == 1 and "function 'nobody' does not answer" in done.stdout + done.stderr
 
 
+def test_a_folder_too_large_to_be_taken_along_is_told(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("def handler(context, event):\n    return 'here'\n\ndef f(context):\n    pass\n")
+    with open(tmp_path / "big.bin", "wb") as big:
+        big.truncate(51 << 20)
+    url = deploy(server, tmp_path, "one.py")
+    assert get(url) == (200, "here"), "a file alone needs no folder"
+    (told,) = view(server, "one")["status"]["conditions"]
+    assert told["type"] == "ContextTooLarge" and "big.bin alone has 51 MiB" in told["message"]
+    assert ".gitignore" in server.metier("help", "ContextTooLarge").stdout
+    done = server.metier("run", "one.py:f", "--kind", "job", cwd=tmp_path)
+    assert done.returncode == 0 and "! " in done.stderr and "larger than 50 MiB: big.bin alone" in done.stderr, done
+    assert "ContextTooLarge  " in server.metier("describe", "one-f").stdout
+    (tmp_path / "two.py").write_text("import beside\n\ndef f(context):\n    pass\n")
+    (tmp_path / "beside.py").write_text("")
+    assert server.metier("run", "two.py:f", "--kind", "job", cwd=tmp_path).returncode == 1
+    assert "not taken along" in server.metier("why", "two-f").stdout
+    (tmp_path / ".gitignore").write_text("*.bin\n")
+    assert deploy(server, tmp_path, "one.py") == url
+    assert "conditions" not in view(server, "one")["status"]
+
+
 def test_over_rest_an_unknown_field_is_a_condition(server: Server) -> None:
     import base64
 
@@ -527,13 +554,13 @@ def test_a_handler_that_raises_answers_500(server: Server, folder: Path) -> None
 
 def test_handlers_that_block_or_exit_and_bodies_too_large(server: Server, folder: Path) -> None:
     trigger = '{"kind":"http","attributes":{"maxRequestBodySize":1000}}'
-    for handler, code, says in [
-        ("blocks", 408, "handler timed out"),
-        ("exits", 502, "the worker died while it handled the event"),
+    for handler, timeout, code, says in [
+        ("blocks", "500ms", 408, "handler timed out"),
+        ("exits", "30s", 502, "the worker died while it handled the event"),
     ]:
         url = deploy(
             server, folder, f"hello.py:{handler}", "--name", handler,
-            "--set", f'spec.config={{"spec.eventTimeout":"500ms","spec.triggers.http":{trigger}}}',
+            "--set", f'spec.config={{"spec.eventTimeout":"{timeout}","spec.triggers.http":{trigger}}}',
         )  # fmt: skip
         status, text = get(url)
         assert status == code and says in text

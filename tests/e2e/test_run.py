@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from support.gang import wait_for
 from support.server import BINARY, Server, kill_tree_of
 
 CODE = """
@@ -185,6 +186,7 @@ def test_abort_and_interrupts(server: Server, folder: Path) -> None:
     for line in process.stdout:
         if "sleeping" in line:
             break
+    assert server.metier("wait", "sleeper", "--for", "running").returncode == 0  # its log may be ahead of its state
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
@@ -252,6 +254,15 @@ def test_render_is_pure(server: Server, folder: Path) -> None:
     assert server.metier("render", "train.py:train", "--kind", "handler", cwd=folder).returncode == 2
 
 
+@pytest.mark.parametrize("kind", ["job", "mpijob", "dask", "spark"])
+def test_a_priority_class_that_is_none_is_told(server: Server, folder: Path, kind: str) -> None:
+    urgent = ("--kind", kind, "--set", 'spec.priority_class_name="urgent"')
+    done = server.metier("render", "train.py:train", *urgent, "-o", "json", cwd=folder)
+    assert '"priorityClassName": "urgent"' in done.stdout, done
+    dry = server.metier("run", "train.py:train", *urgent, "--dry-run", cwd=folder)
+    assert "'urgent' is not one of the server's priority classes" in dry.stdout, dry
+
+
 def test_logs_since_a_time_and_with_timestamps(server: Server, folder: Path, tmp_path: Path) -> None:
     go = tmp_path / "go"
     (folder / "steps.py").write_text(
@@ -262,6 +273,7 @@ def test_logs_since_a_time_and_with_timestamps(server: Server, folder: Path, tmp
         "        time.sleep(0.01)\n"
         "    print('two\\nthree', flush=True)\n"
     )
+    before = set(server.data.rglob("*@times"))
     done = server.metier("run", "steps.py:steps", "--kind", "job", "-p", f"go={go}", "--detach", cwd=folder)
     assert done.returncode == 0, done.stderr
     stamped = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?\+00:00) (.*)$")
@@ -279,6 +291,7 @@ def test_logs_since_a_time_and_with_timestamps(server: Server, folder: Path, tmp
     between = datetime.now(timezone.utc)
     assert first[0][0] < between
     time.sleep(0.05)  # files are stamped by the kernel's tick, up to 10 ms early
+    wait_for(lambda: set(server.data.rglob("*@times")) - before)  # the first line's time is noted
     go.touch()
     followed = lines("-f")
     assert [text for _, text in followed] == ["one", "two", "three"]

@@ -141,6 +141,18 @@ def test_killed_for_memory_and_the_fix_followed(place: Place) -> None:
     assert code == 0, errors
 
 
+@pytest.mark.skipif(not ROOT, reason="memory limits need cgroups, which need root here")
+def test_a_child_killed_for_memory_explains_its_parents_error_and_the_fix_followed(place: Place) -> None:
+    code, run, errors = place.run("f.py:pool", "--kind", "job", "--mem", "100Mi")
+    assert code == 1
+    assert "BrokenProcessPool" in errors and "used more memory than the limit" in errors
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "HandlerError" and "used more memory than the limit" in cause.facts["out of memory"]
+    code, _, errors = place.run("f.py:pool", "--kind", "job", *cause.command("--mem"))
+    assert code == 0 and "used more memory" not in errors, errors
+    assert "more memory than the limit" in place.server.metier("help", "ProcessOOMKilled").stdout
+
+
 # What a person or the server did.
 
 
@@ -235,6 +247,8 @@ def interrupted(place: Place, tmp_path: Path) -> Iterator[tuple[Place, str, Path
         own = Place(server, place.folder)
         uid = own.detach("f.py:slow", "--kind", "job")
         until(lambda: "sleeping" in server.metier("logs", uid).stdout or None, "the first line")
+        # The log may be ahead of what is stored: a pod that is not known to run is begun by the next server.
+        assert server.metier("wait", uid, "--for", "running").returncode == 0
         server.kill()
         kill_tree_of(str(tmp_path))
         yield own, uid, next((server.data / "pods").glob("*/state")).parent
@@ -464,10 +478,10 @@ def test_volume_missing_and_the_fix_followed(place: Place, tmp_path: Path) -> No
     assert place.ended(uid) == "completed"
 
 
-def test_environment_building(place: Place, tmp_path: Path) -> None:
-    package = tmp_path / "slowly"
+def slow_package(folder: Path, end: str) -> Path:
+    """A package whose build leaves a line in `builds`, waits for the file `go`, and then does what `end` says."""
+    package = folder / "slowly"
     package.mkdir()
-    wheel = write_wheel(tmp_path, "slowly")
     (package / "pyproject.toml").write_text(
         '[project]\nname = "slowly"\nversion = "1.0"\n'
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -475,9 +489,16 @@ def test_environment_building(place: Place, tmp_path: Path) -> None:
     (package / "backend.py").write_text(
         "import os, shutil, time\n"
         "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
-        f"    while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)\n"
-        f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))\n"
+        f"    print('one', file=open({str(folder / 'builds')!r}, 'a'), flush=True)\n"
+        f"    while not os.path.exists({str(folder / 'go')!r}): time.sleep(0.05)\n"
+        f"    {end}\n"
     )
+    return package
+
+
+def test_environment_building(place: Place, tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path, "slowly")
+    package = slow_package(tmp_path, f"return os.path.basename(shutil.copy({str(wheel)!r}, folder))")
     uid = place.submit({"build": {"requirements": [f"slowly @ file://{package}"]}, "command": "true"})["metadata"][
         "uid"
     ]
@@ -486,6 +507,21 @@ def test_environment_building(place: Place, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     assert place.ended(uid) in ENDED
     assert place.why(uid).code != "EnvironmentBuilding"
+
+
+def test_a_failed_build_is_told_to_all_that_waited_for_it(place: Place, tmp_path: Path) -> None:
+    package = slow_package(tmp_path, "raise RuntimeError('no such compiler')")
+    function = {"build": {"requirements": [f"slowly @ file://{package}"]}, "command": "true"}
+    uids = [place.submit(function)["metadata"]["uid"] for _ in range(3)]
+    for uid in uids:
+        place.waits_for(uid, "EnvironmentBuilding")
+    (tmp_path / "go").touch()
+    assert [place.ended(uid) for uid in uids] == ["error"] * 3
+    assert {place.why(uid).code for uid in uids} == {"EnvironmentFailed"}
+    assert (tmp_path / "builds").read_text().count("one") == 1
+    # Who comes afterwards has it tried again.
+    assert place.ended(place.submit(function)["metadata"]["uid"]) == "error"
+    assert (tmp_path / "builds").read_text().count("one") == 2
 
 
 def test_environment_failed_and_the_fix_followed(place: Place) -> None:
@@ -609,6 +645,16 @@ def test_engine_missing(place: Place) -> None:
     assert code == 5
     assert detail["code"] == "EngineMissing"
     assert absent[0] in detail["reason"]
+
+
+@pytest.mark.parametrize(("kind", "package"), [("dask", "'dask' program"), ("spark", "pyspark")])
+def test_an_environment_without_the_engines_packages(place: Place, kind: str, package: str) -> None:
+    """Only what runs there can tell: the environment may be made by this very run."""
+    code, run, errors = place.run("f.py:ok", "--kind", kind, "--replicas", "2")
+    assert code == 5, errors
+    cause = place.why(run["metadata"]["uid"])
+    assert cause.code == "EngineMissing"
+    assert package in errors and "--requirements FILE" in errors, errors
 
 
 def test_another_project_is_named_in_every_command(place: Place) -> None:

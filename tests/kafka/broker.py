@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -35,13 +36,54 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+class Door:
+    """The way of clients to a broker, which can be shut: who is inside is put out, who comes is refused."""
+
+    def __init__(self) -> None:
+        (self.port,) = free_ports(1)
+        self.leads_to = 0
+        self.ends: list[socket.socket] = []
+
+    def open(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # shut
+            while True:
+                caller, _ = listener.accept()
+                try:
+                    broker = socket.create_connection(("127.0.0.1", self.leads_to))
+                except OSError:  # it does not listen yet
+                    caller.close()
+                    continue
+                self.ends += [caller, broker]
+                for source, target in ((caller, broker), (broker, caller)):
+                    threading.Thread(target=self.carry, args=(source, target), daemon=True).start()
+
+    def carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                target.sendall(piece)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def shut(self) -> None:
+        for end in [self.listener, *self.ends]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self.ends.clear()
+
+
 class Broker:
     """Listeners: plain, SASL (PLAIN and SCRAM, user alice), TLS (a certificate of its own).
 
-    A folder whose broker runs already is taken as it is.
+    A folder whose broker runs already is taken as it is. With a door, clients of the plain listener come through it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, door: Door | None = None) -> None:
+        self.door = door
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
@@ -52,6 +94,9 @@ class Broker:
             return
         self.port, self.sasl_port, self.tls_port, controller = free_ports(4)
         self.make_certificate()
+        if door is not None:
+            door.leads_to = self.port
+            door.open()
         jaas = 'org.apache.kafka.common.security.{0} required username="alice" password="secret"'
         plain = jaas.format("plain.PlainLoginModule") + ' user_alice="secret";'
         scram = jaas.format("scram.ScramLoginModule") + ";"
@@ -61,7 +106,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAIN://127.0.0.1:{self.port},SASL://127.0.0.1:{self.sasl_port},TLS://127.0.0.1:{self.tls_port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAIN://127.0.0.1:{self.port},SASL://127.0.0.1:{self.sasl_port},TLS://127.0.0.1:{self.tls_port}
+advertised.listeners=PLAIN://{self.address},SASL://127.0.0.1:{self.sasl_port},TLS://127.0.0.1:{self.tls_port}
 listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
@@ -97,7 +142,7 @@ auto.create.topics.enable=false
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self.door.port if self.door else self.port}"
 
     def run_java(self, *arguments: str) -> None:
         done = subprocess.run([*JAVA, *arguments], capture_output=True, text=True, timeout=300, check=False)
@@ -178,7 +223,7 @@ auto.create.topics.enable=false
             consumer.close()
 
 
-def until(check: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
+def until(check: Callable[[], Any], seconds: float = 180.0, what: str = "it") -> Any:
     """Wait for a true value; the limit is only there to end a broken test."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ class Seen:
             found[partition].append(offset)
         return found
 
-    def wait(self, count: int, partitions: int = 1, seconds: float = 120) -> None:
+    def wait(self, count: int, partitions: int = 1, seconds: float = 240) -> None:
         """Until every offset below `count` of every partition was handled."""
 
         def all_there() -> bool:
@@ -89,6 +91,35 @@ class Seen:
 
     def duplicates(self) -> int:
         return sum(len(offsets) - len(set(offsets)) for offsets in self.offsets().values())
+
+
+class Stream:
+    """Records of every partition that come on, always some that no handler has seen, until the block ends: then `count` of each."""
+
+    AHEAD = 100
+
+    def __init__(self, broker: Broker, topic: str, partitions: int, seen: Seen) -> None:
+        self.broker, self.topic, self.partitions, self.seen = broker, topic, partitions, seen
+        self.count = 0
+        self.ended = threading.Event()
+        self.pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Stream:
+        self.running = self.pool.submit(self.produce)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.pool.shutdown()
+        self.running.result()
+
+    def produce(self) -> None:
+        while not self.ended.is_set():
+            done = max((len(offsets) for offsets in self.seen.offsets().values()), default=0)
+            if done + self.AHEAD > self.count:
+                self.broker.produce(self.topic, self.AHEAD, self.partitions, first=self.count)
+                self.count += self.AHEAD
+            self.ended.wait(0.02)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker import Broker, until
-from conftest import HANDLER, Seen
+from broker import Broker, Door, until
+from conftest import HANDLER, Seen, Stream
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.server import Server, running  # noqa: E402
@@ -26,7 +27,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def deploy(server: Server, folder: Path, seen: Seen, attributes: dict[str, Any], **spec: Any) -> Any:
-    (folder / "f.py").write_text(HANDLER.replace("SLEEP = 0", "SLEEP = 0.003"))
+    (code := folder / "code").mkdir(exist_ok=True)  # it is taken along: a broker's folder would be too large
+    (code / "f.py").write_text(HANDLER.replace("SLEEP = 0", "SLEEP = 0.003"))
     document = {
         "apiVersion": "nuclio.io/v1beta1",
         "kind": "NuclioFunction",
@@ -39,8 +41,8 @@ def deploy(server: Server, folder: Path, seen: Seen, attributes: dict[str, Any],
             **spec,
         },
     }
-    (folder / "function.yaml").write_text(json.dumps(document))
-    return server.metier("deploy", "-f", "function.yaml", cwd=folder)
+    (code / "function.yaml").write_text(json.dumps(document))
+    return server.metier("deploy", "-f", "function.yaml", cwd=code)
 
 
 def processors(data: Path) -> list[int]:
@@ -82,25 +84,25 @@ def test_kills_under_load(broker: Broker, server: Server, seen: Seen, group: str
     }
     done = deploy(server, tmp_path, seen, attributes, replicas=2)
     assert done.returncode == 0, done.stderr
-    broker.produce(topic, 1500, 4)
-    until(lambda: len({pid for _, _, _, pid in seen.rows()[-100:]}) == 2, what="both replicas to have partitions")
 
     def more() -> None:
         before = len(seen.rows())
         until(lambda: len(seen.rows()) > before + 100, what="records go on")
 
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-    more()  # without a server
-    server.start()
-    for gate in gates(server.data):
-        os.kill(gate, signal.SIGKILL)
-    more()
-    os.kill(processors(server.data)[0], signal.SIGKILL)
-    more()
-    seen.wait(1500, 4, 240)
-    until(lambda: broker.committed(topic, group, 4) == [1500] * 4, what="the commits")
+    with Stream(broker, topic, 4, seen) as stream:
+        until(lambda: len({pid for _, _, _, pid in seen.rows()[-100:]}) == 2, what="both replicas to have partitions")
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        more()  # without a server
+        server.start()
+        for gate in gates(server.data):
+            os.kill(gate, signal.SIGKILL)
+        more()
+        os.kill(processors(server.data)[0], signal.SIGKILL)
+        more()
+    seen.wait(stream.count, 4)
+    until(lambda: broker.committed(topic, group, 4) == [stream.count] * 4, what="the commits")
     repeated = seen.duplicates()
     assert repeated < 600, f"{repeated} records were repeated"
 
@@ -149,14 +151,45 @@ def test_a_broker_that_goes_away_and_comes_back_is_told(server: Server, seen: Se
             view = server.call("GET", "/api/metier/v1/deployments/f?project=default").json()
             return view["state"], [c["type"] for c in view["status"].get("conditions") or []]
 
-        # What the start met of its broker may be told until it is asked again, after 5 s.
-        until(lambda: state() == ("ready", []), what="a broker that answers")
+        def reaches(*expected: str) -> None:
+            with contextlib.suppress(AssertionError):
+                until(lambda: state() == ("ready", [*expected]), seconds=120)
+            told = server.metier("describe", "f").stdout + server.metier("logs", "f").stdout
+            assert state() == ("ready", [*expected]), told
+
+        reaches()  # what the start met of its broker may be told until it is asked again
         own.stop()
-        until(lambda: state() == ("ready", ["BrokerUnavailable"]), seconds=120, what="the broker's absence")
+        reaches("BrokerUnavailable")
         assert own.address in server.metier("why", "f").stdout
-        own.start()
+        own.start()  # no record comes: there is nothing to read and nothing to commit
+        reaches()
         own.produce(topic, 5)
         seen.wait(5)
-        until(lambda: state() == ("ready", []), seconds=120, what="the broker's return")
     finally:
         own.stop()
+
+
+def test_a_broker_that_cannot_be_reached_is_told_until_it_can(server: Server, seen: Seen, tmp_path: Path) -> None:
+    """Nothing is read and nothing is committed meanwhile: the function looks for itself whether its broker answers."""
+    door = Door()
+    own = Broker(tmp_path / "broker", door).start()
+    try:
+        attributes = {"brokers": [own.address], "topics": [own.topic(1)], "consumerGroup": "g"}
+        done = deploy(server, tmp_path, seen, attributes)
+        assert done.returncode == 0, done.stderr
+
+        def conditions() -> list[str]:
+            view = server.call("GET", "/api/metier/v1/deployments/f?project=default").json()
+            return [one["type"] for one in view["status"].get("conditions") or []]
+
+        until(lambda: "partitions taken" in server.metier("logs", "f").stdout, what="its partition")
+        until(lambda: conditions() == [], what="a broker that answers")
+        before = server.metier("logs", "f").stdout.count("do not answer")
+        door.shut()
+        until(lambda: server.metier("logs", "f").stdout.count("do not answer") > before, what="the broker's absence")
+        door.open()  # before the group misses anybody
+        until(lambda: "the brokers answer again" in server.metier("logs", "f").stdout, what="the broker's return")
+        until(lambda: conditions() == [], what="a function without a condition")
+    finally:
+        own.stop()
+        door.shut()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from broker import Broker, until
 from confluent_kafka import Consumer, Producer, TopicPartition
-from conftest import HANDLER, Seen
+from conftest import HANDLER, Seen, Stream
 
 
 def test_an_event_has_what_nuclio_gives_it(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
@@ -70,33 +70,33 @@ def test_all_is_handled_in_order_and_committed(broker: Broker, consume: Any, see
 
 def test_a_worker_that_is_killed_loses_nothing(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
     topic = broker.topic(2)
-    broker.produce(topic, 600, 2)
     consume(broker.address, topic, group, HANDLER.replace("SLEEP = 0", "SLEEP = 0.002"), numWorkers=2)
-    for _ in range(3):
-        before = len(seen.rows())
-        until(lambda before=before: len(seen.rows()) > before + 50, what="records")
-        os.kill(seen.rows()[-1][3], signal.SIGKILL)
-    seen.wait(600, 2)
+    with Stream(broker, topic, 2, seen) as stream:
+        for _ in range(3):
+            before = len(seen.rows())
+            until(lambda before=before: len(seen.rows()) > before + 50, what="records")
+            os.kill(seen.rows()[-1][3], signal.SIGKILL)
+    seen.wait(stream.count, 2)
     seen.check_order()
     assert seen.duplicates() <= 3  # only what ran when its worker was killed
-    until(lambda: broker.committed(topic, group, 2) == [600] * 2, what="the commits")
+    until(lambda: broker.committed(topic, group, 2) == [stream.count] * 2, what="the commits")
 
 
 def test_a_processor_that_is_killed_repeats_only_what_was_not_committed(
     broker: Broker, consume: Any, seen: Seen, group: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = broker.topic(2)
-    broker.produce(topic, 2000, 2)
     slow = HANDLER.replace("SLEEP = 0", "SLEEP = 0.001")
     attributes = {"commitInterval": "200ms"}
     first = consume(broker.address, topic, group, slow, attributes=attributes)
-    until(lambda: sum(broker.committed(topic, group, 2)) > 300, what="commits")
-    first.stop(kill=True)
-    handled = len(seen.rows())
-    committed = sum(broker.committed(topic, group, 2))
-    assert 0 < committed <= handled < 4000
-    consume(broker.address, topic, group, slow, attributes=attributes)
-    seen.wait(2000, 2)
+    with Stream(broker, topic, 2, seen) as stream:
+        until(lambda: sum(broker.committed(topic, group, 2)) > 300, what="commits")
+        first.stop(kill=True)
+        handled = len(seen.rows())
+        committed = sum(broker.committed(topic, group, 2))
+        assert 0 < committed <= handled
+        consume(broker.address, topic, group, slow, attributes=attributes)
+    seen.wait(stream.count, 2)
     seen.check_order()
     with capsys.disabled():
         print(f"\n   duplicate window: {seen.duplicates()} of {handled} records, {handled - committed} not committed")
@@ -109,17 +109,17 @@ def test_rebalances_under_load(broker: Broker, consume: Any, seen: Seen, group: 
     slow = HANDLER.replace("SLEEP = 0", "SLEEP = 0.002")
     attributes = {"balanceStrategy": strategy, "maxWaitHandlerDuringRebalance": "10s"}
     first = consume(broker.address, topic, group, slow, attributes=attributes)
-    broker.produce(topic, 500, 4)
-    until(lambda: len(seen.rows()) > 200, what="records")
-    second = consume(broker.address, topic, group, slow, attributes=attributes)
-    until(lambda: len({pid for _, _, _, pid in seen.rows()[-50:]}) == 2, what="both to have partitions")
-    assert first.stop() == 0
-    seen.wait(500, 4)
+    with Stream(broker, topic, 4, seen) as stream:
+        until(lambda: len(seen.rows()) > 200, what="records")
+        second = consume(broker.address, topic, group, slow, attributes=attributes)
+        until(lambda: len({pid for _, _, _, pid in seen.rows()[-50:]}) == 2, what="both to have partitions")
+        assert first.stop() == 0
+    seen.wait(stream.count, 4)
     # Partitions were handed over after their handlers had ended and their offsets were committed.
     for offsets in seen.offsets().values():
-        assert offsets == list(range(500))
-    until(lambda: broker.committed(topic, group, 4) == [500] * 4, what="the commits")
-    assert second.metric("metier_kafka_partitions") == 4
+        assert offsets == list(range(stream.count))
+    until(lambda: broker.committed(topic, group, 4) == [stream.count] * 4, what="the commits")
+    until(lambda: second.metric("metier_kafka_partitions") == 4, what="all partitions")
 
 
 def test_a_broker_that_is_away_at_start_and_later(
@@ -143,6 +143,27 @@ def test_a_broker_that_is_away_at_start_and_later(
         until(lambda: broker.committed(topic, group) == [200], what="the commit")
     finally:
         broker.stop()
+
+
+def test_a_topic_that_is_missing_is_told_while_another_is_read(
+    broker: Broker, consume: Any, seen: Seen, group: str
+) -> None:
+    topic, missing = broker.topic(), f"{group}-missing"
+    processor = consume(broker.address, topic, group, attributes={"topics": [topic, missing]})
+
+    def problems() -> str:
+        return str(processor.get(processor.metrics_port, "/problems").text)
+
+    until(lambda: missing in problems(), what="the missing topic")
+    for number in range(3):
+        broker.produce(topic, 1, first=number)
+        until(lambda number=number: broker.committed(topic, group) == [number + 1], what="the commit")
+        assert missing in problems() and f"{topic}:" not in problems()
+    broker.topic(name=missing)
+    until(lambda: "BrokerUnavailable" not in problems(), what="the topic to be found")
+    broker.produce(missing, 1, first=100)
+    until(lambda: "100" in {body for _, _, body, _ in seen.rows()}, 180, "the record of the new topic")
+    assert "BrokerUnavailable" not in problems()
 
 
 def test_batches_are_of_one_partition(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
@@ -245,11 +266,27 @@ def test_a_handler_that_hangs_is_delivered_three_times(broker: Broker, consume: 
     hanging = HANDLER.replace('return "ok"', "if event.offset == 3: time.sleep(60)")
     topic = broker.topic()
     broker.produce(topic, 10)
-    consume(broker.address, topic, group, hanging, timeout="300ms")
+    consume(broker.address, topic, group, hanging, timeout="2s")
     seen.wait(10)
     seen.check_order()
     assert seen.offsets()[0].count(3) == 3
     until(lambda: broker.committed(topic, group) == [10], what="the commit")
+
+
+def test_a_record_that_no_handler_saw_counts_no_delivery(broker: Broker, consume: Any, seen: Seen, group: str) -> None:
+    topic = broker.topic()
+    broker.produce(topic, 1)
+    attributes = {"onFailure": "retry", "maxDeliveries": 1}
+    processor = consume(broker.address, topic, group, timeout="2s", attributes=attributes)
+    seen.wait(1)
+    stopped = seen.rows()[0][3]
+    os.kill(stopped, signal.SIGSTOP)
+    broker.produce(topic, 3, first=1)
+    seen.wait(4)
+    assert seen.offsets()[0] == [0, 1, 2, 3]
+    assert stopped not in {pid for _, _, _, pid in seen.rows()[1:]}
+    until(lambda: broker.committed(topic, group) == [4], what="the commit")
+    assert "passed over" not in processor.log()
 
 
 def read_topic(broker: Broker, topic: str, count: int) -> list[Any]:

@@ -96,7 +96,7 @@ class Job:
         standing = 2 if step == "in the ranks" else 1
         until = time.monotonic() + 60
         while len(list(folder.glob("at.*"))) < standing or (
-            step == "a rank has ended" and parts(server, self.uid)["rank-0"]["state"] != "completed"
+            step == "a rank has ended" and parts(server, self.uid).get("rank-0", {}).get("state") != "completed"
         ):
             assert time.monotonic() < until, state(server, self.uid)
             time.sleep(0.01)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gang import assert_nothing_runs, ended, parts, processes, state
+from support.gang import assert_nothing_runs, ended, parts, processes, state, wait_for
 from support.server import BINARY, Server, kill_tree_of, running
 
 BUILD = Path(__file__).resolve().parents[2] / "build"
@@ -50,6 +50,12 @@ def raises(context):
         raise ValueError("bad number")
     MPI.COMM_WORLD.Barrier()
 
+def early(context):
+    if context.rank == 1:
+        raise ValueError("before MPI")
+    from mpi4py import MPI
+    MPI.COMM_WORLD.Barrier()
+
 def leaves(context):
     from mpi4py import MPI
     MPI.COMM_WORLD.Barrier()
@@ -63,6 +69,25 @@ def aborts(context):
     if MPI.COMM_WORLD.rank == 1:
         MPI.COMM_WORLD.Abort(7)
     MPI.COMM_WORLD.Barrier()
+
+def writes_logs(context):
+    from mpi4py import MPI
+    if MPI.COMM_WORLD.rank == 0:
+        for name in ("HOROVOD_TIMELINE", "HOROVOD_AUTOTUNE_LOG"):
+            with open(os.environ[name], "w") as file:
+                file.write(name)
+    MPI.COMM_WORLD.Barrier()
+
+def fails_once(context, marker: str):
+    from mpi4py import MPI
+    again = MPI.COMM_WORLD.bcast(os.path.exists(marker))
+    if not again:
+        if MPI.COMM_WORLD.rank == 1:
+            with open(marker, "w") as file:
+                file.write(os.environ["METIER_POD_NAME"])
+            raise ValueError("the first time")
+        MPI.COMM_WORLD.Barrier()
+    context.log_result("pods", MPI.COMM_WORLD.gather(os.environ["METIER_POD_NAME"]))
 
 def works(context, seconds: float = 600):
     from mpi4py import MPI
@@ -78,6 +103,7 @@ def terminated(context):
     from mpi4py import MPI
     def leave(number, frame):
         print("asked to end", MPI.COMM_WORLD.rank, flush=True)
+        time.sleep(0.5)  # a checkpoint takes a while: being asked again would come into it
         os._exit(0)
     signal.signal(signal.SIGTERM, leave)
     MPI.COMM_WORLD.Barrier()
@@ -177,7 +203,12 @@ def test_logs_are_joined_and_kept_per_rank(server: Server, folder: Path) -> None
         own = server.metier("logs", uid, "--part", f"rank-{rank}").stdout
         assert own.startswith(f"rank {rank} of 2 on ") and own.count("\n") == 1
     wrong = server.metier("logs", uid, "--part", "rank-9")
-    assert wrong.returncode == 3 and "no part 'rank-9'" in wrong.stderr and "worker-1" in wrong.stderr
+    assert (
+        wrong.returncode == 3
+        and "--part" in wrong.stderr
+        and "no part 'rank-9'" in wrong.stderr
+        and "worker-1" in wrong.stderr
+    )
     known = parts(server, uid)
     assert list(known) == ["launcher", "worker-0", "worker-1", "rank-0", "rank-1"]
     assert {one["state"] for one in known.values()} == {"completed"}
@@ -194,6 +225,22 @@ def test_an_exception_in_one_rank_ends_the_job_with_its_error(server: Server, fo
     assert status["state"] == "error" and status["reason"] == "HandlerError"
     assert status["error"] == "rank 1: ValueError: bad number"
     assert status["failure"]["rank"] == 1
+    assert_nothing_runs(server)
+
+
+def test_a_failure_is_told_in_the_terminal_and_the_log_stays_whole(server: Server, folder: Path) -> None:
+    words = ["run", "work.py:raises", "--kind", "mpijob", "--replicas", "2"]
+    done = server.metier(*words, cwd=folder)
+    assert done.returncode == 1 and "ValueError in your code (rank 1)" in done.stderr, done.stderr
+    log = server.metier("logs", "@-1").stdout  # what the terminal may have left out is there
+    assert "[rank 1] Traceback" in log and "[rank 1] ValueError: bad number" in log
+    assert "metier: rank 1 in pod" in log
+
+
+def test_an_exception_before_mpi_begins_does_not_hang_the_other_ranks(server: Server, folder: Path) -> None:
+    code, run_, _ = run(server, folder, "early")
+    assert code == 1
+    assert (run_["status"]["reason"], run_["status"]["error"]) == ("HandlerError", "rank 1: ValueError: before MPI")
     assert_nothing_runs(server)
 
 
@@ -267,8 +314,9 @@ def test_abort_lets_ranks_end_themselves_and_leaves_nothing(server: Server, fold
     done = server.metier("abort", uid)
     assert done.returncode == 0, done.stderr
     assert state(server, uid)["state"] == "aborted"
-    log = server.metier("logs", uid, "--part", "rank-0").stdout + server.metier("logs", uid, "--part", "rank-1").stdout
-    assert log.count("asked to end") == 2
+    for rank in (0, 1):
+        log = server.metier("logs", uid, "--part", f"rank-{rank}").stdout
+        assert log.count("asked to end") == 1, log
     assert_nothing_runs(server)
 
 
@@ -279,12 +327,12 @@ def test_a_silent_job_tells_where_its_ranks_are(folder: Path, tmp_path: Path, en
         uid = started(own, folder, "terminated")
         until = time.monotonic() + 30
         said = ""
-        while "Silent" not in said or "in terminated" not in said:  # a rank that still imports has another stack
+        places = [rf"rank {rank} +work.py:\d+ in terminated" for rank in (0, 1)]
+        # A rank that has only printed its word may still be above that line.
+        while "Silent" not in said or not all(re.search(place, said) for place in places):
             assert time.monotonic() < until, said
             time.sleep(0.2)
             said = own.metier("why", uid).stdout
-        for rank in (0, 1):
-            assert re.search(rf"rank {rank} +work.py:\d+ in terminated", said), said
         assert own.metier("abort", uid).returncode == 0
 
 
@@ -321,9 +369,80 @@ def test_the_launcher_runs_ranks_when_asked_and_pods_stay_when_asked(server: Ser
         ["worker", "0"],
     ]
     assert [host.rsplit("-", 1)[1] == "0" for host in seen["hosts"]] == [True, False]
-    assert parts(server, run_["metadata"]["uid"])["worker-0"]["state"] == "running"
-    assert server.metier("delete", run_["metadata"]["uid"], "--yes").returncode == 0
+    uid = run_["metadata"]["uid"]
+    waiting = processes(server, "metier-mpi wait")
+    # Whatever would end its pod has come to that by now.
+    server.kill()
+    server.start()
+    code, _, err = run(server, folder, "allreduce")
+    assert code == 0, err
+    assert parts(server, uid)["worker-0"]["state"] == "running"
+    assert waiting and processes(server, "metier-mpi wait") == waiting
+    assert server.metier("delete", uid, "--yes").returncode == 0
     assert_nothing_runs(server)
+
+
+STAYS = ("--set", 'spec.clean_pod_policy="None"')
+
+
+def test_pods_that_stay_are_removed_with_the_runs_resources(server: Server, folder: Path) -> None:
+    code, run_, err = run(server, folder, "allreduce", *STAYS)
+    assert code == 0, err
+    uid = run_["metadata"]["uid"]
+    assert {parts(server, uid)[f"worker-{n}"]["state"] for n in (0, 1)} == {"running"}
+    server.kill()
+    server.start(env={"METIER_RESOURCE_TTL": "0s"})
+    try:
+        assert_nothing_runs(server)
+        wait_for(lambda: {parts(server, uid)[f"worker-{n}"]["state"] for n in (0, 1)} == {"removed"})
+        assert server.metier("logs", uid, "--part", "rank-1").stdout.startswith("rank 1 of 2 on ")
+    finally:
+        server.kill()
+        server.start()
+
+
+def test_abort_ends_pods_that_would_stay(server: Server, folder: Path) -> None:
+    uid = started(server, folder, "works", *STAYS)
+    assert server.metier("abort", uid).returncode == 0
+    assert state(server, uid)["state"] == "aborted"
+    assert_nothing_runs(server)
+
+
+def mpijob() -> dict[str, Any]:
+    launcher = {
+        "image": "i",
+        "command": ["mpirun", "sh", "-c", "echo A=$A B=$B of $METIER_SIZE"],
+        "env": [{"name": "B", "value": "2"}],
+    }
+    roles = {
+        "Launcher": {"template": {"spec": {"hostNetwork": True, "containers": [launcher]}}},
+        "Worker": {"replicas": 1, "template": {"spec": {"containers": [{"image": "i"}]}}},
+    }
+    return {
+        "apiVersion": "kubeflow.org/v2beta1",
+        "kind": "MPIJob",
+        "metadata": {"name": "hello"},
+        "spec": {"mpiReplicaSpecs": roles},
+    }
+
+
+def test_an_mpijob_document_runs_with_the_flags_beside_it(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "mpijob.json").write_text(json.dumps(mpijob()))
+    done = server.metier("run", "-f", "mpijob.json", "--replicas", "2", "-e", "A=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert all(f"[rank {rank}] A=1 B=2 of 2" in said for rank in (0, 1)), said
+    assert "Launcher.template.spec.hostNetwork has no effect" in said
+
+
+def test_an_mpijob_document_over_rest_says_what_has_no_effect(server: Server) -> None:
+    task = {"metadata": {"name": "hello", "project": "default"}, "spec": {}}
+    answer = server.call("POST", "/api/v1/submit_job", {"function": mpijob(), "task": task})
+    uid = answer.json()["data"]["metadata"]["uid"]
+    assert ended(server, uid)["state"] == "completed"
+    events = server.call("GET", f"/api/metier/v1/runs/{uid}/timeline?project=default").json()["events"]
+    ignored = [e["detail"]["message"] for e in events if e["detail"].get("reason") == "FieldIgnored"]
+    assert any("Launcher.template.spec.hostNetwork has no effect" in line for line in ignored), events
 
 
 def test_what_cannot_be_is_refused(server: Server, folder: Path) -> None:
@@ -367,6 +486,50 @@ def test_describe_shows_what_each_role_asks_for_and_when_it_ran(server: Server, 
     assert re.search(r"worker-1 .* asks +100m cpu +64Mi", text), text
     for part in known:
         assert re.search(rf"^  {part} +\S.* from \+\S", text, re.M), text
+
+
+@pytest.mark.skipif(not ALL, reason="METIER_TEST_ALL=1 tries it: a threshold is one minute at least")
+def test_a_job_that_executes_too_long_is_ended(server: Server, folder: Path) -> None:
+    code, run_, err = run(server, folder, "works", "--set", 'spec.state_thresholds={"executing":"1m"}')
+    assert code != 0, err
+    status = run_["status"]
+    assert (status["state"], status["reason"]) == ("aborted", "ThresholdExceeded"), status
+    assert "executing" in status["error"]
+    assert_nothing_runs(server)
+
+
+@pytest.mark.skipif(not ALL, reason="METIER_TEST_ALL=1 tries it: a run waits 30 s before it is tried again")
+def test_a_job_that_failed_is_tried_again_with_pods_of_its_own(server: Server, folder: Path, tmp_path: Path) -> None:
+    options = ("--retry", "1", "-p", f"marker={tmp_path / 'marker'}")
+    code, run_, err = run(server, folder, "fails_once", *options)
+    assert code == 0, err
+    status = run_["status"]
+    assert status["state"] == "completed" and status["retry_count"] == 1, status
+    pods = status["results"]["pods"]
+    first = (tmp_path / "marker").read_text()
+    assert first.endswith("-worker-1") and len(set(pods)) == 2 and first not in pods
+    assert_nothing_runs(server)
+
+
+def test_the_folders_of_horovods_logs_are_there(server: Server, folder: Path, tmp_path: Path) -> None:
+    absolute = tmp_path / "not" / "yet" / "tune.csv"
+    logs = ("HOROVOD_TIMELINE=hvd_logs/trace.log", f"HOROVOD_AUTOTUNE_LOG={absolute}")
+    code, run_, err = run(server, folder, "writes_logs", *(word for log in logs for word in ("-e", log)))
+    assert code == 0, err
+    assert (Path(run_["spec"]["output_path"]) / "hvd_logs/trace.log").read_text() == "HOROVOD_TIMELINE"
+    assert absolute.read_text() == "HOROVOD_AUTOTUNE_LOG"
+
+
+def test_another_mpi_than_the_function_asks_for_is_told(server: Server, folder: Path) -> None:
+    mpich = "mpich" in server.python
+    other, own = ("OpenMPI", "MPICH") if mpich else ("MPICH", "OpenMPI")
+    code, run_, _ = run(server, folder, "allreduce", "--set", f'spec.mpi_implementation="{other}"')
+    assert code != 0
+    status = run_["status"]
+    assert status["reason"] == "EngineMissing", status
+    assert f"spec.mpi_implementation: '{other}' is asked for, and the MPI here is" in status["error"]
+    code, run_, err = run(server, folder, "allreduce", "--set", f'spec.mpi_implementation="{own}"')
+    assert code == 0, err
 
 
 def test_without_an_mpi_the_run_says_what_to_install(server: Server, folder: Path) -> None:

@@ -63,6 +63,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def function(served: Server) -> Any:
     import mlrun
 
+    mlrun.mlconf.httpdb.token = served.token  # which 1.7 reads from its environment once
     mlrun.set_environment(api_path=served.url, artifact_path=str(served.data.parent / "artifacts"))
     mlrun.get_or_create_project("mpi", context=str(served.data.parent / "context"), user_project=False, save=True)
     path = served.data.parent / "work.py"

@@ -51,6 +51,14 @@ def test_creates_lists_and_reads_projects(mlrun: Any, project: Any, server: Serv
     assert again.metadata.name == "sdk"
 
 
+def test_priority_classes_are_those_of_the_server(mlrun: Any, project: Any, code: Path) -> None:
+    function = mlrun.code_to_function("trainer", project="sdk", filename=str(code), kind="job", image="mlrun/mlrun")
+    assert function.list_valid_priority_class_names() == [f"igz-workload-{c}" for c in ("low", "medium", "high")]
+    function.with_priority_class("igz-workload-high")
+    run = function.run(handler="train", params={"lr": 0.05}, local=False, watch=True)
+    assert run.state() == "completed"
+
+
 def test_runs_a_job_and_reads_its_outputs(mlrun: Any, project: Any, code: Path) -> None:
     function = mlrun.code_to_function("trainer", project="sdk", filename=str(code), kind="job", image="mlrun/mlrun")
     run = function.run(handler="train", params={"lr": 0.05, "text": "job"}, local=False, watch=True)
@@ -130,34 +138,6 @@ def test_what_is_missing_says_so(mlrun: Any, project: Any, code: Path) -> None:
     function = mlrun.code_to_function("trainer", project="sdk", filename=str(code), kind="job", image="mlrun/mlrun")
     with pytest.raises(mlrun.errors.MLRunHTTPError, match="(?i)schedule"):
         function.run(handler="train", local=False, schedule="0 * * * *")
-
-
-SPARK = """
-def total(context, n: int = 100):
-    from pyspark.sql import SparkSession, functions as F
-    spark = SparkSession.builder.getOrCreate()
-    context.log_result("sum", spark.range(n).agg(F.sum("id")).first()[0])
-    context.log_dataset("squares", spark.range(5).selectExpr("id * id as square"))
-"""
-
-
-def test_a_spark_function_runs_with_its_executors(mlrun: Any, project: Any, server: Server) -> None:
-    python = Path(__file__).resolve().parents[2] / "build" / "venv-spark" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no build/venv-spark: scripts/setup makes it")
-    path = server.data.parent / "spark_total.py"
-    path.write_text(SPARK)
-    function = mlrun.code_to_function("spark-total", filename=str(path), kind="spark", image="spark", handler="total")
-    function.metadata.annotations["metier.dev/python"] = str(python)
-    function.with_driver_requests(mem="512m", cpu="250m")
-    function.with_executor_requests(mem="512m", cpu="250m")
-    function.spec.replicas = 1
-    run = function.run(params={"n": 1000}, project="sdk", watch=True)
-    assert run.state() == "completed", run.status.error
-    assert run.output("sum") == 499500
-    assert "squares" in run.outputs
-    with pytest.raises(ValueError, match="memory"):
-        function.with_driver_requests(mem="1Gi")
 
 
 def test_deletes_runs_functions_and_the_project(mlrun: Any, project: Any) -> None:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from support.serving import use_built
 
-ROOT = Path(__file__).resolve().parents[2]
-for _folder in (
-    os.environ.get("METIER_SERVING_PATH", ""),
-    *(str(ROOT / "build" / p / "serving") for p in ("dev", "release")),
-):
-    if _folder and list(Path(_folder).glob("metier_serving/_engine*.so")):
-        sys.path.insert(0, _folder)
-        break
+use_built()
 pytest.importorskip("mlrun")
 import mlrun  # noqa: E402
 import mlrun.serving  # noqa: E402

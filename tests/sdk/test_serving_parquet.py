@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.serving import use_built
 
-ROOT = Path(__file__).resolve().parents[2]
-for _folder in (
-    os.environ.get("METIER_SERVING_PATH", ""),
-    *(str(ROOT / "build" / p / "serving") for p in ("dev", "release")),
-):
-    if _folder and list(Path(_folder).glob("metier_serving/_engine*.so")):
-        sys.path.insert(0, _folder)
-        break
+use_built()
 pq = pytest.importorskip("pyarrow.parquet")
 from metier_serving import Flow, GraphServer, create_graph_server  # noqa: E402
 

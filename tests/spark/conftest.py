@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.fake_spark import fake_engine
 from support.server import Server, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +91,16 @@ def warm(context, n: int = 1000):
     context.log_result("session", type(spark).__module__)
     context.log_result("server", os.environ["SPARK_REMOTE"])
 
+def computes(context, seconds: float = 200):
+    from pyspark.sql import SparkSession, functions as F
+    spark = SparkSession.builder.getOrCreate()
+    spark.range(1).collect()
+    print("session is ready in process", os.getpid(), flush=True)
+    def wait(x):
+        time.sleep(seconds)
+        return x
+    context.log_result("rows", len(spark.range(1).select(F.udf(wait, "long")("id")).collect()))
+
 def classic(context):
     from pyspark.sql import SparkSession
     SparkSession.builder.getOrCreate().sparkContext.parallelize(range(3)).sum()
@@ -100,6 +111,12 @@ def connected(context):
     context.log_result("sum", spark.range(1000).agg(F.sum("id")).first()[0])
     context.log_result("session", type(spark).__module__)
 """
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up Spark and Java; tests that use it have a server of their own."""
+    return fake_engine(tmp_path_factory.mktemp("fake"))
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)

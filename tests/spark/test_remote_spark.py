@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.server import Server, free_port, running
-from support.spark_service import connect_server, ended_after, java, listening
-from test_spark import only_all, run
+from support.spark_service import carries_connect, connect_server, ended_after, java, listening
+from test_spark import begin, ended, java_of, only_all, pods_of, run, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +30,7 @@ def master(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def connect(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not list(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar")):
+    if not carries_connect(python):
         python = (
             ROOT / "build" / "venv-spark" / "bin" / "python"
         )  # pyspark 3.5 carries no Connect server: its client meets Spark 4's
@@ -52,6 +54,17 @@ def test_a_session_goes_to_the_standalone_master(server: Server, folder: Path, m
     code, done, errors = run(server, folder, "-f", function, "--handler", "connected")
     assert code == 0, errors
     assert done["status"]["results"] == {"sum": 499500, "session": "pyspark.sql.session"}
+
+
+@only_all
+def test_the_jvm_of_a_session_at_the_master_is_named(server: Server, folder: Path, master: str) -> None:
+    uid = begin(server, folder, "-f", yaml_for(folder, master), "--handler", "slow", "-p", "seconds=400")
+    wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
+    [pod] = pods_of(server, uid)
+    os.kill(java_of(server, pod), signal.SIGKILL)
+    status = ended(server, uid)
+    assert (status["state"], status["reason"]) == ("error", "Killed"), status
+    assert status["error"] == "DriverLost: the driver's JVM was killed by signal 9 (Killed)"
 
 
 def test_a_session_goes_to_the_connect_server(server: Server, folder: Path, connect: str) -> None:

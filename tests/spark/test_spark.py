@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import Server
+from support.server import Server, free_port
 
 PATIENCE = 900.0  # how long a JVM takes on a busy machine is no part of what is tested
 only_all = pytest.mark.skipif(not os.environ.get("METIER_TEST_ALL"), reason="tested under --all")
@@ -82,6 +84,24 @@ def executors_of(server: Server, uid: str) -> dict[int, int]:
     return {number: pid for number, pid in found.items() if pid}
 
 
+MAPS = """
+import os
+from pathlib import Path
+
+def maps(context):
+    from pyspark.sql import SparkSession
+    SparkSession.builder.getOrCreate().range(10).count()
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    children = [int(one) for path in tasks.glob("*/children") for one in path.read_text().split()]
+    found = {line.split()[-1] for child in children for line in Path(f"/proc/{child}/maps").read_text().splitlines() if ".jsa" in line}
+    context.log_result("mapped", len([one for one in found if "/driver-" in one]))
+"""
+
+
+def archives_of(server: Server) -> list[str]:
+    return [path.name for path in server.data.glob("spark/*/*.jsa*")]
+
+
 def page_of(server: Server, uid: str) -> dict[str, Any]:
     [page] = server.call("GET", f"/api/metier/v1/projects/default/runs/{uid}/ui").json()["pages"]
     assert page["name"] == "spark"
@@ -103,10 +123,29 @@ def test_a_job_uses_both_executors_and_leaves_nothing(server: Server, folder: Pa
     assert '"Event":"SparkListenerApplicationEnd"' in Path(kept["spark-events"]).read_text()
     driver = next(p for n, p in pods_of(server, done["metadata"]["uid"]).items() if n.endswith("-driver"))
     assert driver["status"]["phase"] == "Succeeded"
-    wait_for("processes end", lambda: not processes_of(server), 30)
+    wait_for("processes end", lambda: not processes_of(server), 90)
+    # Where there is memory for it, archives are made of what this run's JVMs recorded, beside its end: none of it is the run's.
+    assert "ProcessOOMKilled" not in server.metier("describe", done["metadata"]["uid"]).stdout
+    if archives_of(server):
+        assert {name.partition("-")[0] for name in archives_of(server)} == {"driver", "executor"}
     page = page_of(server, done["metadata"]["uid"])  # of the event log: no process of Spark's is left
     text = server.call("GET", page["path"]).body.decode()
     assert not page["live"] and "executor" in text.lower() and "collect at" in text, text[:2000]
+
+
+@only_all
+def test_archives_of_classes_are_made_and_used(server: Server, folder: Path) -> None:
+    (folder / "maps.py").write_text(MAPS)
+    for _ in range(8):  # a slow machine needs more than one executor's end for them
+        code, done, errors = run(server, folder, "maps.py:maps", "--kind", "spark")
+        assert code == 0, errors
+        wait_for("processes end", lambda: not processes_of(server), 90)
+        if not archives_of(server):
+            pytest.skip("no archive is made here: no room, or memory is limited for each process")
+        if done["status"]["results"]["mapped"]:
+            break
+    assert done["status"]["results"]["mapped"] == 1, archives_of(server)
+    assert "ProcessOOMKilled" not in server.metier("describe", done["metadata"]["uid"]).stdout
 
 
 def test_an_exception_in_a_task_fails_the_run_with_its_words(server: Server, folder: Path) -> None:
@@ -118,6 +157,19 @@ def test_an_exception_in_a_task_fails_the_run_with_its_words(server: Server, fol
 
 def ended(server: Server, uid: str) -> dict[str, Any]:
     return dict(wait_for("the end", lambda: (s := state_of(server, uid))["state"] in ("completed", "error") and s))
+
+
+@only_all
+def test_an_event_log_that_the_function_asks_for_is_kept_too(server: Server, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").touch()
+    code, done, errors = run(
+        server, folder, "count.py:once", "--kind", "spark", "--set", 'spec.spark_conf={"spark.eventLog.enabled": true}',
+        "-p", f"marker={tmp_path / 'm'}",
+    )  # fmt: skip
+    assert code == 0, errors
+    [kept] = [a["spec"]["target_path"] for a in done["status"]["artifacts"]]
+    assert '"Event":"SparkListenerApplicationEnd"' in Path(kept).read_text()
+    assert not page_of(server, done["metadata"]["uid"])["live"]
 
 
 def test_a_lost_executor_and_a_lost_server_cost_the_job_nothing(server: Server, folder: Path) -> None:
@@ -158,12 +210,36 @@ def kill_driver(server: Server, uid: str) -> None:
 
 
 @only_all
+def test_executors_have_the_modules_of_a_source_archive(server: Server, folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "code.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("helper.py", "def power(x):\n    return x * x\n")
+        packed.writestr(
+            "mod.py",
+            "from helper import power\n"
+            "def total(context):\n"
+            "    from pyspark.sql import SparkSession\n"
+            "    numbers = SparkSession.builder.getOrCreate().sparkContext.parallelize(range(4), 2)\n"
+            "    context.log_result('sum', numbers.map(power).map(lambda x: x + 1).sum())\n",
+        )
+    for loads in (True, False):
+        file = tmp_path / "function.yaml"
+        build = {"source": str(archive), "load_source_on_run": loads}
+        spec = {"default_handler": "mod.total", "build": build, "replicas": 1}
+        file.write_text(json.dumps({"kind": "spark", "metadata": {"name": "packed"}, "spec": spec}))
+        code, run_, err = run(server, folder, "-f", str(file))
+        assert (code, run_["status"]["results"]) == (0, {"sum": 18}), err
+
+
+@only_all
 def test_a_lost_driver_ends_the_run_with_its_cause(server: Server, folder: Path) -> None:
     uid = begin(server, folder, "count.py:slow", "--kind", "spark", "-p", "seconds=100")
     wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
     kill_driver(server, uid)
-    assert ended(server, uid)["state"] == "error"
-    wait_for("processes end", lambda: not processes_of(server), 60)
+    status = ended(server, uid)
+    assert (status["state"], status["reason"]) == ("error", "Killed(SIGKILL)"), status
+    assert re.fullmatch(r"the driver pod \S+-driver was killed by SIGKILL", status["error"]), status
+    wait_for("processes end", lambda: not processes_of(server), 90)
 
 
 @only_all
@@ -204,7 +280,7 @@ def test_abort_ends_every_part(server: Server, folder: Path) -> None:
     wait_for("tasks", lambda: "session is ready" in server.metier("logs", uid).stdout)
     assert server.metier("abort", uid, timeout=120).returncode == 0
     assert state_of(server, uid)["state"] == "aborted"
-    wait_for("processes end", lambda: not processes_of(server), 60)
+    wait_for("processes end", lambda: not processes_of(server), 90)
 
 
 def test_a_port_that_is_taken_names_its_holder(server: Server, folder: Path) -> None:
@@ -213,10 +289,21 @@ def test_a_port_that_is_taken_names_its_holder(server: Server, folder: Path) -> 
         conf = f"spec.spark_conf={json.dumps({'spark.ui.port': str(port)})}"
         done = server.metier("run", "count.py:total", "--kind", "spark", "--set", conf, cwd=folder, timeout=PATIENCE)
     assert done.returncode == 5, done.stdout + done.stderr
-    assert "failed after" in done.stderr and f": port {port} at 127." in done.stderr
-    assert f"(process {os.getpid()})" in done.stderr or f"ss -ltnp 'sport = :{port}' names it" in done.stderr
-    assert "in your code" not in done.stderr
+    assert f"in use by process {os.getpid()} (" in done.stderr, done.stderr
+    assert f"port {port} of its address 127." in done.stderr, done.stderr
+    assert "or set spark.ui.port" in done.stderr and "in your code" not in done.stderr
     assert "PortTaken" in server.metier("why", "@-1").stdout
+    wait_for("processes end", lambda: not processes_of(server), 90)
+
+
+def test_pages_and_progress_are_found_at_the_users_port(server: Server, folder: Path) -> None:
+    port = free_port()
+    conf = f"spec.spark_conf={json.dumps({'spark.ui.port': str(port)})}"
+    uid = begin(server, folder, "count.py:slow", "--kind", "spark", "-p", "seconds=200", "--set", conf)
+    wait_for("progress", lambda: progress_of(server, uid))
+    page = page_of(server, uid)
+    assert page["live"] and "Spark Jobs" in server.call("GET", page["path"] + "jobs/").body.decode()
+    assert server.metier("abort", uid, timeout=120).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.server import Server
-from test_spark import java_of, only_all, pods_of, processes_of, run, wait_for
+from support.spark_service import carries_connect
+from test_spark import java_of, only_all, page_of, pods_of, processes_of, run, wait_for
 
 WARM = ["--kind", "spark", "--set", "spec.warm=true"]
 
@@ -20,7 +21,7 @@ def servers(server: Server, project: str = "default") -> list[str]:
 
 
 def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path, python: Path) -> None:
-    if not list(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar")):
+    if not carries_connect(python):
         code, done, errors = run(server, folder, "count.py:warm", *WARM)
         assert code == 5, errors
         assert "needs a Connect server" in server.metier("logs", done["metadata"]["uid"], "--part", "server").stdout
@@ -35,6 +36,8 @@ def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path
     assert second["status"]["results"]["server"] == first["status"]["results"]["server"]
     assert len(servers(server)) == 1
     assert {part["role"] for part in second["status"]["parts"]} == {"main", "server"}
+    page = page_of(server, second["metadata"]["uid"])  # the run is over, its server lives
+    assert page["live"] and "Spark Jobs" in server.call("GET", page["path"] + "jobs/").body.decode()
 
     code, third, _ = run(server, folder, "count.py:classic", *WARM)
     assert code == 1
@@ -61,7 +64,7 @@ def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path
 
 @only_all
 def test_an_idle_server_ends(server: Server, folder: Path, python: Path) -> None:
-    if not list(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar")):
+    if not carries_connect(python):
         pytest.skip("pyspark 3.5 carries no Connect server")
     before = set(servers(server))
     code, done, errors = run(server, folder, "count.py:warm", *WARM, "--set", "spec.warm_idle_timeout=5")

@@ -47,6 +47,11 @@ def hungry(context):
     block = bytearray(90 << 20)
     context.log_result("bytes", len(block))
 
+def pool(context):
+    from concurrent.futures import ProcessPoolExecutor
+    with ProcessPoolExecutor(1) as executor:
+        print(executor.submit(eval, "len(bytearray(120 << 20))").result())
+
 def crash(context):
     os.kill(os.getpid(), signal.SIGSEGV)
 

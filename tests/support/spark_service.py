@@ -15,6 +15,11 @@ from metier_runner import spark
 from support.server import BINARY, free_port
 
 
+def carries_connect(python: Path) -> bool:
+    """Whether the pyspark of that environment has a Connect server: 3.5 has none."""
+    return any(python.parent.parent.glob("lib/python3*/site-packages/pyspark/jars/spark-connect_*.jar"))
+
+
 def java(python: Path, folder: Path, memory: str, *words: str) -> subprocess.Popen[bytes]:
     """One of Spark's own programs, on 127.0.0.1."""
     home = next((python.parent.parent / "lib").glob("python3*/site-packages/pyspark"))
