@@ -436,23 +436,23 @@ TEST(RunParts, AnExecutorThatIsEndedWithItsRunHasNotFailed) {
 // The launcher or the driver tells the workers to leave and ends; whoever sees that end may stop them first.
 TEST(RunParts, AWorkerThatIsEndedWithItsJobOrItsRunHasNotFailed) {
   for (const std::string_view reason : {kJobEnded, kRunEnded}) {
-  std::vector<Part> parts;
-  std::map<ResourceKey, ResourceStatus> resources;
-  for (const int code : {0, 143}) {
-    ContainerStatus base{.name = "base", .state = ContainerStatus::State::terminated};
-    base.exit_code = code;
-    parts.push_back({.role = "worker", .index = code, .pod = "j-worker-" + std::to_string(code)});
-    ResourceStatus one;
-    one.key = {.name_space = "p", .kind = "Pod", .name = parts.back().pod};
-    one.status = to_json(PodStatus{
-        .phase = PodPhase::failed, .reason = std::string(reason), .containers = {base}});
-    resources[one.key] = one;
-  }
-  const JsonArray told = parts_json(parts, resources, {});
-  EXPECT_EQ(string_at(told[0], "state"), "completed");
-  EXPECT_EQ(find_path(told[0], "reason"), nullptr);
-  EXPECT_EQ(string_at(told[1], "state"), "removed");
-  EXPECT_EQ(string_at(told[1], "reason"), reason);
+    std::vector<Part> parts;
+    std::map<ResourceKey, ResourceStatus> resources;
+    for (const int code : {0, 143}) {
+      ContainerStatus base{.name = "base", .state = ContainerStatus::State::terminated};
+      base.exit_code = code;
+      parts.push_back({.role = "worker", .index = code, .pod = "j-worker-" + std::to_string(code)});
+      ResourceStatus one;
+      one.key = {.name_space = "p", .kind = "Pod", .name = parts.back().pod};
+      one.status = to_json(PodStatus{
+          .phase = PodPhase::failed, .reason = std::string(reason), .containers = {base}});
+      resources[one.key] = one;
+    }
+    const JsonArray told = parts_json(parts, resources, {});
+    EXPECT_EQ(string_at(told[0], "state"), "completed");
+    EXPECT_EQ(find_path(told[0], "reason"), nullptr);
+    EXPECT_EQ(string_at(told[1], "state"), "removed");
+    EXPECT_EQ(string_at(told[1], "reason"), reason);
   }
 }
 

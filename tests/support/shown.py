@@ -26,7 +26,9 @@ def assert_shown(
     listed, _, timeline = rest.partition("\ntimeline\n")
     for part in parts:
         # A part that the end of its run overtook says so.
-        assert re.search(rf"^  {part} +(completed|released|removed) .*{known[part]['pod']}(  RunEnded)?$", listed, re.M), described
+        assert re.search(
+            rf"^  {part} +(completed|released|removed) .*{known[part]['pod']}(  RunEnded)?$", listed, re.M
+        ), described
         assert re.search(rf"^  {part} +\S.* from \+\S", timeline, re.M), described
     for part, line in lines.items():
         log = server.metier("logs", uid, "-P", project, "--part", part)
