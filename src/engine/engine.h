@@ -202,6 +202,7 @@ class Engine final {
   std::string part_logs(const std::string& project, const std::string& uid) const;
   void note_parts(Live& live, std::vector<Part> now);
   void read_held(Live& live) const;
+  void keep_log_of_gone(const ContainerRef& part, const std::string& file) const;
   std::vector<Part> stored_parts(const std::string& project, const std::string& uid) const;
   Result<std::pair<ContainerRef, std::string>> part_of(const std::string& project,
                                                        const std::string& uid,

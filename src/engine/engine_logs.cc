@@ -120,6 +120,7 @@ Async<Result<Engine::LogParts>> Engine::log_parts(const std::string& project,
     auto wanted = part_of(project, uid, part);
     if (!wanted) { co_return fail(std::move(wanted.error())); }
     const auto& [ref, file] = *wanted;
+    if (!live_.contains(plan_key(project, uid))) { keep_log_of_gone(ref, file); }
     if (const auto bytes = size_of(file)) {
       out.pieces.push_back({file, "", *bytes, {}});
     } else if (auto chunk =

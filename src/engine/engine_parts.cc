@@ -360,12 +360,23 @@ Async<Result<void>> Engine::archive_parts(const Plan& plan) {
   const std::string folder = part_logs(project, plan.uid);
   const auto parts = stored_parts(project, plan.uid);
   for (const Part& part : parts) {
-    auto kept =
-        co_await archive({project, part.pod, part.container, 0}, folder + "/" + part_name(part));
+    const ContainerRef from{project, part.pod, part.container, 0};
+    const std::string file = folder + "/" + part_name(part);
+    keep_log_of_gone(from, file);
+    auto kept = co_await archive(from, file);
     if (!kept) { co_return fail(std::move(kept.error())); }
-    ::unlink((folder + "/" + part_name(part) + std::string(kHeld)).c_str());
+    ::unlink((file + std::string(kHeld)).c_str());
   }
   co_return Result<void>{};
+}
+
+// A pod that went after its run had ended has left its log under the second name.
+void Engine::keep_log_of_gone(const ContainerRef& part, const std::string& file) const {
+  struct stat facts{};
+  if (::lstat(file.c_str(), &facts) == 0) { return; }
+  const auto source = log_file_of_pod(ground_.cluster, part);
+  if (source && ::lstat(source->c_str(), &facts) == 0) { return; }
+  (void)::rename((file + std::string(kHeld)).c_str(), file.c_str());
 }
 
 Async<Result<void>> Engine::archive(ContainerRef from, std::string target) {

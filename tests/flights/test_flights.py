@@ -52,7 +52,8 @@ PARTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(WORKERS, ""),
         **{rank: f"{rank.replace('-', ' ')} of 3" for rank in RANKS},
     },
-    "spark": {"driver": "", **dict.fromkeys(EXECUTORS, "Executor")},
+    # Spark does not wait more than 30 s for the last executor: on a busy machine its JVM may come too late.
+    "spark": {"driver": "", **dict.fromkeys(EXECUTORS, "waits for the driver")},
     "remote-spark": {},
 }
 # The same program of either package; `new_function` and `run` are named and used alike.

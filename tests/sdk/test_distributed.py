@@ -37,12 +37,15 @@ def meet(context, words: int = 1):
 """
 
 SPARK = """
-import os
+import os, time
 
-def total(context, n: int = 100):
+def total(context, n: int = 100, executors: int = 0):
     from pyspark.sql import SparkSession, functions as F
     spark = SparkSession.builder.getOrCreate()
     print("session", type(spark).__module__, flush=True)
+    late = time.monotonic() + 120
+    while executors and spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() <= executors and time.monotonic() < late:
+        time.sleep(0.2)  # Spark begins without the last one after 30 s
     context.log_result("sum", spark.range(n).agg(F.sum("id")).first()[0])
     context.log_dataset("squares", spark.range(5).selectExpr("id * id as square"))
     if "connect" in type(spark).__module__:
@@ -120,7 +123,7 @@ def test_driver_and_executors_have_what_the_sdk_sets(mlrun: Any, project: Any, s
     function.with_cores(executor_cores=2)
     function.with_dynamic_allocation(min_executors=EXECUTORS, max_executors=4, initial_executors=EXECUTORS)
     function.spec.spark_conf = {"spark.my.own": "yes"}
-    run = function.run(handler="total", params={"n": 1000}, watch=True)
+    run = function.run(handler="total", params={"n": 1000, "executors": EXECUTORS}, watch=True)
     assert run.state() == "completed", run.status.error
     results = run.status.results
     assert results["sum"] == 499500 and results["plain"] == "a value"

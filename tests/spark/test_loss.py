@@ -67,6 +67,8 @@ class Job:
         standing = len(list(self.gate.glob("at.*")))
         if self.step == "before the driver's JVM":
             return standing == 1 and len(processes(self.server, "metier_runner.spark executor")) == 2
+        if self.step == "the executors leave":
+            return standing == 2
         if self.step == "before the executors":
             return standing == 2 and (self.gate / "begun").exists()
         return standing == 1
@@ -205,3 +207,24 @@ def test_abort_leaves_nothing(server: Server, engine: Path, tmp_path: Path, step
     assert server.metier("abort", job.uid).returncode == 0
     assert state(server, job.uid)["state"] == "aborted"
     job.assert_nothing_left()
+
+
+def test_an_executor_that_stays_behind_its_run_is_removed_and_its_log_is_kept(
+    engine: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("m") / "data"
+    with running(data, env={"METIER_RESOURCE_TTL": "8s"}) as server:
+        job = Job(server, engine, tmp_path, "the executors leave")
+        assert ended(server, job.uid)["state"] == "completed"
+
+        def logs() -> list[str]:
+            return [server.metier("logs", job.uid, "--part", f"executor-{n}").stdout for n in (1, 2)]
+
+        said = logs()
+        assert all(f"executor {n + 1} waits for the driver" in text for n, text in enumerate(said)), said
+        until("they are removed", lambda: all(one["state"] != "running" for one in parts(server, job.uid).values()))
+        assert [parts(server, job.uid)[f"executor-{n}"]["state"] for n in (1, 2)] == ["removed"] * 2
+        assert logs() == said, "their pods are gone"
+        until("the run is cleaned", lambda: not list((data / "logs").rglob("*@held")))
+        assert logs() == said
+        job.assert_nothing_left()

@@ -117,7 +117,9 @@ def executor():
     connection = socket.create_connection((host, int(port)))
     connection.sendall(after("--executor-id").encode() + b"\\n")
     open(os.environ["GATE"] + "/connected." + after("--executor-id"), "w").close()
-    sys.exit(0 if hear(connection) == b"stop" else 1)
+    told = hear(connection)
+    step("the executors leave")
+    sys.exit(0 if told == b"stop" else 1)
 
 if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in words:
     executor()

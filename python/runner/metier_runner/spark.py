@@ -72,6 +72,8 @@ logger.security.name = org.apache.spark.SecurityManager
 logger.security.level = warn
 logger.pages.name = org.glassfish.jersey.server.ServerRuntime
 logger.pages.level = off
+logger.answers.name = org.glassfish.jersey.server.ServerRuntime$Responder
+logger.answers.level = off
 logger.shell.name = org.apache.spark.repl.Main
 logger.shell.level = {level}
 """
@@ -496,6 +498,7 @@ def run_executor(environment: MutableMapping[str, str]) -> NoReturn:
     if start["id"] != "1":
         archive.use_only()
     words[1:1] = archive.options
+    print(f"metier: executor {start['id']} waits for the driver of {start['app']}", file=sys.stderr, flush=True)
     wait_for_port(driver, DRIVER_PORT)
     os.chdir(work_folder(environment))
     become(words, {**environment, **jvm_environment(environment)}, archive)
