@@ -148,7 +148,7 @@ def test_a_lost_executor_is_replaced(server: Server, engine: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("nth", [0, -1], ids=["its Python", "its JVM"])
-def test_a_lost_executor_that_writes_an_archive_is_replaced(
+def test_a_lost_executor_that_records_its_classes_is_replaced(
     server: Server, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, nth: int
 ) -> None:
     engine = fake_engine(tmp_path_factory.mktemp("fake"), "17.0.1")

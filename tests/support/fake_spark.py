@@ -186,7 +186,7 @@ SparkSession.builder = SparkSession()
 
 
 def fake_engine(folder: Path, java_version: str = "") -> Path:
-    """From Java 17 on the first JVM of each part writes a class-data archive as it ends: a Python waits for that."""
+    """From Java 17 on the first JVM of each part records its classes, with a Python that waits for its end."""
     if not (Path(BINARY).parent / "src" / "main" / "metier-spark.jar").exists():
         pytest.skip("this build has no Spark cluster manager: it was made without a JDK")
     (folder / "spark" / "jars").mkdir(parents=True)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import NotFound, RunnerError
 from .failure import environment_name
-from .spark_archive import Archive, Asked
+from .spark_archive import Archive
 
 if TYPE_CHECKING:
     from .context import Context
@@ -539,15 +539,13 @@ def end_like(code: int) -> int:
 
 
 def become(words: list[str], environment: dict[str, str], archive: Archive) -> NoReturn:
-    """Be that JVM; where there is work on archives, its parent until it has ended, and then who does it."""
+    """Be that JVM; where it records its classes, its parent until it has ended."""
     if not archive.has_work:
         os.execve(words[0], words, environment)
     jvm = subprocess.Popen(words, env=environment)
-    asked = Asked(jvm)
+    signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
     code = jvm.wait()
     archive.keep(code)
-    if code == 0:  # of its own accord: its application is over
-        archive.make(asked)
     sys.exit(end_like(code))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -218,21 +217,7 @@ def java(tmp_path: Path, script: str = WRITES) -> None:
     (tmp_path / "java").chmod(0o755)
 
 
-def asked() -> spark_archive.Asked:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    return spark_archive.Asked(ended)
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.usefixtures("own_signals")
-def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_path: Path) -> None:
     java(tmp_path)
     jars = tmp_path / "jars"
     jars.mkdir()
@@ -243,9 +228,8 @@ def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_p
     listed = Path(first.path + spark_archive.LIST)
     assert len(listed.read_text().splitlines()) == spark_archive.CLASSES[0] + 2, "half of a driver's are nearly all of the gain"
     second = archive(tmp_path, jars)
-    assert second.options == [] and second.has_work, "recorded once"
-    second.make(asked())
-    assert capsys.readouterr().err.count("writing a class-data archive") == 1, "an executor that stays says why"
+    assert second.options == [] and not second.has_work, "recorded once"
+    spark_archive.make(str(tmp_path / "spark"))
     words = Path(first.path).read_text()
     assert words.startswith("-Xshare:dump ") and words.rstrip().endswith(f"-cp {jars}/*:{tmp_path}/own.jar")
     assert not listed.exists()
@@ -256,7 +240,6 @@ def test_an_archive_is_made_once_and_used_while_the_class_path_is_the_same(tmp_p
     assert archive(tmp_path, jars, 11).options == [], "an old JVM knows no such archive"
 
 
-@pytest.mark.usefixtures("own_signals")
 def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
     own = tmp_path / "spark" / str(os.geteuid())
@@ -270,39 +253,32 @@ def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
     java(tmp_path, 'kill -9 "$$"')
     slow = archive(tmp_path, tmp_path / "jars")
     record(slow)
-    for _ in range(len(spark_archive.CLASSES)):
-        assert archive(tmp_path, tmp_path / "jars").has_work
-        archive(tmp_path, tmp_path / "jars").make(asked())
-    archive(tmp_path, tmp_path / "jars").make(asked())
+    spark_archive.make(str(tmp_path / "spark"))
+    assert [one.name for one in own.iterdir()] == [os.path.basename(slow.path) + spark_archive.FAILED]
     assert not archive(tmp_path, tmp_path / "jars").has_work, "it is not tried again"
-    assert [one.name for one in own.iterdir()] == [os.path.basename(slow.path) + spark_archive.LATE]
 
 
-@pytest.mark.usefixtures("own_signals")
-def test_who_is_asked_to_end_leaves_the_archive_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_is_of_fewer_classes_where_so_many_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
     one = archive(tmp_path, tmp_path / "jars")
-    record(one)
-    java(tmp_path, f"kill -TERM {os.getpid()}; exec sleep 600")
-    monkeypatch.setattr(spark_archive, "PATIENCE", 0.0)
-    archive(tmp_path, tmp_path / "jars").make(asked())
-    assert not os.path.exists(one.path) and os.path.exists(one.path + spark_archive.LIST)
-    java(tmp_path)
-    archive(tmp_path, tmp_path / "jars").make(asked())
-    assert os.path.exists(one.path)
+    record(one, "".join(f"a/B{n}\n" for n in range(spark_archive.CLASSES[0])))
+    few = 'for a in "$@"; do case $a in -XX:SharedClassListFile=*) [ $(wc -l < "${a#*=}") -gt 5000 ] && exit 1 ;; esac; done'
+    java(tmp_path, few + WRITES)
+    spark_archive.make(str(tmp_path / "spark"))
+    assert os.listdir(os.path.dirname(one.path)) == [os.path.basename(one.path)]
 
 
-@pytest.mark.parametrize("limit", ["each process", "pod"])
-def test_a_jvm_without_memory_for_it_uses_an_archive_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_one_process_at_a_time_writes_an_archive(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
-    free = archive(tmp_path, tmp_path / "jars")
-    if limit == "pod":
-        monkeypatch.setattr(spark_archive, "_pod_memory", lambda: 512 << 20)
-    else:
-        monkeypatch.setattr("resource.getrlimit", lambda which: (896 << 20, 896 << 20))
-    assert archive(tmp_path, tmp_path / "jars").options == []
-    Path(free.path).write_bytes(b"classes")
-    assert archive(tmp_path, tmp_path / "jars").options[1:] == [f"-XX:SharedArchiveFile={free.path}"]
+    java(tmp_path)
+    one = archive(tmp_path, tmp_path / "jars")
+    record(one)
+    with open(one.path + spark_archive.LIST) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        spark_archive.make(str(tmp_path / "spark"))
+        assert not os.path.exists(one.path)
+    spark_archive.make(str(tmp_path / "spark"))
+    assert os.path.exists(one.path)
 
 
 def test_archives_of_a_folder_that_others_may_write_are_not_trusted(tmp_path: Path) -> None:
@@ -313,7 +289,6 @@ def test_archives_of_a_folder_that_others_may_write_are_not_trusted(tmp_path: Pa
     assert archive(tmp_path, tmp_path / "jars").options == []
 
 
-@pytest.mark.usefixtures("own_signals")
 def test_old_archives_go(tmp_path: Path) -> None:
     java(tmp_path)
     (tmp_path / "jars").mkdir()
@@ -321,7 +296,7 @@ def test_old_archives_go(tmp_path: Path) -> None:
         (tmp_path / "jars" / f"{number}.jar").write_bytes(b"")
         one = archive(tmp_path, tmp_path / "jars")
         record(one, code=143)
-        archive(tmp_path, tmp_path / "jars").make(asked())
+        spark_archive.make(str(tmp_path / "spark"))
         os.utime(one.path, (number, number))
     assert len(list(Path(one.path).parent.glob("*.jsa"))) <= spark_archive.MOST + 1
 

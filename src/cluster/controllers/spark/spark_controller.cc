@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "cluster/controllers/pod_group.h"
 #include "cluster/controllers/spark/spark_pods.h"
@@ -16,6 +17,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr auto kExecutorsLeave = seconds(5);  // after the driver's end they go by themselves
+constexpr auto kRecorded = seconds(60);  // later than that, another application's archiver does it
 constexpr auto kLongestPause = seconds(30);
 
 struct SparkPod {
@@ -116,19 +118,35 @@ void remove_live(const Seen& seen, bool driver_too, Decision& out) {
   }
 }
 
-// After the end: executors leave when the driver tells them; what is still there after a while is removed.
-Decision after_end(const Resource& application, const Seen& seen, Time now) {
+// After the end: executors leave when the driver tells them; what is still there after a while is removed. Then the
+// classes that its JVMs have recorded become archives, where nobody does that yet.
+Decision after_end(const Resource& application, const SparkNames& names, const Seen& seen,
+                   const Snapshot& snapshot, const Facts& facts, Time now) {
   Decision out;
-  const bool left =
-      std::ranges::any_of(seen.executors, [](const SparkPod& one) { return !one.over(); });
-  if (!left) { return out; }
   const auto ended = from_iso(string_at(application.status, "terminationTime"));
   if (ended && now < *ended + kExecutorsLeave) {
     out.requeue = std::chrono::duration_cast<milliseconds>(*ended + kExecutorsLeave - now);
-  } else {
-    remove_live(seen, true, out);
+    return out;
+  }
+  remove_live(seen, true, out);
+  const auto* recorded = find_path(facts, "recorded");
+  const bool known = std::ranges::any_of(
+      snapshot.pods, [&](const Resource& pod) { return pod.metadata.name == names.archiver; });
+  if (recorded != nullptr && !known && ended && now < *ended + kRecorded) {
+    out.create.push_back(spark_archiver(application, names));
   }
   return out;
+}
+
+// Whether JVMs have recorded classes of which no archive is made yet (python/runner, spark_archive.py).
+bool has_recorded(const std::string& archives) {
+  std::error_code none;
+  for (const auto& user : std::filesystem::directory_iterator(archives, none)) {
+    for (const auto& file : std::filesystem::directory_iterator(user.path(), none)) {
+      if (file.path().native().ends_with(".jsa.lst")) { return true; }
+    }
+  }
+  return false;
 }
 
 // New executors in the place of those that ended. Failures in a row wait longer each time.
@@ -195,6 +213,10 @@ void dismiss(const Seen& seen, const Facts& facts, Decision& out) {
 }  // namespace
 
 Async<Result<Facts>> SparkController::gather(const Resource& resource) {
+  if (!archives_.empty() && string_at(resource.status, "applicationState.state") == "COMPLETED" &&
+      has_recorded(archives_)) {
+    co_return Facts(JsonObject{{"recorded", true}});
+  }
   if (client_ == nullptr || string_at(resource.status, "applicationState.state") != "RUNNING") {
     co_return Facts();
   }
@@ -224,7 +246,9 @@ Decision SparkController::reconcile(const Resource& resource, const Snapshot& sn
   SparkNames names(resource, attempt);
   names.archives = archives_;
   const Seen seen = pods_of(snapshot, attempt);
-  if (state == "COMPLETED" || state == "FAILED") { return after_end(resource, seen, now); }
+  if (state == "COMPLETED" || state == "FAILED") {
+    return after_end(resource, names, seen, snapshot, facts, now);
+  }
 
   Decision out;
   JsonObject status = resource.status.is_object() ? resource.status.get_object() : JsonObject{};

@@ -292,6 +292,27 @@ TEST(SparkController, GivesExecutorsTimeToLeaveThenRemovesThem) {
   EXPECT_THAT(names(decision.remove), ElementsAre("app-1-exec-2"));
 }
 
+TEST(SparkController, RecordedClassesBecomeArchivesAfterTheEnd) {
+  const Time end = *from_iso("2026-01-01T00:00:00+00:00");
+  const auto done = application(
+      "", R"({"applicationState":{"state":"COMPLETED"},"terminationTime":")" + to_iso(end) + "\"}");
+  const Facts recorded = JsonObject{{"recorded", true}};
+  const auto early = decide(done, {}, end, recorded);
+  EXPECT_THAT(names(early.create), IsEmpty());
+  EXPECT_EQ(early.requeue, std::chrono::seconds(5)) << "its executors leave and record first";
+  const Time later = end + std::chrono::seconds(6);
+  const auto made = decide(done, {}, later, recorded);
+  ASSERT_THAT(names(made.create), ElementsAre("Pod/app-1-archiver"));
+  const Resource& archiver = made.create.front();
+  EXPECT_FALSE(archiver.metadata.labels.contains("mlrun/uid")) << "it is no part of the run";
+  EXPECT_EQ(env_of(archiver, "A"), "none");
+  EXPECT_TRUE(archiver.metadata.owner) << "it goes with its application";
+  EXPECT_THAT(names(decide(done, {archiver}, later, recorded).create), IsEmpty());
+  EXPECT_THAT(names(decide(done, {}, later).create), IsEmpty()) << "no list";
+  EXPECT_THAT(names(decide(done, {}, end + std::chrono::seconds(61), recorded).create), IsEmpty())
+      << "a server that comes back does not begin with old applications";
+}
+
 TEST(SparkController, RunsAgainByItsRestartPolicy) {
   const std::string_view kPolicy =
       R"(,"restartPolicy":{"type":"OnFailure","onFailureRetries":1,"onFailureRetryInterval":30})";

@@ -343,6 +343,7 @@ SparkNames::SparkNames(const Resource& application, std::int64_t number) : attem
   prefix = shorten_name(application.metadata.name, 63 - suffix.size() - 11) + suffix;
   driver = prefix + "-driver";
   service = prefix + "-driver-svc";
+  archiver = prefix + "-archiver";
   group = prefix;
 }
 
@@ -452,6 +453,24 @@ Resource spark_executor(const Resource& application, const SparkNames& names, st
   auto& container = container_of(out);
   container["command"] = JsonArray{"$(METIER_PYTHON)"};
   container["args"] = JsonArray{"-m", "metier_runner.spark", "executor"};
+  return out;
+}
+
+Resource spark_archiver(const Resource& application, const SparkNames& names) {
+  auto out = pod_of(application, names, "executor", names.archiver, {});
+  out.metadata.labels = {{std::string(kSparkAppLabel), names.prefix},
+                         {std::string(kSparkRoleLabel), "archiver"}};
+  auto& container = container_of(out);
+  container["name"] = "spark-archiver";
+  container["command"] = JsonArray{"$(METIER_PYTHON)"};
+  container["args"] = JsonArray{"-m", "metier_runner.spark_archive"};
+  JsonArray env;
+  put_env(env, "METIER_SPARK_ARCHIVES", names.archives);
+  container["env"] = std::move(env);
+  for (const auto* key : {"envFrom", "ports"}) { container.erase(key); }
+  // A JVM that writes an archive takes half a gigabyte.
+  container["resources"] =
+      JsonObject{{"requests", JsonObject{{"cpu", "250m"}, {"memory", "640Mi"}}}};
   return out;
 }
 

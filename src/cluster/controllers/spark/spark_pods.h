@@ -24,6 +24,7 @@ struct SparkNames {
   std::string driver;   // the driver's pod
   std::string service;  // of the driver
   std::string group;
+  std::string archiver;
   std::string executor(std::int64_t id) const;
   std::int64_t attempt;
   std::string archives = {};  // folder of class-data archives, may be empty
@@ -45,6 +46,9 @@ Resource spark_service(const Resource& application, const SparkNames& names);
 Resource spark_group(const Resource& application, const SparkNames& names);
 Resource spark_driver(const Resource& application, const SparkNames& names);
 Resource spark_executor(const Resource& application, const SparkNames& names, std::int64_t id);
+// Writes the class-data archives that the JVMs of an ended application have recorded lists for. It is no part of the
+// run: it has none of its labels, variables and devices.
+Resource spark_archiver(const Resource& application, const SparkNames& names);
 // How a pod ended: its own words, else its process's signal or exit code.
 std::string pod_end_text(const PodStatus& status);
 // The same, as a sentence about `who` where it was killed or lost: then nothing else names it.
