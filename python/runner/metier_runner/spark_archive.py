@@ -29,7 +29,8 @@ MOST = 6  # archives of one user; the longest unused go
 CLASSES = (7000, 4500, 2500)
 ROOM = 2 << 30  # bytes that must be free on the disk to make one
 LIST = ".lst"  # of classes: an archive is to be made
-FAILED = ".failed"  # it could not be written: the next ones do not try again
+FAILED = ".failed"  # it could not be written: for a day nobody tries again
+DAY = 86400.0
 TRIED = "# tried"  # a line of a list, whose comments begin so
 LIMIT = 600.0  # seconds for one archive
 QUIET = "-Xlog:cds*=off"  # a JVM tells stdout of each class that it cannot keep
@@ -50,7 +51,7 @@ class Archive:
             with contextlib.suppress(OSError):
                 os.utime(self.path)
             self.options = [QUIET, f"-XX:SharedArchiveFile={self.path}"]
-        elif not any(os.path.exists(self.path + known) for known in (LIST, FAILED)) and shutil.disk_usage(own).free > ROOM:
+        elif not os.path.exists(self.path + LIST) and not _has_failed(self.path) and shutil.disk_usage(own).free > ROOM:
             self._recorded = f"{self.path}.{os.getpid()}"
             self.options = [QUIET, f"-XX:DumpLoadedClassList={self._recorded}"]
 
@@ -83,10 +84,10 @@ class Archive:
 def make(folder: str) -> None:
     """Write the archives that lists of this user below `folder` wait for."""
     own = _own_folder(folder)
-    lists = glob.glob(os.path.join(glob.escape(own), f"*.jsa{LIST}")) if own else []
-    for listed in sorted(lists):  # a driver's before an executor's, whose start is waited for less
-        while shutil.disk_usage(own).free > ROOM and os.path.exists(listed) and _write(listed):
-            pass
+    while own and shutil.disk_usage(own).free > ROOM:
+        # A driver's before an executor's, whose start is waited for less. Lists come while one is written.
+        if not any(_write(listed) for listed in sorted(glob.glob(os.path.join(glob.escape(own), f"*.jsa{LIST}")))):
+            return
 
 
 def _write(listed: str) -> bool:
@@ -100,7 +101,8 @@ def _write(listed: str) -> bool:
         tries = classes.count(TRIED)
         if os.path.exists(path) or tries >= len(CLASSES):
             if not os.path.exists(path):
-                open(path + FAILED, "wb").close()
+                with open(path + FAILED, "wb") as failed:
+                    os.utime(failed.fileno())
             os.unlink(listed)
             return True
         stream.write(f"{TRIED}\n")
@@ -123,6 +125,13 @@ def _write(listed: str) -> bool:
                 os.unlink(left)
         return True
     return False
+
+
+def _has_failed(path: str) -> bool:
+    try:
+        return os.stat(path + FAILED).st_mtime > time.time() - DAY
+    except OSError:
+        return False
 
 
 def _own_folder(folder: str) -> str:
@@ -162,9 +171,10 @@ def _remove_old(folder: str) -> None:
     for path in sorted(found, key=lambda one: found[one], reverse=True)[MOST:]:
         os.unlink(path)
     for entry in os.scandir(folder):  # of processes that were killed
-        if entry.name.removesuffix(LIST).rpartition(".")[2].isdigit() and entry.stat().st_mtime < time.time() - 86400:
+        if entry.name.removesuffix(LIST).rpartition(".")[2].isdigit() and entry.stat().st_mtime < time.time() - DAY:
             os.unlink(entry.path)
 
 
 if __name__ == "__main__":
+    os.nice(19)
     make(os.environ["METIER_SPARK_ARCHIVES"])

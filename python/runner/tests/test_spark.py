@@ -256,6 +256,8 @@ def test_an_archive_that_was_not_finished_is_none(tmp_path: Path) -> None:
     spark_archive.make(str(tmp_path / "spark"))
     assert [one.name for one in own.iterdir()] == [os.path.basename(slow.path) + spark_archive.FAILED]
     assert not archive(tmp_path, tmp_path / "jars").has_work, "it is not tried again"
+    os.utime(slow.path + spark_archive.FAILED, (0, 0))
+    assert archive(tmp_path, tmp_path / "jars").has_work, "not on that day"
 
 
 def test_an_archive_is_of_fewer_classes_where_so_many_cannot_be_written(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ struct Snapshot {
 };
 
 struct Decision {
-  std::vector<Resource> create;
+  std::vector<Resource> create;  // no pods where the resource was stopped
+  std::vector<Resource> follow;  // made after the end of the resource, stopped or not
   std::vector<ResourceKey> remove;
   std::vector<ResourceKey> stop;                     // pods that end now and stay readable
   std::string stop_reason;                           // their status's reason then

@@ -101,8 +101,11 @@ Async<Result<void>> EmbeddedCluster::carry_out(Resource resource, Decision decis
     if (!put) { co_return fail(std::move(put.error())); }
   }
   const bool stopped = resource.metadata.annotations.contains(std::string(kStoppedAnnotation));
+  std::vector<Resource> wanted = std::move(decision.follow);
   for (auto& object : decision.create) {
-    if (stopped && object.kind == "Pod") { continue; }
+    if (!stopped || object.kind != "Pod") { wanted.push_back(std::move(object)); }
+  }
+  for (auto& object : wanted) {
     if (object.metadata.name_space.empty()) {
       object.metadata.name_space = resource.metadata.name_space;
     }

@@ -55,6 +55,33 @@ TEST(EmbeddedCluster, WhoGivesRoomIsAskedAsSoonAsOthersWaitForIt) {
   EXPECT_EQ(state_of(node, "set"), "Running");
 }
 
+// Wants a pod, and another one after its end.
+class FollowingController final : public Controller {
+ public:
+  std::string_view api_version() const override { return "metier.dev/v1"; }
+  std::string_view kind() const override { return "Follower"; }
+  Async<Result<Facts>> gather(const Resource&) override { co_return Facts(); }
+  Async<Result<void>> before_stop(const Resource&) override { co_return Result<void>{}; }
+  Decision reconcile(const Resource& resource, const Snapshot&, const Facts&, Time) const override {
+    Decision out;
+    out.create.push_back(cpu_pod(resource.metadata.name + "-0", "1"));
+    out.follow.push_back(cpu_pod(resource.metadata.name + "-after", "1"));
+    return out;
+  }
+};
+
+TEST(EmbeddedCluster, WhatFollowsAResourceIsMadeAlsoWhenItWasStopped) {
+  Node node([](EmbeddedOptions& options) {
+    options.controllers.push_back(std::make_shared<FollowingController>());
+  });
+  auto stopped = object_of("metier.dev/v1", "Follower", "done", "{}");
+  stopped.metadata.annotations[std::string(kStoppedAnnotation)] = "RunEnded";
+  ASSERT_TRUE(node.apply({stopped}));
+  EXPECT_THAT(node.driver.starts, UnorderedElementsAre("done-after"));
+  node.remove({.name_space = "conformance", .kind = "Follower", .name = "done"});
+  EXPECT_TRUE(node.store.list({}).empty());
+}
+
 TEST(EmbeddedCluster, ATaskSetIsDoneWhenAllItsPodsAre) {
   Node node;
   ASSERT_TRUE(node.apply({task_set("set", 3, false, kForever)}));

@@ -1,6 +1,7 @@
 #include "cluster/controllers/spark/spark_controller.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -18,6 +19,7 @@ using std::chrono::seconds;
 
 constexpr auto kExecutorsLeave = seconds(5);  // after the driver's end they go by themselves
 constexpr auto kRecorded = seconds(60);  // later than that, another application's archiver does it
+constexpr std::uintmax_t kArchiveRoom = 2ULL << 30U;  // bytes free on the disk
 constexpr auto kLongestPause = seconds(30);
 
 struct SparkPod {
@@ -133,18 +135,23 @@ Decision after_end(const Resource& application, const SparkNames& names, const S
   const bool known = std::ranges::any_of(
       snapshot.pods, [&](const Resource& pod) { return pod.metadata.name == names.archiver; });
   if (recorded != nullptr && !known && ended && now < *ended + kRecorded) {
-    out.create.push_back(spark_archiver(application, names));
+    out.follow.push_back(spark_archiver(application, names));
   }
   return out;
 }
 
-// Whether JVMs have recorded classes of which no archive is made yet (python/runner, spark_archive.py).
-bool has_recorded(const std::string& archives) {
+// Whether JVMs of the application's user have recorded classes of which no archive is made yet, and there is room for
+// one (python/runner, spark_archive.py).
+bool has_recorded(const Resource& application, const std::string& archives) {
+  const auto* user = find_path(application.spec(), "executor.securityContext.runAsUser");
+  const auto uid = user != nullptr && user->is_int64() ? user->get_int64()
+                                                       : static_cast<std::int64_t>(::geteuid());
+  const std::filesystem::path own = std::filesystem::path(archives) / std::to_string(uid);
   std::error_code none;
-  for (const auto& user : std::filesystem::directory_iterator(archives, none)) {
-    for (const auto& file : std::filesystem::directory_iterator(user.path(), none)) {
-      if (file.path().native().ends_with(".jsa.lst")) { return true; }
-    }
+  const auto room = std::filesystem::space(own, none);
+  if (none || room.available < kArchiveRoom) { return false; }
+  for (const auto& file : std::filesystem::directory_iterator(own, none)) {
+    if (file.path().native().ends_with(".jsa.lst")) { return true; }
   }
   return false;
 }
@@ -214,7 +221,7 @@ void dismiss(const Seen& seen, const Facts& facts, Decision& out) {
 
 Async<Result<Facts>> SparkController::gather(const Resource& resource) {
   if (!archives_.empty() && string_at(resource.status, "applicationState.state") == "COMPLETED" &&
-      has_recorded(archives_)) {
+      has_recorded(resource, archives_)) {
     co_return Facts(JsonObject{{"recorded", true}});
   }
   if (client_ == nullptr || string_at(resource.status, "applicationState.state") != "RUNNING") {

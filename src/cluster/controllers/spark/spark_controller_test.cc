@@ -298,18 +298,19 @@ TEST(SparkController, RecordedClassesBecomeArchivesAfterTheEnd) {
       "", R"({"applicationState":{"state":"COMPLETED"},"terminationTime":")" + to_iso(end) + "\"}");
   const Facts recorded = JsonObject{{"recorded", true}};
   const auto early = decide(done, {}, end, recorded);
-  EXPECT_THAT(names(early.create), IsEmpty());
+  EXPECT_THAT(names(early.follow), IsEmpty());
   EXPECT_EQ(early.requeue, std::chrono::seconds(5)) << "its executors leave and record first";
   const Time later = end + std::chrono::seconds(6);
   const auto made = decide(done, {}, later, recorded);
-  ASSERT_THAT(names(made.create), ElementsAre("Pod/app-1-archiver"));
-  const Resource& archiver = made.create.front();
+  ASSERT_THAT(names(made.follow), ElementsAre("Pod/app-1-archiver"));
+  const Resource& archiver = made.follow.front();
   EXPECT_FALSE(archiver.metadata.labels.contains("mlrun/uid")) << "it is no part of the run";
   EXPECT_EQ(env_of(archiver, "A"), "none");
+  EXPECT_FALSE(container(archiver).contains("resources")) << "whoever asks for room goes before it";
   EXPECT_TRUE(archiver.metadata.owner) << "it goes with its application";
-  EXPECT_THAT(names(decide(done, {archiver}, later, recorded).create), IsEmpty());
-  EXPECT_THAT(names(decide(done, {}, later).create), IsEmpty()) << "no list";
-  EXPECT_THAT(names(decide(done, {}, end + std::chrono::seconds(61), recorded).create), IsEmpty())
+  EXPECT_THAT(names(decide(done, {archiver}, later, recorded).follow), IsEmpty());
+  EXPECT_THAT(names(decide(done, {}, later).follow), IsEmpty()) << "no list";
+  EXPECT_THAT(names(decide(done, {}, end + std::chrono::seconds(61), recorded).follow), IsEmpty())
       << "a server that comes back does not begin with old applications";
 }
 

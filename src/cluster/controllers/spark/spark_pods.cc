@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <set>
 
 #include "base/quantity.h"
 #include "cluster/controllers/pod_end.h"
@@ -336,6 +337,29 @@ std::int64_t milli_of(const Resource& application, std::string_view role, std::s
   return parsed ? parsed->milli() : 0;
 }
 
+// Leaves out volumes that hold secrets, and their mounts.
+void drop_secrets(JsonObject& pod) {
+  std::set<std::string, std::less<>> dropped;
+  JsonArray volumes;
+  for (const Json& volume : ensure_array(pod, "volumes")) {
+    const auto* body = volume.if_object();
+    const bool secret =
+        body != nullptr && (body->contains("secret") || body->contains("projected"));
+    if (secret) {
+      dropped.emplace(string_at(volume, "name"));
+    } else {
+      volumes.push_back(volume);
+    }
+  }
+  auto& container = pod["containers"].get_array()[0].get_object();
+  JsonArray mounts;
+  for (const Json& mount : ensure_array(container, "volumeMounts")) {
+    if (!dropped.contains(string_at(mount, "name"))) { mounts.push_back(mount); }
+  }
+  pod["volumes"] = std::move(volumes);
+  container["volumeMounts"] = std::move(mounts);
+}
+
 }  // namespace
 
 SparkNames::SparkNames(const Resource& application, std::int64_t number) : attempt(number) {
@@ -467,10 +491,8 @@ Resource spark_archiver(const Resource& application, const SparkNames& names) {
   JsonArray env;
   put_env(env, "METIER_SPARK_ARCHIVES", names.archives);
   container["env"] = std::move(env);
-  for (const auto* key : {"envFrom", "ports"}) { container.erase(key); }
-  // A JVM that writes an archive takes half a gigabyte.
-  container["resources"] =
-      JsonObject{{"requests", JsonObject{{"cpu", "250m"}, {"memory", "640Mi"}}}};
+  for (const auto* key : {"envFrom", "ports", "resources"}) { container.erase(key); }
+  drop_secrets(out.body["spec"].get_object());
   return out;
 }
 

@@ -47,7 +47,7 @@ Resource spark_group(const Resource& application, const SparkNames& names);
 Resource spark_driver(const Resource& application, const SparkNames& names);
 Resource spark_executor(const Resource& application, const SparkNames& names, std::int64_t id);
 // Writes the class-data archives that the JVMs of an ended application have recorded lists for. It is no part of the
-// run: it has none of its labels, variables and devices.
+// run: it has none of its labels, variables and secrets, and asks for no room.
 Resource spark_archiver(const Resource& application, const SparkNames& names);
 // How a pod ended: its own words, else its process's signal or exit code.
 std::string pod_end_text(const PodStatus& status);
