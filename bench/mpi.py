@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,54 @@ def library(folder: str) -> str:
     return str(sorted(root.glob(found.lstrip("/")))[0])
 
 
-def bare(folder: str, program: Path, ranks: int, *words: str) -> list[float]:
+def bare_command(folder: str, program: Path, ranks: int, *words: str) -> tuple[list[str], dict[str, str]]:
     python = ROOT / "build" / folder / "bin/python"
     own = python.parent / "mpirun"
     launcher = str(own) if own.exists() else "mpirun"
     env = {**os.environ, **TUNED[folder], "MPI4PY_LIBMPI": library(folder)}
+    return [launcher, "-n", str(ranks), str(python), str(program), *words], env
+
+
+def bare(folder: str, program: Path, ranks: int, *words: str) -> list[float]:
+    command, env = bare_command(folder, program, ranks, *words)
     started = time.time()
-    done = subprocess.run(
-        [launcher, "-n", str(ranks), str(python), str(program), *words], env=env, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     first, seconds = json.loads(done.stdout.split("AT ", 1)[1].split("\n")[0])
     return [(first - started) * 1000, seconds * 1000]
+
+
+def bare_killed(folder: str, program: Path) -> float:
+    """Milliseconds from SIGKILL of a rank to mpirun's end."""
+    command, env = bare_command(folder, program, 2, "600")
+    rank = "\0".join(command[3:]).encode()
+    job = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ranks = until_two(lambda: [pid for pid in pids() if command_line(pid).startswith(rank)])
+    began = time.monotonic()
+    os.kill(ranks[0], signal.SIGKILL)
+    job.wait()
+    return (time.monotonic() - began) * 1000
+
+
+def pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def until_two(ranks: Callable[[], list[int]]) -> list[int]:
+    """The two ranks of a job once both run and have met."""
+    until = time.monotonic() + 60
+    while len(found := ranks()) < 2:
+        assert time.monotonic() < until, found
+        time.sleep(0.3)
+    time.sleep(0.5)
+    return found
 
 
 def submit(server: Server, replicas: int, slots: int, *words: str) -> tuple[str, float]:
@@ -152,36 +189,26 @@ def rows_of(name: str, folder: str, program: Path, server: Server) -> list[tuple
     return rows
 
 
-def processes(server: Server) -> list[int]:
-    out = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(server.data).encode() in (entry / "environ").read_bytes():
-                    out.append(int(entry.name))
-            except OSError:
-                pass
-    return out
-
-
 def killed(server: Server) -> float:
     """Milliseconds from SIGKILL of a rank to the run's end."""
-    times = []
-    for _ in range(PAIRS):
-        uid, _started = submit(server, 2, 1, "600")
-        ranks: list[int] = []
-        until = time.monotonic() + 60
-        while len(ranks) < 2 and time.monotonic() < until:
-            time.sleep(0.3)
-            ranks = [p for p in processes(server) if b"metier_runner.rank\0" in Path(f"/proc/{p}/cmdline").read_bytes()
-                     and b"metier-mpi" not in Path(f"/proc/{p}/cmdline").read_bytes()]  # fmt: skip
-        time.sleep(0.5)
-        began = time.monotonic()
-        os.kill(ranks[0], signal.SIGKILL)
-        run = wait(server, uid)
-        times.append((time.monotonic() - began) * 1000)
-        assert run["status"]["reason"] == "RankFailed", run["status"]
-    return median(times)
+    uid, _started = submit(server, 2, 1, "600")
+
+    def is_rank(pid: int) -> bool:
+        line = command_line(pid)
+        if b"metier_runner.rank\0" not in line or b"metier-mpi" in line:
+            return False
+        try:
+            return str(server.data).encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+
+    ranks = until_two(lambda: [pid for pid in pids() if is_rank(pid)])
+    began = time.monotonic()
+    os.kill(ranks[0], signal.SIGKILL)
+    run = wait(server, uid)
+    took = (time.monotonic() - began) * 1000
+    assert run["status"]["reason"] == "RankFailed", run["status"]
+    return took
 
 
 def own_ticks(server: Server) -> dict[int, int]:
@@ -237,7 +264,9 @@ def main() -> None:
                 if "start" in only:
                     rows += rows_of(name, folder, program, server)
                 if "killed" in only:
-                    notes.append((name, "a killed rank → the run's end", f"{killed(server):.0f} ms"))
+                    pairs = [(killed(server), bare_killed(folder, program)) for _ in range(PAIRS)]
+                    a, b = (median(one) for one in zip(*pairs, strict=True))
+                    rows.append((name, "a killed rank → the end", f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}"))
                 if "cpu" in only:
                     length = int(os.environ.get("BENCH_SECONDS", "60"))
                     for replicas, slots in ((2, 2), (16, 4)):
