@@ -51,6 +51,30 @@ def steady(context, seconds: float = 8.0):
         done += sum(client.gather(client.map(square, range(20), pure=False)))
     context.log_result("done", done)
 
+def stuck(context, gate: str, workers: int = 2, calls: int = 1):
+    client = context.dask_client
+    client.wait_for_workers(workers)
+    named = lambda: {one["name"]: address for address, one in client.scheduler_info(n_workers=-1)["workers"].items()}
+    before = named()
+    scattered = [client.scatter((i, b"x" * 10_000), workers=[one], hash=False) for i, one in enumerate(before.values(), 1)]
+
+    def call(mark):
+        open(mark, "w").close()
+        while True:
+            time.sleep(0.05)
+
+    held = list(before)[:calls]
+    marks = [f"{gate}.{name}" for name in held]
+    futures = [client.submit(call, mark, workers=[before[name]], pure=False) for mark, name in zip(marks, held)]
+    while not all(os.path.exists(mark) for mark in marks):
+        time.sleep(0.05)
+    client.cancel(futures)
+    while set(held) & set(named()):
+        time.sleep(0.1)
+    context.log_result("stayed", set(before) - set(held) <= set(named()))
+    client.wait_for_workers(workers)
+    context.log_result("scattered", sum(i for i, _ in client.gather(scattered)))
+
 def kept(context):
     client = context.dask_client
     scattered = client.scatter(list(range(100)))
@@ -231,6 +255,17 @@ def test_workers_follow_the_need_and_leaving_loses_nothing(server: Server, folde
     assert results["left"] == 1
     assert results["sum"] == sum(range(40))
     assert results["scattered"] == sum(range(100))
+
+
+# Beside it, all of them together, and one that must wait for its successor.
+@pytest.mark.parametrize(("workers", "calls"), [(2, 1), (2, 2), (1, 1)])
+def test_a_worker_in_a_cancelled_call_is_replaced_and_loses_nothing(
+    server: Server, folder: Path, tmp_path: Path, workers: int, calls: int
+) -> None:
+    options = ["--replicas", str(workers), "-e", f"SIZE={workers}", "-p", f"workers={workers}", "-p", f"calls={calls}"]
+    code, done, errors = run(server, folder, "squares.py:stuck", *options, "-p", f"gate={tmp_path}/at")
+    assert code == 0, errors
+    assert done["status"]["results"] == {"stayed": True, "scattered": sum(range(1, workers + 1))}
 
 
 ONE = ["--replicas", "1", "-p", "workers=1"]  # of `total`

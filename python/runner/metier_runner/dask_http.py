@@ -15,12 +15,14 @@ else:
 
 
 class State(RequestHandler):  # type: ignore[misc]
-    """``{workers: {name: {address, orphans}}, desired, clients, served}``.
+    """``{workers: {name: {address, orphans, retiring}}, closable, desired, clients, served}``.
 
     ``served`` grows with every step of a task: a client that came and left between two looks is seen by it.
 
     ``orphans``: tasks that the worker still executes although nobody wants them any more (their client is gone, the call
     cannot be interrupted); they keep a thread from everybody else's tasks.
+
+    ``closable``: the names of the workers, from the one that it costs least to lose. ``retiring``: what it holds is being moved.
     """
 
     def get(self) -> None:
@@ -28,13 +30,16 @@ class State(RequestHandler):  # type: ignore[misc]
         workers = {}
         for worker in scheduler.workers.values():
             orphans = int((worker.metrics.get("task_counts") or {}).get("cancelled", 0))
-            workers[str(worker.name)] = {"address": worker.address, "orphans": orphans}
+            retiring = worker.status.name == "closing_gracefully"
+            workers[str(worker.name)] = {"address": worker.address, "orphans": orphans, "retiring": retiring}
         clients = sum(1 for client in scheduler.clients.values() if client.client_key != "fire-and-forget")
+        closable = scheduler.workers_to_close(n=len(workers), attribute="name")
         self.set_header("Content-Type", "application/json")
         self.write(
             json.dumps(
                 {
                     "workers": workers,
+                    "closable": [str(name) for name in closable],
                     "desired": scheduler.adaptive_target(),
                     "clients": clients,
                     "served": scheduler.transition_counter,

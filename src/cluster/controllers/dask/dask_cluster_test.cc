@@ -203,15 +203,23 @@ TEST(DaskCluster, FollowsTheNeedWithinItsBoundsAndLetsTheSchedulerChooseWhoLeave
   world.step(says({0, 1, 2, 3}, 9, 1, 9));
   world.step(says({0, 1, 2, 3}, 1, 1, 9));  // the need fell once: nothing yet
   EXPECT_FALSE(world.cluster.status.get_object().contains("retire"));
-  world.step(says({0, 1, 2, 3}, 1, 1, 1));
+  const auto least = [](std::vector<int> names, int calm) {
+    Facts facts = says(std::move(names), 1, 1, calm);
+    facts.get_object()["closable"] = JsonArray{"3", "0", "1", "2"};
+    return facts;
+  };
+  world.step(least({0, 1, 2, 3}, 1));
   const auto* retire = object_in(world.cluster.status.get_object(), "retire");
   ASSERT_NE(retire, nullptr);
-  EXPECT_EQ(int_in(*retire, "n"), 3);
-  Facts answer = says({2}, 1, 1, 1);
+  EXPECT_EQ(dump_json(*retire),
+            R"({"workers":{"3":"tcp://w3","0":"tcp://w0","1":"tcp://w1"},"stuck":false})");
+  const Json chosen = retire->at("workers");
+  world.step(least({0, 1, 2, 3}, 1));  // what they hold is being moved
+  EXPECT_EQ(object_in(world.cluster.status.get_object(), "retire")->at("workers"), chosen);
+  Facts answer = least({1, 2}, 1);
   // The scheduler gave up two only: the third holds the last copy of something.
   answer.get_object()["retired"] =
-      JsonObject{{"id", string_in(*retire, "id")}, {"names", JsonArray{"0", "3"}}};
-  answer.get_object()["names"] = JsonObject{{"1", "tcp://w1"}, {"2", "tcp://w2"}};
+      JsonObject{{"gone", JsonArray{"0", "3"}}, {"kept", JsonArray{"1"}}};
   auto decision = world.step(answer);
   EXPECT_THAT(decision.remove, IsEmpty());  // they leave by themselves
   EXPECT_EQ(object_in(world.cluster.status.get_object(), "leaving")->size(), 2U);
@@ -234,17 +242,121 @@ TEST(DaskCluster, AWorkerWithoutAPlaceIsTakenBackFirst) {
   EXPECT_FALSE(world.cluster.status.get_object().contains("retire"));
 }
 
-TEST(DaskCluster, AWorkerThatExecutesWhatNobodyWantsIsReplaced) {
+Facts with_orphans(Facts facts, const std::vector<std::string>& names) {
+  JsonArray orphans;
+  for (const std::string& name : names) { orphans.emplace_back(name); }
+  facts.get_object()["orphans"] = std::move(orphans);
+  return facts;
+}
+
+Facts answered(Facts facts, std::string_view what, std::string_view name) {
+  facts.get_object()["retired"] = JsonObject{{what, JsonArray{name}}};
+  return facts;
+}
+
+std::vector<std::string> retiring(const World& world) {
+  std::vector<std::string> out;
+  if (const auto* retire = object_in(world.cluster.status.get_object(), "retire")) {
+    for (const auto& worker : retire->at("workers").get_object()) {
+      out.emplace_back(worker.key());
+    }
+  }
+  return out;
+}
+
+TEST(DaskCluster, AWorkerThatExecutesWhatNobodyWantsIsRetiredAndReplaced) {
   World world;
   world.step();
   world.all_run();
   world.step(says({0, 1}, 0, 1));
-  Facts facts = says({0, 1}, 0, 0);
-  facts.get_object()["orphans"] = JsonArray{"1"};
-  const auto decision = world.step(facts);
+  const Facts orphaned = with_orphans(says({0, 1}, 0, 0), {"1"});
+  for (int look = 0; look < 3; ++look) {  // the scheduler moves what it holds
+    EXPECT_THAT(world.step(orphaned).remove, IsEmpty());
+    EXPECT_THAT(retiring(world), ElementsAre("1"));
+  }
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-1"));
+  const auto decision = world.step(answered(orphaned, "gone", "1"));
   ASSERT_EQ(decision.remove.size(), 1U);
   EXPECT_EQ(decision.remove[0].name, "mlrun-f-0123456789-worker-1");
   EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-2"));
+  EXPECT_THAT(retiring(world), IsEmpty());
+}
+
+TEST(DaskCluster, AnOrphanedWorkerWithTheOnlyCopyStaysUntilAnotherCanTakeIt) {
+  World world(1, 1);
+  world.step();
+  world.all_run();
+  world.step(says({0}, 0, 1));
+  world.step(with_orphans(says({0}), {"0"}));
+  EXPECT_THAT(retiring(world), ElementsAre("0"));
+  auto decision = world.step(answered(with_orphans(says({0}), {"0"}), "kept", "0"));
+  EXPECT_THAT(decision.remove, IsEmpty());
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-1"));
+  for (int look = 0; look < 3; ++look) {  // its successor is not there: nobody is asked again
+    world.step(with_orphans(says({0}), {"0"}));
+    EXPECT_THAT(retiring(world), IsEmpty());
+    EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-1"));
+  }
+  world.now += std::chrono::seconds(
+      11);  // after a while it is: the scheduler may have moved something itself
+  world.step(with_orphans(says({0}), {"0"}));
+  EXPECT_THAT(retiring(world), ElementsAre("0"));
+  world.step(answered(with_orphans(says({0}), {"0"}), "kept", "0"));
+  world.all_run();
+  world.step(with_orphans(says({0, 1}), {"0"}));
+  EXPECT_THAT(retiring(world), ElementsAre("0"));
+  world.step(answered(with_orphans(says({0, 1}), {"0"}), "gone", "0"));
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-1"));
+  world.step(says({1}));
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-1"));
+}
+
+// Its call ends before its successor is there: one of the two is too many.
+TEST(DaskCluster, AnOrphanedWorkerThatWasKeptAndComesBackIsOneOfTheClustersAgain) {
+  World world(1, 1);
+  world.step();
+  world.all_run();
+  world.step(says({0}, 0, 1));
+  world.step(with_orphans(says({0}), {"0"}));
+  world.step(answered(with_orphans(says({0}), {"0"}), "kept", "0"));
+  world.step(says({0}, 0, 1));
+  EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0"));
+}
+
+// A pod on its way out is none of the cluster's workers: its successor is not one too many.
+TEST(DaskCluster, APodThatIsBeingRemovedIsReplacedAtOnceAndOnce) {
+  World world;
+  world.step();
+  world.all_run();
+  world.step(says({0, 1}, 0, 1));
+  world.pod("worker-1").metadata.other["deletionTimestamp"] = to_iso(world.now);
+  for (int look = 0; look < 3; ++look) {
+    EXPECT_THAT(world.step(says({0, 1}, 0, 1)).remove, IsEmpty());
+    EXPECT_THAT(world.pods(), ElementsAre("scheduler", "worker-0", "worker-1", "worker-2"));
+  }
+}
+
+// With actors, say, which cannot be moved: the scheduler is not asked over and over, and another one leaves.
+TEST(DaskCluster, AWorkerThatTheSchedulerKeepsIsNotAskedForAgainAtOnce) {
+  World world(1, 3);
+  world.step();
+  world.all_run();
+  world.step(says({0}, 3, 1));
+  world.all_run();
+  world.step(says({0, 1, 2}, 3, 1, 3));
+  const Facts calm = says({0, 1, 2}, 2, 1, 2);
+  world.step(calm);
+  EXPECT_THAT(retiring(world), ElementsAre("2"));  // a scheduler without our page: the newest
+  world.step(answered(calm, "kept", "2"));
+  EXPECT_THAT(retiring(world), ElementsAre("1"));
+  world.step(answered(calm, "kept", "1"));
+  world.step(answered(calm, "kept", "0"));
+  EXPECT_THAT(retiring(world), IsEmpty());
+  world.step(calm);
+  EXPECT_THAT(retiring(world), IsEmpty());
+  world.now += std::chrono::seconds(11);
+  world.step(calm);
+  EXPECT_THAT(retiring(world), ElementsAre("2"));
 }
 
 TEST(DaskCluster, ClosesWhenTheSchedulerLeavesAndOpensForTheNextRun) {

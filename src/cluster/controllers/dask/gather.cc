@@ -41,7 +41,7 @@ Async<Result<Json>> DaskClusterController::ask(std::string method, std::string u
   co_return parse_json(answer->body);
 }
 
-// {workers: {name: {address, orphans}}, desired, clients, served}, from our own page or from Dask's.
+// {workers: {name: {address, orphans, retiring}}, closable, desired, clients, served}, from our own page or from Dask's.
 Async<Result<JsonObject>> DaskClusterController::look(std::string base) const {
   auto state = co_await ask("GET", base + "/metier/state.json", {});
   if (state && state->is_object()) { co_return std::move(state->get_object()); }
@@ -118,57 +118,54 @@ Async<Result<Facts>> DaskClusterController::gather(const Resource& resource) {
     for (const auto& [at, wish] : memory.desired) { calm = std::max(calm, wish); }
     facts["calm"] = calm;
   }
-  memory.names = std::move(names);
   if (const JsonObject* retire = object_in(resource.status.get_object(), "retire")) {
-    const std::string id(string_in(*retire, "id"));
-    if (!id.empty() && memory.retired_id != id) {
-      auto answer = co_await ask("POST", base + "/api/v1/retire_workers",
-                                 dump_json(JsonObject{{"n", int_in(*retire, "n").value_or(0)}}));
-      if (answer && answer->is_object()) {
-        Memory& again = memory_[resource.metadata.uid];
-        again.retired_id = id;
-        again.retired.clear();
-        for (const auto& worker : answer->get_object()) {
-          if (worker.value().is_object()) {
-            if (const Json* name = worker.value().get_object().if_contains("name")) {
-              again.retired.emplace_back(text_of(*name));
-            }
-          }
-        }
-      }
-    }
-    const Memory& again = memory_[resource.metadata.uid];
-    if (!id.empty() && again.retired_id == id) {
-      facts["retired"] = JsonObject{{"id", id}, {"names", again.retired}};
+    const JsonObject none;
+    const JsonObject* chosen = object_in(*retire, "workers");
+    if (auto answer = co_await retired(base, *seen, chosen == nullptr ? none : *chosen)) {
+      facts["retired"] = std::move(*answer);
     }
   }
-  facts["names"] = memory_[resource.metadata.uid].names;
+  if (const JsonArray* closable = array_in(*seen, "closable")) { facts["closable"] = *closable; }
+  facts["names"] = std::move(names);
   co_return Facts(std::move(facts));
 }
 
-Async<Result<void>> DaskClusterController::before_stop(const Resource& pod) {
-  const auto component = pod.metadata.labels.find("dask.org/component");
-  if (client_ == nullptr || component == pod.metadata.labels.end() ||
-      component->second != "worker" || !pod.metadata.owner) {
-    co_return Result<void>{};
+// What has become of `chosen` (name → address): nothing as long as the scheduler is moving what one of them holds. It may
+// take longer than the request lasts, and is told again then: the same workers, not as many others.
+Async<std::optional<JsonObject>> DaskClusterController::retired(std::string base, JsonObject seen,
+                                                                JsonObject chosen) const {
+  JsonArray gone;
+  JsonArray kept;
+  JsonObject asked;
+  bool moving = false;
+  const JsonObject& workers = ensure_object(seen, "workers");
+  for (const auto& entry : chosen) {
+    const JsonObject* worker = object_in(workers, entry.key());
+    if (worker == nullptr || string_in(*worker, "address") != string_in(chosen, entry.key())) {
+      gone.emplace_back(entry.key());
+    } else if (bool_in(*worker, "retiring")) {
+      moving = true;
+    } else {
+      asked[entry.key()] = entry.value();
+    }
   }
-  const auto known = memory_.find(pod.metadata.owner->uid);
-  const auto name = pod.metadata.labels.find("metier.dev/index");
-  if (known == memory_.end() || name == pod.metadata.labels.end()) { co_return Result<void>{}; }
-  const std::string address(string_in(known->second.names, name->second));
-  const auto scheduler = pod.metadata.annotations.find("metier.dev/scheduler");
-  if (address.empty() || scheduler == pod.metadata.annotations.end()) { co_return Result<void>{}; }
-  auto answer = co_await ask(
-      "POST", fmt::format("http://{}:{}/api/v1/retire_workers", scheduler->second, kHttpPort),
-      dump_json(JsonObject{{"workers", JsonArray{address}}}));
-  if (!answer) {  // no scheduler: nothing can be moved
-    co_return Result<void>{};
+  if (!asked.empty()) {
+    JsonArray addresses;
+    for (const auto& entry : asked) { addresses.push_back(entry.value()); }
+    const auto answer = co_await ask("POST", base + "/api/v1/retire_workers",
+                                     dump_json(JsonObject{{"workers", std::move(addresses)}}));
+    if (!answer || !answer->is_object()) { co_return std::nullopt; }
+    for (const auto& entry : asked) {
+      const bool given = answer->get_object().contains(string_in(asked, entry.key()));
+      (given ? gone : kept).emplace_back(entry.key());
+    }
   }
-  if (!answer->is_object() || !answer->get_object().contains(address)) {
-    co_return fail(
-        ErrorKind::conflict,
-        fmt::format("the scheduler does not give up {}: it holds the only copy of data", address));
-  }
+  if (moving) { co_return std::nullopt; }
+  co_return JsonObject{{"gone", std::move(gone)}, {"kept", std::move(kept)}};
+}
+
+// Whom the controller stops has been retired, or there is nobody left to take over.
+Async<Result<void>> DaskClusterController::before_stop(const Resource&) {
   co_return Result<void>{};
 }
 

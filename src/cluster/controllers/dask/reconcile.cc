@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "cluster/controllers/dask/dask_cluster.h"
 #include "cluster/controllers/pod_end.h"
@@ -19,6 +20,7 @@ constexpr std::int64_t kLongestPause = 30;  // seconds
 constexpr std::int64_t kMostBroken = 3;     // workers in a row that ended before they had joined
 constexpr std::size_t kKeptEnded = 8;       // ended pods kept for their logs
 constexpr seconds kLeaveGrace{30};          // for a retired worker to leave by itself
+constexpr seconds kAskAgain{10};            // for the scheduler to give up a worker that it kept
 constexpr seconds kFreshOpen{3};  // who opened it without a Pod, or with one to come, is waited for
 constexpr seconds kFirstLooks{10};    // a client that comes and shuts down at once is seen
 constexpr seconds kLongestOpen{600};  // as long as clients wait for a cluster that starts
@@ -117,7 +119,11 @@ class Reconciliation {
         continue;
       }
       indices_.insert(label(pod, kIndex));
-      over ? ended.push_back(&pod) : live_.push_back(&pod);
+      if (over) {
+        ended.push_back(&pod);
+      } else if (!pod.metadata.other.contains("deletionTimestamp")) {
+        live_.push_back(&pod);
+      }
     }
     for (const Resource* pod : ended) { note_end(*pod); }
     keep_few(std::move(ended));
@@ -250,7 +256,7 @@ class Reconciliation {
     const bool tls = string_in(cluster_.spec(), "address").starts_with("tls://");
     status_["comm"] = fmt::format("{}://{}:8786", tls ? "tls" : "tcp", address);
     status_["dashboard"] = fmt::format("http://{}:8787", address);
-    scale(address);
+    scale();
   }
 
   // Why the first gang is not there yet, for those who wait for it.
@@ -377,7 +383,7 @@ class Reconciliation {
     for (std::int64_t index = first; index < first + first_workers(); ++index) {
       if (indices_.contains(std::to_string(index))) { continue; }
       made = true;
-      add_worker(index, "");
+      add_worker(index);
     }
     return made;
   }
@@ -425,15 +431,14 @@ class Reconciliation {
     return out;
   }
 
-  void add_workers(std::int64_t count, const std::string& scheduler) {
-    for (std::int64_t i = 0; i < count; ++i) { add_worker(number("next"), scheduler); }
+  void add_workers(std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) { add_worker(number("next")); }
   }
 
-  void add_worker(std::int64_t index, const std::string& scheduler) {
+  void add_worker(std::int64_t index) {
     status_["next"] = std::max(number("next"), index + 1);
     Resource worker = pod("worker", fmt::format("worker-{}", index));
     worker.metadata.labels[std::string(kIndex)] = std::to_string(index);
-    if (!scheduler.empty()) { worker.metadata.annotations["metier.dev/scheduler"] = scheduler; }
     if (JsonObject* spec = object_in(worker.body, "spec")) {
       if (JsonArray& containers = ensure_array(*spec, "containers");
           !containers.empty() && containers.front().is_object()) {
@@ -449,7 +454,7 @@ class Reconciliation {
     out_.create.push_back(std::move(worker));
   }
 
-  void scale(const std::string& address) {
+  void scale() {
     const bool ready = facts_.is_object() && bool_in(facts_.get_object(), "ready");
     if (!ready) {
       out_.requeue = milliseconds(bool_in(status_, "ready") ? 1000 : 50);
@@ -469,13 +474,13 @@ class Reconciliation {
       return;
     }
     const bool somebody_came = remember_joined();
+    find_orphaned(facts);
     follow_leaving(facts);
-    replace_orphaned(facts);
-    const JsonObject& leaving = ensure_object(status_, "leaving");
+    retire_orphaned();
     std::vector<const Resource*> staying;
     std::int64_t joined = 0;
     for (const Resource* pod : live_) {
-      if (leaving.contains(pod->metadata.name)) { continue; }
+      if (leaves(*pod) || (orphaned_.contains(label(*pod, kIndex)) && was_kept(*pod))) { continue; }
       staying.push_back(pod);
       joined += registered(*pod) ? 1 : 0;
     }
@@ -486,7 +491,7 @@ class Reconciliation {
     const std::int64_t floor = bool_in(status_, "used") ? minimum_ : first_workers();
     std::int64_t wanted = std::max(desired, floor);
     if (wanted > have) {
-      if (joined == 0 || !waits_for_next()) { add_workers(wanted - have, address); }
+      if (joined == 0 || !waits_for_next()) { add_workers(wanted - have); }
     } else if (wanted < have) {
       const std::int64_t calm = std::clamp(int_in(facts, "calm").value_or(have), floor, maximum_);
       const std::int64_t surplus = have - std::max(calm, wanted);
@@ -513,16 +518,58 @@ class Reconciliation {
     return opened && now_ - std::max(*opened, began) < kFirstLooks;
   }
 
-  void replace_orphaned(const JsonObject& facts) {
-    const JsonArray* orphans = array_in(facts, "orphans");
-    if (orphans == nullptr) { return; }
-    std::erase_if(live_, [&](const Resource* pod) {
-      const bool orphaned = std::ranges::any_of(*orphans, [&](const Json& name) {
-        return name.is_string() && label(*pod, kIndex) == std::string_view(name.get_string());
-      });
-      if (orphaned) { out_.remove.push_back(key_of(*pod)); }
-      return orphaned;
-    });
+  void find_orphaned(const JsonObject& facts) {
+    if (const JsonArray* orphans = array_in(facts, "orphans")) {
+      for (const Json& name : *orphans) {
+        if (name.is_string()) { orphaned_.emplace(name.get_string()); }
+      }
+    }
+    for (const Resource* pod : live_) {
+      takers_ += registered(*pod) && !leaves(*pod) && !orphaned_.contains(label(*pod, kIndex));
+    }
+  }
+
+  bool leaves(const Resource& pod) const {
+    const JsonObject* leaving = object_in(status_, "leaving");
+    return leaving != nullptr && leaving->contains(pod.metadata.name);
+  }
+
+  // The scheduler would not give it up when it was asked last.
+  bool was_kept(const Resource& pod) const {
+    const JsonObject* kept = object_in(status_, "kept");
+    return kept != nullptr && kept->contains(pod.metadata.name);
+  }
+
+  // One that was kept is asked for again when there are more workers that could take what it holds, or after a while.
+  bool may_be_asked_for(const Resource& pod) const {
+    if (!registered(pod) || leaves(pod)) { return false; }
+    if (!was_kept(pod)) { return true; }
+    const JsonObject& kept = status_.at("kept").at(pod.metadata.name).get_object();
+    const auto at = from_iso(string_in(kept, "at"));
+    return takers_ > int_in(kept, "takers").value_or(0) || !at || now_ - *at > kAskAgain;
+  }
+
+  // One round at a time, of workers chosen here: told to the scheduler again, it means the same.
+  void retire(const std::vector<const Resource*>& pods, bool stuck) {
+    if (pods.empty() || status_.contains("retire")) { return; }
+    JsonObject workers;
+    for (const Resource* pod : pods) {
+      const std::string index = label(*pod, kIndex);
+      workers[index] = string_in(*object_in(facts_.get_object(), "names"), index);
+    }
+    status_["retire"] = JsonObject{{"workers", std::move(workers)}, {"stuck", stuck}};
+  }
+
+  // Workers in a call that nobody wants any more. One that is kept for what it holds is no use to others: it gets its
+  // successor beside it, and goes when that one can take over.
+  void retire_orphaned() {
+    std::vector<const Resource*> asked;
+    for (const Resource* pod : live_) {
+      if (orphaned_.contains(label(*pod, kIndex)) && may_be_asked_for(*pod)) {
+        asked.push_back(pod);
+      }
+    }
+    retire(asked, true);
   }
 
   // Whether one joined that had not before.
@@ -538,53 +585,84 @@ class Reconciliation {
     return somebody_came;
   }
 
+  const Resource* live_worker(const Json& index) const {
+    const auto found = std::ranges::find_if(live_, [&](const Resource* pod) {
+      return index.is_string() && label(*pod, kIndex) == std::string_view(index.get_string());
+    });
+    return found == live_.end() ? nullptr : *found;
+  }
+
+  void note_retired(const JsonObject& answer) {
+    const bool stuck = bool_in(status_.at("retire").get_object(), "stuck");
+    status_.erase("retire");
+    const JsonArray none;
+    const JsonArray* gone = array_in(answer, "gone");
+    for (const Json& name : gone == nullptr ? none : *gone) {
+      const Resource* pod = live_worker(name);
+      if (pod == nullptr) { continue; }
+      ensure_object(status_, "leaving")[pod->metadata.name] = to_iso(now_);
+      if (stuck) {
+        out_.remove.push_back(key_of(*pod));
+      }  // it would not leave before its call ends
+    }
+    const JsonArray* kept = array_in(answer, "kept");
+    for (const Json& name : kept == nullptr ? none : *kept) {
+      const Resource* pod = live_worker(name);
+      if (pod == nullptr) { continue; }
+      ensure_object(status_, "kept")[pod->metadata.name] =
+          JsonObject{{"at", to_iso(now_)}, {"takers", takers_}};
+    }
+  }
+
   // Those that the scheduler gave up leave by themselves; who stays too long is stopped.
   void follow_leaving(const JsonObject& facts) {
-    JsonObject& leaving = ensure_object(status_, "leaving");
-    const JsonObject* retire = object_in(status_, "retire");
     const JsonObject* answer = object_in(facts, "retired");
-    if (retire != nullptr && answer != nullptr &&
-        string_in(*retire, "id") == string_in(*answer, "id")) {
-      if (const JsonArray* names = array_in(*answer, "names")) {
-        for (const Json& name : *names) {
-          for (const Resource* pod : live_) {
-            if (name.is_string() && label(*pod, kIndex) == std::string_view(name.get_string())) {
-              leaving[pod->metadata.name] = to_iso(now_);
-            }
-          }
-        }
-      }
-      status_.erase("retire");
-    }
+    if (answer != nullptr && status_.contains("retire")) { note_retired(*answer); }
+    JsonObject& leaving = ensure_object(status_, "leaving");
     for (const Resource* pod : live_) {
       const Json* since = leaving.if_contains(pod->metadata.name);
       if (since == nullptr || !since->is_string()) { continue; }
       const auto from = from_iso(std::string_view(since->get_string()));
       if (!from || now_ - *from > kLeaveGrace) { out_.remove.push_back(key_of(*pod)); }
     }
+    forget_ended("leaving");
+    forget_ended("kept");
+  }
+
+  void forget_ended(std::string_view field) {
+    if (!status_.contains(field)) { return; }
+    JsonObject& workers = ensure_object(status_, field);
     std::vector<std::string> gone;
-    for (const auto& entry : leaving) {
+    for (const auto& entry : workers) {
       const bool lives = std::ranges::any_of(live_, [&](const Resource* pod) {
         return pod->metadata.name == std::string_view(entry.key());
       });
       if (!lives) { gone.emplace_back(entry.key()); }
     }
-    for (const std::string& name : gone) { leaving.erase(name); }
+    for (const std::string& name : gone) { workers.erase(name); }
   }
 
-  // First those that have not joined, newest first; the scheduler chooses among the others.
+  // First those that have not joined, newest first; then those that it costs the scheduler least to lose.
   void shrink(const std::vector<const Resource*>& staying, std::int64_t count) {
     for (auto pod = staying.rbegin(); pod != staying.rend() && count > 0; ++pod) {
       if (pod_status_from_json((*pod)->status).phase != PodPhase::pending) { continue; }
       out_.remove.push_back(key_of(**pod));
       --count;
     }
-    if (count <= 0 || status_.contains("retire")) { return; }
-    const std::int64_t round = number("rounds") + 1;
-    status_["rounds"] = round;
-    status_["retire"] =
-        JsonObject{{"id", fmt::format("{}.{}", number("incarnation"), round)}, {"n", count}};
-    out_.requeue = milliseconds(1);
+    std::vector<const Resource*> order;
+    if (const JsonArray* closable = array_in(facts_.get_object(), "closable")) {
+      for (const Json& name : *closable) {
+        const Resource* pod = live_worker(name);
+        if (std::ranges::find(staying, pod) != staying.end()) { order.push_back(pod); }
+      }
+    } else {  // a scheduler without our page
+      order.assign(staying.rbegin(), staying.rend());
+    }
+    std::vector<const Resource*> chosen;
+    for (const Resource* pod : order) {
+      if (std::cmp_less(chosen.size(), count) && may_be_asked_for(*pod)) { chosen.push_back(pod); }
+    }
+    retire(chosen, false);
   }
 
   const Resource& cluster_;
@@ -599,6 +677,8 @@ class Reconciliation {
   const Resource* scheduler_ = nullptr;
   std::vector<const Resource*> live_;  // workers of this incarnation that have not ended
   std::set<std::string> indices_;
+  std::set<std::string> orphaned_;  // indices of workers in a call that nobody wants
+  std::int64_t takers_ = 0;         // workers that can take what others hold
 };
 
 }  // namespace
