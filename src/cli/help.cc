@@ -67,6 +67,10 @@ constexpr std::array kTopics{
           "The scheduler of the run's Dask cluster died; the message says how. What the run had "
           "logged is kept.",
           "run it again: that opens the cluster again", 5},
+    Topic{"ClusterBusy",
+          "Another run uses the Dask cluster with other code: of the same function, or of another "
+          "one that names the same dask_cluster_uri. A worker has one module of a name.",
+          "run it again when the other one has ended, or give the function another name", 5},
     Topic{"WorkerFailed",
           "The workers of the run's Dask cluster ended before they had joined it, several in a "
           "row; the message names the last one and how it ended.",

@@ -51,6 +51,7 @@ const std::set<std::string, std::less<>>& cluster_codes() {
                                                         "StoreUnavailable",
                                                         "StartFailed",
                                                         "SchedulerLost",
+                                                        "ClusterBusy",
                                                         "WorkerFailed",
                                                         "ClusterClosed"};
   return codes;

@@ -373,7 +373,7 @@ TEST(Why, NamesTheCauseOfEveryEnd) {
         "NodeLost",         "InvalidParameter", "EnvironmentFailed", "RankFailed",
         "PortTaken",        "ExitCode",         "IterationsFailed",  "Internal",
         "GangIncomplete",   "ExecutorsFailed",  "ServerLost",        "SchedulerLost",
-        "WorkerFailed",     "ClusterClosed"}) {
+        "WorkerFailed",     "ClusterClosed",    "ClusterBusy"}) {
     const metier::Run run = run_in("error", {{"reason", code}, {"error", "x"}});
     WhyFacts facts;
     facts.run = &run;

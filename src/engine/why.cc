@@ -57,6 +57,8 @@ constexpr auto kCauses = std::to_array<CauseText>({
     {"ServerLost", "the warm Spark that its session was in is gone", "run it again"},
     {"SchedulerLost", "the scheduler of its Dask cluster was lost",
      "run it again: that opens the cluster again"},
+    {"ClusterBusy", "another run used its Dask cluster with other code",
+     "run it again when that one has ended"},
     {"WorkerFailed", "the workers of its Dask cluster did not come up",
      "see the log of a worker that the message names"},
     {"ClusterClosed", "its Dask cluster was closed while it ran",

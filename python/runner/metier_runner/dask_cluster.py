@@ -24,7 +24,9 @@ LOCAL = "METIER_DASK_LOCAL"  # spec.remote is false
 user_code: tuple[str, str] = ("", "")
 handler = module = ""  # its handler, and the module that the file is on the workers
 MAX_FILE = 16 << 20
+MAX_MODULES, MAX_NAMES = 2000, 20_000
 START_SECONDS = 600.0
+BUSY_SECONDS = 5.0  # for a run that has just ended to let go of its client
 LOSS_SECONDS = 10.0  # for the server to say how the scheduler was lost, and to end this process
 
 
@@ -40,6 +42,12 @@ class SchedulerSilent(DaskUnavailable):
     code = "ServiceUnavailable"
 
 
+class ClusterBusy(RunnerError):
+    """Another run uses the cluster with other code."""
+
+    code = "ClusterBusy"
+
+
 class ClusterClosed(RunnerError):
     """The cluster went away under the run."""
 
@@ -51,7 +59,8 @@ def connect(context: Context, environment: Mapping[str, str]) -> Any:
 
     The cluster is the one beside the run, or that of ``hyper_param_options.dask_cluster_uri``; with ``spec.remote`` false a Dask
     inside this process.
-    Raises DaskUnavailable when the run has no cluster, the environment no ``distributed``, or the scheduler does not answer.
+    Raises DaskUnavailable when the run has no cluster, the environment no ``distributed``, or the scheduler does not answer;
+    ClusterBusy when another run is there with other code.
     """
     address = environment.get(ADDRESS, "")
     local = environment.get(LOCAL, "") == "true"
@@ -77,7 +86,11 @@ def connect(context: Context, environment: Mapping[str, str]) -> Any:
     if security is not None and (difference := other_versions(client)):
         client.close()
         raise DaskUnavailable(difference)
-    share_code(client, environment)
+    try:
+        share_code(client, environment, f"{context.name} ({context.run_uid[:8]})")
+    except ClusterBusy:
+        client.close()
+        raise
     return client
 
 
@@ -124,8 +137,11 @@ def _versions(side: dict[str, Any]) -> str:
     return f"Python {python} with distributed {side['packages']['distributed']}"
 
 
-def share_code(client: Any, environment: Mapping[str, str]) -> None:
-    """Make the run's file importable on scheduler and workers, those that come later too."""
+def share_code(client: Any, environment: Mapping[str, str], run: str) -> None:
+    """Make the run's file importable on scheduler and workers, those that come later too.
+
+    A worker has one module of a name, so runs that are there together have the same code. Raises ClusterBusy.
+    """
     global module
     file, folder = user_code
     files: dict[str, bytes] = {}
@@ -140,8 +156,59 @@ def share_code(client: Any, environment: Mapping[str, str]) -> None:
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [path for path in paths if path != own]
     digest = hashlib.sha256(repr((sorted(files.items()), paths)).encode()).hexdigest()[:16]
+    code = hashlib.sha256(repr((sorted(files.items()), [content_of(path) for path in paths])).encode()).hexdigest()
+    until = time.monotonic() + BUSY_SECONDS
+    while (other := _claim(client, code, run)) and time.monotonic() < until:
+        time.sleep(0.1)
+    if other:
+        raise ClusterBusy(
+            f"run {other} computes on this Dask cluster with other code, and a worker has one module of a name: wait for its "
+            "end (or abort it), or give this function another name: that has a cluster of its own"
+        )
     for plugin in _plugins(digest, files, paths):
         client.register_plugin(plugin, name=plugin.name)
+
+
+def content_of(folder: str) -> str:
+    """The same for two folders with the same modules; the folder itself where there are too many to look."""
+    digest = hashlib.sha256()
+    modules = seen = 0
+    for at, folders, names in os.walk(folder):
+        seen += len(names)
+        if seen > MAX_NAMES:
+            return folder
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")) and name != "site-packages")
+        for name in sorted(names):
+            if not name.endswith(".py"):
+                continue
+            path = os.path.join(at, name)
+            modules += 1
+            try:
+                if modules > MAX_MODULES or os.path.getsize(path) > MAX_FILE:
+                    return folder
+                with open(path, "rb") as stream:
+                    body = stream.read()
+            except OSError:  # it is gone, or nobody may read it
+                continue
+            digest.update(f"{os.path.relpath(path, folder)}\0{len(body)}\0".encode())
+            digest.update(body)
+    return digest.hexdigest()
+
+
+def _claim(client: Any, code: str, run: str) -> str:
+    """Note on the scheduler that `client` is there with `code`; or the run that is there with another one, and nothing is noted."""
+    me = client.id
+
+    def claim(dask_scheduler: Any) -> str:
+        held = getattr(dask_scheduler, "_metier_code", {})
+        held = {one: what for one, what in held.items() if one in dask_scheduler.clients}
+        others = [what[1] for one, what in held.items() if one != me and what[0] != code]
+        if not others:
+            held[me] = (code, run)
+        dask_scheduler._metier_code = held
+        return others[0] if others else ""
+
+    return str(client.run_on_scheduler(claim))
 
 
 def _module_of(file: str) -> str:
