@@ -354,6 +354,89 @@ def test_a_port_that_another_program_has_is_named_with_its_holder(server: Server
     assert code == 0, errors
 
 
+MIXED = """
+import os, time
+import shared
+
+def answer(x):
+    return shared.NAME
+
+def held(context, gate: str):
+    client = context.dask_client
+    print("connected", flush=True)
+    while os.path.exists(gate):
+        time.sleep(0.02)
+    context.log_result("answer", client.submit(answer, 0, pure=False).result())
+
+def quick(context):
+    context.log_result("answer", context.dask_client.submit(answer, 0, pure=False).result())
+"""
+
+
+def test_runs_at_once_on_one_cluster_have_the_same_code_or_are_refused(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "mixed.py").write_text(MIXED)
+    shared, gate = tmp_path / "shared.py", tmp_path / "gate"
+    shared.write_text("NAME = 'first'\n")
+    gate.touch()
+    uid = detached(server, tmp_path, "mixed.py:held", "--replicas", "1", "-p", f"gate={gate}")
+    code, beside, errors = run(server, tmp_path, "mixed.py:quick", "--replicas", "1")
+    assert code == 0, errors
+    assert beside["status"]["results"] == {"answer": "first"}
+    shared.write_text("NAME = 'second'\n")
+    code, refused, errors = run(server, tmp_path, "mixed.py:quick", "--replicas", "1")
+    assert code == 5, errors
+    assert refused["status"]["reason"] == "ClusterBusy", refused["status"]
+    name = record(server, uid)["metadata"]["name"]
+    assert f"run {name} ({uid[:8]}) computes on this Dask cluster with other code" in refused["status"]["error"]
+    why = json.loads(server.metier("why", refused["metadata"]["uid"], "-o", "json").stdout)
+    assert why["code"] == "ClusterBusy"
+    assert server.metier("help", why["code"]).returncode == 0
+    gate.unlink()
+    wait_for(lambda: record(server, uid)["status"]["state"] == "completed")
+    assert record(server, uid)["status"]["results"] == {"answer": "first"}
+    code, after, errors = run(server, tmp_path, "mixed.py:quick", "--replicas", "1")
+    assert code == 0, errors
+    assert after["status"]["results"] == {"answer": "second"}
+
+
+SPILLED = """
+import hashlib, os
+
+def spilled(context):
+    client = context.dask_client
+    parts = [os.urandom(4 << 20) for _ in range(8)]
+    kept = [client.scatter(part, hash=False) for part in parts]
+
+    def look(dask_worker):
+        from pathlib import Path
+
+        folder = Path(dask_worker.local_directory)
+        return str(folder), sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+
+    ((folder, size),) = client.run(look).values()
+    context.log_result("folder", folder)
+    context.log_result("size", size)
+    context.log_result("same", client.gather(kept) == parts)
+"""
+
+
+def test_a_worker_spills_into_its_pods_folder_and_nothing_of_it_stays(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "spilled.py").write_text(SPILLED)
+    limit = 'spec.worker_resources={"limits":{"memory":"512Mi"}}'
+    options = ["--replicas", "1", "--set", limit, "-e", "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=0.02"]
+    code, done, errors = run(server, tmp_path, "spilled.py:spilled", *options)
+    assert code == 0, errors
+    results = done["status"]["results"]
+    assert results["same"] is True
+    assert results["size"] >= 4 << 20
+    folder = Path(results["folder"])
+    assert folder.is_relative_to(server.data / "pods") and folder.is_dir()
+    closed = server.call("DELETE", "/api/v1/projects/default/runtime-resources?kind=dask&object-id=spilled&force=true")
+    assert closed.status == 200, closed.body
+    pod = folder.relative_to(server.data / "pods").parts[0]
+    wait_for(lambda: not (server.data / "pods" / pod).exists())
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -374,9 +457,15 @@ def test_wrong_use_is_one_sentence(server: Server, folder: Path, arguments: list
 HYPER = """
 import os, time
 
-def train(context, lr: float = 0.1):
+def train(context, lr: float = 0.1, meet: str = ""):
     print("lr", lr)
-    time.sleep(0.3)
+    if meet:
+        open(f"{meet}/{lr}", "w").close()
+        until = time.time() + 30
+        while len(os.listdir(meet)) < 2:
+            if time.time() > until:
+                raise RuntimeError("no other iteration runs beside this one")
+            time.sleep(0.02)
     if lr > 0.4:
         raise ValueError("too fast")
     context.log_result("accuracy", 1 - lr)
@@ -403,10 +492,16 @@ def submit(
     return record(server, uid)
 
 
-def test_iterations_are_tasks_of_the_cluster(server: Server, folder: Path) -> None:
+def test_iterations_are_tasks_of_the_cluster(server: Server, folder: Path, tmp_path: Path) -> None:
     rates = [0.1, 0.2, 0.3, 0.5]
     options = {"selector": "max.accuracy", "parallel_runs": 3}
-    spec = {"handler": "train", "hyperparams": {"lr": rates}, "hyper_param_options": options}
+    # The first two wait for each other: one after the other they would fail.
+    spec = {
+        "handler": "train",
+        "parameters": {"meet": str(tmp_path)},
+        "hyperparams": {"lr": rates},
+        "hyper_param_options": options,
+    }
     done = submit(server, folder, "hyper", HYPER, spec)
     assert done["status"]["state"] == "error", "one of four iterations fails"
     assert "1 of 4 iterations failed" in done["status"]["error"]
@@ -414,7 +509,7 @@ def test_iterations_are_tasks_of_the_cluster(server: Server, folder: Path) -> No
     header, *rows = done["status"]["iterations"]
     assert [row[header.index("state")] for row in rows] == ["completed", "completed", "completed", "error"]
     pids = {row[header.index("output.pid")] for row in rows if row[header.index("output.pid")]}
-    assert 0 < len(pids) <= 2, "iterations run in the two workers"
+    assert len(pids) <= 2, "iterations run in the two workers"
     assert "note" in done["status"]["artifact_uris"]
 
 
@@ -435,6 +530,10 @@ def test_iterations_of_a_job_run_on_the_cluster_that_it_names(server: Server, fo
     assert len(rows) == 3
     own = [name for name in pods(server, "scheduler") if "-pool-" in name]
     assert own, "no cluster was started"
+    wait_for(lambda: not [name for name in live(server, "scheduler") if "-pool-" in name])
+    partly = {**spec, "hyperparams": {"lr": [0.1, 0.5]}}
+    failed = submit(server, folder, "searched", HYPER, partly, kind="job")
+    assert "1 of 2 iterations failed" in failed["status"]["error"]
     wait_for(lambda: not [name for name in live(server, "scheduler") if "-pool-" in name])
     missing = {**spec, "hyper_param_options": {**options, "dask_cluster_uri": "db://default/nobody"}}
     failed = submit(server, folder, "searched", HYPER, missing, kind="job")
