@@ -40,6 +40,31 @@ def test_without_remote_dask_is_in_this_process(asked: list[str]) -> None:
     assert asked == ["here"]
 
 
+def test_a_client_of_other_versions_than_its_clusters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Client:
+        def __init__(self, address: str, security: Any) -> None:
+            self.address = address
+
+        def get_versions(self, check: bool) -> dict[str, Any]:
+            return {
+                side: {"host": {"python": "3.12.1"}, "packages": {"distributed": version}}
+                for side, version in (("client", "2.0"), ("scheduler", "1.9"))
+            }
+
+        def close(self) -> None:
+            closed.append(self.address)
+
+    versions = SimpleNamespace(VersionMismatchWarning=UserWarning)
+    found = SimpleNamespace(Client=Client, versions=versions)
+    with pytest.raises(
+        metier.errors.Error, match="this process has Python 3.12 with distributed 2.0, the Dask cluster has"
+    ):
+        metier.dask._connect(found, {"scheduler_address": "tcp://127.9.0.1:8786"})
+    assert closed == ["tcp://127.9.0.1:8786"]
+
+
 def test_what_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     state = "deploying"
 

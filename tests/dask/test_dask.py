@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import socket
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from support.gang import wait_for
 from support.server import Server
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 
 CODE = """
 import os, time
@@ -149,6 +151,10 @@ def test_a_handler_runs_beside_the_cluster_of_its_function(server: Server, folde
     code, second, errors = run(server, folder, "squares.py:total", "--replicas", "2")
     assert code == 0, errors
     assert second["status"]["results"]["pids"] == results["pids"], "the cluster was not found again"
+    host = results["scheduler"].removeprefix("tls://").partition(":")[0]
+    with urllib.request.urlopen(f"http://{host}:8787/metier/versions.json") as answer:
+        versions = json.loads(answer.read())
+    assert versions == {"python": platform.python_version(), "distributed": distributed.__version__}
 
 
 def test_the_file_may_change_between_two_runs(server: Server, folder: Path) -> None:

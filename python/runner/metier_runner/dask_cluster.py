@@ -126,15 +126,16 @@ def _cluster_of(uri: str, project: str, environment: Mapping[str, str]) -> tuple
 def other_versions(client: Any) -> str:
     """The sentence that says how Python or distributed of client and scheduler differ: their pickles do not go together; else ""."""
     said = client.get_versions(check=False)
-    mine, theirs = (_versions(said[side]) for side in ("client", "scheduler"))
-    if mine == theirs:
+    mine, theirs = ((said[side]["host"]["python"], said[side]["packages"]["distributed"]) for side in ("client", "scheduler"))
+    return difference(mine, theirs)
+
+
+def difference(mine: tuple[str, str], theirs: tuple[str, str]) -> str:
+    """The same sentence, of versions of Python and distributed."""
+    ours, other = (f"Python {'.'.join(python.split('.')[:2])} with distributed {dask}" for python, dask in (mine, theirs))
+    if ours == other:
         return ""
-    return f"this process has {mine}, the Dask cluster has {theirs}, and their pickles do not go together"
-
-
-def _versions(side: dict[str, Any]) -> str:
-    python = ".".join(str(side["host"]["python"]).split(".")[:2])
-    return f"Python {python} with distributed {side['packages']['distributed']}"
+    return f"this process has {ours}, the Dask cluster has {other}, and their pickles do not go together"
 
 
 def share_code(client: Any, environment: Mapping[str, str], run: str) -> None:

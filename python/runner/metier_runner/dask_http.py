@@ -1,4 +1,4 @@
-"""One page more on a Dask scheduler's HTTP port: what its controller asks every second, in one answer.
+"""Two pages more on a Dask scheduler's HTTP port: what its controller asks every second, in one answer, and its versions.
 
 Loaded by the scheduler itself (``distributed.scheduler.http.routes``), where this package is on its path.
 """
@@ -6,6 +6,7 @@ Loaded by the scheduler itself (``distributed.scheduler.http.routes``), where th
 from __future__ import annotations
 
 import json
+import platform
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,4 +49,14 @@ class State(RequestHandler):  # type: ignore[misc]
         )
 
 
-routes: list[tuple[str, Any, dict[str, Any]]] = [("metier/state.json", State, {})]
+class Versions(RequestHandler):  # type: ignore[misc]
+    """``{python, distributed}``: what a client's pickles must go with."""
+
+    def get(self) -> None:
+        import distributed
+
+        self.set_header("Content-Type", "application/json")
+        self.write(json.dumps({"python": platform.python_version(), "distributed": distributed.__version__}))
+
+
+routes: list[tuple[str, Any, dict[str, Any]]] = [("metier/state.json", State, {}), ("metier/versions.json", Versions, {})]
