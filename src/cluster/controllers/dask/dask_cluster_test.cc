@@ -842,5 +842,75 @@ TEST(DaskCluster, AGangThatLostItsHandlerTakesTheSizeThatIsWantedNow) {
   EXPECT_EQ(int_in(world.around.groups[0].spec(), "minMember"), 2);
 }
 
+// A scheduler's two pages: who is there, and who is to be retired.
+struct FakeScheduler final : net::Client {
+  Async<Result<net::ClientResponse>> send(net::ClientRequest request) override {
+    if (request.url == "http://127.70.0.1:8787/metier/state.json") {
+      co_return net::ClientResponse{
+          .status = 200,
+          .headers = {},
+          .body = dump_json(JsonObject{{"workers", workers}, {"closable", JsonArray{"1", "0"}}})};
+    }
+    EXPECT_EQ(request.url, "http://127.70.0.1:8787/api/v1/retire_workers");
+    asked.push_back(request.body);
+    if (!answer) { co_return fail(ErrorKind::timed_out, "no answer within 2.5 s"); }
+    co_return net::ClientResponse{.status = 200, .headers = {}, .body = dump_json(*answer)};
+  }
+  Async<Result<std::unique_ptr<net::Duplex>>> open(net::ClientRequest) override {
+    co_return fail(ErrorKind::unsupported, "nobody opens a connection here");
+  }
+  void has(const std::string& name, bool retiring = false) {
+    workers[name] = JsonObject{{"address", "tls://w" + name}, {"retiring", retiring}};
+  }
+
+  JsonObject workers;
+  std::optional<JsonObject> answer;
+  std::vector<std::string> asked;
+};
+
+Facts gathered(DaskClusterController& controller, const Resource& cluster) {
+  asio::io_context loop;
+  std::optional<Result<Facts>> out;
+  asio::co_spawn(loop, controller.gather(cluster),
+                 [&](std::exception_ptr, Result<Facts> facts) { out.emplace(std::move(facts)); });
+  loop.run();
+  EXPECT_TRUE(out && *out);
+  return out && *out ? **out : Facts();
+}
+
+TEST(DaskCluster, ARetirementThatIsToldAgainTakesNobodyElse) {
+  FakeScheduler scheduler;
+  DaskClusterController controller(&scheduler, system_clock());
+  Resource cluster{.api_version = "metier.dev/v1", .kind = "DaskCluster"};
+  cluster.metadata.uid = "u";
+  cluster.status = *parse_json(
+      R"({"state":"Running","address":"127.70.0.1","retire":{"workers":{"0":"tls://w0","1":"tls://w1"}}})");
+  for (const char* name : {"0", "1", "2"}) { scheduler.has(name); }
+  const auto retired = [&] {
+    const Facts facts = gathered(controller, cluster);
+    const Json* found = facts.get_object().if_contains("retired");
+    return found == nullptr ? std::string() : dump_json(*found);
+  };
+  const std::string both = R"({"workers":["tls://w0","tls://w1"]})";
+  EXPECT_EQ(retired(), "");  // it takes longer than the request
+  EXPECT_THAT(scheduler.asked, ElementsAre(both));
+  scheduler.has("0", true);
+  scheduler.has("1", true);
+  EXPECT_EQ(retired(), "");
+  EXPECT_THAT(scheduler.asked, ElementsAre(both)) << "it is at it";
+  scheduler.workers.erase("0");
+  scheduler.has("1");  // given back: or never asked, by a scheduler that was too busy
+  EXPECT_EQ(retired(), "");
+  EXPECT_THAT(scheduler.asked, ElementsAre(both, R"({"workers":["tls://w1"]})"));
+  scheduler.answer = JsonObject{};
+  EXPECT_EQ(retired(), R"({"gone":["0"],"kept":["1"]})");
+  scheduler.answer = JsonObject{{"tls://w1", JsonObject{{"name", "1"}}}};
+  EXPECT_EQ(retired(), R"({"gone":["0","1"],"kept":[]})");
+  scheduler.asked.clear();
+  scheduler.workers.erase("1");
+  EXPECT_EQ(retired(), R"({"gone":["0","1"],"kept":[]})");
+  EXPECT_THAT(scheduler.asked, IsEmpty());
+}
+
 }  // namespace
 }  // namespace metier
