@@ -17,6 +17,7 @@
 #include <set>
 
 #include "model/mpi_arguments.h"
+#include "model/mpi_program.h"
 
 extern char** environ;
 
@@ -112,23 +113,6 @@ std::string payload_of(const std::vector<std::string>& command, const std::strin
     if (!value.empty()) { add(name + "=" + value); }
   }
   return out;
-}
-
-// An exception in one rank must end that rank: Python's own way out waits in MPI_Finalize for the others, for ever.
-// Our runner and `-m mpi4py` know it; a script or the real `mlrun` is run inside a module that does.
-std::vector<std::string> guarded(std::vector<std::string> command) {
-  const auto python = variable("METIER_PYTHON");
-  const auto name = command[0].substr(command[0].rfind('/') + 1);
-  if (name == "mlrun" && command.size() > 1) {
-    std::vector<std::string> out{python.empty() ? "python3" : python, "-m", "metier_runner.rank",
-                                 "mlrun"};
-    out.insert(out.end(), command.begin() + 1, command.end());
-    return out;
-  }
-  if (name.starts_with("python") && command.size() > 1 && command[1].ends_with(".py")) {
-    command.insert(command.begin() + 1, {"-m", "metier_runner.rank"});
-  }
-  return command;
 }
 
 int send_request(int connection, int rank, std::size_t words, const std::string& payload) {
@@ -301,7 +285,8 @@ int rank_main(const std::vector<std::string>& words) {
     return complain("rank " + std::to_string(place.rank) + ": pod " + place.pod +
                     " does not answer: " + std::strerror(errno));
   }
-  const auto command = guarded({words.begin() + static_cast<std::ptrdiff_t>(at) + 1, words.end()});
+  const auto command = guarded({words.begin() + static_cast<std::ptrdiff_t>(at) + 1, words.end()},
+                               variable("METIER_PYTHON"));
   if (send_request(connection, place.rank, command.size(), payload_of(command, gang, place)) != 0) {
     return complain("rank " + std::to_string(place.rank) + ": pod " + place.pod + ": " +
                     std::strerror(errno));

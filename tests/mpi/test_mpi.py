@@ -408,6 +408,44 @@ def test_abort_ends_pods_that_would_stay(server: Server, folder: Path) -> None:
     assert_nothing_runs(server)
 
 
+WAITS = """
+import sys
+from mpi4py import MPI
+import beside
+assert sys.argv[1:] == ["-m", "x"], sys.argv
+print("begun", MPI.COMM_WORLD.rank, flush=True)
+MPI.COMM_WORLD.Barrier()
+if MPI.COMM_WORLD.rank == 1:
+    raise ValueError("bad number")
+MPI.COMM_WORLD.Barrier()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["{python} -u {code}/train.py", "{python} -m train", "{python} -W ignore -c {text}", "{code}/train"]
+)
+def test_an_exception_ends_a_program_of_any_form(server: Server, tmp_path: Path, words: str) -> None:
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "train.py").write_text(WAITS)
+    program = tmp_path / "train"
+    program.write_text(f"#!{server.python} -u\n{WAITS}")
+    program.chmod(0o755)
+    filled = [word.format(python=server.python, code=tmp_path, text=WAITS) for word in words.split()]
+    job = mpijob()
+    launcher = job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]
+    launcher["command"] = ["mpirun", *filled, "-m", "x"]
+    launcher["env"].append({"name": "PYTHONPATH", "value": str(tmp_path)})  # for -m and -c
+    launcher["workingDir"] = str(tmp_path)
+    job["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"] = 2
+    (tmp_path / "mpijob.json").write_text(json.dumps(job))
+    done = server.metier("run", "-f", "mpijob.json", "-o", "json", cwd=tmp_path)
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    status = json.loads(done.stdout)["status"]
+    assert status["reason"] == "RankFailed", status
+    assert re.fullmatch(r"rank 1 in pod \S+-worker-1 ended with exit code 1", status["error"]), status
+    assert_nothing_runs(server)
+
+
 def mpijob() -> dict[str, Any]:
     launcher = {
         "image": "i",

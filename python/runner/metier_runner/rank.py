@@ -1,4 +1,4 @@
-"""One rank of an MPI job: ``python -m metier_runner.rank mlrun run …`` or ``… FILE.py ARGS``.
+"""One rank of an MPI job: ``python -m metier_runner.rank mlrun run …``, ``… FILE ARGS``, ``… -m MODULE ARGS``, ``… -c CODE ARGS``.
 
 An exception in one rank must end that rank at once. Python's own way out goes through MPI_Finalize (mpi4py calls it at exit),
 which waits for the other ranks: they wait for this one, and nobody ends. So a rank that failed leaves without it, and mpirun
@@ -11,6 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
+from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    """Run `words` (``mlrun`` with its arguments, or a Python file with its own); return 0 or do not return at all."""
+    """Run `words` (``mlrun`` with its arguments, or what Python's command line can name); return 0 or do not return at all."""
     _show_stacks()
     code = 1
     try:
@@ -32,9 +33,7 @@ def main(words: list[str]) -> int:
 
             code = command_main(words)
         else:
-            from .program import run_as_main
-
-            run_as_main(path, words[1:])
+            _run_as_python(path, words[1:])
             code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
@@ -47,6 +46,67 @@ def main(words: list[str]) -> int:
     if code:
         _leave(code)
     return 0
+
+
+def _run_as_python(what: str, words: list[str]) -> None:
+    """As ``python WHAT WORDS`` would: a file, a folder or archive with ``__main__.py``, ``-m MODULE``, ``-c CODE``."""
+    if what == "-m":
+        import runpy
+
+        sys.argv = words  # its first becomes the module's file
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)  # the current folder is on the path already
+        return
+    form = "code" if what == "-c" else _form(what)
+    safe = getattr(sys.flags, "safe_path", False)  # -P: no folder of the program's is on the path
+    if not safe:
+        del sys.path[0]
+    if form == "archive":
+        sys.path.insert(0, os.path.abspath(what))
+    elif not safe:
+        sys.path.insert(0, "" if form == "code" else os.path.dirname(os.path.realpath(what)))
+    if form == "text":
+        from .program import run_as_main
+
+        run_as_main(what, words)
+    elif form == "compiled":
+        from importlib.machinery import SourcelessFileLoader
+
+        _run_code(SourcelessFileLoader("__main__", what).get_code("__main__"), [what, *words], __file__=what)
+    elif form == "archive":
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec("__main__", [sys.path[0]])
+        if spec is None or not hasattr(spec.loader, "get_code"):
+            sys.exit(f"can't find '__main__' module in {what!r}")
+        _run_code(spec.loader.get_code("__main__"), [what, *words], __file__=spec.origin, __package__="", __spec__=spec)
+    else:
+        _run_code(compile(words[0], "<string>", "exec", dont_inherit=True), ["-c", *words[1:]])
+
+
+def _run_code(code: Any, argv: list[str], **attributes: Any) -> None:
+    main = ModuleType("__main__")
+    main.__dict__.update(attributes, __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    sys.argv = argv
+    exec(code, main.__dict__)
+
+
+def _form(path: str) -> str:
+    """What a file is: text, compiled, or an archive (a folder too). One that is not there is text: opening it says so."""
+    if os.path.isdir(path):
+        return "archive"
+    if path.endswith(".pyc"):
+        return "compiled"
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(2)
+    except OSError:
+        return "text"
+    if head not in (b"PK", b"#!"):
+        return "text"
+    import zipfile
+
+    return "archive" if zipfile.is_zipfile(path) else "text"
 
 
 def _leave(code: int) -> NoReturn:

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <sstream>
 
 #include "base/files.h"
 #include "metier/test_paths.h"
 #include "model/attributes.h"
 #include "model/create.h"
 #include "model/mpi_arguments.h"
+#include "model/mpi_program.h"
 #include "model/mpijob_document.h"
 #include "resource/pod.h"
 
@@ -304,6 +307,69 @@ TEST(MpiArguments, AreTranslatedForTheMpiThatIsThere) {
             "option '-mca' is Open MPI's, and the MPI here is MPICH");
   mpi::Arguments short_of;
   EXPECT_EQ(mpi::split({"-mca", "btl"}, short_of), "option '-mca' needs 2 values");
+}
+
+TEST(MpiProgram, PythonRunsWhereNoRankWaitsForOneThatRaised) {
+  const auto guarded = [](std::initializer_list<const char*> words) {
+    std::string out;
+    for (const auto& word : mpi::guarded({words.begin(), words.end()}, "/env/bin/python")) {
+      out += (out.empty() ? "" : " ") + word;
+    }
+    return out;
+  };
+  const std::string rank = "-m metier_runner.rank ";
+  EXPECT_EQ(guarded({"mlrun", "run", "a.py"}), "/env/bin/python " + rank + "mlrun run a.py");
+  EXPECT_EQ(guarded({"python", "a.py", "-m"}), "python " + rank + "a.py -m");
+  EXPECT_EQ(guarded({"/x/python3.11", "train"}), "/x/python3.11 " + rank + "train");
+  EXPECT_EQ(guarded({"python", "-u", "a.py"}), "python -u " + rank + "a.py");
+  EXPECT_EQ(guarded({"python", "-BW", "ignore", "-X", "dev", "a.py"}),
+            "python -BW ignore -X dev " + rank + "a.py");
+  EXPECT_EQ(guarded({"python", "-Wignore", "-Xdev", "--check-hash-based-pycs", "never", "a.py"}),
+            "python -Wignore -Xdev --check-hash-based-pycs never " + rank + "a.py");
+  EXPECT_EQ(guarded({"python", "-u", "--", "-odd.py", "x"}), "python -u " + rank + "-odd.py x");
+  EXPECT_EQ(guarded({"python", "-m", "pkg.mod", "x"}), "python " + rank + "-m pkg.mod x");
+  EXPECT_EQ(guarded({"python", "-um", "pkg.mod", "-c"}), "python -u " + rank + "-m pkg.mod -c");
+  EXPECT_EQ(guarded({"python", "-O", "-c", "1/0", "x"}), "python -O " + rank + "-c 1/0 x");
+  EXPECT_EQ(guarded({"python", "-c1/0"}), "python " + rank + "-c 1/0");
+  for (const char* as_it_is :
+       {"-m mpi4py a.py", "-u -m mpi4py.run a.py", "-m metier_runner.rank a.py", "-I a.py",
+        "-uE a.py", "-i a.py", "-", "--version", "-V", "-m", "-W", "-u"}) {
+    std::vector<std::string> words{"python"};
+    std::istringstream text(as_it_is);
+    for (std::string word; text >> word;) { words.push_back(word); }
+    EXPECT_EQ(mpi::guarded(words, ""), words) << as_it_is;
+  }
+  EXPECT_EQ(guarded({"python"}), "python");
+  EXPECT_EQ(guarded({"python3-config", "a.py"}), "python3-config a.py");
+  EXPECT_EQ(guarded({"sh", "-c", "python a.py"}), "sh -c python a.py");
+}
+
+TEST(MpiProgram, AFileIsRunByTheInterpreterThatItNames) {
+  std::string folder = ::testing::TempDir() + "program-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string file = folder + "/train";
+  const auto words = [&](const std::string& first_line, unsigned mode = 0755) {
+    std::filesystem::remove(file);
+    EXPECT_TRUE(write_file(file, first_line + "\nprint()\n", mode));
+    std::string out;
+    for (const auto& word : mpi::guarded({file, "x"}, "")) {
+      out += (out.empty() ? "" : " ") + (word == file ? "FILE" : word);
+    }
+    return out;
+  };
+  const std::string rank = "-m metier_runner.rank FILE x";
+  EXPECT_EQ(words("#!/usr/bin/python3"), "/usr/bin/python3 " + rank);
+  EXPECT_EQ(words("#! /usr/bin/python3 -u "), "/usr/bin/python3 -u " + rank);
+  EXPECT_EQ(words("#!/usr/bin/env python3"), "/usr/bin/env python3 " + rank);
+  EXPECT_EQ(words("#!/usr/bin/env -S python3 -u -W ignore"),
+            "/usr/bin/env python3 -u -W ignore " + rank);
+  EXPECT_EQ(words("#!/usr/bin/env -S python3 -m mpi4py"), "/usr/bin/env python3 -m mpi4py FILE x");
+  EXPECT_EQ(words("#!/bin/sh"), "FILE x");
+  EXPECT_EQ(words("#!"), "FILE x");
+  EXPECT_EQ(words("print(1)"), "FILE x");
+  EXPECT_EQ(words("#!/usr/bin/python3", 0644), "FILE x");
+  EXPECT_EQ(mpi::guarded({"./nothing", "x"}, ""), (std::vector<std::string>{"./nothing", "x"}));
+  std::filesystem::remove_all(folder);
 }
 
 TEST(MpiJobImport, AnMpiJobDocumentIsAFunctionThatLowersToIt) {
