@@ -32,15 +32,6 @@ std::string failure_sentence(const Json& failure) {
   return who + (message.empty() ? type : type + ": " + message);
 }
 
-// Of ranks that failed the first is told; a single process has one failure, the latest.
-void keep_first(Json& held, const Json& more) {
-  const auto at = [](const Json& failure) {
-    const Json* time = failure.is_object() ? failure.get_object().if_contains("at") : nullptr;
-    return time == nullptr ? 0.0 : time->is_number() ? time->to_number<double>() : 0.0;
-  };
-  if (held.is_null() || at(held) == 0.0 || at(more) < at(held)) { held = more; }
-}
-
 // What the pods of a run have to say, into its status: what could not be enforced, what it used.
 void add_facts(Run& run, const JsonObject& facts) {
   for (const auto& [key, value] : facts) { run.status()[key] = value; }
@@ -404,7 +395,7 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
             if (!done.failure.is_null() || !done.claimed.empty()) {
               METIER_TRY(plan, read_plan(tx, project, uid));
               if (plan) {
-                if (!done.failure.is_null()) { keep_first(plan->failure, done.failure); }
+                if (!done.failure.is_null()) { keep_cause(plan->failure, done.failure); }
                 if (!done.claimed.empty()) { plan->claimed = done.claimed; }
                 METIER_CHECK(write_plan(tx, *plan));
               }
@@ -414,7 +405,7 @@ Async<Result<void>> Engine::drain_journal(LivePtr live) {
       if (!applied) { co_return fail(std::move(applied.error())); }
       METIER_FAILPOINT("run/journal_applied");
       live->journal_offsets[pod] = next;
-      if (!applied->failure.is_null()) { keep_first(live->plan.failure, applied->failure); }
+      if (!applied->failure.is_null()) { keep_cause(live->plan.failure, applied->failure); }
       if (!applied->claimed.empty()) { live->plan.claimed = applied->claimed; }
       if (!applied->claimed_error.empty()) { live->claimed_error = applied->claimed_error; }
     }

@@ -9,6 +9,7 @@
 #include "engine/describe.h"
 #include "engine/engine.h"
 #include "engine/engine_impl.h"
+#include "engine/journal.h"
 #include "engine/merge.h"
 #include "engine/objects.h"
 #include "engine/testing/memory_store.h"
@@ -335,6 +336,40 @@ TEST_F(EngineTest, NamesTheUsersExceptionAsTheCause) {
   EXPECT_EQ(string_in(run().status(), "error"), "TypeError: no");
   EXPECT_EQ(string_in(run().status(), "reason"), "HandlerError");
   EXPECT_EQ(string_at(run().document(), "status.failure.file"), "t.py");
+}
+
+TEST_F(EngineTest, OfTwoRanksOfAPodTheFirstThatFailedIsTold) {
+  submit(request());
+  const std::string work = data_ + "/work";
+  std::filesystem::create_directories(work);
+  cluster_.work_folders["default/" + pod()] = work;
+  cluster_.run("default", pod());
+  drain();
+  ASSERT_TRUE(write_file(
+      work + "/journal",
+      R"({"v":1,"op":"failure","body":{"type":"ValueError","message":"first","rank":1,"at":1700000000.25}})"
+      "\n"
+      R"({"v":1,"op":"failure","body":{"type":"KeyError","message":"later","rank":0,"at":1700000000.5}})"
+      "\n"));
+  cluster_.fail_pod("default", pod(), 1);
+  drain();
+  EXPECT_EQ(string_in(run().status(), "error"), "rank 1: ValueError: first");
+}
+
+TEST(JournalCause, IsTheLaunchersElseTheFirstRanksElseTheLatest) {
+  const auto told = [](std::initializer_list<const char*> records) {
+    Json held;
+    for (const char* record : records) { keep_cause(held, *parse_json(record)); }
+    return std::string(string_at(held, "message"));
+  };
+  const char* launcher = R"({"message":"launcher","part":"launcher"})";
+  const char* first = R"({"message":"first","rank":1,"at":5.0})";
+  const char* second = R"({"message":"second","rank":0,"at":5.25})";
+  EXPECT_EQ(told({first, second}), "first");
+  EXPECT_EQ(told({second, first}), "first");
+  EXPECT_EQ(told({first, launcher}), "launcher");
+  EXPECT_EQ(told({launcher, first}), "launcher");
+  EXPECT_EQ(told({R"({"message":"one"})", R"({"message":"two"})"}), "two");
 }
 
 TEST_F(EngineTest, AnOomKillIsNotHiddenByAnException) {

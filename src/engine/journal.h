@@ -31,13 +31,17 @@ Result<JournalBatch> read_journal(const std::string& work_folder, std::uint64_t 
 struct JournalApplied {
   std::string claimed;  // terminal state that the pod reported for itself
   std::string claimed_error;
-  Json failure;  // null, or the last `failure` record
+  Json failure;  // null, or the `failure` record that is the cause
   std::vector<std::string> odd;
 };
 // Applies records inside a transaction, on the run (project, uid); the engine's own functions of records/ do it.
 Result<JournalApplied> apply_journal(Records& tx, const std::string& project,
                                      const std::string& uid, std::int64_t attempt,
                                      const std::vector<Json>& records, Time now);
+
+// Of two `failure` records (`held` may be null) the one that is told stays in `held`: what a launcher says of itself, which
+// is the cause of what its ranks ended by; of ranks the first by their own time `at`; of a single process the latest.
+void keep_cause(Json& held, const Json& more);
 
 // `store_artifact`, by the rules of records/.
 Result<void> store_artifact_record(Records& tx, const std::string& project, const std::string& uid,

@@ -131,7 +131,21 @@ Result<void> store_child(Touched& runs, const JsonObject& record, std::int64_t i
   return {};
 }
 
+double time_of(const Json& failure) {
+  const Json* at = failure.is_object() ? failure.get_object().if_contains("at") : nullptr;
+  return at != nullptr && at->is_number() ? at->to_number<double>() : 0.0;
+}
+
+bool is_of_launcher(const Json& failure) {
+  return failure.is_object() && string_at(failure, "part") == "launcher";
+}
+
 }  // namespace
+
+void keep_cause(Json& held, const Json& more) {
+  const bool other = is_of_launcher(more) || time_of(held) == 0.0 || time_of(more) < time_of(held);
+  if (held.is_null() || (other && !is_of_launcher(held))) { held = more; }
+}
 
 Result<JournalApplied> apply_journal(Records& tx, const std::string& project,
                                      const std::string& uid, std::int64_t attempt,
@@ -164,7 +178,7 @@ Result<JournalApplied> apply_journal(Records& tx, const std::string& project,
             note(tx, project, uid, attempt, now, "phase", JsonObject{{"name", name}, {"at", *at}});
       }
     } else if (op == "failure") {
-      if (const JsonObject* body = object_in(record, "body")) { out.failure = *body; }
+      if (const JsonObject* body = object_in(record, "body")) { keep_cause(out.failure, *body); }
     }
     if (!done) {
       // A record that is wrong in itself is left out; a store that does not answer ends the batch.

@@ -76,9 +76,10 @@ def _run_as_python(what: str, words: list[str]) -> None:
         from importlib.machinery import PathFinder
 
         spec = PathFinder.find_spec("__main__", [sys.path[0]])
-        if spec is None or not hasattr(spec.loader, "get_code"):
+        loader: Any = spec and spec.loader
+        if spec is None or not hasattr(loader, "get_code"):
             sys.exit(f"can't find '__main__' module in {what!r}")
-        _run_code(spec.loader.get_code("__main__"), [what, *words], __file__=spec.origin, __package__="", __spec__=spec)
+        _run_code(loader.get_code("__main__"), [what, *words], __file__=spec.origin, __package__="", __spec__=spec)
     else:
         _run_code(compile(words[0], "<string>", "exec", dont_inherit=True), ["-c", *words[1:]])
 
