@@ -1,16 +1,27 @@
 #include "mpi/flavor.h"
 
+#include <fcntl.h>
 #include <glob.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <climits>
+#include <csignal>
 #include <cstdlib>
+#include <map>
+#include <mutex>
 #include <vector>
 
 namespace metier::mpi {
 namespace {
+
+using std::chrono::steady_clock;
+
+constexpr auto kAskAgain = std::chrono::minutes(1);
 
 std::string on_path(const std::string& name, std::string_view path) {
   if (name.find('/') != std::string::npos) {
@@ -23,11 +34,6 @@ std::string on_path(const std::string& name, std::string_view path) {
     path.remove_prefix(std::min(end + 1, path.size()));
   }
   return {};
-}
-
-std::string real(const std::string& path) {
-  std::array<char, PATH_MAX> out{};
-  return ::realpath(path.c_str(), out.data()) != nullptr ? std::string(out.data()) : path;
 }
 
 std::string folder_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
@@ -44,29 +50,67 @@ std::string first_of(const std::string& pattern) {
   return out;
 }
 
-// What the launcher says about itself: the last resort, it costs a start.
-std::string say_version(const std::string& launcher) {
+struct Said {
+  std::string text;
+  bool late = false;  // it was ended because it had not
+};
+
+Said ask_version(const std::string& launcher, std::chrono::milliseconds limit) {
+  Said out;
   int ends[2];
-  if (::pipe(ends) != 0) { return {}; }
+  if (::pipe2(ends, O_CLOEXEC) != 0) { return out; }
   const pid_t child = ::fork();
   if (child == 0) {
+    ::setpgid(0, 0);
     ::dup2(ends[1], 1);
     ::dup2(ends[1], 2);
-    ::close(ends[0]);
     ::execl(launcher.c_str(), launcher.c_str(), "--version", nullptr);
     ::_exit(127);
   }
   ::close(ends[1]);
-  std::string text;
+  const auto until = steady_clock::now() + limit;
   std::array<char, 4096> part{};
-  for (ssize_t n = 0;
-       text.size() < 65'536 && (n = ::read(ends[0], part.data(), part.size())) > 0;) {
-    text.append(part.data(), static_cast<std::size_t>(n));
+  while (child > 0 && out.text.size() < 65'536) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(until - steady_clock::now()).count();
+    pollfd polled{ends[0], POLLIN, 0};
+    const int ready = left > 0 ? ::poll(&polled, 1, static_cast<int>(left)) : 0;
+    if (ready < 0 && errno == EINTR) { continue; }
+    const ssize_t n = ready > 0 ? ::read(ends[0], part.data(), part.size()) : 0;
+    out.late = ready == 0;
+    if (n <= 0) { break; }
+    out.text.append(part.data(), static_cast<std::size_t>(n));
   }
   ::close(ends[0]);
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return text;
+  if (child > 0) {
+    ::kill(-child, SIGKILL);  // what it has left, and itself when it hangs
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+  }
+  return out;
+}
+
+// What the launcher says about itself: the last resort, it costs a start.
+Said say_version(const std::string& launcher, std::chrono::milliseconds limit) {
+  struct Kept {
+    timespec changed{};
+    steady_clock::time_point asked;
+    Said said;
+  };
+  static std::mutex mutex;
+  static std::map<std::string, Kept> known;
+  const std::scoped_lock lock(mutex);
+  struct stat now{};
+  ::stat(launcher.c_str(), &now);
+  const auto have = known.find(launcher);
+  if (have != known.end() && have->second.changed.tv_sec == now.st_mtim.tv_sec &&
+      have->second.changed.tv_nsec == now.st_mtim.tv_nsec &&
+      (!have->second.said.late || steady_clock::now() - have->second.asked < kAskAgain)) {
+    return have->second.said;
+  }
+  auto said = ask_version(launcher, limit);
+  known[launcher] = {.changed = now.st_mtim, .asked = steady_clock::now(), .said = said};
+  return said;
 }
 
 bool told_by_place(const std::string& launcher, Flavor& out) {
@@ -105,7 +149,13 @@ std::string library_of(const std::string& prefix, Flavor flavor) {
 
 }  // namespace
 
-std::string find_engine(const std::string& name, const std::string& path, Engine& out) {
+std::string real(const std::string& path) {
+  std::array<char, PATH_MAX> out{};
+  return ::realpath(path.c_str(), out.data()) != nullptr ? std::string(out.data()) : path;
+}
+
+std::string find_engine(const std::string& name, const std::string& path, Engine& out,
+                        std::chrono::milliseconds limit) {
   const auto found = on_path(name, path);
   if (found.empty()) {
     return "there is no " + name +
@@ -114,7 +164,8 @@ std::string find_engine(const std::string& name, const std::string& path, Engine
   }
   out.launcher = real(found);
   if (!told_by_place(out.launcher, out.flavor)) {
-    const auto text = say_version(out.launcher);
+    const auto [text, late] = say_version(out.launcher, limit);
+    if (late) { return out.launcher + " --version does not end: choose another mpirun"; }
     if (text.find("Open MPI) 4") != std::string::npos) {
       out.flavor = Flavor::openmpi4;
     } else if (text.find("Open MPI) 5") != std::string::npos ||

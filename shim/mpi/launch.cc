@@ -21,6 +21,7 @@
 #include <sstream>
 
 #include "mpi/flavor.h"
+#include "mpi/libraries.h"
 #include "mpi/logs.h"
 #include "mpi/rank.h"
 
@@ -119,6 +120,27 @@ std::string read_words(const std::vector<std::string>& words, Job& job) {
   }
   if (job.arguments.ranks == 0) { job.arguments.ranks = most; }
   return {};
+}
+
+// What the ranks would load of another MPI than mpirun's: then each would take itself for the only one.
+std::string other_mpi(const Job& job) {
+  if (const auto own = variable("MPI4PY_LIBMPI"); !own.empty()) {
+    if (auto wrong = wrong_library(own, job.engine.flavor, job.engine.launcher); !wrong.empty()) {
+      return wrong;
+    }
+    const auto prefix = job.engine.prefix + "/";
+    if (!own.starts_with(prefix) && !real(own).starts_with(prefix)) {
+      return "MPI4PY_LIBMPI is " + own + ", and mpirun is of " + job.engine.prefix +
+             ": take launcher and library from one place";
+    }
+  }
+  // The program, or the native handler that mlrun loads.
+  const auto& program = job.arguments.program;
+  const auto handler = std::ranges::find_if(
+      program, [](const auto& word) { return std::string_view(word).ends_with(".so"); });
+  const auto& file = handler == program.end() ? program[0] : *handler;
+  if (handler == program.end() && file.find('/') == std::string::npos) { return {}; }
+  return wrong_linked(file, job.engine.flavor, job.engine.launcher, variable("LD_LIBRARY_PATH"));
 }
 
 // The workers start together with the launcher: their sockets come within milliseconds.
@@ -432,12 +454,7 @@ int launch_main(const std::vector<std::string>& words) {
                       std::string(to_string(job.engine.flavor)) + " (" + job.engine.launcher +
                       "): leave it out, or let the function's environment bring the other");
   }
-  if (const auto own = variable("MPI4PY_LIBMPI");
-      !own.empty() && !own.starts_with(job.engine.prefix + "/")) {
-    return refuse(5, "EngineMissing",
-                  "MPI4PY_LIBMPI is " + own + ", and mpirun is of " + job.engine.prefix +
-                      ": take launcher and library from one place");
-  }
+  if (auto wrong = other_mpi(job); !wrong.empty()) { return refuse(5, "EngineMissing", wrong); }
   if (const auto late = await_pods(job); !late.empty()) {
     return refuse(5, "GangIncomplete", "worker pod " + late + " did not come up within 120 s");
   }

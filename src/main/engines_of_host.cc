@@ -1,5 +1,6 @@
 #include "main/engines_of_host.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 
@@ -8,6 +9,9 @@
 
 namespace metier {
 namespace {
+
+// For an mpirun that nothing else tells; the server does nothing else meanwhile.
+constexpr auto kVersionLimit = std::chrono::seconds(2);
 
 // Of a kind that runs programs too.
 std::string no_python_note() {
@@ -18,11 +22,12 @@ std::string no_python_note() {
 KindHealth mpijob(const std::string& path, const std::string& python) {
   KindHealth out{.kind = "mpijob"};
   mpi::Engine engine;
-  if (auto missing = mpi::find_engine("mpirun", path, engine); !missing.empty()) {
+  if (auto missing = mpi::find_engine("mpirun", path, engine, kVersionLimit); !missing.empty()) {
     out.usable = false;
-    out.note =
-        "no MPI: apt-get install openmpi-bin libopenmpi-dev (or openmpi or mpich in a "
-        "function's requirements)";
+    out.note = engine.launcher.empty()
+                   ? "no MPI: apt-get install openmpi-bin libopenmpi-dev (or openmpi or mpich in a "
+                     "function's requirements)"
+                   : missing;
     return out;
   }
   out.with = std::string(mpi::to_string(engine.flavor)) + ", " + engine.launcher;

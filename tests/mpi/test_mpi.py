@@ -20,7 +20,8 @@ import pytest
 from support.gang import assert_nothing_runs, ended, parts, processes, state, wait_for
 from support.server import BINARY, Server, kill_tree_of, running
 
-BUILD = Path(__file__).resolve().parents[2] / "build"
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build"
 ALL = os.environ.get("METIER_TEST_ALL") == "1"
 ENVIRONMENTS = {"Open MPI 4": "venv-mpi", "Open MPI 5": "venv-mpi5", "MPICH": "venv-mpich"}
 
@@ -568,6 +569,43 @@ def test_another_mpi_than_the_function_asks_for_is_told(server: Server, folder: 
     assert f"spec.mpi_implementation: '{other}' is asked for, and the MPI here is" in status["error"]
     code, run_, err = run(server, folder, "allreduce", "--set", f'spec.mpi_implementation="{own}"')
     assert code == 0, err
+
+
+def test_a_library_of_another_mpi_is_refused_before_the_start(server: Server, folder: Path, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    mpich = "mpich" in server.python
+    soname, other = ("libmpi.so.40", "Open MPI") if mpich else ("libmpich.so.12", "MPICH")
+    (tmp_path / "fit.cc").write_text(
+        "#include <metier/handler.h>\nMETIER_HANDLER(fit, [](metier::Context&) { return metier::ok(); });\n"
+    )
+    library, handler = tmp_path / soname, tmp_path / "fit.so"
+    shared = ["g++", "-std=c++17", "-shared", "-fPIC"]
+    subprocess.run([*shared, "-x", "c++", "/dev/null", f"-Wl,-soname,{soname}", "-o", str(library)], check=True)
+    words = [
+        "-I",
+        str(ROOT / "include"),
+        "fit.cc",
+        "-Wl,--no-as-needed",
+        str(library),
+        f"-Wl,-rpath,{tmp_path}",
+        "-o",
+        str(handler),
+    ]
+    subprocess.run([*shared, *words], cwd=tmp_path, check=True)
+
+    def refused(code: int, run_: dict[str, Any]) -> str:
+        assert code != 0 and run_["status"]["reason"] == "EngineMissing", run_["status"]
+        return str(run_["status"]["error"])
+
+    said = refused(*run(server, folder, "allreduce", "-e", f"MPI4PY_LIBMPI={library}")[:2])
+    assert f"MPI4PY_LIBMPI is {library}, a library of {other}, and mpirun is " in said
+    said = refused(*run(server, folder, "allreduce", "-e", f"MPI4PY_LIBMPI={tmp_path}/none.so")[:2])
+    assert f"MPI4PY_LIBMPI is {tmp_path}/none.so, which is not there, and mpirun is " in said
+    done = server.metier("run", "fit.so:fit", "--kind", "mpijob", "--replicas", "2", "-o", "json", cwd=tmp_path)
+    said = refused(done.returncode, json.loads(done.stdout))
+    assert f"fit.so is linked against {library}, a library of {other}, and mpirun is " in said
+    assert_nothing_runs(server)
 
 
 def test_without_an_mpi_the_run_says_what_to_install(server: Server, folder: Path) -> None:
