@@ -20,7 +20,7 @@ struct Engine {
 // does not tell is asked for its version, for `limit` at most; the answer is kept until the file changes, that there was
 // none for a minute.
 std::string find_engine(const std::string& name, const std::string& path, Engine& out,
-                        std::chrono::milliseconds limit = std::chrono::seconds(30));
+                        std::chrono::milliseconds limit = std::chrono::seconds(120));
 
 // `path` without links; as it is when it is not there.
 std::string real(const std::string& path);

@@ -27,7 +27,7 @@ class FlavorTest : public ::testing::Test {
     std::ofstream(file) << "#!/bin/sh\necho $$ >> " << folder_ << "/asked\n" << body << "\n";
     EXPECT_EQ(::chmod(file.c_str(), 0755), 0);
   }
-  std::string find(std::chrono::milliseconds limit = std::chrono::seconds(30)) {
+  std::string find(std::chrono::milliseconds limit = std::chrono::seconds(120)) {
     return find_engine("mpirun", "/nonexistent:" + folder_, engine_, limit);
   }
   std::vector<pid_t> asked() const {

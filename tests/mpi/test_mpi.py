@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gang import assert_nothing_runs, ended, parts, processes, state, wait_for
+from support.gang import assert_nothing_runs, ended, parts, pods_of_runs, processes, shared_memory, state, wait_for
 from support.server import BINARY, Server, kill_tree_of, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -312,12 +312,15 @@ def test_a_deadline_ends_the_job_by_its_name(server: Server, folder: Path) -> No
 
 def test_abort_lets_ranks_end_themselves_and_leaves_nothing(server: Server, folder: Path) -> None:
     uid = started(server, folder, "terminated")
+    pods = {one["pod"] for one in parts(server, uid).values()}
+    assert shared_memory(server, pods), "it looks in the wrong place"
     done = server.metier("abort", uid)
     assert done.returncode == 0, done.stderr
     assert state(server, uid)["state"] == "aborted"
     for rank in (0, 1):
         log = server.metier("logs", uid, "--part", f"rank-{rank}").stdout
         assert log.count("asked to end") == 1, log
+    assert pods <= pods_of_runs(server)
     assert_nothing_runs(server)
 
 

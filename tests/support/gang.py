@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +56,32 @@ def processes(server: Server, word: str) -> list[int]:
     return sorted(out)
 
 
+def shared_memory(server: Server, pods: Iterable[str]) -> list[Path]:
+    """What the gangs of these pods of project default have in shared memory: their folders, each with what is in it."""
+    out: list[Path] = []
+    for job in {re.sub(r"-(launcher|worker-\d+)$", "", pod) for pod in pods}:
+        name = hashlib.sha256(str(server.data / "gangs" / f"default.{job}").encode()).hexdigest()[:16]
+        folder = Path("/dev/shm") / f"metier-gang-{name}"
+        if folder.exists():
+            out += [folder, *folder.rglob("*")]
+    return out
+
+
+def pods_of_runs(server: Server) -> set[str]:
+    """The pods that the server's ended runs of several parts have had."""
+    runs = server.call("GET", "/api/v1/projects/default/runs").json()["runs"]
+    return {part["pod"] for run in runs for part in run["status"].get("parts", [])}
+
+
 def assert_nothing_runs(server: Server) -> None:
-    """Soon no process of an MPI job lives, and nothing of one is in memory or in the gangs' folder."""
+    """Soon no process of any pod lives, and nothing of an MPI job is in shared memory or in the gangs' folder."""
     until = time.monotonic() + 10
     words = ("metier-mpi", "mpirun", "orterun", "mpiexec", "prterun", "metier_runner.rank")
-    segments = ("vader_segment.work-", "sm_segment.work-")
+    pods = pods_of_runs(server)
     while True:
         left = {word: found for word in words if (found := processes(server, word))}
-        shared = [entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith(segments)]
+        left |= {command_of(pid)[:200]: [pid] for pid, _ in pod_processes(server)}
+        shared = shared_memory(server, pods)
         gangs = list((server.data / "gangs").glob("*"))  # the last member's end removes it
         if not left and not shared and not gangs:
             return
