@@ -75,7 +75,7 @@ struct metier_context_v1 {
   int32_t (*log_artifact_file)(void* self, struct metier_text_v1 key, struct metier_text_v1 path);
   int32_t (*set_label)(void* self, struct metier_text_v1 key, struct metier_text_v1 value);
   int32_t (*log)(void* self, int32_t level, struct metier_text_v1 message);
-  // project, name, uid, artifact_path, iteration; type none for another name.
+  // project, name, uid, artifact_path, iteration, rank, size, local_rank, is_logging_worker; type none for another name.
   int32_t (*describe)(void* self, struct metier_text_v1 name, struct metier_value_v1* out);
   // Says why the handler is about to return 1. `type` is the exception's, may be empty.
   void (*fail)(void* self, struct metier_text_v1 type, struct metier_text_v1 message);
@@ -286,6 +286,14 @@ class METIER_LOCAL Context {
   std::string uid() { return described("uid"); }
   std::string artifact_path() { return described("artifact_path"); }
 
+  // This process's number in an MPI job, 0 to size() - 1, and how many there are; 0 and 1 elsewhere.
+  int rank() { return number("rank", 0); }
+  int size() { return number("size", 1); }
+  // Its number among those of its pod; 0 elsewhere.
+  int local_rank() { return number("local_rank", 0); }
+  // False on ranks other than 0: they compute, what they log is not kept.
+  bool is_logging_worker() { return number("is_logging_worker", 1) != 0; }
+
   const metier_context_v1& table() const { return table_; }
 
  private:
@@ -369,6 +377,12 @@ class METIER_LOCAL Context {
     metier_value_v1 value{};
     check(table_.describe(table_.self, detail::text(name), &value));
     return std::string(detail::view(value.text));
+  }
+  // A host that does not know the name says none.
+  int number(std::string_view name, int otherwise) {
+    metier_value_v1 value{};
+    check(table_.describe(table_.self, detail::text(name), &value));
+    return value.type == metier_value_none ? otherwise : static_cast<int>(value.integer);
   }
   void check(int32_t answer) {
     if (answer == 0) { return; }

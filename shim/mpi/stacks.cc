@@ -75,6 +75,11 @@ std::string frames_of(const std::string& dump) {
   return out;
 }
 
+std::string wait_of(const std::string& process) {
+  const auto wait = text_of(process + "/wchan");
+  return wait.empty() || wait == "0" ? "computing" : "waits in the kernel: " + wait;
+}
+
 std::string where(const std::string& process, int pid, int rank, const std::string& folder) {
   const auto file = folder + "/stack.rank-" + std::to_string(rank);
   if (catches(process, kAsk)) {
@@ -86,10 +91,12 @@ std::string where(const std::string& process, int pid, int rank, const std::stri
       dump = text_of(file, before);
     }
     if (auto frames = frames_of(dump); !frames.empty()) { return frames; }
+    // Of Python there is only our own call into the user's library.
+    if (dump.find("metier_runner/native.py") != std::string::npos) {
+      return "in native code, whose stack cannot be read: " + wait_of(process);
+    }
   }
-  auto wait = text_of(process + "/wchan");
-  return wait.empty() || wait == "0" ? "computing (no stack of this program can be read)"
-                                     : "waits in the kernel: " + wait;
+  return wait_of(process) + " (no stack of this program can be read)";
 }
 
 // When a process began, in clock ticks since boot; empty when it is gone.

@@ -340,6 +340,40 @@ def test_a_silent_job_tells_where_its_ranks_are(folder: Path, tmp_path: Path, en
         assert own.metier("abort", uid).returncode == 0
 
 
+NATIVE = """
+#include <metier/handler.h>
+#include <chrono>
+#include <iostream>
+#include <thread>
+METIER_HANDLER(waits, [](metier::Context& context) {
+  std::cout << "begun " << context.rank() << " of " << context.size() << ", slot " << context.local_rank()
+            << (context.is_logging_worker() ? ", logs" : ", silent") << std::endl;
+  std::this_thread::sleep_for(std::chrono::seconds(600));
+  return metier::ok();
+});
+"""
+
+
+def test_native_ranks_know_their_place_and_tell_where_they_are(folder: Path, tmp_path: Path) -> None:
+    python = interpreter("venv-mpi")
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    (tmp_path / "fit.cc").write_text(NATIVE)
+    words = ["g++", "-std=c++17", "-shared", "-fPIC", "-I", str(ROOT / "include"), "fit.cc", "-o", "fit.so"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    with running(tmp_path / "data", python=str(python), env={"METIER_SILENCE": "1s"}) as own:
+        options = ("--kind", "mpijob", "--replicas", "2", "--set", "spec.slots_per_worker=2", "--detach", "-o", "json")
+        done = own.metier("run", "fit.so:waits", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        uid = str(json.loads(done.stdout)["metadata"]["uid"])
+        places = [f"[rank {n}] begun {n} of 4, slot {n % 2}, {'silent' if n else 'logs'}" for n in range(4)]
+        wait_for(lambda: all(place in own.metier("logs", uid).stdout for place in places))
+        where = [rf"rank {n} +in native code, whose stack cannot be read: " for n in range(4)]
+        wait_for(lambda: all(re.search(one, own.metier("why", uid).stdout) for one in where))
+        assert own.metier("abort", uid).returncode == 0
+        assert_nothing_runs(own)
+
+
 def test_a_killed_server_adopts_a_running_job(server: Server, folder: Path) -> None:
     uid = started(server, folder, "works", "-p", "seconds=3")
     server.kill()

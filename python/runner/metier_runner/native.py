@@ -177,6 +177,9 @@ class NativeFailure(RunnerError):
         self.handler, self.place, self.kind = handler, place, kind
 
 
+_DESCRIBED = ("project", "name", "uid", "artifact_path", "iteration", "rank", "size", "local_rank", "is_logging_worker")
+
+
 class _Host:
     """The callbacks of one call, and the memory that they hand out."""
 
@@ -257,9 +260,7 @@ class _Host:
 
     def _describe(self, name: str, out: Any) -> None:
         context = self._context
-        known = {"project": context.project, "name": context.name, "uid": context.uid}
-        known.update(artifact_path=context.artifact_path)
-        self._set(out.contents, context.iteration if name == "iteration" else known.get(name))
+        self._set(out.contents, getattr(context, name) if name in _DESCRIBED else None)
 
     def _fail(self, kind: str, text: str) -> None:
         self.failure_type, self.failure = kind, text

@@ -33,6 +33,10 @@ METIER_HANDLER(nothing, [](metier::Context& context) { context.log_result("n", 1
 METIER_HANDLER(thrower, [](metier::Context&) { throw std::runtime_error("out of luck"); });
 METIER_HANDLER(refused, [](metier::Context&) { return metier::error("no such luck"); });
 METIER_HANDLER(bad_key, [](metier::Context& context) { context.log_result("", 1); });
+METIER_HANDLER(place, [](metier::Context& context) {
+  context.info("rank " + std::to_string(context.rank()) + " of " + std::to_string(context.size()) + ", slot " +
+               std::to_string(context.local_rank()) + (context.is_logging_worker() ? ", logs" : ", silent"));
+});
 METIER_HANDLER(odd, [](metier::Context&) { throw 5; });
 METIER_EVENT_HANDLER(echo, [](metier::Context&, const metier::Event& event) { return metier::Response{event.body()}; });
 METIER_BLOCKING(echo);
@@ -68,6 +72,17 @@ def test_a_native_handler_runs_like_a_python_one(pod, library, tmp_path, capsys)
     assert Path(done.artifact("note")["body"]["spec"]["target_path"]).read_text() == "hello"
     assert done.phases == ["start", "import", "user", "upload", "end"]
     assert "[info] fitting x" in capsys.readouterr().out
+
+
+def test_a_rank_knows_its_place(pod, library, capsys):
+    rank = {"METIER_RANK": "3", "METIER_SIZE": "4", "METIER_LOCAL_RANK": "1"}
+    assert pod(["--handler", "place", str(library)], {"metadata": {"labels": {"kind": "mpijob"}}}, **rank).code == 0
+    assert "rank 3 of 4, slot 1, silent" in capsys.readouterr().out
+
+
+def test_a_run_of_one_process_is_rank_0_of_1(pod, library, capsys):
+    assert pod(["--handler", "place", str(library)]).code == 0
+    assert "rank 0 of 1, slot 0, logs" in capsys.readouterr().out
 
 
 def test_a_handler_may_return_nothing_and_live_in_another_file(pod, library):
