@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.server import BINARY, Server, kill_tree_of
+from support.server import BINARY, Server, at_terminal, kill_tree_of
 
 CODE = """
 import sys, time
@@ -273,23 +272,6 @@ def test_names_of_runs(server: Server, folder: Path) -> None:
     for word in (uid, uid[:10], "named", "@-1"):
         done = server.metier("describe", word, "-o", "json")
         assert json.loads(done.stdout)["metadata"]["uid"] == uid, word
-
-
-@contextlib.contextmanager
-def at_terminal(server: Server, folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The program with these words at a terminal of its own, and the descriptor of the user's side."""
-    master, slave = pty.openpty()
-    environment = {**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"}
-    with subprocess.Popen(
-        [BINARY, *words], env=environment, cwd=folder, stdin=slave, stdout=slave, stderr=slave
-    ) as process:
-        os.close(slave)
-        try:
-            yield process, master
-        finally:
-            process.kill()
-            process.wait()
-            os.close(master)
 
 
 def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
