@@ -18,6 +18,8 @@ struct Snapshot {
   std::vector<Resource> pods;
   std::vector<Resource> services;
   std::vector<Resource> groups;  // PodGroup (scheduling.metier.dev/v1): spec.minMember
+  // Of a resource that has an openedBy: Pods of others in the group of its name that go on.
+  std::vector<Resource> clients;
   bool room_wanted = false;   // of a controller that gives room: others wait for what its pods hold
   bool opener_over = false;   // the Pod that its spec's openedBy names has ended
   bool opener_lives = false;  // there is such a Pod, and it goes on

@@ -68,6 +68,20 @@ Async<void> EmbeddedCluster::reconcile(ResourceKey key) {
       snapshot.opener_over = pod && is_terminal(pod_status_from_json(pod->status).phase);
       snapshot.opener_lives =
           pod && !snapshot.opener_over && !pod->metadata.other.contains("deletionTimestamp");
+      for (auto& other :
+           store_.list({.name_space = key.name_space,
+                        .kind = "Pod",
+                        .name = {},
+                        .labels = {{std::string(kPodGroupLabel), resource->metadata.name}},
+                        .owner_uid = {}})) {
+        const bool own =
+            other.metadata.owner && other.metadata.owner->uid == resource->metadata.uid;
+        if (own || other.metadata.other.contains("deletionTimestamp") ||
+            is_terminal(pod_status_from_json(other.status).phase)) {
+          continue;
+        }
+        snapshot.clients.push_back(std::move(other));
+      }
     }
     auto decision = controller->reconcile(*resource, snapshot, facts, clock_.now());
     const auto requeue = decision.requeue;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "cluster/controllers/pod_group.h"
+#include "cluster/controllers/spark/connect_controller.h"
 #include "cluster/testing/embedded_node.h"
 
 namespace metier {
@@ -80,6 +81,68 @@ TEST(EmbeddedCluster, WhatFollowsAResourceIsMadeAlsoWhenItWasStopped) {
   EXPECT_THAT(node.driver.starts, UnorderedElementsAre("done-after"));
   node.remove({.name_space = "conformance", .kind = "Follower", .name = "done"});
   EXPECT_TRUE(node.store.list({}).empty());
+}
+
+// A warm Spark whose server runs until it is told to end.
+class LongSparkConnect final : public Controller {
+ public:
+  std::string_view api_version() const override { return real_.api_version(); }
+  std::string_view kind() const override { return real_.kind(); }
+  Async<Result<Facts>> gather(const Resource& resource) override { return real_.gather(resource); }
+  Async<Result<void>> before_stop(const Resource& pod) override { return real_.before_stop(pod); }
+  Decision reconcile(const Resource& resource, const Snapshot& snapshot, const Facts& facts,
+                     Time now) const override {
+    Decision out = real_.reconcile(resource, snapshot, facts, now);
+    for (Resource& made : out.create) {
+      if (made.kind == "Pod") {
+        made.metadata.annotations.merge(cpu_pod("any", "1", kForever).metadata.annotations);
+      }
+    }
+    return out;
+  }
+
+ private:
+  SparkConnectController real_;
+};
+
+TEST(EmbeddedCluster, AWarmSparkThatEndsIdleComesBackForAClientInTheQueue) {
+  Node node([](EmbeddedOptions& options) {
+    options.controllers.push_back(std::make_shared<LongSparkConnect>());
+  });
+  const auto client = [](const std::string& name, const std::string& cpu) {
+    Resource pod = cpu_pod(name, cpu);
+    pod.metadata.labels[std::string(kPodGroupLabel)] = "warm";
+    return pod;
+  };
+  const auto connect = [](const std::string& opener) {
+    return object_of("metier.dev/v1", "SparkConnect", "warm",
+                     R"({"spec":{"idle":9,"token":"t","openedBy":")" + opener +
+                         R"(","application":{"driver":{"coreRequest":"250m","memory":"8m"},
+            "executor":{"instances":1,"coreRequest":"250m","memory":"8m"}}}})");
+  };
+  ASSERT_TRUE(node.apply({object_of("v1", "Secret", "t", R"({"stringData":{"token":"x"}})"),
+                          connect("first"), client("first", "1")}));
+  ASSERT_EQ(node.pod("warm-server").phase, PodPhase::running);
+  ASSERT_TRUE(node.apply({cpu_pod("other", "2500m"), connect("second"), client("second", "2")}));
+  node.driver.finish("first", 0);
+  node.settle();
+  node.clock.advance(std::chrono::minutes(1));
+  node.driver.finish("warm-server", 0);
+  node.settle();
+  EXPECT_EQ(node.pod("second").phase, PodPhase::pending);
+  EXPECT_EQ(node.pod("warm-server-2").phase, PodPhase::pending) << "it waits with its client";
+  node.driver.finish("other", 0);
+  node.settle();
+  EXPECT_EQ(node.pod("warm-server-2").phase, PodPhase::running);
+  EXPECT_EQ(node.pod("second").phase, PodPhase::running);
+  node.driver.finish("second", 0);
+  node.settle();
+  node.clock.advance(std::chrono::minutes(1));
+  node.driver.finish("warm-server-2", 0);
+  node.settle();
+  const auto seen =
+      node.store.get({.name_space = "conformance", .kind = "SparkConnect", .name = "warm"});
+  EXPECT_EQ(string_at(seen->status, "state"), "Closed");
 }
 
 TEST(EmbeddedCluster, ATaskSetIsDoneWhenAllItsPodsAre) {

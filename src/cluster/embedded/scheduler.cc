@@ -325,7 +325,15 @@ std::vector<Placement> Scheduler::place() {
       auto cause = lacks(request.requests);
       const bool may_pass = !closed || (!request.owner.empty() && owners_.contains(request.owner));
       if (!cause && may_pass) {
+        const std::string gang_name = request.gang;
         hold(std::string(id), out);
+        // The last that its gang's waiting members lacked.
+        if (const auto gang = gangs_.find(gang_name);
+            !gang_name.empty() && gang != gangs_.end() && gang_waits(gang->second)) {
+          candidates.insert({.order = waiting_.at(gang->second.members.begin()->second).order,
+                             .bucket = {},
+                             .gang = gang_name});
+        }
         if (const auto again = buckets_.find(candidate.bucket); again != buckets_.end()) {
           candidates.insert({.order = {.priority = again->second.priority,
                                        .number = again->second.pods.begin()->first},

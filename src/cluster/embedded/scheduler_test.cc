@@ -135,6 +135,23 @@ TEST(Scheduler, AGangIsCompleteWithAMemberThatWasPlacedSingly) {
   EXPECT_THAT(ids(scheduler.place()), ElementsAre("new-0", "new-1"));
 }
 
+TEST(Scheduler, AMemberThatIsPlacedSinglyCompletesItsGangAtOnce) {
+  Scheduler scheduler(node(4, 100));
+  scheduler.set_gang("g", 2);
+  scheduler.add(pod("server", 1000, 0, "g"));
+  scheduler.add(pod("client", 1000, 0, "g"));
+  EXPECT_EQ(scheduler.place().size(), 2U);
+  scheduler.add(pod("other", 2000));
+  scheduler.add(pod("late", 3000, 0, "g"));
+  EXPECT_THAT(ids(scheduler.place()), ElementsAre("other"));
+  scheduler.remove("client");
+  scheduler.remove("server");
+  scheduler.add(pod("server-2", 1000, 0, "g"));
+  EXPECT_THAT(ids(scheduler.place()), IsEmpty());
+  scheduler.remove("other");
+  EXPECT_THAT(ids(scheduler.place()), ElementsAre("late", "server-2"));
+}
+
 TEST(Scheduler, TwoGangsNeverBlockEachOtherHalfPlaced) {
   Scheduler scheduler(node(4, 100));
   scheduler.set_gang("a", 3);

@@ -14,7 +14,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// A client that has just asked for the server and is not connected yet when its idle limit is over.
+// A client that has just asked for the server, or begun, may not be connected yet when its idle limit is over.
 constexpr auto kFreshOpen = std::chrono::seconds(15);
 constexpr std::size_t kKeptEnded = 2;  // pods of earlier incarnations, for their logs
 
@@ -31,11 +31,22 @@ void open(JsonObject& status, std::string_view opener, Time now) {
                       {"openedAt", to_iso(now)}};
 }
 
-void server_ended(const PodStatus& pod, const std::string& name, JsonObject& status, Time now,
-                  Decision& out) {
+// Whether a server that ended for want of clients has left one waiting. One that has run for longer was connected, and is no more.
+bool is_awaited(const PodStatus& server, const Snapshot& snapshot, const JsonObject& status,
+                Time now) {
+  const auto opened = from_iso(string_in(status, "openedAt"));
+  if (bool_in(status, "reopened") && opened && now - *opened < kFreshOpen) { return true; }
+  const Time ended = server.finished == Time{} ? now : server.finished;
+  return std::ranges::any_of(snapshot.clients, [&](const Resource& client) {
+    const PodStatus one = pod_status_from_json(client.status);
+    return one.phase == PodPhase::pending || one.started > ended - kFreshOpen;
+  });
+}
+
+void server_ended(const PodStatus& pod, const std::string& name, const Snapshot& snapshot,
+                  JsonObject& status, Time now, Decision& out) {
   if (pod.phase == PodPhase::succeeded) {
-    const auto opened = from_iso(string_in(status, "openedAt"));
-    if (bool_in(status, "reopened") && opened && now - *opened < kFreshOpen) {
+    if (is_awaited(pod, snapshot, status, now)) {
       const std::string opener(string_in(status, "openedBy"));
       open(status, opener, now);
       out.requeue = milliseconds(1);
@@ -132,7 +143,7 @@ Decision SparkConnectController::reconcile(const Resource& resource, const Snaps
       const PodStatus pod = pod_status_from_json(server->status);
       status["server"] = server->metadata.name;
       if (is_terminal(pod.phase)) {
-        server_ended(pod, server->metadata.name, status, now, out);
+        server_ended(pod, server->metadata.name, snapshot, status, now, out);
       } else if (pod.phase == PodPhase::running) {
         if (!pod.pod_ip.empty()) { status["address"] = pod.pod_ip; }
         status["webUIPort"] = spark_connect_ui_port(resource);

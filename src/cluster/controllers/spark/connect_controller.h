@@ -5,7 +5,8 @@
 //   status: {state: "Starting" | "Running" | "Closed" | "Failed", reason, message, failed: "pod", failedAt: "…", incarnation: 1,
 //            openedBy, openedAt, server: "pod", address, webUIPort, progress: {jobs, stages, tasks}}
 //
-// A new `openedBy` opens one that is Closed or Failed again, as a new incarnation.
+// A new `openedBy` opens one that is Closed or Failed again, as a new incarnation. So does the end of an idle server that a client
+// still waits for: one that is in the queue, or has only just begun.
 #pragma once
 
 #include "cluster/controllers/controller.h"

@@ -43,9 +43,19 @@ Resource server(PodPhase phase, int exit_code = 0, std::int64_t incarnation = 1)
 }
 
 Decision decide(const Resource& resource, std::vector<Resource> pods = {}, Time now = Time{},
-                const Facts& facts = {}) {
+                const Facts& facts = {}, std::vector<Resource> clients = {}) {
   return SparkConnectController(nullptr, "/data/spark")
-      .reconcile(resource, {.pods = std::move(pods), .services = {}, .groups = {}}, facts, now);
+      .reconcile(
+          resource,
+          {.pods = std::move(pods), .services = {}, .groups = {}, .clients = std::move(clients)},
+          facts, now);
+}
+
+Resource client(PodPhase phase, Time started = {}) {
+  Resource out{
+      .api_version = "v1", .kind = "Pod", .metadata = {.name = "run-2", .name_space = "p"}};
+  out.status = to_json(PodStatus{.phase = phase, .started = started});
+  return out;
 }
 
 std::vector<std::string> kinds(const Decision& decision) {
@@ -149,7 +159,28 @@ TEST(SparkConnect, AClientThatComesAsItEndsGetsAnother) {
   EXPECT_EQ(
       text(decide(joined, {server(PodPhase::succeeded)}, late + std::chrono::minutes(2)), "state"),
       "Closed")
-      << "that one has had its time";
+      << "that one has gone";
+}
+
+TEST(SparkConnect, AClientThatIsStillInTheQueueGetsAnother) {
+  const Time asked = Time{} + std::chrono::minutes(9);
+  auto joined = connect("run-2");
+  joined.status = *decide(connect(), {server(PodPhase::running)}).status;
+  joined.status = *decide(joined, {server(PodPhase::running)}, asked).status;
+  const auto after = [&](Resource one, std::chrono::minutes later) {
+    return decide(joined, {server(PodPhase::succeeded)}, asked + later, {}, {std::move(one)});
+  };
+  const auto decision = after(client(PodPhase::pending), std::chrono::minutes(40));
+  EXPECT_EQ(text(decision, "state"), "Starting");
+  EXPECT_EQ(int_in(decision.status->get_object(), "incarnation"), 2);
+  EXPECT_EQ(string_at(*decision.status, "openedBy"), "run-2");
+  const Time just = asked + std::chrono::minutes(40) - std::chrono::seconds(3);
+  EXPECT_EQ(text(after(client(PodPhase::running, just), std::chrono::minutes(40)), "state"),
+            "Starting")
+      << "it began as the server ended";
+  EXPECT_EQ(text(after(client(PodPhase::running, asked), std::chrono::minutes(40)), "state"),
+            "Closed")
+      << "it was connected, and has left its session";
 }
 
 TEST(SparkConnect, ALostServerFailsItAndSaysWhy) {
