@@ -12,8 +12,6 @@
 namespace metier {
 namespace {
 
-constexpr std::array<std::string_view, 4> kPreemptionModes{"allow", "constrain", "prevent", "none"};
-
 Result<void> need_kind(const Function& function, std::string_view kind, std::string_view method) {
   if (canonical_kind(function.kind()) == kind) { return {}; }
   return fail(Error{.kind = ErrorKind::unsupported,

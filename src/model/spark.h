@@ -2,6 +2,7 @@
 // reference 2.5, 2.6). Each either does all of its work or nothing.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,6 +26,9 @@ Result<void> with_spark_limits(Function& function, SparkRole role, const LimitAr
 // Task slots; null and 0 leave the old value. Errors: invalid below 1.
 Result<void> with_spark_cores(Function& function, const Json& executor_cores,
                               const Json& driver_cores);
+inline constexpr std::array<std::string_view, 4> kPreemptionModes{"allow", "constrain", "prevent",
+                                                                  "none"};
+
 struct RestartArguments {
   Json type = "OnFailure";
   Json retries = 0;

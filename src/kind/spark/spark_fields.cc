@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "model/attributes.h"
 #include "model/python_text.h"
+#include "model/spark.h"
 
 namespace metier {
 namespace {
@@ -75,6 +76,8 @@ constexpr std::string_view kAllocation[] = {"enabled", "initialExecutors", "minE
                                             "maxExecutors"};
 constexpr std::string_view kRestart[] = {"type", "retries", "retry_interval", "submission_retries",
                                          "submission_retry_interval"};
+constexpr std::string_view kModes[] = {"preemption_mode", "driver_preemption_mode",
+                                       "executor_preemption_mode"};
 constexpr std::string_view kParts[] = {"requests", "limits"};
 constexpr std::string_view kAmounts[] = {"cpu", "memory"};
 
@@ -164,6 +167,16 @@ void check_resources(const JsonObject& resources, const std::string& path, Probl
   check_keys(plain, kAmounts, path + ".requests", problems);
 }
 
+void check_mode(const Function& function, std::string_view name, ProblemList& problems) {
+  const Json* mode = function.spec().if_contains(name);
+  if (mode == nullptr || !mode->is_string() || mode->get_string().empty()) { return; }
+  if (std::ranges::find(kPreemptionModes, std::string_view(mode->get_string())) ==
+      kPreemptionModes.end()) {
+    problems.add("function.spec." + std::string(name), quote(mode->get_string()) + " is unknown",
+                 "one of " + join(kPreemptionModes));
+  }
+}
+
 // {} and {"requests": {}} say nothing.
 bool says_nothing(const Json& value) {
   if (!value.is_object()) { return is_falsy(value); }
@@ -224,6 +237,7 @@ void check_own_fields(const Function& function, ProblemList& problems) {
       problems.add(std::move(checked.error()));
     }
   }
+  for (const std::string_view name : kModes) { check_mode(function, name, problems); }
   with("driver_resources", check_resources);
   with("executor_resources", check_resources);
   with("restart_policy", [](const JsonObject& policy, const std::string& path, ProblemList& all) {
@@ -241,13 +255,48 @@ void check_own_fields(const Function& function, ProblemList& problems) {
 
 std::vector<std::string> ignored_fields(const Function& function) {
   std::vector<std::string> out;
+  const auto add = [&](std::string_view name, std::string_view why) {
+    out.push_back("spec." + std::string(name) +
+                  " has no effect on the embedded cluster: " + std::string(why));
+  };
   for (const auto& [name, why] :
        {std::pair("spark_version", "Spark is that of the environment's pyspark (--requirements)"),
         std::pair("python_version", "Python is the environment's (--python)"),
         std::pair("use_default_image", "images are environments here")}) {
     const Json* value = function.spec().if_contains(name);
-    if (value == nullptr || is_falsy(*value)) { continue; }
-    out.push_back(std::string("spec.") + name + " has no effect on the embedded cluster: " + why);
+    if (value != nullptr && !is_falsy(*value)) { add(name, why); }
+  }
+  constexpr std::string_view kProcessors =
+      "the driver's processors are driver_resources.requests.cpu (with_driver_requests)";
+  if (int_in(function.spec(), "driver_cores").value_or(1) > 1) { add("driver_cores", kProcessors); }
+  const Json* cores = find_path(function.spec(), "spark_conf");
+  cores = cores == nullptr || !cores->is_object()
+              ? nullptr
+              : cores->get_object().if_contains("spark.driver.cores");
+  if (cores != nullptr && !is_falsy(*cores) && python_text(*cores) != "1") {
+    add("spark_conf.spark.driver.cores", kProcessors);
+  }
+  // disable_monitoring() asks for what is so here.
+  if (const JsonObject* monitoring = object_in(function.spec(), "monitoring")) {
+    const bool off = monitoring->contains("enabled") && is_falsy(monitoring->at("enabled"));
+    if (!monitoring->empty() && !off) {
+      add("monitoring", "Spark's page shows the run (metier ui)");
+    }
+  }
+  if (const JsonObject* policy = object_in(function.spec(), "restart_policy")) {
+    const RestartArguments defaults;
+    for (const auto& [name, value] :
+         {std::pair("submission_retries", &defaults.submission_retries),
+          std::pair("submission_retry_interval", &defaults.submission_retry_interval)}) {
+      const Json* own = policy->if_contains(name);
+      if (own != nullptr && !own->is_null() && *own != *value) {
+        add("restart_policy." + std::string(name), "nothing that could fail is submitted");
+      }
+    }
+  }
+  for (const std::string_view name : kModes) {
+    const std::string mode = function.text(name);
+    if (mode == "allow" || mode == "constrain") { add(name, "no node is preemptible"); }
   }
   return out;
 }

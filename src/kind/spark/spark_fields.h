@@ -18,7 +18,8 @@ bool is_for_iguazio(const Function& function);
 // Types of the kind's own fields, and the keys that those with a fixed set of them may have. Null and empty values are nothing.
 void check_own_fields(const Function& function, ProblemList& problems);
 
-// What says which image there is to be; on the embedded cluster an environment takes its place. A sentence each.
+// What has no effect on the embedded cluster: what says which image there is to be, and what is the operator's or Iguazio's. A sentence
+// each; nothing of what MLRun's SDK writes by itself.
 std::vector<std::string> ignored_fields(const Function& function);
 
 }  // namespace metier

@@ -735,6 +735,37 @@ TEST(Spark, TellsWhatHasNoEffectHere) {
                    true)
                   .empty())
       << "what MLRun's SDK writes";
+  const auto more = told(
+      spark_function(
+          R"({"command":"a.py","driver_cores":2,"spark_conf":{"spark.driver.cores":2},"monitoring":{"enabled":true},
+          "restart_policy":{"submission_retries":5,"submission_retry_interval":20},"preemption_mode":"prevent",
+          "driver_preemption_mode":"allow","executor_preemption_mode":"constrain"})"),
+      true);
+  std::vector<std::string> fields;
+  for (const std::string& line : more) {
+    fields.push_back(line.substr(0, line.find(" has no effect")));
+  }
+  EXPECT_EQ(fields, (std::vector<std::string>{
+                        "spec.driver_cores", "spec.spark_conf.spark.driver.cores",
+                        "spec.monitoring", "spec.restart_policy.submission_retries",
+                        "spec.driver_preemption_mode", "spec.executor_preemption_mode"}));
+  EXPECT_TRUE(
+      told(spark_function(R"({"command":"a.py","driver_cores":1,"monitoring":{"enabled":false},
+                          "restart_policy":{"type":"OnFailure","retries":1,"retry_interval":10,
+                          "submission_retries":3,"submission_retry_interval":20},"preemption_mode":"none",
+                          "driver_preemption_mode":"prevent","executor_preemption_mode":""})"),
+           true)
+          .empty())
+      << "what methods of the SDK write beside what they were called for";
+}
+
+TEST(Spark, ChecksModesOfPreemptionAsTheMethodDoes) {
+  const metier::Run run = run_of();
+  const Function f = spark_function(R"({"command":"a.py","driver_preemption_mode":"alow"})");
+  const auto refused = kind("spark").validate(Subject{.function = f, .run = &run});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().text(), "function.spec.driver_preemption_mode: 'alow' is unknown");
+  EXPECT_EQ(refused.error().fix, "one of allow, constrain, prevent, none");
 }
 
 TEST(Spark, RolesHaveTheirOwnPlaces) {
