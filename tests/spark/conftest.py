@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +115,10 @@ def connected(context):
 """
 
 
+ONE = "def one(x):\n    return 1"
+BROUGHT = "def one(x):\n    import packed as there\n    return alone.one() + there.nothing()"
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A made-up Spark and Java; tests that use it have a server of their own."""
@@ -139,4 +145,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("code")
     (path / "count.py").write_text(CODE)
     (path / "helpers.py").write_text("def twice(x):\n    return 2 * x\n")
+    (path / "brings.py").write_text(
+        CODE.replace("import helpers", "import helpers, alone, packed").replace(ONE, BROUGHT)
+    )
+    (path / "elsewhere").mkdir()
+    (path / "elsewhere" / "alone.py").write_text("def one():\n    return 1\n")
+    with zipfile.ZipFile(path / "elsewhere" / "packed.zip", "w") as archive:
+        archive.writestr("packed.py", "def nothing():\n    return 0\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def brought(folder: Path) -> list[str]:
+    """Options for brings.py: it imports what its application brings, at its top and where its tasks run."""
+    files = [str(folder / "elsewhere" / name) for name in ("alone.py", "packed.zip")]
+    return ["--set", f"spec.deps={json.dumps({'pyFiles': files})}"]

@@ -111,8 +111,9 @@ def page_of(server: Server, uid: str) -> dict[str, Any]:
     return dict(page)
 
 
-def test_a_job_uses_both_executors_and_leaves_nothing(server: Server, folder: Path) -> None:
-    code, done, errors = run(server, folder, "count.py:total", "--kind", "spark", "--replicas", "2", "-p", "n=1000")
+def test_a_job_uses_both_executors_and_leaves_nothing(server: Server, folder: Path, brought: list[str]) -> None:
+    wish = ["--kind", "spark", "--replicas", "2", "-p", "n=1000", *brought]
+    code, done, errors = run(server, folder, "brings.py:total", *wish)
     assert code == 0, errors
     results = done["status"]["results"]
     assert results["sum"] == 999000 + 1000

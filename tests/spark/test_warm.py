@@ -20,13 +20,15 @@ def servers(server: Server, project: str = "default") -> list[str]:
     return sorted(name for name, role in roles.items() if role == "connect")
 
 
-def test_runs_share_a_server_and_its_loss_costs_one(server: Server, folder: Path, python: Path) -> None:
+def test_runs_share_a_server_and_its_loss_costs_one(
+    server: Server, folder: Path, python: Path, brought: list[str]
+) -> None:
     if not carries_connect(python):
         code, done, errors = run(server, folder, "count.py:warm", *WARM)
         assert code == 5, errors
         assert "needs a Connect server" in server.metier("logs", done["metadata"]["uid"], "--part", "server").stdout
         return
-    code, first, errors = run(server, folder, "count.py:warm", *WARM)
+    code, first, errors = run(server, folder, "brings.py:warm", *WARM, *brought)
     assert code == 0, errors
     assert first["status"]["results"]["sum"] == 999000 + 1000
     assert first["status"]["results"]["session"] == "pyspark.sql.connect.session"

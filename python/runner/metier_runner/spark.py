@@ -126,6 +126,7 @@ class Session:
             (spark_connect.use_warm if warm else spark_connect.use_service)(self._environment)
             return
         start = read_start(self._environment)
+        bring_modules(self._environment, str((start.get("conf") or {}).get("spark.submit.pyFiles", "")))
         self._packages = str((start.get("conf") or {}).get("spark.jars.packages", ""))
         self._folder = work_folder(self._environment)
         information = os.path.join(self._folder, "spark-gateway")
@@ -442,6 +443,25 @@ def check_local(conf: dict[str, str]) -> None:
             path = item.removeprefix("file://").removeprefix("local://").split("#")[0]
             if "://" not in path and not os.path.exists(path):
                 raise DependencyMissing(f"deps: there is no {what} {path} on this machine: name a path that exists here")
+
+
+def bring_modules(environment: MutableMapping[str, str], files: str) -> list[str]:
+    """Put the Python files that an application brings on the path of its driver, before the user's code is imported, and return them:
+    PySpark itself does so when there is a SparkContext. One from elsewhere is PySpark's alone. Raises DependencyMissing."""
+    check_local({"spark.submit.pyFiles": files})
+    local = [item.removeprefix("file://").removeprefix("local://") for item in files.split(",") if item]
+    local = [os.path.abspath(item) for item in local if "://" not in item]
+    path = [item for item in local if not item.endswith(".py")]
+    if len(path) < len(local):  # of their folders nothing else is brought
+        path.insert(0, os.path.join(work_folder(environment), "python-files"))
+        os.makedirs(path[0], exist_ok=True)
+        for item in local:
+            if item.endswith(".py"):
+                shutil.copy(item, path[0])
+    if path:
+        found = os.pathsep.join(filter(None, [*path, environment.get("PYTHONPATH", "")]))
+        os.environ["PYTHONPATH"] = environment["PYTHONPATH"] = found
+    return local
 
 
 def write_properties(path: str, conf: dict[str, str]) -> None:

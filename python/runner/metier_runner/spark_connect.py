@@ -26,6 +26,7 @@ from .failure import environment_name
 PORT = 15002
 TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 WARM = "METIER_SPARK_WARM"  # address of the warm Spark that this run's session goes to
+MODULES = "METIER_SPARK_PY_FILES"  # the Python files that this run brings
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 LOOK_EVERY = 0.5  # seconds
 PATIENCE = 5.0  # seconds in which a service has to answer: PySpark itself would try for ten minutes
@@ -215,12 +216,15 @@ def _is_3() -> bool:
 
 
 def use_warm(environment: MutableMapping[str, str]) -> None:
-    """Make the session that the user's ``SparkSession.builder.getOrCreate()`` finds. Raises SparkMissing."""
+    """Make the session that the user's ``SparkSession.builder.getOrCreate()`` finds. Raises SparkMissing and DependencyMissing."""
     check_client("a warm Spark (spec.warm)")
     address = environment[WARM]
+    modules = spark.bring_modules(environment, environment.get(MODULES, ""))
     spark.wait_for_port(address, PORT)
     environment["SPARK_REMOTE"] = f"sc://{address}:{PORT}"
-    session_of(environment["SPARK_REMOTE"])
+    session = session_of(environment["SPARK_REMOTE"])
+    if modules:
+        session.addArtifacts(*modules, pyfile=True)
     look_before_retries(lambda: still_listens(address))
 
 

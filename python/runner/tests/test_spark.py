@@ -95,6 +95,24 @@ def test_a_missing_dependency_is_named_before_anything_starts(environment: dict[
         spark.driver_command(start, environment, str(tmp_path / "work"))
 
 
+def test_what_an_application_brings_is_on_its_drivers_path_as_spark_submit_has_it(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    environment["PYTHONPATH"] = "/before"
+    (tmp_path / "lib").mkdir()
+    for name in ("lib/one.py", "lib/beside.py", "two.zip"):
+        (tmp_path / name).touch()
+    files = f"file://{tmp_path}/lib/one.py,{tmp_path}/two.zip,hdfs://h/three.py"
+    assert spark.bring_modules(environment, files) == [f"{tmp_path}/lib/one.py", f"{tmp_path}/two.zip"]
+    own, *others = environment["PYTHONPATH"].split(os.pathsep)
+    assert os.listdir(own) == ["one.py"] and others == [f"{tmp_path}/two.zip", "/before"]
+    assert os.environ["PYTHONPATH"] == environment["PYTHONPATH"]
+    assert spark.bring_modules({}, "") == []
+    with pytest.raises(NotFound, match=r"there is no Python file /nowhere/a\.py on this machine"):
+        spark.bring_modules(environment, "/nowhere/a.py")
+
+
 @pytest.mark.parametrize(("version", "major"), [("17.0.15", 17), ("1.8.0_392", 8), ("21", 21)])
 def test_reads_the_version_of_java(tmp_path: Path, version: str, major: int) -> None:
     assert spark.java_version(str(java_at(tmp_path / "j", version) / "bin" / "java")) == major

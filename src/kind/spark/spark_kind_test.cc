@@ -488,6 +488,26 @@ TEST(WarmSpark, IsOfAProjectAndOfWhatItsRunsHaveInCommon) {
       << "never shared between projects";
 }
 
+TEST(WarmSpark, PythonFilesAreItsClientsOwn) {
+  const metier::Run run = run_of();
+  Function f = spark_function(kInline);
+  f.spec()["warm"] = true;
+  const auto bare = warm(f, run);
+  f.spec()["deps"] = *parse_json(R"({"pyFiles":["local:///a.py","/price$.zip"]})");
+  const auto made = warm(f, run);
+  EXPECT_EQ(made[0].metadata.name, bare[0].metadata.name);
+  EXPECT_FALSE(dump_json(bare[1].body).contains("METIER_SPARK_PY_FILES"));
+  EXPECT_TRUE(
+      dump_json(made[1].body)
+          .contains(R"({"name":"METIER_SPARK_PY_FILES","value":"local:///a.py,/price$$.zip"})"));
+  f.spec()["deps"] = *parse_json(R"({"pyFiles":["hdfs://h/a.py"]})");
+  const auto refused = kind("spark").validate(Subject{.function = f, .run = &run});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().text(),
+            "function.spec.deps.pyFiles: a warm Spark takes files of this machine, 'hdfs://h/a.py' "
+            "is elsewhere");
+}
+
 TEST(WarmSpark, RefusesWhatItCannotBe) {
   const metier::Run run = run_of();
   const auto refused = [&](std::string_view more) {

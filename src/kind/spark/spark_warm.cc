@@ -47,6 +47,10 @@ Resource connect_of(const Subject& subject, const Site& site, JsonObject applica
   for (const auto* role : {"driver", "executor"}) {
     if (JsonObject* body = object_in(application, role)) { body->stable_erase("labels"); }
   }
+  if (JsonObject* deps = object_in(application, "deps")) {
+    deps->stable_erase("pyFiles");  // each client's session has its own
+    if (deps->empty()) { application.stable_erase("deps"); }
+  }
   const std::string identity = out.metadata.name_space + "\n" + site.environment + "\n" +
                                std::to_string(idle) + "\n" + dump_json(Json(application));
   out.metadata.name = "warm-spark-" + sha256_hex(identity).substr(0, 10);
@@ -84,6 +88,38 @@ void of_server(const Subject& subject, const ResourceStatus& connect,
                                .part = std::string(string_at(connect.status, "failed")),
                                .exit_code = 0,
                                .signal = 0};
+}
+
+// The Python files that the function brings.
+std::vector<std::string> modules_of(const Function& function) {
+  std::vector<std::string> out;
+  const JsonObject* deps = object_in(function.spec(), "deps");
+  const JsonArray* files = deps == nullptr ? nullptr : array_in(*deps, "pyFiles");
+  for (const Json& file : files == nullptr ? JsonArray{} : *files) {
+    out.push_back(python_text(file));
+  }
+  return out;
+}
+
+// As a variable's value that holds no reference to another one.
+std::string list_of(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) {
+    if (!out.empty()) { out += ','; }
+    for (const char c : name) { out += c == '$' ? "$$" : std::string(1, c); }
+  }
+  return out;
+}
+
+// A client sends them to its server.
+void check_modules(const Function& function, ProblemList& problems) {
+  for (const std::string& name : modules_of(function)) {
+    if (name.contains("://") && !name.starts_with("file://") && !name.starts_with("local://")) {
+      problems.add("function.spec.deps.pyFiles",
+                   "a warm Spark takes files of this machine, " + quote(name) + " is elsewhere",
+                   "name a path that exists here, or leave spec.warm out");
+    }
+  }
 }
 
 // Its server has one pod, of the driver's placement, and both roles' mounts.
@@ -145,6 +181,7 @@ void check_warm(const Function& function, ProblemList& problems) {
     problems.add("function.spec.warm", "a warm Spark has a fixed size",
                  "give replicas instead of a minimum and a maximum");
   }
+  check_modules(function, problems);
   check_one_pod(function, problems);
   check_no_restart(function, problems);
   if (!idle_of(function)) {
@@ -177,6 +214,9 @@ Result<std::vector<Resource>> warm_resources(const Subject& subject, const Site&
   JsonArray& env = container["env"].get_array();
   env.push_back(JsonObject{{"name", "METIER_SPARK_WARM"},
                            {"value", address_variable(connect.metadata.name)}});
+  if (const auto modules = modules_of(subject.function); !modules.empty()) {
+    env.push_back(JsonObject{{"name", "METIER_SPARK_PY_FILES"}, {"value", list_of(modules)}});
+  }
   env.push_back(JsonObject{
       {"name", "SPARK_CONNECT_AUTHENTICATE_TOKEN"},
       {"valueFrom", JsonObject{{"secretKeyRef", JsonObject{{"name", connect.metadata.name +
