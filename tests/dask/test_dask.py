@@ -467,7 +467,7 @@ def train(context, lr: float = 0.1, meet: str = ""):
     print("lr", lr)
     if meet:
         open(f"{meet}/{lr}", "w").close()
-        until = time.time() + 30
+        until = time.time() + 50
         while len(os.listdir(meet)) < 2:
             if time.time() > until:
                 raise RuntimeError("no other iteration runs beside this one")

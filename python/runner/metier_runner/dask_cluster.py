@@ -26,7 +26,7 @@ handler = module = ""  # its handler, and the module that the file is on the wor
 MAX_FILE = 16 << 20
 MAX_MODULES, MAX_NAMES = 2000, 20_000
 START_SECONDS = 600.0
-BUSY_SECONDS = 5.0  # for a run that has just ended to let go of its client
+BUSY_SECONDS = 10.0  # for a run that has just ended to let go of its client
 LOSS_SECONDS = 10.0  # for the server to say how the scheduler was lost, and to end this process
 
 
