@@ -21,7 +21,7 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr auto kAskAgain = std::chrono::minutes(1);
+constexpr auto kAskAgain = std::chrono::minutes(10);
 
 std::string on_path(const std::string& name, std::string_view path) {
   if (name.find('/') != std::string::npos) {

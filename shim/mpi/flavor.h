@@ -18,7 +18,7 @@ struct Engine {
 
 // The first `name` on `path`. Answers with a sentence when there is none or it cannot be told what it is. One that its place
 // does not tell is asked for its version, for `limit` at most; the answer is kept until the file changes, that there was
-// none for a minute.
+// none for ten minutes.
 std::string find_engine(const std::string& name, const std::string& path, Engine& out,
                         std::chrono::milliseconds limit = std::chrono::seconds(120));
 

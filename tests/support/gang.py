@@ -75,7 +75,7 @@ def pods_of_runs(server: Server) -> set[str]:
 
 def assert_nothing_runs(server: Server) -> None:
     """Soon no process of any pod lives, and nothing of an MPI job is in shared memory or in the gangs' folder."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     words = ("metier-mpi", "mpirun", "orterun", "mpiexec", "prterun", "metier_runner.rank")
     pods = pods_of_runs(server)
     while True:
