@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.server import Server
+from test_spark import page_of, run
 
 PROGRAM = """
 import java.nio.file.Files;
@@ -59,13 +60,17 @@ def test_a_java_program_runs_with_its_jars_and_files(server: Server, python: Pat
     program = jar(tmp_path, "Count", PROGRAM, f"{jars}/*:{extra}")
     (tmp_path / "words.txt").write_text("some words\n")
     deps = {"jars": [str(extra)], "files": [str(tmp_path / "words.txt")]}
-    conf = {"spark.sql.shuffle.partitions": 3, "spark.eventLog.enabled": "false"}
+    conf = {"spark.sql.shuffle.partitions": 3}
     common = {"command": str(program), "job_type": "Java", "main_class": "Count", "deps": deps, "spark_conf": conf}
-    done = server.metier(
-        "run", "-f", function_file(tmp_path, "even", **common, args=["1001"]), cwd=tmp_path, timeout=400
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "even 501, from the other jar, some words, 3" in done.stdout + done.stderr
+    code, done, errors = run(server, tmp_path, "-f", function_file(tmp_path, "even", **common, args=["1001"]))
+    assert code == 0, errors
+    uid = done["metadata"]["uid"]
+    assert "even 501, from the other jar, some words, 3" in server.metier("logs", uid).stdout
+    [kept] = done["status"]["artifacts"]
+    assert kept["metadata"]["key"] == "spark-events"
+    page = page_of(server, uid)
+    text = server.call("GET", page["path"]).body.decode()
+    assert not page["live"] and "application even-" in text and "<h2>Jobs (" in text, text
 
 
 @pytest.mark.parametrize(

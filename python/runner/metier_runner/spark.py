@@ -12,10 +12,12 @@ the script and the JVM that works out its command line; PySpark finds it by its 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -114,7 +116,8 @@ class Session:
         self._environment = environment
         self._gateway: subprocess.Popen[bytes] | None = None
         self._folder = ""
-        self._packages = ""
+        self._conf: dict[str, Any] = {}
+        self._words: list[str] = []
         self._archive: Archive | None = None
 
     def begin(self) -> None:
@@ -126,11 +129,12 @@ class Session:
             (spark_connect.use_warm if warm else spark_connect.use_service)(self._environment)
             return
         start = read_start(self._environment)
-        bring_modules(self._environment, str((start.get("conf") or {}).get("spark.submit.pyFiles", "")))
-        self._packages = str((start.get("conf") or {}).get("spark.jars.packages", ""))
+        self._conf = start.get("conf") or {}
+        bring_modules(self._environment, str(self._conf.get("spark.submit.pyFiles", "")))
         self._folder = work_folder(self._environment)
         information = os.path.join(self._folder, "spark-gateway")
         words = [*driver_command(start, self._environment, self._folder), "pyspark-shell"]
+        self._words = list(words)
         self._archive = archive_of(self._environment, "driver", words)
         words[1:1] = self._archive.options
         jvm = {**self._environment, **jvm_environment(self._environment), "_PYSPARK_DRIVER_CONN_INFO_PATH": information}
@@ -212,19 +216,14 @@ class Session:
 
     def keep_events(self, context: Context) -> None:
         """Keep Spark's event log with the run: what the history server shows after the end."""
-        folder = os.path.join(self._folder, EVENTS)
-        for name in sorted(os.listdir(folder)) if self._folder and os.path.isdir(folder) else []:
-            path = os.path.join(folder, name)
-            if name.endswith(".inprogress"):  # the driver was killed: what it wrote is still worth reading
-                name = name[: -len(".inprogress")]
-                os.replace(path, os.path.join(folder, name))
-            context.log_artifact("spark-events", local_path=os.path.join(folder, name))
+        if self._folder:
+            keep_events(self._folder, context)
 
     def _wait_for(self, path: str) -> tuple[int, str]:
         assert self._gateway is not None
         while True:
             if self._gateway.poll() is not None:
-                raise ended_early(self._gateway.returncode, self._packages)
+                raise ended_early(self._gateway.returncode, self._conf, self._words)
             try:
                 with open(path, "rb") as stream:
                     data = stream.read()
@@ -253,16 +252,59 @@ def _says_nobody_answers(error: BaseException | None) -> bool:
     return False
 
 
-def ended_early(code: int, packages: str) -> RunnerError:
-    """Why a driver's JVM that said no word is gone: it fetches the application's packages before anything else."""
+def keep_events(folder: str, context: Context) -> None:
+    """Keep the event log that a driver has left in its work folder."""
+    events = events_in(folder)
+    for path in events:
+        kept = path.removesuffix(".inprogress")
+        if kept != path:  # the driver was killed: what it wrote is still worth reading
+            os.replace(path, kept)
+        context.log_artifact("spark-events", local_path=kept)
+
+
+def events_in(folder: str) -> list[str]:
+    """The event logs that a driver has begun."""
+    events = os.path.join(folder, EVENTS)
+    return [os.path.join(events, name) for name in sorted(os.listdir(events))] if os.path.isdir(events) else []
+
+
+def ended_early(code: int, conf: dict[str, Any], words: list[str]) -> RunnerError:
+    """Why a driver's JVM of that command line, which said no word, is gone."""
     if code < 0:
         return DriverLost(code)
-    if packages:
-        return DependencyMissing(
-            f"deps.packages could not be brought: {packages} (Spark's lines above name each place that was asked); without a network "
-            "name the jars in deps.jars, or a folder that has them in spark.jars.ivy"
-        )
+    if missing_jars(conf) and takes_options(words):
+        return packages_missing(conf)
     return RunnerError(f"Spark's driver ended before it began, exit code {code}: its lines above say why")
+
+
+def packages_missing(conf: dict[str, Any]) -> DependencyMissing:
+    return DependencyMissing(
+        f"deps.packages could not be brought: {conf['spark.jars.packages']} (Spark's lines above name each place that was asked); without "
+        "a network name the jars in deps.jars, or a folder that has them in spark.jars.ivy"
+    )
+
+
+def missing_jars(conf: dict[str, Any]) -> list[str]:
+    """The packages of an application whose jar is not where Spark puts what it has brought, before it does anything else."""
+    homes = {os.path.expanduser("~")}
+    with contextlib.suppress(KeyError):
+        homes.add(pwd.getpwuid(os.getuid()).pw_dir)  # Java's home
+    own = str(conf.get("spark.jars.ivy") or "")
+    folders = [own] if own else [found for home in homes for found in glob.glob(os.path.join(glob.escape(home), ".ivy2*"))]
+    names = [name.strip() for name in str(conf.get("spark.jars.packages") or "").split(",") if name.strip()]
+    return [name for name in names if not any(os.path.isfile(os.path.join(folder, "jars", jar_of(name))) for folder in folders)]
+
+
+def jar_of(package: str) -> str:
+    """Ivy's file of the package GROUP:NAME:VERSION, or GROUP/NAME:VERSION."""
+    group, name, version = [*package.replace("/", ":").split(":"), "", "", ""][:3]
+    return f"{group}_{name}-{version}.jar"
+
+
+def takes_options(words: list[str]) -> bool:
+    """Whether Java begins with the options of that command line."""
+    line = [*words[: words.index("org.apache.spark.deploy.SparkSubmit")], "-version"]
+    return subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def read_start(environment: MutableMapping[str, str]) -> dict[str, Any]:
@@ -534,19 +576,47 @@ def wait_for_port(host: str, port: int) -> None:
             time.sleep(0.05)
 
 
-def run_program(environment: MutableMapping[str, str], program: str, arguments: list[str]) -> NoReturn:
-    """Become the driver of a Java or Scala program."""
+def run_program(environment: MutableMapping[str, str], program: str, arguments: list[str]) -> int:
+    """Run the driver of a Java or Scala program; its exit code, ended by a signal as it was. Raises DependencyMissing and SparkMissing."""
     start = read_start(environment)
     if "://" not in program and not os.path.isfile(program):
         raise DependencyMissing(f"there is no jar {program} on this machine: name a path that exists here")
-    words = driver_command(start, environment, work_folder(environment))
+    folder = work_folder(environment)
+    words = driver_command(start, environment, folder)
     if start.get("main_class"):
         words += ["--class", str(start["main_class"])]
     words += [program, *arguments]
     archive = archive_of(environment, "driver", words)
     archive.use_only()
-    words[1:1] = archive.options
-    become(words, {**environment, **jvm_environment(environment)}, archive)
+    code = run_below([words[0], *archive.options, *words[1:]], {**environment, **jvm_environment(environment)})
+    conf = start.get("conf") or {}
+    if code > 0 and not events_in(folder) and missing_jars(conf) and takes_options(words):
+        raise packages_missing(conf)
+    keep_events_of_program(folder, environment)
+    return end_like(code)
+
+
+def keep_events_of_program(folder: str, environment: MutableMapping[str, str]) -> None:
+    """Keep the event log with a run whose program knows nothing of runs."""
+    if not events_in(folder):
+        return
+    from .command import Options, make_sink, read_run
+    from .context import Context
+
+    with contextlib.suppress(OSError, RunnerError):
+        run = read_run(Options(), environment)
+        sink = make_sink(environment, run)
+        try:
+            keep_events(folder, Context(run, sink, environment=environment))
+        finally:
+            sink.close()
+
+
+def run_below(words: list[str], environment: dict[str, str]) -> int:
+    """Run a JVM to its end, which a SIGTERM asks for; its exit code as Python gives it."""
+    jvm = subprocess.Popen(words, env=environment)
+    signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
+    return jvm.wait()
 
 
 def end_like(code: int) -> int:
@@ -562,9 +632,7 @@ def become(words: list[str], environment: dict[str, str], archive: Archive) -> N
     """Be that JVM; where it records its classes, its parent until it has ended."""
     if not archive.has_work:
         os.execve(words[0], words, environment)
-    jvm = subprocess.Popen(words, env=environment)
-    signal.signal(signal.SIGTERM, lambda number, frame: jvm.terminate())
-    code = jvm.wait()
+    code = run_below(words, environment)
     archive.keep(code)
     sys.exit(end_like(code))
 
@@ -589,7 +657,7 @@ def main(words: list[str]) -> int:
         if words[:1] == ["executor"]:
             run_executor(os.environ)
         if words[:1] == ["driver"] and len(words) > 1:
-            run_program(os.environ, words[1], words[2:])
+            return run_program(os.environ, words[1], words[2:])
         if words[:1] in (["connect"], ["warm-up"]):
             from . import spark_connect
 

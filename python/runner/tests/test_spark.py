@@ -189,14 +189,65 @@ def test_wrong_words_are_a_usage_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage:" in capsys.readouterr().err
 
 
-def test_packages_that_cannot_be_brought_are_named() -> None:
-    error = spark.ended_early(1, "org.example:none:1.0")
-    assert "deps.packages could not be brought: org.example:none:1.0" in str(error)
+def submit_of(java: str, option: str = "") -> list[str]:
+    return [java, *filter(None, [option]), "org.apache.spark.deploy.SparkSubmit", "pyspark-shell"]
+
+
+def test_packages_that_cannot_be_brought_are_named(tmp_path: Path) -> None:
+    java = tmp_path / "java"
+    java.write_text('#!/bin/sh\n[ "$1" != -Wrong ]\n')
+    java.chmod(0o755)
+    conf = {"spark.jars.packages": "org.example:none:1.0, org.example/two:2", "spark.jars.ivy": str(tmp_path)}
+    error = spark.ended_early(1, conf, submit_of(str(java)))
+    assert "deps.packages could not be brought: org.example:none:1.0, org.example/two:2 (" in str(error)
     assert failure.describe(error)["code"] == "StartFailed"
-    assert "exit code 3" in str(spark.ended_early(3, ""))
-    killed = spark.ended_early(-9, "org.example:none:1.0")
+    assert "exit code 1" in str(spark.ended_early(1, conf, submit_of(str(java), "-Wrong"))), "Java had not begun"
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / "org.example_two-2.jar").touch()
+    assert spark.missing_jars(conf) == ["org.example:none:1.0"]
+    (tmp_path / "jars" / "org.example_none-1.0.jar").touch()
+    assert "exit code 3" in str(spark.ended_early(3, conf, submit_of(str(java)))), "they were brought"
+    assert "exit code 3" in str(spark.ended_early(3, {}, submit_of(str(java))))
+    killed = spark.ended_early(-9, conf, submit_of(str(java)))
     assert str(killed) == "the driver's JVM was killed by signal 9 (Killed)"
     assert failure.describe(killed)["code"] == "Killed"
+
+
+PROGRAM = """#!/bin/sh
+case "$*" in *-version*) exit 0;; esac
+events=$(dirname "$METIER_JOURNAL")/spark-events
+[ "$KIND" = silent ] || echo '{"Event":"one"}' > "$events/app-1.inprogress"
+[ "$KIND" = good ] && exec mv "$events/app-1.inprogress" "$events/app-1"
+[ "$KIND" = killed ] && kill -9 $$
+exit 3
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("good", 0), ("bad", 3), ("killed", -9), ("silent", 1)])
+def test_the_event_log_of_a_program_is_kept_with_its_run(environment: dict[str, str], tmp_path: Path, kind: str, code: int) -> None:
+    (tmp_path / "java" / "bin" / "java").write_text(PROGRAM)
+    (tmp_path / "p.jar").touch()
+    (tmp_path / "empty").mkdir()
+    run = {"metadata": {"name": "r", "uid": "u", "project": "p"}, "spec": {"output_path": str(tmp_path / "out")}}
+    conf = {"spark.jars.packages": "org.example:none:1.0", "spark.jars.ivy": str(tmp_path / "empty")}
+    more = {
+        "PYTHONPATH": str(Path(spark.__file__).resolve().parents[1]),
+        "KIND": kind,
+        "METIER_SPARK": json.dumps({"app": "a", "conf": conf, "main_class": "A"}),
+        "MLRUN_EXEC_CONFIG": json.dumps(run),
+    }
+    words = [sys.executable, "-m", "metier_runner.spark", "driver", str(tmp_path / "p.jar")]
+    done = subprocess.run(words, env={**os.environ, **environment, **more}, check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    journal = tmp_path / "work" / "journal"
+    records = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    if kind == "silent":
+        assert records[-1]["body"]["code"] == "StartFailed" and "org.example:none:1.0" in records[-1]["body"]["message"]
+        return
+    [kept] = [one for one in records if one["op"] == "store_artifact"]
+    assert kept["body"]["metadata"]["key"] == "spark-events" and kept["tree"] == "u"
+    assert Path(kept["body"]["spec"]["target_path"]).read_text() == '{"Event":"one"}\n'
+    assert not any("status.state" in one["body"] for one in records), "the pod's end is the run's"
 
 
 def test_a_program_that_cannot_start_tells_the_run_why(
