@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.server import BINARY, Server, at_terminal, kill_tree_of
+from support.server import BINARY, Server, kill_tree_of
+from support.terminal import at_terminal
 
 CODE = """
 import sys, time

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 from support.gang import assert_nothing_runs, ended, parts, pods_of_runs, processes, shared_memory, state, wait_for
-from support.server import BINARY, Server, at_terminal, kill_tree_of, running
+from support.server import BINARY, Server, kill_tree_of, running
+from support.terminal import at_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"

@@ -5,6 +5,7 @@ Needs neither Spark nor Java, but a build that has our cluster manager. The real
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from support.fake_spark import STOP, fake_engine, until, variables
 from support.gang import assert_none_left, ended, of_pod, parent, parts, pod_processes, processes, state
 from support.server import Server, running
+from support.terminal import at_terminal
 
 CODE = (
     STOP
@@ -207,6 +209,34 @@ def test_abort_leaves_nothing(server: Server, engine: Path, tmp_path: Path, step
     assert server.metier("abort", job.uid).returncode == 0
     assert state(server, job.uid)["state"] == "aborted"
     job.assert_nothing_left()
+
+
+def test_an_interrupt_and_its_answer_end_the_application(server: Server, engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(
+        CODE.replace("executors(2)\n    step", "print(*executors(2), flush=True)\n    step")
+    )
+    words = ["work.py:work", "--kind", "spark", "--replicas", "2", "--name", "asked"]
+    seen = b""
+    with at_terminal(server, tmp_path, "run", *words, *variables(engine, tmp_path, "tasks run")) as (process, master):
+        while b"1 2\r\n" not in seen:
+            seen += os.read(master, 4096)
+        left = pod_processes(server)
+        [run] = json.loads(server.metier("get", "runs", "--name", "asked", "-o", "json").stdout)["runs"]
+        process.send_signal(signal.SIGINT)
+        while b"abort run" not in seen:
+            seen += os.read(master, 4096)
+        os.write(master, b"y\n")
+        with contextlib.suppress(OSError):  # the other side is closed
+            while piece := os.read(master, 4096):
+                seen += piece
+        assert process.wait(30) == 4, seen
+    uid = run["metadata"]["uid"]
+    assert state(server, uid)["state"] == "aborted"
+    assert_none_left(server, left)
+    # What a role asks for whose function says nothing: its heap of 512m and the overhead.
+    described = server.metier("describe", uid).stdout
+    for part in ("driver", "executor-1", "executor-2"):
+        assert re.search(rf"^  {part} .* asks 250m cpu +896Mi ", described, re.M), described
 
 
 def test_an_executor_that_stays_behind_its_run_is_removed_and_its_log_is_kept(

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import pty
 import select
 import signal
 import socket
@@ -209,20 +208,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def at_terminal(server: Server, folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The program with these words at a terminal of its own, and the descriptor of the user's side."""
-    master, slave = pty.openpty()
-    environment = {**server.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8"}
-    with subprocess.Popen(
-        [BINARY, *words], env=environment, cwd=folder, stdin=slave, stdout=slave, stderr=slave
-    ) as process:
-        os.close(slave)
-        try:
-            yield process, master
-        finally:
-            process.kill()
-            process.wait()
-            os.close(master)
