@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from typing import IO
 
 import pytest
 from support.server import BINARY, Server, kill_tree_of
-from support.terminal import at_terminal
+from support.terminal import at_terminal, interrupt_and_confirm, read_until
 
 CODE = """
 import sys, time
@@ -304,18 +303,9 @@ def test_a_run_that_ends_slowly_is_aborted_after_ctrl_c_and_yes(server: Server, 
     """The question's answer waits for the run's end, however often the live line turns meanwhile."""
     (folder / "slow.sh").write_text("#!/bin/sh\ntrap 'sleep 2; exit 0' TERM\necho begun\nwhile :; do sleep 0.1; done\n")
     (folder / "slow.sh").chmod(0o755)
-    seen = b""
     with at_terminal(server, folder, "run", "slow.sh", "--kind", "job") as (process, master):
-        while b"begun" not in seen:
-            seen += os.read(master, 4096)
-        process.send_signal(signal.SIGINT)
-        while b"abort run" not in seen:
-            seen += os.read(master, 4096)
-        os.write(master, b"y\n")
-        with contextlib.suppress(OSError):  # the other side is closed
-            while piece := os.read(master, 4096):
-                seen += piece
-        assert process.wait(30) == 4, seen
+        seen = read_until(master, lambda said: b"begun" in said)
+        seen += interrupt_and_confirm(process, master)
         assert b"aborted after" in seen and b"interrupted" not in seen
 
 

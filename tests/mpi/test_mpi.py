@@ -5,7 +5,6 @@ The MPI is this machine's Open MPI 4; with METIER_TEST_ALL=1 also Open MPI 5 and
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 from support.gang import assert_nothing_runs, ended, parts, pods_of_runs, processes, shared_memory, state, wait_for
 from support.server import BINARY, Server, kill_tree_of, running
-from support.terminal import at_terminal
+from support.terminal import at_terminal, interrupt_and_confirm, read_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -357,19 +356,10 @@ METIER_HANDLER(waits, [](metier::Context& context) {
 
 
 def test_ctrl_c_at_the_terminal_aborts_the_job_and_leaves_nothing(server: Server, folder: Path) -> None:
-    seen = b""
     words = ("run", "work.py:terminated", "--kind", "mpijob", "--replicas", "2", "--name", "interrupted")
     with at_terminal(server, folder, *words) as (process, master):
-        while seen.count(b"begun") < 2:
-            seen += os.read(master, 4096)
-        process.send_signal(signal.SIGINT)
-        while b"abort run" not in seen:
-            seen += os.read(master, 4096)
-        os.write(master, b"y\n")
-        with contextlib.suppress(OSError):  # the other side is closed
-            while piece := os.read(master, 4096):
-                seen += piece
-        assert process.wait(30) == 4, seen
+        seen = read_until(master, lambda said: said.count(b"begun") == 2)
+        seen += interrupt_and_confirm(process, master)
     assert seen.count(b"asked to end") == 2, seen
     runs = json.loads(server.metier("get", "runs", "-o", "json").stdout)["runs"]
     assert [one["status"]["state"] for one in runs if one["metadata"]["name"] == "interrupted"] == ["aborted"]

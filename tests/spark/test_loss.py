@@ -5,7 +5,6 @@ Needs neither Spark nor Java, but a build that has our cluster manager. The real
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import pytest
 from support.fake_spark import STOP, fake_engine, until, variables
 from support.gang import assert_none_left, ended, of_pod, parent, parts, pod_processes, processes, state
 from support.server import Server, running
-from support.terminal import at_terminal
+from support.terminal import at_terminal, interrupt_and_confirm, read_until
 
 CODE = (
     STOP
@@ -216,20 +215,11 @@ def test_an_interrupt_and_its_answer_end_the_application(server: Server, engine:
         CODE.replace("executors(2)\n    step", "print(*executors(2), flush=True)\n    step")
     )
     words = ["work.py:work", "--kind", "spark", "--replicas", "2", "--name", "asked"]
-    seen = b""
     with at_terminal(server, tmp_path, "run", *words, *variables(engine, tmp_path, "tasks run")) as (process, master):
-        while b"1 2\r\n" not in seen:
-            seen += os.read(master, 4096)
+        read_until(master, lambda said: b"1 2\r\n" in said)
         left = pod_processes(server)
         [run] = json.loads(server.metier("get", "runs", "--name", "asked", "-o", "json").stdout)["runs"]
-        process.send_signal(signal.SIGINT)
-        while b"abort run" not in seen:
-            seen += os.read(master, 4096)
-        os.write(master, b"y\n")
-        with contextlib.suppress(OSError):  # the other side is closed
-            while piece := os.read(master, 4096):
-                seen += piece
-        assert process.wait(30) == 4, seen
+        interrupt_and_confirm(process, master)
     uid = run["metadata"]["uid"]
     assert state(server, uid)["state"] == "aborted"
     assert_none_left(server, left)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import select
+import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from support.server import BINARY, Server
@@ -27,3 +30,25 @@ def at_terminal(server: Server, folder: Path, *words: str) -> Iterator[tuple[sub
             process.kill()
             process.wait()
             os.close(master)
+
+
+def read_until(master: int, ready: Callable[[bytes], bool], seconds: float = 120) -> bytes:
+    """What the program prints until that is `ready`."""
+    seen, ends = b"", time.monotonic() + seconds
+    while not ready(seen):
+        left = ends - time.monotonic()
+        assert left > 0 and select.select([master], [], [], left)[0], seen
+        seen += os.read(master, 4096)
+    return seen
+
+
+def interrupt_and_confirm(process: subprocess.Popen[bytes], master: int) -> bytes:
+    """Ctrl-C, and yes to the question whether to abort; what the program printed after it, until it has ended with 4."""
+    process.send_signal(signal.SIGINT)
+    seen = read_until(master, lambda said: b"abort run" in said)
+    os.write(master, b"y\n")
+    with contextlib.suppress(OSError):  # the other side is closed
+        while piece := os.read(master, 4096):
+            seen += piece
+    assert process.wait(30) == 4, seen
+    return seen
