@@ -15,11 +15,9 @@ def assert_shown(
 ) -> dict[str, dict[str, Any]]:
     """Every one of `parts` is in describe and its timeline; `lines`: a text that the log of a part has. The parts by name."""
 
-    def settled() -> dict[str, dict[str, Any]] | None:
-        found = every_part(server, uid, project)
-        return found if all(one["state"] != "running" for one in found.values()) else None
-
-    known = wait_for(settled, 120)  # a run's end is its driver's: an executor's may be seen later
+    # A run's end is its driver's: an executor's may be seen later. A run of one pod has no parts.
+    wait_for(lambda: all(one["state"] != "running" for one in every_part(server, uid, project).values()), 120)
+    known = every_part(server, uid, project)
     assert set(parts) <= set(known), (parts, list(known))
     described = server.metier("describe", uid, "-P", project).stdout
     _, _, rest = described.partition("\nparts\n")
