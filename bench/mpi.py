@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, TICK, median, table
+from support.gang import command_of, pids, processes
 from support.server import Server, running
 
 PAIRS = int(os.environ.get("BENCH_REPEAT", "7"))
@@ -112,24 +113,13 @@ def bare(folder: str, program: Path, ranks: int, *words: str) -> list[float]:
 def bare_killed(folder: str, program: Path) -> float:
     """Milliseconds from SIGKILL of a rank to mpirun's end."""
     command, env = bare_command(folder, program, 2, "600")
-    rank = "\0".join(command[3:]).encode()
+    rank = " ".join(command[3:])
     job = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ranks = until_two(lambda: [pid for pid in pids() if command_line(pid).startswith(rank)])
+    ranks = until_two(lambda: [pid for pid in pids() if command_of(pid).startswith(rank)])
     began = time.monotonic()
     os.kill(ranks[0], signal.SIGKILL)
     job.wait()
     return (time.monotonic() - began) * 1000
-
-
-def pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def until_two(ranks: Callable[[], list[int]]) -> list[int]:
@@ -193,16 +183,10 @@ def killed(server: Server) -> float:
     """Milliseconds from SIGKILL of a rank to the run's end."""
     uid, _started = submit(server, 2, 1, "600")
 
-    def is_rank(pid: int) -> bool:
-        line = command_line(pid)
-        if b"metier_runner.rank\0" not in line or b"metier-mpi" in line:
-            return False
-        try:
-            return str(server.data).encode() in Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            return False
+    def ranks_of_job() -> list[int]:
+        return [pid for pid in processes(server, "metier_runner.rank ") if "metier-mpi" not in command_of(pid)]
 
-    ranks = until_two(lambda: [pid for pid in pids() if is_rank(pid)])
+    ranks = until_two(ranks_of_job)
     began = time.monotonic()
     os.kill(ranks[0], signal.SIGKILL)
     run = wait(server, uid)

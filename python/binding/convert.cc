@@ -107,6 +107,14 @@ nb::object to_python(const Json& value) {
 
 Json from_python(nb::handle value, const std::string& field) { return convert(value, field, 0); }
 
+NodeSelection selection_of(const std::string& node_name, nb::handle node_selector,
+                           nb::handle affinity, nb::handle tolerations) {
+  return {.node_name = node_name,
+          .node_selector = from_python(node_selector, "node_selector"),
+          .affinity = from_python(affinity, "affinity"),
+          .tolerations = from_python(tolerations, "tolerations")};
+}
+
 JsonObject object_of(nb::handle value, const std::string& field) {
   Json json = from_python(value, field);
   if (json.is_null()) { return {}; }

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include "base/json.h"
+#include "model/attributes.h"
 
 namespace metier::python {
 
@@ -16,6 +17,10 @@ Json from_python(nb::handle value, const std::string& field = "value");
 
 // A mapping; None is an empty one.
 JsonObject object_of(nb::handle value, const std::string& field);
+
+// Where pods run, as the methods of node selection get it.
+NodeSelection selection_of(const std::string& node_name, nb::handle node_selector,
+                           nb::handle affinity, nb::handle tolerations);
 
 // Raises the exception of metier.errors for it.
 [[noreturn]] void raise(const Error& error);

@@ -250,11 +250,7 @@ void bind_methods(nb::class_<Function>& cls) {
           [](Function& f, const std::string& name, nb::handle selector, nb::handle affinity,
              nb::handle tolerations) {
             std::vector<std::string> warnings;
-            unwrap(with_node_selection(f,
-                                       {.node_name = name,
-                                        .node_selector = from_python(selector, "node_selector"),
-                                        .affinity = from_python(affinity, "affinity"),
-                                        .tolerations = from_python(tolerations, "tolerations")},
+            unwrap(with_node_selection(f, selection_of(name, selector, affinity, tolerations),
                                        &warnings));
             return warnings;
           },

@@ -73,13 +73,8 @@ void bind_spark(nb::class_<Function>& cls) {
           [](Function& f, const std::string& role, const std::string& name, nb::handle selector,
              nb::handle affinity, nb::handle tolerations) {
             std::vector<std::string> warnings;
-            unwrap(
-                with_spark_node_selection(f, role_of(role),
-                                          {.node_name = name,
-                                           .node_selector = from_python(selector, "node_selector"),
-                                           .affinity = from_python(affinity, "affinity"),
-                                           .tolerations = from_python(tolerations, "tolerations")},
-                                          &warnings));
+            unwrap(with_spark_node_selection(
+                f, role_of(role), selection_of(name, selector, affinity, tolerations), &warnings));
             return warnings;
           },
           nb::arg("role"), nb::arg("node_name"), nb::arg("node_selector").none(),

@@ -129,6 +129,16 @@ class EngineTest : public ::testing::Test {
     engine_.reset();
   }
 
+  // The pod of the run that was submitted runs, and its runner has written these lines.
+  Result<void> run_with_journal(std::string_view lines) {
+    const std::string work = data_ + "/work";
+    std::filesystem::create_directories(work);
+    cluster_.work_folders["default/" + pod()] = work;
+    cluster_.run("default", pod());
+    drain();
+    return write_file(work + "/journal", lines);
+  }
+
   // Runs the loop until nothing is ready.
   void drain() {
     io_.restart();
@@ -295,13 +305,7 @@ TEST_F(EngineTest, RefusesAnUnknownProjectAndAnUnknownFunction) {
 
 TEST_F(EngineTest, TakesResultsFromTheJournalBeforeTheState) {
   submit(request());
-  const std::string work = data_ + "/work";
-  std::filesystem::create_directories(work);
-  cluster_.work_folders["default/" + pod()] = work;
-  cluster_.run("default", pod());
-  drain();
-  ASSERT_TRUE(write_file(
-      work + "/journal",
+  ASSERT_TRUE(run_with_journal(
       R"({"v":1,"op":"phase","name":"user","at":1700000000.5})"
       "\n"
       R"({"v":1,"op":"patch_run","iter":0,"body":{"status.results.accuracy":0.97,"status.state":"completed","metadata.uid":"evil"}})"
@@ -321,13 +325,7 @@ TEST_F(EngineTest, TakesResultsFromTheJournalBeforeTheState) {
 
 TEST_F(EngineTest, NamesTheUsersExceptionAsTheCause) {
   submit(request());
-  const std::string work = data_ + "/work";
-  std::filesystem::create_directories(work);
-  cluster_.work_folders["default/" + pod()] = work;
-  cluster_.run("default", pod());
-  drain();
-  ASSERT_TRUE(write_file(
-      work + "/journal",
+  ASSERT_TRUE(run_with_journal(
       R"({"v":1,"op":"failure","body":{"type":"TypeError","message":"no","file":"t.py","line":3,"code":"HandlerError"}})"
       "\n"));
   cluster_.fail_pod("default", pod(), 1);
@@ -340,13 +338,7 @@ TEST_F(EngineTest, NamesTheUsersExceptionAsTheCause) {
 
 TEST_F(EngineTest, OfTwoRanksOfAPodTheFirstThatFailedIsTold) {
   submit(request());
-  const std::string work = data_ + "/work";
-  std::filesystem::create_directories(work);
-  cluster_.work_folders["default/" + pod()] = work;
-  cluster_.run("default", pod());
-  drain();
-  ASSERT_TRUE(write_file(
-      work + "/journal",
+  ASSERT_TRUE(run_with_journal(
       R"({"v":1,"op":"failure","body":{"type":"ValueError","message":"first","rank":1,"at":1700000000.25}})"
       "\n"
       R"({"v":1,"op":"failure","body":{"type":"KeyError","message":"later","rank":0,"at":1700000000.5}})"

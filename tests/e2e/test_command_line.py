@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 from support.server import BINARY, Server, kill_tree_of
-from support.terminal import at_terminal, interrupt_and_confirm, read_until
+from support.terminal import at_terminal, interrupt_and_confirm, read_rest, read_until
 
 CODE = """
 import sys, time
@@ -281,19 +281,12 @@ def test_a_live_line_says_why_it_waits(server: Server, folder: Path) -> None:
         "kind: job\nmetadata: {name: waits}\nspec:\n  command: f.py\n  env:\n"
         "  - {name: A, valueFrom: {secretKeyRef: {name: later, key: k}}}\n"
     )
-    seen = b""
     with at_terminal(server, folder, "run", "-f", "waits.yaml", "--handler", "ok") as (process, master):
-        while b"secret that does not exist" not in seen:
-            seen += os.read(master, 4096)
+        seen = read_until(master, lambda said: b"secret that does not exist" in said)
         assert b"pending" in seen
         (folder / "k").write_text("v")
         assert server.metier("secret", "set", "later:k", "--from-file", str(folder / "k")).returncode == 0
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # the other side is closed
-                break
-            seen += piece
+        seen += read_rest(master)
         process.wait(30)
         assert b"\r\x1b[K" in seen
         assert seen.rindex(b"does not exist") < seen.rindex(b"\r\x1b[K")

@@ -41,19 +41,14 @@ def parts(server: Server, uid: str, project: str = "default") -> dict[str, dict[
     return {one["name"]: one for one in answer.json()["parts"]}
 
 
+def pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
 def processes(server: Server, word: str) -> list[int]:
     """Living processes of this server's pods whose command line holds `word`."""
-    out = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if word in words and str(server.data).encode() in (entry / "environ").read_bytes():
-                out.append(int(entry.name))
-        except OSError:
-            pass
-    return sorted(out)
+    data = str(server.data).encode()
+    return sorted(pid for pid in pids() if word in command_of(pid) and data in environ(pid))
 
 
 def shared_memory(server: Server, pods: Iterable[str]) -> list[Path]:
@@ -97,11 +92,8 @@ def of_pod(server: Server, ending: str) -> list[int]:
     """Living processes of the pod of this server whose name ends so; those that a zygote forked are not seen by their environment."""
     out = []
     for pid in processes(server, ""):
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(one.startswith(b"METIER_POD_NAME=") and one.endswith(ending.encode()) for one in environment):
+        variables = environ(pid).split(b"\0")
+        if any(one.startswith(b"METIER_POD_NAME=") and one.endswith(ending.encode()) for one in variables):
             out.append(pid)
     return out
 

@@ -42,13 +42,20 @@ def read_until(master: int, ready: Callable[[bytes], bool], seconds: float = 120
     return seen
 
 
+def read_rest(master: int) -> bytes:
+    """What the program prints until it closes its side."""
+    seen = b""
+    with contextlib.suppress(OSError):  # closed
+        while piece := os.read(master, 4096):
+            seen += piece
+    return seen
+
+
 def interrupt_and_confirm(process: subprocess.Popen[bytes], master: int) -> bytes:
     """Ctrl-C, and yes to the question whether to abort; what the program printed after it, until it has ended with 4."""
     process.send_signal(signal.SIGINT)
     seen = read_until(master, lambda said: b"abort run" in said)
     os.write(master, b"y\n")
-    with contextlib.suppress(OSError):  # the other side is closed
-        while piece := os.read(master, 4096):
-            seen += piece
+    seen += read_rest(master)
     assert process.wait(30) == 4, seen
     return seen
