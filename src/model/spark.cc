@@ -12,6 +12,8 @@
 namespace metier {
 namespace {
 
+constexpr std::array<std::string_view, 4> kPreemptionModes{"allow", "constrain", "prevent", "none"};
+
 Result<void> need_kind(const Function& function, std::string_view kind, std::string_view method) {
   if (canonical_kind(function.kind()) == kind) { return {}; }
   return fail(Error{.kind = ErrorKind::unsupported,
@@ -156,14 +158,17 @@ Result<void> with_spark_node_selection(Function& function, SparkRole role,
   return {};
 }
 
+Result<void> check_preemption_mode(std::string_view field, std::string_view mode) {
+  if (std::ranges::find(kPreemptionModes, mode) != kPreemptionModes.end()) { return {}; }
+  return fail(invalid("function.spec." + std::string(field), quote(mode) + " is unknown",
+                      "one of " + join(kPreemptionModes)));
+}
+
 Result<void> with_spark_preemption_mode(Function& function, SparkRole role, std::string_view mode) {
   METIER_CHECK(
       need_kind(function, "spark", "with_" + std::string(to_string(role)) + "_preemption_mode"));
   const std::string field = field_of(role, "preemption_mode");
-  if (std::ranges::find(kPreemptionModes, mode) == kPreemptionModes.end()) {
-    return fail(invalid("function.spec." + field, quote(mode) + " is unknown",
-                        "one of " + join(kPreemptionModes)));
-  }
+  METIER_CHECK(check_preemption_mode(field, mode));
   function.spec()[field] = mode;
   return {};
 }

@@ -2,7 +2,6 @@
 // reference 2.5, 2.6). Each either does all of its work or nothing.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,8 +25,6 @@ Result<void> with_spark_limits(Function& function, SparkRole role, const LimitAr
 // Task slots; null and 0 leave the old value. Errors: invalid below 1.
 Result<void> with_spark_cores(Function& function, const Json& executor_cores,
                               const Json& driver_cores);
-inline constexpr std::array<std::string_view, 4> kPreemptionModes{"allow", "constrain", "prevent",
-                                                                  "none"};
 
 struct RestartArguments {
   Json type = "OnFailure";
@@ -45,6 +42,8 @@ Result<void> disable_monitoring(Function& function);
 Result<void> with_spark_node_selection(Function& function, SparkRole role,
                                        const NodeSelection& selection,
                                        std::vector<std::string>* warnings = nullptr);
+// `field` of the function's spec. Errors: invalid for another than allow, constrain, prevent, none.
+Result<void> check_preemption_mode(std::string_view field, std::string_view mode);
 Result<void> with_spark_preemption_mode(Function& function, SparkRole role, std::string_view mode);
 Result<void> with_spark_host_path(Function& function, SparkRole role, std::string_view host_path,
                                   std::string_view mount_path, std::string_view type,

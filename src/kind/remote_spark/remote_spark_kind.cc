@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <functional>
 #include <set>
 #include <span>
 
+#include "base/json_lists.h"
 #include "kind/single_pod_kind.h"
 #include "kind/spark/spark_warm.h"
 #include "model/spark.h"
@@ -51,11 +51,6 @@ std::string iguazio_service(const Function& function) {
 
 bool is_one_of(std::string_view name, std::span<const std::string_view> names) {
   return std::ranges::find(names, name) != names.end();
-}
-
-// Of `list` what `keep` says yes to.
-void keep_only(JsonArray& list, const std::function<bool(const Json&)>& keep) {
-  for (auto it = list.begin(); it != list.end();) { it = keep(*it) ? it + 1 : list.erase(it); }
 }
 
 // The function with the service that the SDK's method names, in our form. One that the user's variable names wins.

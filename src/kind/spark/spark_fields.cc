@@ -170,10 +170,8 @@ void check_resources(const JsonObject& resources, const std::string& path, Probl
 void check_mode(const Function& function, std::string_view name, ProblemList& problems) {
   const Json* mode = function.spec().if_contains(name);
   if (mode == nullptr || !mode->is_string() || mode->get_string().empty()) { return; }
-  if (std::ranges::find(kPreemptionModes, std::string_view(mode->get_string())) ==
-      kPreemptionModes.end()) {
-    problems.add("function.spec." + std::string(name), quote(mode->get_string()) + " is unknown",
-                 "one of " + join(kPreemptionModes));
+  if (auto checked = check_preemption_mode(name, mode->get_string()); !checked) {
+    problems.add(std::move(checked.error()));
   }
 }
 

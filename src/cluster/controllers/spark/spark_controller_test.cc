@@ -294,8 +294,15 @@ TEST(SparkController, GivesExecutorsTimeToLeaveThenRemovesThem) {
 
 TEST(SparkController, RecordedClassesBecomeArchivesAfterTheEnd) {
   const Time end = *from_iso("2026-01-01T00:00:00+00:00");
-  const auto done = application(
+  auto done = application(
       "", R"({"applicationState":{"state":"COMPLETED"},"terminationTime":")" + to_iso(end) + "\"}");
+  JsonObject& spec = done.body["spec"].get_object();
+  spec["volumes"] = parse_json(R"([{"name":"jars","hostPath":{"path":"/jars"}},
+                                   {"name":"key","secret":{"secretName":"k"}}])")
+                        .value();
+  spec["executor"].get_object()["volumeMounts"] =
+      parse_json(R"([{"name":"jars","mountPath":"/jars"},{"name":"key","mountPath":"/key"}])")
+          .value();
   const Facts recorded = JsonObject{{"recorded", true}};
   const auto early = decide(done, {}, end, recorded);
   EXPECT_THAT(names(early.follow), IsEmpty());
@@ -307,6 +314,10 @@ TEST(SparkController, RecordedClassesBecomeArchivesAfterTheEnd) {
   EXPECT_FALSE(archiver.metadata.labels.contains("mlrun/uid")) << "it is no part of the run";
   EXPECT_EQ(env_of(archiver, "A"), "none");
   EXPECT_FALSE(container(archiver).contains("resources")) << "whoever asks for room goes before it";
+  EXPECT_EQ(dump_json(container(archiver).at("volumeMounts")),
+            R"([{"name":"jars","mountPath":"/jars"}])")
+      << "the class path may be there, a secret is not";
+  EXPECT_EQ(archiver.spec().at("volumes").get_array().size(), 1U);
   EXPECT_TRUE(archiver.metadata.owner) << "it goes with its application";
   EXPECT_THAT(names(decide(done, {archiver}, later, recorded).follow), IsEmpty());
   EXPECT_THAT(names(decide(done, {}, later).follow), IsEmpty()) << "no list";

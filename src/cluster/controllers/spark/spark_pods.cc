@@ -6,6 +6,7 @@
 #include <cctype>
 #include <set>
 
+#include "base/json_lists.h"
 #include "base/quantity.h"
 #include "cluster/controllers/pod_end.h"
 #include "cluster/controllers/pod_group.h"
@@ -340,24 +341,16 @@ std::int64_t milli_of(const Resource& application, std::string_view role, std::s
 // Leaves out volumes that hold secrets, and their mounts.
 void drop_secrets(JsonObject& pod) {
   std::set<std::string, std::less<>> dropped;
-  JsonArray volumes;
-  for (const Json& volume : ensure_array(pod, "volumes")) {
+  keep_only(ensure_array(pod, "volumes"), [&](const Json& volume) {
     const auto* body = volume.if_object();
     const bool secret =
         body != nullptr && (body->contains("secret") || body->contains("projected"));
-    if (secret) {
-      dropped.emplace(string_at(volume, "name"));
-    } else {
-      volumes.push_back(volume);
-    }
-  }
+    if (secret) { dropped.emplace(string_at(volume, "name")); }
+    return !secret;
+  });
   auto& container = pod["containers"].get_array()[0].get_object();
-  JsonArray mounts;
-  for (const Json& mount : ensure_array(container, "volumeMounts")) {
-    if (!dropped.contains(string_at(mount, "name"))) { mounts.push_back(mount); }
-  }
-  pod["volumes"] = std::move(volumes);
-  container["volumeMounts"] = std::move(mounts);
+  keep_only(ensure_array(container, "volumeMounts"),
+            [&](const Json& mount) { return !dropped.contains(string_at(mount, "name")); });
 }
 
 }  // namespace
